@@ -1,0 +1,96 @@
+"""Run an entry point: Hydra composes the config, errors become sentences, the exit code tells the truth."""
+
+import difflib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["hydra_app"]
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def hydra_app(config_name: str = "config") -> Callable:
+    """Make a function of a DictConfig a command: ``hydra.main`` on ``conf/`` with errors that a user can act on.
+
+    A :class:`SpectangleError` or an error of the config is printed as one sentence (exit code 1), Ctrl-C exits with
+    130; any other exception keeps its traceback. ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    """
+
+    def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
+        command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(function)
+
+        @functools.wraps(function)
+        def run() -> None:
+            full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
+            try:
+                command()
+            except KeyboardInterrupt:
+                sys.exit(130)
+            except (SpectangleError, HydraException, OmegaConfBaseException) as error:
+                if full:
+                    raise
+                print(f"error: {explain(error, config_name)}", file=sys.stderr)
+                sys.exit(1)
+
+        return run
+
+    return decorate
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """Say what was wrong with the command line, with the nearest existing key or group option."""
+    root = _root(error)
+    if isinstance(root, SpectangleError):
+        return str(root)
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (option := re.search(r"'(\w[\w/]*)/([^/']+)'", text)):
+        group, name = option.groups()
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        if options:
+            return f"{group}={name} does not exist.{_did_you_mean(name, options)} The options of {group} are: {', '.join(options)}."
+    if key := re.search(r"Could not override '([^']+)'", text):
+        keys = _known_keys(config_name)
+        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], keys)} `python train.py --cfg job` shows every key."
+    if isinstance(error, OverrideParseException):
+        return text.splitlines()[0] + " (overrides are written key=value)"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment"))
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _did_you_mean(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def _known_keys(config_name: str) -> list[str]:
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose(config_name), resolve=False)
+    return list(_paths(config)) + [path.name for path in CONF.iterdir() if path.is_dir()]
+
+
+def _paths(node: object, prefix: str = ""):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _paths(value, f"{prefix}{key}.")
