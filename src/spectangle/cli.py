@@ -17,6 +17,8 @@ from spectangle.errors import SpectangleError
 
 __all__ = ["hydra_app"]
 
+# what a config may build: the project's own classes and those of the libraries that its groups name
+TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -28,7 +30,8 @@ def hydra_app(config_name: str = "config") -> Callable:
     """
 
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
-        command = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(function)
+        OmegaConf.register_resolver("cache_folder", _cache_folder, replace=True)
+        command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(function)
 
         @functools.wraps(function)
         def run() -> None:
@@ -68,6 +71,12 @@ def explain(error: Exception, config_name: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment"))
 
 
+def _cache_folder() -> str:
+    from spectangle.data import cache_folder
+
+    return str(cache_folder())
+
+
 def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
@@ -84,7 +93,7 @@ def _known_keys(config_name: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF)):
         config = OmegaConf.to_container(compose(config_name), resolve=False)
     return list(_paths(config)) + [path.name for path in CONF.iterdir() if path.is_dir()]
 

@@ -170,6 +170,8 @@ class SurveyWriter:
             self._file = h5py.File(self._part, "w")
             wavelength = self._file.create_dataset("wavelength", data=self._wavelength)
             wavelength.attrs.update(unit="nm", medium="vacuum")
+            for group in STAR_GROUPS:
+                self._file.create_group(group, track_order=True)  # labels keep the order that they were given in
             self._hasher.update("wavelength", self._wavelength)
         return self
 

@@ -1,0 +1,218 @@
+"""The adversary: discriminators, the bins they are asked for, and what the encoder gains by fooling them.
+
+Shapes: B batch, K labels, Z latent, D discriminators (K, or K times ensemble, or 1 if joint), C bins.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spectangle.errors import SpectangleError
+from spectangle.losses import OBJECTIVES, SCHEDULES, adversarial_loss, cross_entropy, lambda_factor
+from spectangle.networks import DiscriminatorBank
+from spectangle.scaling import LabelBins, ResidualLabels
+
+__all__ = ["Adversary"]
+
+CONDITIONS = ("none", "kept", "residual")
+
+
+class Adversary(nn.Module):
+    r"""One discriminator per label (paper, section 2.1.1), each with its own :math:`\lambda_i` (eq. 4).
+
+    :math:`\lambda_i > 0` disentangles (removes) label i from the latent, :math:`\lambda_i < 0` entangles (reinforces) it,
+    0 leaves it alone; its discriminator then only watches.
+
+    Arguments:
+        labels: Names, K of them.
+        latent: Z.
+        lambdas: :math:`\lambda_i` by label; labels that are not named get 0.
+        bins: ``count`` (a number, or numbers by label) and ``strategy`` of :class:`~spectangle.scaling.LabelBins`.
+        discriminator_steps: Updates of all discriminators per update of the autoencoder.
+        hidden: Widths of each discriminator (paper: 64, 32).
+        kind: ``mlp`` or ``conv``.
+        batch_norm: Batch normalisation inside the discriminators.
+        objective: What the encoder is asked for, see :func:`~spectangle.losses.adversarial_loss`.
+        loss: ``categorical``, or ``binary`` as eq. 2 is printed.
+        condition_on: ``none``; ``kept``: discriminators of disentangled labels also see the kept (entangled) labels;
+            ``residual``: they are asked for bins of what the kept labels do not explain.
+        schedule: How lambda grows, see :func:`~spectangle.losses.lambda_factor`.
+        warmup: Fraction of the training over which ``linear`` grows.
+        plateau_steps, plateau_patience: ``plateau`` raises lambda by lambda / steps whenever the autoencoder loss has
+            not improved for ``patience`` epochs (the authors' ``dynamic_learning``: STEPS and NO_CHANGE).
+        discriminators: ``multi``, or ``joint``: one discriminator over the combinations of bins that occur, the
+            traditional method that the paper argues against.
+        ensemble: Discriminators per label.
+        lambda_unit: ``flux``: lambda weighs nats against squared flux, as in the paper; ``scaled``: against the
+            mean squared error of the scaled flux, which is of order one before training.
+
+    Raises:
+        SpectangleError: An option is unknown or a lambda is for a label that the survey lacks.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        latent: int,
+        lambdas: Mapping[str, float],
+        bins: Mapping,
+        discriminator_steps: int = 5,
+        hidden: Sequence[int] = (64, 32),
+        kind: str = "mlp",
+        batch_norm: bool = False,
+        objective: str = "neg_ce",
+        loss: str = "categorical",
+        condition_on: str = "none",
+        schedule: str = "constant",
+        warmup: float = 0.3,
+        plateau_steps: int = 10,
+        plateau_patience: int = 5,
+        discriminators: str = "multi",
+        ensemble: int = 1,
+        lambda_unit: str = "flux",
+    ):
+        super().__init__()
+        for key, value, options in (
+            ("objective", objective, OBJECTIVES),
+            ("loss", loss, ("categorical", "binary")),
+            ("condition_on", condition_on, CONDITIONS),
+            ("schedule", schedule, SCHEDULES),
+            ("discriminators", discriminators, ("multi", "joint")),
+            ("lambda_unit", lambda_unit, ("flux", "scaled")),
+        ):
+            if value not in options:
+                raise SpectangleError(f"adversary.{key} is '{value}'; it must be one of {', '.join(options)}.")
+        if discriminator_steps < 0 or ensemble < 1:
+            raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
+        self.labels, self.latent = tuple(labels), latent
+        self.lambdas = _lambdas(lambdas, self.labels)
+        self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
+        self.objective, self.loss, self.condition_on = objective, loss, condition_on
+        self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
+        self.plateau_steps, self.plateau_patience = plateau_steps, plateau_patience
+        self.joint, self.ensemble = discriminators == "joint", ensemble
+        self.kept = [i for i, value in enumerate(self.lambdas) if value < 0]
+        self.dropped = [i for i, value in enumerate(self.lambdas) if value > 0]
+        self._network = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
+        self.bins = LabelBins(self.labels, **bins)
+        self.residual: ResidualLabels | None = None
+        # plateau: fraction of lambda, best loss so far, epochs since it improved
+        self.register_buffer("plateau", torch.tensor([0.0, torch.inf, 0.0]))
+        if self.joint:
+            self._set_up_joint()
+        self.build_bank(self.n_classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is reported one by one: the labels, or ``joint``."""
+        return ("joint",) if self.joint else self.labels
+
+    @property
+    def n_classes(self) -> list[int]:
+        """Number of classes of each discriminator."""
+        return [self.classes.shape[0]] if self.joint else self.bins.counts * self.ensemble
+
+    def build_bank(self, n_classes: Sequence[int]) -> None:
+        """(Re)build the discriminators; a joint one learns its number of classes from the stars."""
+        weights = [self._joint_lambda()] if self.joint else [v / self.ensemble for v in self.lambdas] * self.ensemble
+        extra = len(self.kept) if self.condition_on == "kept" else 0
+        self.bank = DiscriminatorBank(self.latent + extra, n_classes, **self._network)
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        sees_kept = [v > 0 for v in weights]
+        self.register_buffer("sees_kept", torch.tensor(sees_kept, dtype=torch.float32)[:, None, None], persistent=False)
+
+    def calibrate(self, labels: Tensor) -> None:
+        """Fit residuals, bins and prior to training labels [N, K]."""
+        if self.condition_on == "residual":
+            self.residual = ResidualLabels(self.kept, self.dropped).fit(labels.numpy())
+        binned = self._binnable(labels)
+        self.bins.fit(binned)
+        if self.joint:
+            codes = self._codes(self.bins(binned))
+            self.classes, counts = torch.unique(codes, return_counts=True)
+            self.class_prior = counts / counts.sum()
+            self.build_bank(self.n_classes)
+
+    def classify(self, labels: Tensor) -> Tensor:
+        """Class of each star for each name [N, K] (or [N, 1], -1 for a combination without training star)."""
+        bins = self.bins(self._binnable(labels))
+        if not self.joint:
+            return bins
+        codes = self._codes(bins)
+        place = torch.searchsorted(self.classes, codes).clamp(max=len(self.classes) - 1)
+        return torch.where(self.classes[place] == codes, place, -1)[:, None]
+
+    @property
+    def prior(self) -> Tensor:
+        """Prior of the classes [D, C]."""
+        return self.class_prior[None] if self.joint else self.bins.prior.repeat(self.ensemble, 1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the classes by name, in nats: the cross-entropy of a discriminator at chance."""
+        return torch.special.entr(self.prior).sum(1)[: len(self.names)]
+
+    def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+        """Cross-entropy of each discriminator [D] from latents [B, Z], scaled labels [B, K] and classes [B, names]."""
+        return cross_entropy(self.bank(self._inputs(z, labels)), self._repeat(classes), self.loss)
+
+    def by_name(self, per_discriminator: Tensor) -> Tensor:
+        """Average [D] over the ensemble: one number per name."""
+        return per_discriminator.view(-1, len(self.names)).mean(0)
+
+    def penalty(self, z: Tensor, labels: Tensor, classes: Tensor, progress: float) -> Tensor:
+        r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its place."""
+        logits, classes = self.bank(self._inputs(z, labels)), self._repeat(classes)
+        reinforce = cross_entropy(logits, classes, self.loss)
+        remove = adversarial_loss(logits, classes, self.prior, self.objective, self.loss)
+        return torch.where(self.weights > 0, self.weights * remove, -self.weights * reinforce).sum() * self.factor(progress)
+
+    def factor(self, progress: float) -> float | Tensor:
+        """Fraction of lambda in force."""
+        return self.plateau[0] if self.schedule == "plateau" else lambda_factor(self.schedule, progress, self.warmup)
+
+    def end_epoch(self, loss: float) -> None:
+        """Let the ``plateau`` schedule see the autoencoder loss of an epoch."""
+        fraction, best, stalled = self.plateau.tolist()
+        best, stalled = (loss, 0) if loss < best else (best, stalled + 1)
+        if stalled >= self.plateau_patience:
+            fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
+        self.plateau.copy_(torch.tensor([fraction, best, stalled]))
+
+    def _inputs(self, z: Tensor, labels: Tensor) -> Tensor:
+        if self.condition_on != "kept" or not self.kept:
+            return z
+        d = len(self.weights)
+        kept = labels[:, self.kept].expand(d, -1, -1) * self.sees_kept
+        return torch.cat([z.expand(d, -1, -1), kept.to(z)], dim=-1)
+
+    def _repeat(self, classes: Tensor) -> Tensor:
+        return classes.T.repeat(self.ensemble, 1) if not self.joint else classes.T
+
+    def _binnable(self, labels: Tensor) -> Tensor:
+        return labels if self.residual is None else torch.from_numpy(self.residual(labels.numpy())).float()
+
+    def _set_up_joint(self) -> None:
+        if self.ensemble > 1 or (self.kept and self.dropped):
+            raise SpectangleError("adversary.discriminators=joint needs lambdas of one sign and ensemble=1; use multi.")
+        self.register_buffer("classes", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("class_prior", torch.full((2,), 0.5))
+
+    def _joint_lambda(self) -> float:
+        return max(self.lambdas, key=abs)
+
+    def _codes(self, bins: Tensor) -> Tensor:
+        """Number each combination of bins of the labels with a lambda (of all, if none has) [N]."""
+        used = self.kept + self.dropped or range(len(self.labels))
+        codes = torch.zeros(len(bins), dtype=torch.int64)
+        for i in used:
+            codes = codes * self.bins.counts[i] + bins[:, i]
+        return codes
+
+
+def _lambdas(lambdas: Mapping[str, float], labels: Sequence[str]) -> list[float]:
+    values = {name: float(value) for name, value in lambdas.items() if value is not None}
+    if unknown := sorted(name for name in set(values) - set(labels) if values[name]):
+        raise SpectangleError(f"lambdas names {', '.join(unknown)}, but the survey's labels are {', '.join(labels)}.")
+    return [values.get(name, 0.0) for name in labels]

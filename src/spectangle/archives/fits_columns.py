@@ -1,0 +1,77 @@
+"""Some columns of a FITS table of many gigabytes, in a few megabytes: row blocks are read and only those columns kept.
+
+A memory map would do as well, but its pages count as memory of the process on a cluster; blocks never do. Columns that
+need scaling (TSCAL, TZERO) or live in a compressed file go through astropy.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from spectangle.archives.columns import require_columns
+from spectangle.errors import SpectangleError
+
+__all__ = ["read_fits_columns"]
+
+BLOCK_BYTES = 32 << 20
+
+
+def read_fits_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Read columns of the first table that has them all.
+
+    Arguments:
+        path: FITS file.
+        wanted: {key: column}; the columns must hold one value a row.
+
+    Returns:
+        {key: values [n]} in native byte order.
+
+    Raises:
+        SpectangleError: No such file, not FITS, truncated, a column missing or of several values a row.
+    """
+    if not Path(path).is_file():
+        raise SpectangleError(f"There is no file {path}; check the path of the catalogue.")
+    try:
+        with fits.open(path, memmap=True) as hdus:
+            hdu = _table(hdus, wanted, path)
+            found = require_columns(wanted, hdu.columns.names, str(path))
+            for key, column in found.items():
+                if hdu.columns.dtype[column].shape not in ((), (1,)):
+                    raise SpectangleError(f"{path}: column '{column}' holds {hdu.columns.dtype[column].shape} values a row; one was expected.")
+            if _is_plain(path, hdu, found):
+                return _read_blocks(path, hdu, found)
+            return {key: np.asarray(hdu.data[column]).astype(hdu.data[column].dtype.newbyteorder("=")) for key, column in found.items()}
+    except (OSError, TypeError, ValueError) as error:
+        raise SpectangleError(f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again.") from None
+
+
+def _table(hdus, wanted: Mapping[str, str], path: Path) -> fits.BinTableHDU:
+    tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
+    if not tables:
+        raise SpectangleError(f"{path} holds no binary table; check that it is the catalogue.")
+    names = {column.lower() for column in wanted.values()}
+    return next((hdu for hdu in tables if names <= {name.lower() for name in hdu.columns.names}), tables[0])
+
+
+def _is_plain(path: Path, hdu, found: Mapping[str, str]) -> bool:
+    with open(path, "rb") as file:
+        compressed = file.read(6) != b"SIMPLE"
+    scaled = any(hdu.columns[c].bscale not in (None, "", 1) or hdu.columns[c].bzero not in (None, "", 0) for c in found.values())
+    return not (compressed or scaled)
+
+
+def _read_blocks(path: Path, hdu, found: Mapping[str, str]) -> dict[str, np.ndarray]:
+    record, n_rows = hdu.columns.dtype.newbyteorder(">"), hdu.header["NAXIS2"]
+    result = {key: np.empty(n_rows, dtype=record[column].base.newbyteorder("=")) for key, column in found.items()}
+    rows = max(1, BLOCK_BYTES // record.itemsize)
+    with open(path, "rb") as file:
+        file.seek(hdu.fileinfo()["datLoc"])
+        for start in range(0, n_rows, rows):
+            block = np.fromfile(file, dtype=record, count=min(rows, n_rows - start))
+            if len(block) < min(rows, n_rows - start):
+                raise SpectangleError(f"{path} ends after row {start + len(block)} of {n_rows}: it is truncated. Download it again.")
+            for key, column in found.items():
+                result[key][start : start + len(block)] = block[column].reshape(-1)
+    return result

@@ -1,0 +1,218 @@
+"""Gaia RVS spectra as DataLink sends them: INDIVIDUAL (one row per pixel) and RAW (one row per star), in every format.
+
+CSV, ECSV, VOTable (.xml, .vot) and FITS files, each also gzipped or inside the zip file of a download; DR3 calls the
+product RVS, DR4 MEAN_SPECTRUM_RVS, and DR4 calls the structures DATAMODEL_STANDARD (INDIVIDUAL) and DATAMODEL_GAIA
+(RAW): what a file holds is read from its columns, not from its name. Where INDIVIDUAL keeps source_id outside the
+table (VOTable PARAM, FITS header, ECSV meta), it is found there, or at last in the file name.
+"""
+
+import io
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits, votable
+from astropy.table import Table
+
+from spectangle.archives.columns import find_column, require_columns
+from spectangle.archives.flux_lists import parse_lists
+from spectangle.archives.gaia_bulk import read_bulk
+from spectangle.archives.rows import BadRows
+from spectangle.archives.source_ids import as_source_ids, check_not_rounded, positions_in
+from spectangle.archives.spectra import SpectraChunk
+from spectangle.archives.wavelengths import check_range, nanometres
+from spectangle.errors import SpectangleError
+
+__all__ = ["SUFFIXES", "read_gaia"]
+
+SUFFIXES = (".csv", ".ecsv", ".txt", ".xml", ".vot", ".votable", ".fits", ".fit", ".zip")
+RVS_RANGE = (840.0, 880.0)  # nm; the window of the instrument, whatever the grid of a release
+
+
+def read_gaia(path: Path, bad: BadRows, columns: Mapping[str, str], grid, wanted: np.ndarray | None = None) -> Iterator[SpectraChunk]:
+    """Yield the wanted stars of one file of any form; arguments as in :func:`gaia_bulk.read_bulk`.
+
+    Raises:
+        SpectangleError: The file cannot be read, lacks a column, or its wavelengths are not nm in vacuum.
+    """
+    if path.suffix == ".zip":
+        yield from _from_zip(path, bad, columns, grid, wanted)
+    elif _kind(path) in (".csv", ".ecsv", ".txt") and _one_row_per_star(path, columns):
+        yield from read_bulk(path, bad, columns, grid, wanted)
+    else:
+        yield from _from_file(path, path.read_bytes() if path.is_file() else None, bad, columns, grid, wanted)
+
+
+def _kind(path: Path) -> str:
+    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+
+
+def _one_row_per_star(path: Path, columns: Mapping[str, str]) -> bool:
+    """Whether a text file holds lists, seen from its first lines."""
+    import gzip
+
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            lines = (line for line in file if not line.startswith(b"#"))
+            names, first = next(lines, b"").decode(), next(lines, b"")
+    except (OSError, EOFError) as error:
+        raise SpectangleError(f"{path} cannot be read ({error}); download the file again.") from None
+    has_grid = find_column(columns["wavelength"], [name.strip() for name in names.split(",")]) is not None
+    return b"[" in first or b"(" in first or not has_grid
+
+
+def _from_zip(path: Path, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise SpectangleError(f"{path} is no complete zip file; download it again.") from None
+    with archive:
+        for name in archive.namelist():
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield from _from_file(path / name, archive.read(name), bad, columns, grid, wanted)
+
+
+def _from_file(path: Path, content: bytes | None, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
+    if content is None:
+        raise SpectangleError(f"There is no file {path}.")
+    try:
+        tables = list(_tables(path, content))
+    except SpectangleError:
+        raise
+    except Exception as error:  # astropy raises many kinds on damaged files
+        raise SpectangleError(f"{path} cannot be read as {_kind(path)[1:]} ({_first_line(error)}); download the file again.") from None
+    for table in tables:
+        if len(table):
+            yield from _from_table(path, table, bad, columns, grid, wanted)
+
+
+def _tables(path: Path, content: bytes) -> Iterator[Table]:
+    """Every table in a file, with what stands outside the columns in its meta."""
+    if content[:2] == b"\x1f\x8b":
+        import gzip
+
+        content = gzip.decompress(content)
+    kind = _kind(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind in (".xml", ".vot", ".votable"):
+            for resource_table in votable.parse(io.BytesIO(content)).iter_tables():
+                table = resource_table.to_table(use_names_over_ids=True)
+                table.meta |= {param.name: param.value for param in resource_table.params}
+                yield table
+        elif kind in (".fits", ".fit"):
+            with fits.open(io.BytesIO(content)) as hdus:
+                for hdu in hdus:
+                    if isinstance(hdu, fits.BinTableHDU):
+                        table = Table.read(hdu)
+                        table.meta = {**{key: value for key, value in hdus[0].header.items()}, **table.meta}
+                        yield table
+        else:
+            is_ecsv = content.lstrip().startswith(b"# %ECSV")
+            yield Table.read(io.BytesIO(content), format="ascii.ecsv" if is_ecsv else "ascii.csv", **({} if is_ecsv else {"comment": "#"}))
+
+
+def _from_table(path: Path, table: Table, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
+    keys = {key: columns[key] for key in ("flux",)}
+    for key in ("source_id", "flux_error", "wavelength"):
+        if find_column(columns[key], table.colnames) is not None:
+            keys[key] = columns[key]
+    found = require_columns(keys, table.colnames, str(path))
+    flux = table[found["flux"]]
+    per_star = flux.ndim == 2 or flux.dtype.kind in "OSU"
+    chunk = _raw(path, table, found, bad, grid) if per_star else _individual(path, table, found, columns)
+    check_not_rounded(chunk.source_id, f"{path}, column {columns['source_id']}")
+    yield chunk if wanted is None else chunk.keep(positions_in(chunk.source_id, wanted) >= 0)
+
+
+def _individual(path: Path, table: Table, found: Mapping[str, str], columns: Mapping[str, str]) -> SpectraChunk:
+    """One star, or several one after the other, with a row per pixel."""
+    if "wavelength" not in found:
+        raise SpectangleError(f"{path} has one row per pixel and no column '{columns['wavelength']}'; download it again with its wavelengths.")
+    if "source_id" in found:
+        ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
+    else:
+        ids = np.full(len(table), _id_outside(path, table, columns["source_id"]))
+    stars, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    if len(set(counts)) > 1:
+        raise SpectangleError(f"{path}: star {stars[np.argmin(counts)]} has {counts.min()} pixels and another has {counts.max()}; every star must have all.")
+    order = np.argsort(ids, kind="stable")
+    column = table[found["wavelength"]]
+    _refuse_air(path, column)
+    wavelength = nanometres(_floats(column, np.float64)[order][: counts[0]], column.unit, str(path))
+    check_range(wavelength, str(path), RVS_RANGE)
+    shape = (len(stars), -1)
+    flux = _floats(table[found["flux"]])[order].reshape(shape)
+    error = _floats(table[found["flux_error"]])[order].reshape(shape) if "flux_error" in found else None
+    return SpectraChunk(path, first + 1, stars, flux, error, wavelength)
+
+
+def _raw(path: Path, table: Table, found: Mapping[str, str], bad: BadRows, grid) -> SpectraChunk:
+    """A row per star, with arrays."""
+    if "source_id" not in found:
+        raise SpectangleError(f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.colnames)}.")
+    ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
+    rows, keep = np.arange(1, len(ids) + 1), np.ones(len(ids), dtype=bool)
+    flux = _arrays(path, table[found["flux"]], "flux", rows, keep, bad)
+    error = _arrays(path, table[found["flux_error"]], "flux_error", rows, keep, bad, flux.shape[1]) if "flux_error" in found else None
+    wavelength = grid(flux.shape[1])
+    if "wavelength" in found:
+        column = table[found["wavelength"]]
+        _refuse_air(path, column)
+        wavelength = nanometres(_arrays(path, column[:1], "wavelength", rows, keep, bad)[0].astype(np.float64).round(5), column.unit, str(path))
+    check_range(wavelength, str(path), RVS_RANGE)
+    return SpectraChunk(path, rows, ids, flux, error, wavelength).keep(keep)
+
+
+def _arrays(path, column, name: str, rows, keep, bad: BadRows, n_values: int | None = None) -> np.ndarray:
+    """A column of arrays [n, P] float32, whether the file keeps them as arrays, ragged arrays or text."""
+    if column.ndim == 2:
+        return _floats(column)
+    values = column.tolist()
+    if values and isinstance(values[0], (str, bytes)):
+        array, reasons = parse_lists([v.encode() if isinstance(v, str) else v for v in values], n_values)
+    else:
+        n_values = n_values or len(np.atleast_1d(values[0]))
+        array, reasons = np.full((len(values), n_values), np.nan, dtype=np.float32), {}
+        for i, value in enumerate(values):
+            value = _floats(np.ma.atleast_1d(np.ma.asarray(value if value is not None else [])))
+            if len(value) == n_values:
+                array[i] = value
+            else:
+                reasons[i] = f"the array has {len(value)} values and {n_values} were expected"
+    for i, why in sorted(reasons.items()):
+        if keep[i]:
+            bad.skip(path, int(rows[i]), f"{name}: {why}")
+        keep[i] = False
+    return array
+
+
+def _floats(column, dtype=np.float32) -> np.ndarray:
+    """Values as floats; masked ones become NaN."""
+    if isinstance(column, np.ma.MaskedArray):
+        return np.asarray(column.astype(dtype).filled(np.nan))
+    return np.asarray(column, dtype=dtype)
+
+
+def _refuse_air(path: Path, column) -> None:
+    said = f"{getattr(column, 'description', '') or ''} {getattr(column, 'meta', {}) or ''}".lower()
+    if re.search(r"\bair\b|;em\.wl\.air", said):
+        raise SpectangleError(f"{path}: the wavelengths are described as '{said.strip()}', in air; vacuum was expected. Convert them to vacuum first.")
+
+
+def _id_outside(path: Path, table: Table, name: str) -> int:
+    meta = {str(key).lower(): value for key, value in table.meta.items()}
+    for key in (name.lower(), "source_id", "sourceid", "sourceid_"):
+        if key in meta:
+            return int(as_source_ids(np.atleast_1d(meta[key]), f"{path}, header {key}")[0])
+    if digits := re.search(r"(?<!\d)\d{10,19}(?!\d)", path.name):
+        return int(digits[0])
+    raise SpectangleError(f"{path}: no source_id was found, neither as a column nor in the header nor in the file name; rename the file to end in the id.")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

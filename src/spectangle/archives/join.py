@@ -1,0 +1,103 @@
+"""Join catalogues by Gaia source_id: the first in the list wins, and what the overlap says about them is reported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from spectangle.archives.labels import LabelTable
+from spectangle.archives.sample import PAPER, Funnel
+from spectangle.archives.source_ids import positions_in
+from spectangle.errors import SpectangleError
+
+__all__ = ["Catalogue", "Overlap", "join_catalogues"]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The labels of m stars, sorted by source_id, each star once.
+
+    Arguments:
+        source_id: Ids [m] int64, increasing.
+        labels, errors: {name: [m] float32}; errors are NaN where a catalogue has none.
+        g_mag: G [m] float32.
+        origin: Index [m] into `origins`.
+        origins: Names of the catalogues.
+        units: Unit of each label.
+    """
+
+    source_id: np.ndarray
+    labels: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+    g_mag: np.ndarray
+    origin: np.ndarray
+    origins: tuple[str, ...]
+    units: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Stars in two catalogues: mean and standard deviation of (first - second) of each label."""
+
+    first: str
+    second: str
+    n_stars: int
+    mean: dict[str, float]
+    sigma: dict[str, float]
+
+
+def join_catalogues(tables: Sequence[LabelTable], funnel: Funnel) -> tuple[Catalogue, list[Overlap]]:
+    """Join tables of unique stars; of a star in several, the first table in the list is kept.
+
+    Raises:
+        SpectangleError: There is no table, their labels differ, or no star is left.
+    """
+    if not tables:
+        raise SpectangleError("No labels were given; name a catalogue: labels.apogee=allStar.fits, labels.galah=..., or labels.table=stars.ecsv.")
+    if any(set(table.labels) != set(tables[0].labels) for table in tables):
+        sets = "; ".join(f"{table.origin}: {', '.join(table.labels)}" for table in tables)
+        raise SpectangleError(f"The catalogues have different labels ({sets}); they must have the same.")
+    overlaps = [_compare(a, b) for i, a in enumerate(tables) for b in tables[i + 1 :]]
+    kept, seen = [], np.zeros(0, dtype=np.int64)
+    for table in tables:
+        new = positions_in(table.source_id, seen) < 0
+        if len(tables) > 1:
+            funnel.add(table.origin, "not in a catalogue named before", int(new.sum()))
+        kept.append(table.keep(new))
+        seen = np.sort(np.concatenate([seen, kept[-1].source_id]))
+    if not len(seen):
+        raise SpectangleError("No star is left after the cuts on the labels; the funnel above shows which one removed them.")
+    funnel.add("sample", "labelled stars", len(seen))
+    return _stack(kept), [overlap for overlap in overlaps if overlap.n_stars]
+
+
+def _compare(first: LabelTable, second: LabelTable) -> Overlap:
+    shared, i, j = np.intersect1d(first.source_id, second.source_id, assume_unique=True, return_indices=True)
+    difference = {name: first.labels[name][i].astype(np.float64) - second.labels[name][j] for name in first.labels}
+    mean = {name: float(d.mean()) if len(d) else np.nan for name, d in difference.items()}
+    sigma = {name: float(d.std()) if len(d) else np.nan for name, d in difference.items()}
+    return Overlap(first.origin, second.origin, len(shared), mean, sigma)
+
+
+def _stack(tables: Sequence[LabelTable]) -> Catalogue:
+    ids = np.concatenate([table.source_id for table in tables])
+    order = np.argsort(ids)
+    with_errors = [name for name in tables[0].labels if any(name in table.errors for table in tables)]
+
+    def joined(values):
+        return np.concatenate(values)[order].astype(np.float32)
+
+    return Catalogue(
+        source_id=ids[order],
+        labels={name: joined([t.labels[name] for t in tables]) for name in tables[0].labels},
+        errors={name: joined([t.errors.get(name, np.full(len(t), np.nan)) for t in tables]) for name in with_errors},
+        g_mag=joined([t.g_mag for t in tables]),
+        origin=np.concatenate([np.full(len(t), i) for i, t in enumerate(tables)])[order],
+        origins=tuple(t.origin for t in tables),
+        units=tables[0].units,
+    )
+
+
+def paper_count(origin: str) -> int | None:
+    """The paper's number of stars from a catalogue, or in all for ``total``."""
+    return PAPER.get(origin)

@@ -1,0 +1,45 @@
+"""Bad rows: each one named by file and row, counted, skipped up to a limit, then refused."""
+
+from pathlib import Path
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["BadRows"]
+
+KEPT_SENTENCES = 1000
+
+
+class BadRows:
+    """Count the rows that were skipped.
+
+    Arguments:
+        limit: How many rows may be skipped; the next one is refused.
+
+    Attributes:
+        count: Rows skipped so far.
+        sentences: What was wrong with each (the first 1000).
+    """
+
+    def __init__(self, limit: int = 0):
+        self.limit = limit
+        self.count = 0
+        self.sentences: list[str] = []
+
+    def skip(self, path: str | Path, row: int, reason: str) -> None:
+        """Note that a row (1 = the first star or line after the header) of a file is skipped, and why.
+
+        Raises:
+            SpectangleError: More rows than the limit.
+        """
+        self.add(1, [f"{path}, row {row}: {reason}"])
+
+    def add(self, count: int, sentences: list[str]) -> None:
+        """Add the bad rows that another process counted; refuse when they are too many in all."""
+        self.count += count
+        self.sentences = (self.sentences + sentences)[:KEPT_SENTENCES]
+        if self.count > self.limit:
+            last = sentences[-1] if sentences else "rows of a file could not be used"
+            raise SpectangleError(
+                f"{last}. That makes {self.count} bad row(s), and max_bad_rows={self.limit} allows no more: "
+                "mend the file or download it again, or raise max_bad_rows to skip such rows."
+            )

@@ -1,0 +1,106 @@
+"""The sample of section 3.1 of the paper: quality cuts, each with the number of stars that it removed.
+
+Manteiga et al. 2025, A&A 694, A326, section 3.1: 8 <= G <= 14, no STAR_BAD or FE_H_FLAG in APOGEE, flag_sp = flag_fe_h = 0
+in GALAH, errors of at most 200 K, 0.5, 0.3 and 0.2 dex; 54,422 stars from APOGEE DR17, 9,883 from GALAH DR3, 64,305 in all.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spectangle.archives.labels import LabelTable, is_missing
+from spectangle.errors import SpectangleError
+
+__all__ = ["PAPER", "Cuts", "Funnel", "apply_cuts"]
+
+PAPER = {"APOGEE DR17": 54_422, "GALAH DR3": 9_883, "total": 64_305}
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What a star must fulfil.
+
+    Arguments:
+        g_min, g_max: Range of the Gaia G magnitude, both ends included; None: no cut.
+        max_errors: Largest label error allowed, {label: value}.
+        quality_flags: Whether the catalogues' own flags remove stars.
+        max_masked: Largest fraction of masked survey pixels.
+        min_snr: Smallest S/N of the spectrum (median flux / flux_error of its pixels); None: no cut.
+    """
+
+    g_min: float | None = 8.0
+    g_max: float | None = 14.0
+    max_errors: dict[str, float] = field(default_factory=lambda: {"teff": 200.0, "logg": 0.5, "m_h": 0.3, "alpha_fe": 0.2})
+    quality_flags: bool = True
+    max_masked: float = 0.1
+    min_snr: float | None = None
+
+    def __post_init__(self):
+        if self.g_min is not None and self.g_max is not None and self.g_min > self.g_max:
+            raise SpectangleError(f"cuts.g_min={self.g_min} is above cuts.g_max={self.g_max}; no star can pass.")
+        if not 0 <= self.max_masked < 1:
+            raise SpectangleError(f"cuts.max_masked={self.max_masked} must be a fraction from 0 to below 1.")
+
+
+@dataclass
+class Funnel:
+    """How many stars are left after each step, and the paper's number where it gives one."""
+
+    steps: list[dict] = field(default_factory=list)
+
+    def add(self, part: str, step: str, left: int, paper: int | None = None) -> None:
+        """Note that `left` stars of a part (a catalogue, or the sample) are left after a step."""
+        before = next((s["left"] for s in reversed(self.steps) if s["part"] == part), left)
+        self.steps.append({"part": part, "step": step, "left": int(left), "removed": int(before - left), "paper": paper})
+
+    def left(self, part: str) -> int:
+        """Stars left in a part."""
+        return next(s["left"] for s in reversed(self.steps) if s["part"] == part)
+
+
+def apply_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
+    """Apply the cuts to a catalogue, one after the other; each adds a line to the funnel. Returns unique stars."""
+    funnel.add(table.origin, "rows", len(table))
+    table = _cut(table, table.source_id > 0, funnel, "has a Gaia source_id")
+    if cuts.quality_flags:
+        for name in list(table.flags):
+            table = _cut(table, ~table.flags[name], funnel, f"not {name}")
+    missing = np.any([is_missing(values) for values in table.labels.values()], axis=0)
+    table = _cut(table, ~missing, funnel, "every label measured")
+    table = _magnitude_cut(table, cuts, funnel)
+    for name, limit in cuts.max_errors.items():
+        if name in table.errors:
+            with np.errstate(invalid="ignore"):
+                good = (table.errors[name] <= limit) & ~is_missing(table.errors[name])
+            table = _cut(table, good, funnel, f"{name} error <= {limit:g}")
+    return _cut(table, _best_rows(table), funnel, "one row per star")
+
+
+def _cut(table: LabelTable, keep: np.ndarray, funnel: Funnel, step: str) -> LabelTable:
+    table = table.keep(keep)
+    funnel.add(table.origin, step, len(table))
+    return table
+
+
+def _magnitude_cut(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
+    if (cuts.g_min is None and cuts.g_max is None) or not len(table):
+        return table
+    if np.isnan(table.g_mag).all():
+        raise SpectangleError(
+            f"{table.origin} has no G magnitudes, so {cuts.g_min} <= G <= {cuts.g_max} cannot be checked; "
+            "give them as a column phot_g_mean_mag, or set cuts.g_min=null cuts.g_max=null."
+        )
+    low, high = -np.inf if cuts.g_min is None else cuts.g_min, np.inf if cuts.g_max is None else cuts.g_max
+    with np.errstate(invalid="ignore"):
+        return _cut(table, (table.g_mag >= low) & (table.g_mag <= high), funnel, f"{low:g} <= G <= {high:g}")
+
+
+def _best_rows(table: LabelTable) -> np.ndarray:
+    """Mask [n] of one row per star, the one with the largest preference."""
+    preference = np.zeros(len(table)) if table.preference is None else table.preference
+    order = np.lexsort((np.arange(len(table)), -preference, table.source_id))
+    first = np.ones(len(table), dtype=bool)
+    first[1:] = np.diff(table.source_id[order]) != 0
+    mask = np.zeros(len(table), dtype=bool)
+    mask[order[first]] = True
+    return mask

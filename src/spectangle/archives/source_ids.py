@@ -1,0 +1,82 @@
+"""Gaia source_id: 63-bit integers from end to end; ids that passed through float64 are refused.
+
+A Gaia source_id is HEALPix * 2^35 + running number * 2^7 + component, and the component is 0 in every release so far:
+ids are multiples of 128 (Gaia DR3 data model, gaia_source.source_id). Above 2^60 neighbouring float64 numbers are 256
+or more apart, so in a table that passed through float64 every large id is a multiple of that spacing.
+"""
+
+import numpy as np
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["RoundedIds", "as_source_ids", "check_not_rounded", "parse_id", "positions_in"]
+
+SPACING = 128
+CHANCE = 2.0**-20
+
+
+class RoundedIds(SpectangleError):
+    """Ids that passed through floating point."""
+
+
+def as_source_ids(values, where: str) -> np.ndarray:
+    """Return identifiers [n] int64; masked ones become 0.
+
+    Arguments:
+        values: Integers, or text of integers; never floats.
+        where: File and column, for the sentence.
+
+    Raises:
+        SpectangleError: Floating-point numbers, or text that is no integer (the row is named).
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.filled(0 if values.dtype.kind in "iuf" else "0")
+    values = np.asarray(values)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if values.dtype.kind == "f":
+        raise RoundedIds(
+            f"{where} came as {values.dtype}: Gaia ids need 63 bits and floats keep 53, so their last digits are lost. "
+            "Read the table from the archive again with source_id as a 64-bit integer."
+        )
+    return np.array([parse_id(text, f"{where}, row {row}") for row, text in enumerate(values.ravel().tolist(), 1)], dtype=np.int64)
+
+
+def check_not_rounded(ids: np.ndarray, where: str) -> None:
+    """Refuse ids [n] int64 that all are float64 numbers though true Gaia ids would not be (chance below 1e-6)."""
+    big = ids[ids >= 2**60]
+    spacing = np.spacing(big.astype(np.float64)).astype(np.int64)
+    if len(big) == 0 or np.any(big % spacing):
+        return
+    if np.sum(np.log2(spacing / SPACING)) > -np.log2(CHANCE):
+        raise RoundedIds(
+            f"{where}: all {len(big)} ids above 2^60 are multiples of {spacing.min()}, as only numbers are that passed through float64 "
+            f"(the first is {big[0]}); their last digits are lost. Get the ids from the archive again, as 64-bit integers or as text."
+        )
+
+
+def positions_in(ids: np.ndarray, catalogue: np.ndarray) -> np.ndarray:
+    """Position [n] of each id in a sorted catalogue [m] of unique ids; -1 where it is not there."""
+    if len(catalogue) == 0:
+        return np.full(len(ids), -1)
+    position = np.searchsorted(catalogue, ids).clip(max=len(catalogue) - 1)
+    return np.where(catalogue[position] == ids, position, -1)
+
+
+def parse_id(text, where: str) -> int:
+    """Read one id from text or bytes.
+
+    Raises:
+        RoundedIds: It was written as a float.
+        SpectangleError: It is no integer.
+    """
+    text = text.decode() if isinstance(text, bytes) else str(text)
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        float(text)
+    except ValueError:
+        raise SpectangleError(f"{where}: source_id came as '{text}', which is no integer. Write the ids as whole integers.") from None
+    raise RoundedIds(f"{where}: source_id came as '{text}', a float, and has lost its last digits. Write the ids as whole integers.")

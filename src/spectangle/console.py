@@ -1,0 +1,31 @@
+"""What a person sees: one console, shared by log lines, progress bars and tables."""
+
+import logging
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+__all__ = ["ConsoleHandler", "console", "progress_bar", "render"]
+
+console = Console(soft_wrap=True, highlight=False)
+
+
+class ConsoleHandler(logging.Handler):
+    """Print log lines above a progress bar, not through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), markup=False)
+
+
+def progress_bar(**options) -> Progress:
+    """A bar with count and remaining time; nothing where the output is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, **options)
+
+
+def render(item: RenderableType, width: int = 120) -> str:
+    """Render a table as plain text, for a log line."""
+    plain = Console(width=width, highlight=False, color_system=None)
+    with plain.capture() as capture:
+        plain.print(item)
+    return capture.get().rstrip()

@@ -1,0 +1,246 @@
+"""Stars for training: a survey read into memory, split, cleaned, and served in whole batches.
+
+Shapes: N stars, P pixels, K labels.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectangle.errors import SpectangleError
+from spectangle.survey import Survey
+
+__all__ = ["EmbeddedSurveyDataModule", "SpectraDataModule", "Stars", "cache_folder", "split"]
+
+
+@dataclass
+class Stars:
+    """Some stars in memory: row in the survey [N], source_id [N], flux [N, P], labels [N, K], classes [N, K]."""
+
+    rows: np.ndarray
+    source_id: np.ndarray
+    flux: Tensor
+    labels: Tensor
+    classes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Batches:
+    """Index whole batches out of tensors; a DataLoader would collect them star by star.
+
+    Arguments:
+        tensors: Any number of tensors with N rows.
+        batch_size: Stars per batch.
+        order: None for the stars' own order, or a function that returns a permutation [N] for each pass.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int, order: Callable[[], Tensor] | None = None):
+        self.tensors, self.batch_size, self.order = tensors, batch_size, order
+
+    def __len__(self) -> int:
+        return -(-len(self.tensors[0]) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        n = len(self.tensors[0])
+        rows = torch.arange(n) if self.order is None else self.order()
+        rows = rows.to(self.tensors[0].device)
+        for start in range(0, n, self.batch_size):
+            chosen = rows[start : start + self.batch_size]
+            if self.order is not None and len(chosen) == 1 and n > 1:
+                return  # batch normalisation cannot train on one star
+            yield tuple(tensor[chosen] for tensor in self.tensors)
+
+
+class SpectraDataModule(L.LightningDataModule):
+    """Serve the training, validation and test stars of a survey file.
+
+    Arguments:
+        path: Survey file (DESIGN: flux, wavelength, source_id, labels).
+        labels: Names of the labels to use; all of the survey's by default.
+        n_stars: Use only this many stars, drawn with ``split_seed``; all by default.
+        test_fraction: Fraction of the stars for the final table (paper: 20 %), read once.
+        validation_fraction: Fraction of the remaining stars that training never sees, for every choice.
+        split_seed: Seed of the permutation of source_id that splits the stars.
+        batch_size: Stars per batch.
+        max_masked_fraction: A star with more masked (not finite) pixels than this is left out; the masked pixels of the
+            others are filled with the training mean of the pixel.
+        seed: Seed of the order of training stars.
+
+    Raises:
+        SpectangleError: The file breaks the format, or too few good stars remain.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        labels: Sequence[str] | None = None,
+        n_stars: int | None = None,
+        test_fraction: float = 0.2,
+        validation_fraction: float = 0.1,
+        split_seed: int = 0,
+        batch_size: int = 256,
+        max_masked_fraction: float = 0.2,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if batch_size < 2:
+            raise SpectangleError(f"data.batch_size is {batch_size}; it must be at least 2.")
+        for name, value in (("test_fraction", test_fraction), ("validation_fraction", validation_fraction)):
+            if not 0 < value < 1:
+                raise SpectangleError(f"data.{name} is {value}; it must lie between 0 and 1.")
+        self.path, self.wanted_labels, self.n_stars = path, labels, n_stars
+        self.test_fraction, self.validation_fraction, self.split_seed = test_fraction, validation_fraction, split_seed
+        self.batch_size, self.max_masked_fraction, self.seed = batch_size, max_masked_fraction, seed
+        self.notes: list[str] = []
+        self._ready = False
+
+    @property
+    def fingerprint(self) -> dict[str, object]:
+        """What decides which stars are where: two data modules that agree here serve the same stars."""
+        return {
+            "survey": self.content_hash,
+            "labels": list(self.labels),
+            "n_stars": self.n_stars,
+            "test_fraction": self.test_fraction,
+            "validation_fraction": self.validation_fraction,
+            "split_seed": self.split_seed,
+            "max_masked_fraction": self.max_masked_fraction,
+        }
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._ready:
+            return
+        if not self.path:
+            raise SpectangleError("data.path is empty; give a survey file: data=survey data.path=my.h5.")
+        with Survey(self.path) as survey:
+            self._read(survey)
+        self._ready = True
+
+    def classify_with(self, classify: Callable[[Tensor], Tensor]) -> None:
+        """Give every star the classes that the discriminators are asked for."""
+        for stars in (self.train, self.validation, self.test):
+            stars.classes = classify(stars.labels)
+
+    def train_dataloader(self) -> Batches:
+        def order() -> Tensor:
+            epoch = self.trainer.current_epoch if self.trainer is not None else 0
+            return torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+
+        return Batches(self._on_device(self.train), self.batch_size, order)
+
+    def val_dataloader(self) -> Batches:
+        return Batches(self._on_device(self.validation), 4096)
+
+    def _on_device(self, stars: Stars) -> list[Tensor]:
+        """The tensors of some stars, on the trainer's device: a survey of paper size fits on any GPU."""
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        return [stars.flux.to(device), stars.labels.to(device), stars.classes.to(device)]
+
+    def _read(self, survey: Survey) -> None:
+        self.labels = tuple(self.wanted_labels or survey.labels)
+        self.content_hash, self.wavelength = survey.content_hash, survey.wavelength
+        self.units = {name: survey.unit(name) for name in self.labels}
+        self.n_pixels = survey.n_pixels
+        labels = np.stack([survey.label(name) for name in self.labels], axis=1)
+        flux, source_id = survey.flux(), survey.source_id
+        good = self._good_rows(flux, labels)
+        train, validation, test = (
+            good[rows] for rows in split(source_id[good], self.test_fraction, self.validation_fraction, self.split_seed, self.n_stars)
+        )
+        _fill_masked(flux, train)
+        self.train, self.validation, self.test = (_select(flux, labels, source_id, rows) for rows in (train, validation, test))
+
+    def _good_rows(self, flux: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        masked = np.concatenate([1 - np.isfinite(flux[i : i + 4096]).mean(axis=1) for i in range(0, len(flux), 4096)])
+        unlabelled = ~np.isfinite(labels).all(axis=1)
+        missing = masked > self.max_masked_fraction
+        if missing.any():
+            self.notes.append(f"{missing.sum()} stars left out: more than {self.max_masked_fraction:.0%} of their pixels are masked.")
+        if unlabelled.any():
+            self.notes.append(f"{unlabelled.sum()} stars left out: a label is missing.")
+        good = np.flatnonzero(~missing & ~unlabelled)
+        if len(good) < 20:
+            raise SpectangleError(
+                f"{self.path} has {len(good)} usable stars of {len(flux)} ({missing.sum()} mostly masked, {unlabelled.sum()} without labels); "
+                "training needs at least 20. Check flux and labels for NaN, or raise data.max_masked_fraction."
+            )
+        return good
+
+
+class EmbeddedSurveyDataModule(SpectraDataModule):
+    """Serve the embedded survey: synthetic Gaia RVS spectra of a realistic population, made once and kept in the cache.
+
+    Arguments:
+        n_stars: Number of stars (paper: 64,305).
+        survey_seed: Seed of the population and of the noise.
+        **options: Options of :class:`SpectraDataModule`.
+    """
+
+    def __init__(self, n_stars: int = 64305, survey_seed: int = 0, **options):
+        super().__init__(path=None, **options)
+        if n_stars < 20:
+            raise SpectangleError(f"data.n_stars is {n_stars}; training needs at least 20 stars.")
+        self._size, self._survey_seed = n_stars, survey_seed
+
+    def setup(self, stage: str | None = None) -> None:
+        from spectangle import synthetic
+
+        if not self._ready:
+            self.path = str(cache_folder() / f"embedded-{self._size}-{self._survey_seed}-{synthetic.fingerprint()}.h5")
+            if not Path(self.path).exists():
+                synthetic.write_survey(self.path, n_stars=self._size, seed=self._survey_seed)
+        super().setup(stage)
+
+
+def cache_folder() -> Path:
+    """Folder of embedded surveys and baselines: ``$SPECTANGLE_CACHE`` or ``spectangle`` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spectangle"
+    folder = Path(os.environ.get("SPECTANGLE_CACHE", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def split(
+    source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, n_stars: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of training, validation and test stars, by a seeded permutation of the sorted source_id [N].
+
+    Neither the order of the file nor the number of threads matters. Test stars are a fraction of all, validation stars
+    a fraction of the rest.
+    """
+    rows = np.argsort(source_id)[np.random.default_rng(seed).permutation(len(source_id))]
+    if n_stars is not None:
+        if not 20 <= n_stars <= len(rows):
+            raise SpectangleError(f"data.n_stars is {n_stars}; it must lie between 20 and the {len(rows)} usable stars of the survey.")
+        rows = rows[:n_stars]
+    n_test = round(len(rows) * test_fraction)
+    n_validation = max(1, round((len(rows) - n_test) * validation_fraction))
+    return rows[n_test + n_validation :], rows[n_test : n_test + n_validation], rows[:n_test]
+
+
+def _fill_masked(flux: np.ndarray, train: np.ndarray) -> None:
+    """Fill masked pixels of flux [N, P] with the mean of the pixel over training stars, in place."""
+    total, count = np.zeros(flux.shape[1]), np.zeros(flux.shape[1])
+    for rows in np.array_split(np.sort(train), max(1, len(train) // 4096)):
+        finite = np.isfinite(flux[rows])
+        total += np.where(finite, flux[rows], 0.0).sum(0, dtype=np.float64)
+        count += finite.sum(0)
+    if (empty := count == 0).any():
+        raise SpectangleError(f"{empty.sum()} of {len(empty)} pixels are masked in every training star; cut them from the survey.")
+    mean = (total / count).astype(np.float32)
+    for start in range(0, len(flux), 4096):
+        part = flux[start : start + 4096]
+        np.copyto(part, mean, where=~np.isfinite(part))
+
+
+def _select(flux: np.ndarray, labels: np.ndarray, source_id: np.ndarray, rows: np.ndarray) -> Stars:
+    rows = np.sort(rows)
+    return Stars(rows, source_id[rows], torch.from_numpy(flux[rows]), torch.from_numpy(labels[rows]), torch.zeros(len(rows), 0))

@@ -1,0 +1,112 @@
+"""One experiment, from a config to a finished run folder."""
+
+import logging
+import os
+import time
+
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from spectangle.console import render
+from spectangle.data import SpectraDataModule
+from spectangle.errors import SpectangleError
+from spectangle.model import DisentanglingAutoencoder
+from spectangle.progress import History
+from spectangle.runs import Run
+from spectangle.tables import result_table
+
+__all__ = ["objectives", "train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train the model of a config, run its callbacks, and return the final numbers by metric path.
+
+    A run folder that holds a checkpoint is resumed, one that is finished is only read.
+    """
+    run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
+    if run.finished:
+        log.info("%s is finished already.", run.path)
+        return run.metrics
+    start = time.perf_counter()
+    torch.set_num_threads(cfg.threads or available_cores())
+    torch.manual_seed(cfg.seed)
+    data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
+    data.setup()
+    model = build_model(cfg, data)
+    run.write_manifest(seed=cfg.seed, survey={"path": str(data.path), "content_hash": data.content_hash})
+    announce(run, data, model)
+    callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node]
+    loggers = [History(str(run.path))] + ([hydra.utils.instantiate(cfg.logger)] if "_target_" in cfg.logger else [])
+    trainer = hydra.utils.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    trainer.fit(model, datamodule=data, ckpt_path=resumable(run), weights_only=True)
+    metrics = collect(run, callbacks) | {"time/total": time.perf_counter() - start}
+    run.write_metrics(metrics)
+    log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
+    log.info("The run is in %s", run.path)
+    return metrics
+
+
+def build_model(cfg: DictConfig, data: SpectraDataModule) -> DisentanglingAutoencoder:
+    """Build the model for the sizes that the survey has, and fit its scalers and bins to the training stars."""
+    model = hydra.utils.instantiate(
+        cfg.model, n_pixels=data.n_pixels, labels=list(data.labels), wavelength=data.wavelength.tolist(), label_units=data.units
+    )
+    model.calibrate(data.train.flux, data.train.labels)
+    data.classify_with(model.adversary.classify)
+    return model
+
+
+def announce(run: Run, data: SpectraDataModule, model: DisentanglingAutoencoder) -> None:
+    """Say what is about to be trained, with the sign of each label."""
+    log.info("run     %s", run.path)
+    log.info("survey  %s", data.path)
+    log.info("stars   %d training, %d validation, %d test", len(data.train), len(data.validation), len(data.test))
+    for note in data.notes:
+        log.info("        %s", note)
+    words = [f"{name} {sign} ({value:+g})" for (name, sign), value in zip(signs(model).items(), model.adversary.lambdas, strict=True)]
+    log.info("labels  %s", ", ".join(words))
+
+
+def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
+    """What lambda does to each label."""
+    words = {1: "disentangled", -1: "entangled", 0: "neutral"}
+    return {name: words[(value > 0) - (value < 0)] for name, value in zip(model.labels, model.adversary.lambdas, strict=True)}
+
+
+def resumable(run: Run) -> str | None:
+    """The checkpoint where an interrupted run goes on."""
+    if not run.last_checkpoint.is_file():
+        return None
+    log.info("resumed from %s", run.last_checkpoint)
+    return str(run.last_checkpoint)
+
+
+def collect(run: Run, callbacks: list) -> dict[str, float]:
+    """Numbers of the best epoch's validation, and what the callbacks found after training."""
+    epoch = int(torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]) if run.best_checkpoint.is_file() else -1
+    rows = {int(row["epoch"]): row for row in run.history}
+    metrics = {key: value for key, value in rows.get(epoch, {}).items() if key.startswith(("train/", "val/"))}
+    for callback in callbacks:
+        metrics |= getattr(callback, "metrics", {})
+    return metrics | {"epoch/best": epoch}
+
+
+def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...]:
+    """The metric(s) that the config names as objective, for a sweeper."""
+    names = list(cfg.objective) if isinstance(cfg.objective, ListConfig) else [cfg.objective]
+    if missing := [name for name in names if name not in metrics]:
+        raise SpectangleError(f"objective names {', '.join(missing)}, which this run does not measure; it measures: {', '.join(sorted(metrics))}.")
+    values = tuple(metrics[name] for name in names)
+    return values if isinstance(cfg.objective, ListConfig) else values[0]
+
+
+def available_cores() -> int:
+    """Cores that this process may use: the SLURM allocation, the affinity mask, or all."""
+    if slurm := os.environ.get("SLURM_CPUS_PER_TASK"):
+        return int(slurm)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,94 @@
+"""Losses: what the discriminators minimise, what the autoencoder is asked for, and how lambda grows.
+
+Shapes: B batch, D discriminators, C bins.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["OBJECTIVES", "SCHEDULES", "adversarial_loss", "cross_entropy", "lambda_factor"]
+
+OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
+SCHEDULES = ("constant", "linear", "dann", "plateau")
+
+
+def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical") -> Tensor:
+    r"""Cross-entropy of each discriminator, averaged over the batch [D], in nats.
+
+    ``categorical``: :math:`-\log p(b)`, as the authors' code does. ``binary``: the paper's eq. 2 as printed, the sum over
+    the bins of :math:`-t \log p - (1 - t) \log(1 - p)` with one-hot t and the softmax p.
+
+    Arguments:
+        logits: [D, B, C].
+        bins: True bins [D, B] int64; a negative bin (a combination that no training star has) does not count.
+        kind: ``categorical`` or ``binary``.
+    """
+    known = bins >= 0
+    log_p = F.log_softmax(logits.float(), dim=-1)
+    chosen = bins.clamp(min=0).unsqueeze(-1)
+    loss = -log_p.gather(-1, chosen).squeeze(-1)
+    if kind == "binary":
+        others = torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).scatter(-1, chosen, 0.0)
+        loss = loss - others.sum(-1)
+    elif kind != "categorical":
+        raise SpectangleError(f"adversary.loss is '{kind}'; it must be categorical or binary.")
+    return (loss * known).sum(-1) / known.sum(-1).clamp(min=1)
+
+
+def adversarial_loss(logits: Tensor, bins: Tensor, prior: Tensor, objective: str = "neg_ce", kind: str = "categorical") -> Tensor:
+    r"""What the encoder minimises to disentangle, one number per discriminator [D]; times :math:`\lambda_i > 0` in eq. 4.
+
+    With :math:`\mathrm{CE}` the discriminator's cross-entropy, :math:`\pi` the prior of the bins and :math:`H(\pi)` its entropy:
+
+    * ``neg_ce``: :math:`-\mathrm{CE}`, the paper's eq. 4. Unbounded below: past chance the encoder gains by making the
+      discriminator confidently wrong.
+    * ``capped``: :math:`-\min(\mathrm{CE}, H(\pi))`, no gain past chance.
+    * ``uniform``: :math:`-\sum_c \pi_c \log p_c`, drives the output to the prior.
+    * ``flipped``: the cross-entropy of a wrong bin drawn at random (Fader networks, Lample et al. 2018, arXiv:1706.00409).
+
+    Arguments:
+        logits: [D, B, C], through discriminators that do not learn.
+        bins: True bins [D, B].
+        prior: Prior of the bins [D, C].
+        objective: One of :data:`OBJECTIVES`.
+        kind: Kind of cross-entropy, see :func:`cross_entropy`.
+    """
+    if objective == "neg_ce":
+        return -cross_entropy(logits, bins, kind)
+    if objective == "capped":
+        return -torch.minimum(cross_entropy(logits, bins, kind), torch.special.entr(prior).sum(1))
+    if objective == "uniform":
+        log_p = F.log_softmax(logits.float(), dim=-1).masked_fill(prior[:, None] == 0, 0.0)
+        return -(prior[:, None] * log_p).sum(-1).mean(-1)
+    if objective == "flipped":
+        return cross_entropy(logits, _wrong_bins(bins, prior), kind)
+    raise SpectangleError(f"adversary.objective is '{objective}'; it must be one of {', '.join(OBJECTIVES)}.")
+
+
+def _wrong_bins(bins: Tensor, prior: Tensor) -> Tensor:
+    """Draw a bin other than the true one [D, B], with the odds of the prior."""
+    odds = prior[:, None].expand(*bins.shape, -1).scatter(-1, bins.clamp(min=0).unsqueeze(-1), 0.0)
+    odds = odds + (odds.sum(-1, keepdim=True) == 0)  # a label with one occupied bin: any
+    return torch.multinomial(odds.flatten(0, 1), 1).view_as(bins)
+
+
+def lambda_factor(schedule: str, progress: float, warmup: float = 0.3) -> float:
+    r"""Fraction of lambda in force at a progress from 0 (start) to 1 (end of training).
+
+    ``constant``: 1. ``linear``: :math:`\min(1, p / w)`. ``dann``: :math:`2 / (1 + e^{-10p}) - 1` (Ganin et al. 2016,
+    arXiv:1505.07818). ``plateau`` starts at 0 and is raised by the model itself when the autoencoder loss stalls.
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear":
+        return min(1.0, progress / warmup) if warmup > 0 else 1.0
+    if schedule == "dann":
+        return 2 / (1 + math.exp(-10 * progress)) - 1
+    if schedule == "plateau":
+        return 0.0
+    raise SpectangleError(f"adversary.schedule is '{schedule}'; it must be one of {', '.join(SCHEDULES)}.")

@@ -1,0 +1,49 @@
+"""Numbers that compare predicted with catalogue labels.
+
+Shapes: N stars, K labels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+__all__ = ["label_metrics", "r2", "residual_metrics", "table_rows"]
+
+
+def residual_metrics(predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, float]:
+    r"""Summarise the residuals :math:`r` = predicted - catalogue of one label [N], in its unit.
+
+    ``mae`` and ``mean`` compare with Table 1 of the paper. Its sigma cannot be the standard deviation of the residuals
+    (six of its 16 cells have MAE > sqrt(mean^2 + sigma^2)), so several are given: ``sigma`` (standard deviation),
+    ``sigma_mad`` (1.4826 x median absolute deviation) and ``sigma_abs`` (standard deviation of :math:`|r|`). ``r2`` is the
+    fraction of the catalogue's variance that is predicted.
+    """
+    residual = np.asarray(predicted, np.float64) - np.asarray(catalogue, np.float64)
+    return {
+        "mae": float(np.abs(residual).mean()),
+        "mean": float(residual.mean()),
+        "sigma": float(residual.std()),
+        "sigma_mad": float(1.4826 * np.median(np.abs(residual - np.median(residual)))),
+        "sigma_abs": float(np.abs(residual).std()),
+        "r2": r2(predicted, catalogue),
+    }
+
+
+def r2(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Coefficient of determination, 1 - sum (predicted - truth)^2 / sum (truth - mean)^2."""
+    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    return float(1 - np.square(predicted - truth).sum() / np.square(truth - truth.mean()).sum())
+
+
+def label_metrics(prefix: str, labels: Sequence[str], predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, float]:
+    """Metrics of all labels [N, K] under their paths, ``<prefix>/<label>/<metric>``."""
+    return {
+        f"{prefix}/{label}/{name}": value
+        for i, label in enumerate(labels)
+        for name, value in residual_metrics(predicted[:, i], catalogue[:, i]).items()
+    }
+
+
+def table_rows(metrics: Mapping[str, float], prefix: str, labels: Sequence[str], names: Sequence[str]) -> list[list[float]]:
+    """Values ``<prefix>/<label>/<name>`` as rows by label, columns by name; NaN where absent."""
+    return [[metrics.get(f"{prefix}/{label}/{name}", float("nan")) for name in names] for label in labels]

@@ -1,0 +1,276 @@
+"""The model: an autoencoder that plays against one discriminator per label.
+
+Shapes: B batch, P pixels, K labels, Z latent, D discriminators.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from math import cos, pi
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectangle.adversary import Adversary
+from spectangle.errors import SpectangleError
+from spectangle.networks import Decoder, Encoder
+from spectangle.scaling import FluxScaler, LabelScaler
+
+__all__ = ["DisentanglingAutoencoder"]
+
+
+class DisentanglingAutoencoder(L.LightningModule):
+    r"""Adversarial autoencoder of Manteiga et al. 2025 (A&A 694, A326), Fig. 1 and 6.
+
+    Each batch: ``discriminator_steps`` updates of the discriminators on the detached latent, then one update of encoder
+    and decoder through discriminators that do not learn, from one pass of the encoder:
+
+    .. math:: loss_{AE} = loss_{rec} - \sum_i \lambda_i \, loss_{DISC,i} \qquad \mathrm{(eq. 4)}
+
+    Arguments:
+        n_pixels: P, read from the survey.
+        labels: Label names, read from the survey; K of them.
+        wavelength: Vacuum wavelengths [P] in nm, kept so that a checkpoint knows its grid.
+        label_units: Unit of each label, kept for the same reason.
+        latent: Z (paper: 25).
+        hidden: Widths of the encoder's hidden layers, mirrored in the decoder (paper: 512, 256).
+        conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
+            unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder.
+        latent_activation, latent_norm: See :class:`~spectangle.networks.Encoder`.
+        latent_noise: Standard deviation of Gaussian noise added to z while training.
+        batch_norm: Batch normalisation between layers.
+        flux_scaling: See :class:`~spectangle.scaling.FluxScaler`.
+        lambdas: :math:`\lambda_i` by label.
+        bins, adversary: Options of :class:`~spectangle.adversary.Adversary`.
+        optimizer: ``lr``, ``betas`` of Adam for the autoencoder; ``discriminator_lr``, ``discriminator_betas``; ``decay``
+            of both rates over the training, ``cosine`` (to zero) or ``none``.
+    """
+
+    def __init__(
+        self,
+        n_pixels: int,
+        labels: Sequence[str],
+        wavelength: Sequence[float] | None = None,
+        label_units: Mapping[str, str] | None = None,
+        latent: int = 25,
+        hidden: Sequence[int] = (512, 256),
+        conditioning: str = "observed",
+        latent_activation: str = "linear",
+        latent_norm: str = "batch",
+        latent_noise: float = 0.0,
+        batch_norm: bool = False,
+        flux_scaling: str = "global",
+        lambdas: Mapping[str, float] | None = None,
+        bins: Mapping[str, Any] | None = None,
+        adversary: Mapping[str, Any] | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        if conditioning not in ("observed", "synthetic"):
+            raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed or synthetic.")
+        self.labels = tuple(labels)
+        self.conditional_encoder = conditioning == "synthetic"
+        self.latent_noise = latent_noise
+        self.optimizer_options = dict(optimizer or {})
+        n_inputs = n_pixels + len(labels) * self.conditional_encoder
+        self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
+        self.label_scaler = LabelScaler(labels)
+        self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm)
+        self.decoder = Decoder(latent, len(labels), hidden, n_pixels, batch_norm)
+        self.adversary = Adversary(labels, latent, lambdas or {}, bins or {}, **(adversary or {}))
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def calibrate(self, flux: Tensor, labels: Tensor) -> None:
+        """Fit scalers and bins to training flux [N, P] and labels [N, K]."""
+        self.flux_scaler.fit(flux)
+        self.label_scaler.fit(labels)
+        self.adversary.calibrate(labels)
+
+    def encode(self, flux: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional."""
+        return self._encode(self.flux_scaler(flux), None if labels is None else self.label_scaler(labels))
+
+    def decode(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Flux [B, P] of latents [B, Z] and labels [B, K] in their units."""
+        return self.flux_scaler.inverse(self.decoder(z, self.label_scaler(labels)))
+
+    @torch.no_grad()
+    def embed(self, flux: Tensor, labels: Tensor | None = None, batch_size: int = 4096) -> np.ndarray:
+        """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients."""
+        with self._evaluating():
+            labels = labels if self.conditional_encoder else None
+            return torch.cat(
+                [
+                    self.encode(flux[i : i + batch_size].to(self.device), None if labels is None else labels[i : i + batch_size].to(self.device))
+                    for i in range(0, len(flux), batch_size)
+                ]
+            ).cpu().float().numpy()
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
+        flux, labels, bins = batch
+        x, y = self.flux_scaler(flux), self.label_scaler(labels)
+        progress = self._progress(batch_index)
+        self._decay(progress)
+        z = self._encode(x, y)
+        if self.latent_noise:
+            z = z + self.latent_noise * torch.randn_like(z)
+        cross_entropy = self.discriminator_step(z.detach(), y, bins)
+        reconstruction, loss = self.autoencoder_step(x, y, z, bins, progress)
+        self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+
+    def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor) -> Tensor:
+        """Update all discriminators on a detached latent; return their cross-entropies [D] before the last update."""
+        optimizer = self.optimizers(use_pl_optimizer=False)[1]  # so that Lightning counts a batch once
+        cross_entropy = torch.zeros(len(self.adversary.weights), device=z.device)
+        for _ in range(self.adversary.steps):
+            cross_entropy = self.adversary.cross_entropy(z, y, bins)
+            optimizer.zero_grad()
+            cross_entropy.sum().backward()
+            optimizer.step()
+        return self.adversary.by_name(cross_entropy.detach())
+
+    def autoencoder_step(self, x: Tensor, y: Tensor, z: Tensor, bins: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """Update encoder and decoder on eq. 4; return reconstruction and loss in flux units."""
+        error = self.decoder(z, y) - x
+        unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
+        # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
+        loss = error.float().square().mean()
+        if any(self.adversary.lambdas):
+            with _frozen(self.adversary):
+                loss = loss + self.adversary.penalty(z, y, bins, progress) / unit
+        optimizer = self.optimizers()[0]
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return self._flux_error(error.detach()), loss.detach() * unit
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
+        flux, labels, bins = batch
+        x, y = self.flux_scaler(flux), self.label_scaler(labels)
+        z = self._encode(x, y)
+        reconstruction = self._flux_error(self.decoder(z, y) - x)
+        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, y, bins))
+        self._accumulate(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        options = {"lr": 1e-3, "betas": (0.9, 0.999), "discriminator_lr": 1e-3, "discriminator_betas": (0.5, 0.999)} | self.optimizer_options
+        autoencoder = [*self.encoder.parameters(), *self.decoder.parameters()]
+        return [
+            torch.optim.Adam(autoencoder, lr=options["lr"], betas=tuple(options["betas"]), fused=True),
+            torch.optim.Adam(
+                self.adversary.parameters(), lr=options["discriminator_lr"], betas=tuple(options["discriminator_betas"]), fused=True
+            ),
+        ]
+
+    def on_train_epoch_start(self) -> None:
+        # every random number of an epoch depends on (seed, epoch) only: a resumed run repeats the uninterrupted one
+        torch.manual_seed(self.trainer.datamodule.seed * 1_000_003 + self.current_epoch)
+
+    def on_validation_epoch_start(self) -> None:
+        """End the training half of the epoch: it is logged and checked before anything is saved."""
+        if not self.trainer.sanity_checking:
+            self._log_training()
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._log_validation()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        if self.adversary.joint:
+            self.adversary.classes = torch.zeros_like(state["adversary.classes"])
+            self.adversary.class_prior = torch.zeros_like(state["adversary.class_prior"])
+            if self.adversary.bank.n_bins != self.adversary.n_classes:
+                self.adversary.build_bank(self.adversary.n_classes)
+
+    def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
+        if not self.conditional_encoder:
+            return self.encoder(x)
+        if y is None:
+            raise SpectangleError("This model was trained with conditioning=synthetic: its encoder needs the labels too.")
+        return self.encoder(torch.cat([x, y], dim=1))
+
+    def _flux_error(self, error: Tensor) -> Tensor:
+        """Mean squared error in flux units."""
+        return (error.float() * self.flux_scaler.scale).square().mean()
+
+    def _progress(self, batch_index: int) -> float:
+        batches = max(1, int(self.trainer.num_training_batches))
+        return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
+
+    def _decay(self, progress: float) -> None:
+        kind = self.optimizer_options.get("decay", "cosine")
+        if kind not in ("cosine", "none"):
+            raise SpectangleError(f"optimizer.decay is '{kind}'; it must be cosine or none.")
+        factor = 0.5 * (1 + cos(pi * progress)) if kind == "cosine" else 1.0
+        for optimizer in self.optimizers(use_pl_optimizer=False):
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+    def _accumulate(self, count: int, **metrics: Tensor) -> None:
+        """Sum on the device: logging each step would cost more than the step's small layers."""
+        for name, value in metrics.items():
+            value = value.detach() * count
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += count
+
+    def _means(self) -> dict[str, Tensor]:
+        means = {name: total / max(1, self._count) for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+    def _log_training(self) -> None:
+        means = self._means()
+        if not means:
+            return
+        if not all(torch.isfinite(value).all() for value in means.values()):
+            raise SpectangleError(
+                f"Training diverged in epoch {self.current_epoch}: the loss is not a number. Lower optimizer.lr "
+                "(or the largest lambda), or use flux_scaling=global; then start again."
+            )
+        self.adversary.end_epoch(float(means["loss"]))
+        self._log_discriminators("train", means["discriminator"])
+        self.log_dict({"train/reconstruction": means["reconstruction"], "train/loss": means["loss"]})
+        self.log("train/lambda_factor", float(self.adversary.factor(self._progress(0))))
+
+    def _log_validation(self) -> None:
+        means = self._means()
+        adversary = self.adversary
+        self._log_discriminators("val", means["discriminator"])
+        lambdas = torch.tensor([adversary._joint_lambda()] if adversary.joint else adversary.lambdas).to(means["discriminator"])
+        # past chance level an encoder gains nothing that a user wants
+        capped = torch.where(lambdas > 0, means["discriminator"].minimum(adversary.entropy), means["discriminator"])
+        unit = 1.0 if adversary.lambda_unit == "flux" else self.flux_scaler.unit**2
+        self.log_dict({"val/reconstruction": means["reconstruction"], "val/objective": means["reconstruction"] - unit * (lambdas * capped).sum()})
+
+    def _log_discriminators(self, stage: str, cross_entropy: Tensor) -> None:
+        gains = self.adversary.entropy - cross_entropy
+        for name, value, gain in zip(self.adversary.names, cross_entropy, gains, strict=True):
+            self.log(f"{stage}/discriminator/{name}", value)
+            self.log(f"{stage}/discriminator_gain/{name}", gain)
+
+    @contextmanager
+    def _evaluating(self):
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
+
+
+@contextmanager
+def _frozen(module: torch.nn.Module):
+    """Let gradients flow through a module, but not into it."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)

@@ -1,0 +1,244 @@
+"""The downstream regressor: read labels from a representation, and score them on test stars.
+
+Shapes: N stars, F features (800 pixels or 25 latents), K labels.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from spectangle.errors import SpectangleError
+from spectangle.metrics import label_metrics
+from spectangle.runs import Run, write_beside
+
+if TYPE_CHECKING:
+    from spectangle.data import SpectraDataModule
+    from spectangle.model import DisentanglingAutoencoder
+
+__all__ = ["DownstreamRegressor", "TorchMLPRegressor", "best_model", "load_regressor", "sklearn_regressor", "torch_regressor"]
+
+TRUSTED = ["spectangle.regression.TorchMLPRegressor"]
+
+
+def sklearn_regressor(
+    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, seed: int = 0
+) -> BaseEstimator:
+    """Build the paper's regressor: scikit-learn's network with two hidden layers, all labels at once (section 3.3).
+
+    Inputs and labels are standardised; 10 % of the fitting stars decide when to stop.
+    """
+    network = MLPRegressor(hidden_layer_sizes=tuple(hidden), alpha=alpha, max_iter=max_iter, early_stopping=True, n_iter_no_change=patience, random_state=seed)
+    return _standardised(network)
+
+
+def torch_regressor(
+    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, seed: int = 0, batch_size: int = 200
+) -> BaseEstimator:
+    """Build the same network with the same stopping rule, trained in torch: faster on many inputs or on a GPU."""
+    return _standardised(TorchMLPRegressor(tuple(hidden), alpha, max_iter, patience, batch_size, seed))
+
+
+def _standardised(network: BaseEstimator) -> BaseEstimator:
+    return TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler(), check_inverse=False)
+
+
+class TorchMLPRegressor(RegressorMixin, BaseEstimator):
+    r"""scikit-learn's ``MLPRegressor(early_stopping=True)``, trained in torch.
+
+    Adam (rate 1e-3), half the mean squared error plus :math:`\alpha \lVert w \rVert^2 / 2` over the batch, Glorot-uniform
+    weights, stop when :math:`R^2` on a held-out tenth has not improved by 1e-4 for ``patience`` epochs, keep the best weights.
+
+    Arguments:
+        hidden: Widths of the hidden layers.
+        alpha: Weight of the L2 penalty.
+        max_iter: Epochs at most.
+        patience: Epochs without improvement before it stops.
+        batch_size: Stars per batch.
+        seed: Seed of weights, held-out stars and order.
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = (200, 100),
+        alpha: float = 1e-4,
+        max_iter: int = 200,
+        patience: int = 10,
+        batch_size: int = 200,
+        seed: int = 0,
+    ):
+        self.hidden, self.alpha, self.max_iter = hidden, alpha, max_iter
+        self.patience, self.batch_size, self.seed = patience, batch_size, seed
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "TorchMLPRegressor":
+        """Fit to X [N, F] and y [N, K]."""
+        generator = torch.Generator().manual_seed(self.seed)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        y = y.reshape(len(y), -1)
+        order = torch.randperm(len(X), generator=generator)
+        held, fitted = order[: max(1, len(X) // 10)], order[max(1, len(X) // 10) :]
+        inputs, labels = (torch.as_tensor(np.asarray(a, np.float32), device=device) for a in (X, y))
+        weights = self._initialise([X.shape[1], *self.hidden, y.shape[1]], generator, device)
+        optimizer = torch.optim.Adam([p for layer in weights for p in layer], lr=1e-3, fused=True)
+        best_score, best, waited = -np.inf, weights, 0
+        for self.n_iter_ in range(1, self.max_iter + 1):
+            self._epoch(inputs, labels, fitted[torch.randperm(len(fitted), generator=generator)].to(device), weights, optimizer)
+            score = self._score(inputs[held.to(device)], labels[held.to(device)], weights)
+            if not np.isfinite(score):
+                raise SpectangleError("The downstream regressor diverged: its inputs are not finite or too large.")
+            waited = 0 if score > best_score + 1e-4 else waited + 1
+            if score > best_score:
+                best_score, best = score, [(w.detach().clone(), b.detach().clone()) for w, b in weights]
+            if waited > self.patience:
+                break
+        self.coefs_ = [w.detach().cpu().numpy() for w, _ in best]
+        self.intercepts_ = [b.detach().cpu().numpy() for _, b in best]
+        self.best_validation_score_ = best_score
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Predict labels [N, K] of X [N, F]."""
+        h = np.asarray(X, np.float32)
+        for layer, (w, b) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
+            h = h @ w + b
+            if layer < len(self.coefs_) - 1:
+                np.maximum(h, 0, out=h)
+        return h
+
+    def _initialise(self, sizes: Sequence[int], generator: torch.Generator, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        def uniform(*shape: int, bound: float) -> torch.Tensor:
+            return ((2 * torch.rand(*shape, generator=generator) - 1) * bound).to(device).requires_grad_()
+
+        bounds = [np.sqrt(6 / (i + o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
+        return [(uniform(i, o, bound=b), uniform(o, bound=b)) for i, o, b in zip(sizes[:-1], sizes[1:], bounds, strict=True)]
+
+    def _epoch(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, weights: list, optimizer: torch.optim.Optimizer) -> None:
+        for batch in rows.split(self.batch_size):
+            loss = 0.5 * (_forward(inputs[batch], weights) - labels[batch]).square().mean()
+            loss = loss + 0.5 * self.alpha * sum(w.square().sum() for w, _ in weights) / len(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    @torch.no_grad()
+    def _score(self, inputs: torch.Tensor, labels: torch.Tensor, weights: list) -> float:
+        error = (_forward(inputs, weights) - labels).square().sum(0)
+        return float((1 - error / (labels - labels.mean(0)).square().sum(0)).mean())
+
+
+def _forward(h: torch.Tensor, weights: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    for layer, (w, b) in enumerate(weights):
+        h = torch.addmm(b, h, w)
+        if layer < len(weights) - 1:
+            h = torch.relu(h)
+    return h
+
+
+def load_regressor(path: str | Path) -> BaseEstimator:
+    """Load a fitted regressor; a file that holds anything but scikit-learn's and our own types is refused."""
+    import skops.io
+
+    unknown = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)
+    if unknown:
+        raise SpectangleError(f"{path} holds the types {', '.join(sorted(unknown))}, which are not known to be safe; fit the regressor again.")
+    return skops.io.load(path, trusted=TRUSTED)
+
+
+def best_model(trainer: L.Trainer, model: "DisentanglingAutoencoder") -> "DisentanglingAutoencoder":
+    """The model of the best checkpoint, or the model as it is where no checkpoint was written."""
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    return type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval() if path else model
+
+
+def save_regressor(regressor: BaseEstimator, path: Path) -> None:
+    """Save a fitted regressor beside its name, then rename."""
+    import skops.io
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    skops.io.dump(regressor, part)
+    part.replace(path)
+
+
+class DownstreamRegressor(L.Callback):
+    """Fit the regressor on the latents of the best checkpoint after training, and score it on test stars.
+
+    The baseline on raw spectra is fitted once for each (survey, split, regressor) and cached.
+
+    Arguments:
+        regressor: Unfitted scikit-learn regressor.
+        folder: Run folder, or None to save nothing.
+        cache: Folder of cached baselines, or None to leave the baseline out.
+        every_n_epochs: Also score validation stars (``val/latent/<label>/mae``) every so many epochs; 0 = never.
+    """
+
+    def __init__(self, regressor: BaseEstimator, folder: str | None = None, cache: str | None = None, every_n_epochs: int = 0):
+        self.regressor, self.every_n_epochs = regressor, every_n_epochs
+        self.folder = None if folder is None else Path(folder)
+        self.cache = None if cache is None else Path(cache)
+        self.metrics: dict[str, float] = {}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+        """Score the best checkpoint and log every metric."""
+        self.score(best_model(trainer, pl_module), trainer.datamodule)
+        for logger in trainer.loggers:
+            logger.log_metrics(self.metrics)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+        """Score validation stars during training, early enough for a checkpoint to monitor it."""
+        if trainer.sanity_checking or not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        data = trainer.datamodule
+        fitted = self._fit(pl_module.embed(data.train.flux, data.train.labels), data.train.labels.numpy())
+        predicted = fitted.predict(pl_module.embed(data.validation.flux, data.validation.labels))
+        scores = label_metrics("val/latent", data.labels, predicted, data.validation.labels.numpy())
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scores.items()})
+        for logger in trainer.loggers:
+            logger.log_metrics(scores | {"epoch": trainer.current_epoch}, step=trainer.global_step)
+
+    def score(self, model: "DisentanglingAutoencoder", data: "SpectraDataModule") -> dict[str, float]:
+        """Fit on training stars, score test stars: ``test/latent/<label>/<metric>`` and the baseline ``test/spectra/...``."""
+        start = time.perf_counter()
+        fitted = self._fit(model.embed(data.train.flux, data.train.labels), data.train.labels.numpy())
+        seconds = time.perf_counter() - start
+        if self.folder is not None:
+            save_regressor(fitted, self.folder / "regressors" / "latent.skops")
+        catalogue = data.test.labels.numpy()
+        predicted = fitted.predict(model.embed(data.test.flux, data.test.labels))
+        self.metrics = label_metrics("test/latent", data.labels, predicted, catalogue) | {"time/regressor/latent": seconds}
+        if self.cache is not None:
+            self.metrics |= self._baseline(data)
+        return self.metrics
+
+    def _fit(self, features: np.ndarray, labels: np.ndarray) -> Any:
+        from sklearn.base import clone
+
+        return clone(self.regressor).fit(features, labels)
+
+    def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
+        """The same regressor on the spectra themselves, from the cache if it is there."""
+        key = hashlib.sha256(json.dumps([data.fingerprint, repr(self.regressor)], sort_keys=True).encode()).hexdigest()[:16]
+        stored, fitted_path = self.cache / "baselines" / f"{key}.json", self.cache / "baselines" / f"{key}.skops"
+        if not stored.is_file():
+            start = time.perf_counter()
+            fitted = self._fit(data.train.flux.numpy(), data.train.labels.numpy())
+            seconds = time.perf_counter() - start
+            predicted = fitted.predict(data.test.flux.numpy())
+            metrics = label_metrics("test/spectra", data.labels, predicted, data.test.labels.numpy())
+            save_regressor(fitted, fitted_path)
+            write_beside(stored, json.dumps(metrics | {"time/regressor/spectra": seconds}))
+        if self.folder is not None:
+            shutil.copyfile(fitted_path, self.folder / "regressors" / "spectra.skops")
+        return json.loads(stored.read_text())

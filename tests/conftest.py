@@ -1,0 +1,43 @@
+"""Toy surveys and runs: tiny, quick, and hard enough that a wrong answer shows."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectangle.survey import SurveyWriter
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_BASE_URL", "http://127.0.0.1:9")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
+CENTRE = np.array([5100.0, 3.0, -0.1, 0.05])
+SPREAD = np.array([700.0, 1.0, 0.3, 0.1])
+
+
+def write_toy_survey(path: Path, n: int = 400, n_pixels: int = 40, units: dict[str, str] = UNITS, seed: int = 0) -> Path:
+    """Write stars whose every pixel is a smooth mixture of the labels, at S/N 100."""
+    random = np.random.default_rng(seed)
+    k = len(units)
+    scaled = random.normal(size=(n, k))
+    labels = scaled * np.resize(SPREAD, k) + np.resize(CENTRE, k)
+    response = random.normal(size=(k, n_pixels)) / k
+    flux = 0.8 + 0.05 * np.tanh(scaled @ response) + 0.008 * random.normal(size=(n, n_pixels))
+    ids = 4_000_000_000_000_000_001 + random.permutation(n).astype(np.int64)
+    with SurveyWriter(path, 846 + 0.03 * np.arange(n_pixels), units, origin="toy", release="1", created_by="tests") as writer:
+        writer.append(ids, flux, {name: labels[:, i] for i, name in enumerate(units)}, flux_error=np.full_like(flux, 0.008))
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_survey(tmp_path_factory.mktemp("survey") / "toy.h5")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Keep caches of tests out of the user's."""
+    os.environ["SPECTANGLE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
