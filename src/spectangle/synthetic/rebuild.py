@@ -23,7 +23,8 @@ __all__ = ["main", "star_errors"]
 BATCH = 40  # stars that a process synthesises at a time
 BROADENINGS = 4  # per star: they cost nothing beside the synthesis
 WIDENED, UNIFORM = 0.25, 0.25  # shares of training stars from a widened mixture and from the whole box
-LEARNING_RATE, BATCH_SIZE = 2e-3, 512
+LEARNING_RATE, BATCH_SIZE = 4e-3, 512
+FEWEST_EPOCHS = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -53,13 +54,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="processes that synthesise")
     parser.add_argument("--seed", type=int, default=0, help="seed of labels, weights and batches")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("emulator.npz"), help="file to write")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.stars < options.components or options.epochs < FEWEST_EPOCHS:
+        parser.error(f"a network needs at least as many --stars as --components, and {FEWEST_EPOCHS} --epochs")
+    return options
 
 
 def draw_training_stars(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draw labels [S, 4] and broadenings [S, V] that cover the population, its outskirts and the corners of the box."""
     widened, uniform = int(WIDENED * count), int(UNIFORM * count)
-    box = rng.uniform(*LIMITS.T, (uniform, 4))
+    box = rng.uniform(LIMITS[:, 0], LIMITS[:, 1], (uniform, 4))
     labels = np.concatenate([draw_labels(count - widened - uniform, rng), label_mixture().sample(widened, rng, 1.8), box])
     anywhere = FASTEST * rng.random((count, BROADENINGS - 1)) ** 2
     return labels, np.column_stack([draw_vbroad(labels, rng), anywhere])
@@ -100,31 +104,24 @@ def train(inputs: np.ndarray, spectra: np.ndarray, options: argparse.Namespace) 
     scores = (spectra - mean) @ components.T
     scale = float(scores.std())
     network = _network(inputs.shape[1], options.hidden, options.components)
-    _optimise(network, torch.from_numpy(inputs), torch.from_numpy((scores / scale).astype(np.float32)), options.epochs)
-    layers = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
-    weights, biases = ([tensor.detach().numpy() for tensor in each] for each in _tensors(layers))
-    return Emulator([w.T for w in weights], biases, components * scale, mean)
-
-
-def _tensors(layers: list) -> tuple[list, list]:
-    return [layer.weight for layer in layers], [layer.bias for layer in layers]
+    _optimise(network, torch.tensor(inputs).float(), torch.tensor(scores / scale).float(), options.epochs)
+    state = [tensor.detach().numpy() for tensor in network.parameters()]  # weight, bias, weight, bias ...
+    return Emulator([weight.T for weight in state[::2]], state[1::2], components * scale, mean)
 
 
 def _network(inputs: int, hidden: int, outputs: int):
     from torch import nn
 
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outputs)
-    )
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
 
 
 def _optimise(network, inputs, targets, epochs: int) -> None:
     """Train with Adam under a one-cycle learning rate."""
     import torch
 
-    optimiser = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+    optimiser = torch.optim.Adam(network.parameters())
     steps = epochs * -(-len(inputs) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2 * LEARNING_RATE, steps, pct_start=0.1, final_div_factor=1e3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.1, final_div_factor=1e3)
     with progress("training", epochs) as advance:
         for _ in range(epochs):
             losses = []
@@ -147,7 +144,7 @@ def report(emulator: Emulator, options: argparse.Namespace) -> None:
     """Print the error on freshly synthesised stars of the population, and on stars spread evenly over the limits."""
     rng = np.random.default_rng([options.seed, 1])
     inside = draw_labels(options.unseen, rng)
-    spread = rng.uniform(*LIMITS.T, (options.unseen // 2, 4))
+    spread = rng.uniform(LIMITS[:, 0], LIMITS[:, 1], (options.unseen // 2, 4))
     for title, labels in (("population", inside), ("whole box", spread)):
         vbroad = draw_vbroad(labels, rng)
         spectra = synthesise_many(labels, vbroad[:, None], options.processes, f"unseen stars, {title}")[:, 0]
