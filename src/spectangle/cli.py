@@ -35,6 +35,7 @@ def hydra_app(config_name: str = "config") -> Callable:
 
         @functools.wraps(function)
         def run() -> None:
+            sys.argv[1:] = resume_arguments(sys.argv[1:])
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
             try:
@@ -50,6 +51,19 @@ def hydra_app(config_name: str = "config") -> Callable:
         return run
 
     return decorate
+
+
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """Replace ``resume=RUN`` by the overrides that made RUN and by its folder: the run goes on where it stopped."""
+    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
+    if not folders:
+        return arguments
+    run, rest = Path(folders[-1]).resolve(), [argument for argument in arguments if not argument.startswith("resume=")]
+    overrides = run / ".hydra" / "overrides.yaml"
+    if not overrides.is_file():
+        print(f"error: {run} is not a run folder: it has no .hydra/overrides.yaml. Give the folder that train.py printed.", file=sys.stderr)
+        sys.exit(1)
+    return [*OmegaConf.to_container(OmegaConf.load(overrides)), *rest, f"hydra.run.dir={run}"]  # pyright: ignore
 
 
 def explain(error: Exception, config_name: str) -> str:

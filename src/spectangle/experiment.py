@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import warnings
 
 
 import hydra
@@ -33,6 +34,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         log.info("%s is finished already.", run.path)
         return run.metrics
     start = time.perf_counter()
+    quiet_lightning()
     torch.set_num_threads(cfg.threads or available_cores())
     torch.manual_seed(cfg.seed)
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
@@ -76,6 +78,13 @@ def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
     """What lambda does to each label."""
     words = {1: "disentangled", -1: "entangled", 0: "neutral"}
     return {name: words[(value > 0) - (value < 0)] for name, value in zip(model.labels, model.adversary.lambdas, strict=True)}
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's banners and its hints that do not apply out of the log."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for hint in (".*srun.*", ".*LeafSpec.*", ".*does not have many workers.*", ".*exists and is not empty.*"):
+        warnings.filterwarnings("ignore", hint)
 
 
 def resumable(run: Run) -> str | None:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from spectangle.errors import SpectangleError
 from spectangle.metrics import label_metrics
@@ -223,9 +224,9 @@ class DownstreamRegressor(L.Callback):
         return self.metrics
 
     def _fit(self, features: np.ndarray, labels: np.ndarray) -> Any:
-        from sklearn.base import clone
-
-        return clone(self.regressor).fit(features, labels)
+        # batches of 200 are too small for several BLAS threads: they wait for each other longer than they compute
+        with threadpool_limits(1, user_api="blas"):
+            return clone(self.regressor).fit(features, labels)
 
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
         """The same regressor on the spectra themselves, from the cache if it is there."""

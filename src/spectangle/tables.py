@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 __all__ = ["result_table"]
@@ -19,18 +20,17 @@ def result_table(metrics: Mapping[str, float], labels: Sequence[str], units: Map
         signs: What lambda does to each label, for instance ``entangled``.
     """
     table = Table(title="Downstream regressor on test stars: predicted - catalogue", title_justify="left")
-    table.add_column("label")
-    table.add_column("in z")
-    for name in REPRESENTATIONS.values():
-        for metric in ("MAE", "mean", "sigma", "R2"):
-            table.add_column(f"{name}\n{metric}", justify="right")
+    for name in ("label", "in the latent", "read from"):
+        table.add_column(name, no_wrap=True)
+    for name in ("MAE", "mean", "sigma", "R2"):
+        table.add_column(name, justify="right", no_wrap=True)
     for label in labels:
-        cells = [
-            number(metrics.get(f"test/{representation}/{label}/{metric}"), "" if metric == "r2" else units[label])
-            for representation in REPRESENTATIONS
-            for metric in ("mae", "mean", "sigma", "r2")
-        ]
-        table.add_row(f"{label} [{units[label]}]".replace("[", r"\["), signs[label], *cells)
+        for representation, title in REPRESENTATIONS.items():
+            values = [metrics.get(f"test/{representation}/{label}/{name}") for name in ("mae", "mean", "sigma", "r2")]
+            if values[0] is not None:
+                cells = [number(value, units[label]) for value in values[:3]] + [number(values[3])]
+                table.add_row(escape(f"{label} [{units[label]}]"), signs[label], title, *cells)
+        table.add_section()
     return table
 
 
