@@ -45,9 +45,14 @@ def read_apogee(path: str | Path, origin: str = "APOGEE DR17") -> LabelTable:
         errors={name: data[f"{name}_error"].astype(np.float32) for name in LABELS},
         g_mag=data["g_mag"].astype(np.float32),
         flags={
-            "EXTRATARG duplicate": (data["extratarg"] >> DUPLICATE) & 1 == 1,
-            "STAR_BAD": (data["aspcapflag"] >> STAR_BAD) & 1 == 1,
+            "EXTRATARG duplicate": _bit(data["extratarg"], DUPLICATE),
+            "STAR_BAD": _bit(data["aspcapflag"], STAR_BAD),
             "FE_H_FLAG": data["fe_h_flag"] != 0,
         },
         preference=np.nan_to_num(data["snr"].astype(np.float32), nan=-1),
     )
+
+
+def _bit(flags: np.ndarray, bit: int) -> np.ndarray:
+    """Whether a bit is set in flags [n]."""
+    return (flags.astype(np.int64) >> bit) & 1 == 1

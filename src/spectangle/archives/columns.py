@@ -24,5 +24,5 @@ def require_columns(wanted: Mapping[str, str], available: Iterable[str], where: 
     missing = [wanted[key] for key, column in found.items() if column is None]
     if missing:
         shown = ", ".join(available[:30]) + (", ..." if len(available) > 30 else "")
-        raise SpectangleError(f"{where} has no column '{missing[0]}'; it has: {shown}. Check that it is the right file, or name the column in the config.")
+        raise SpectangleError(f"{where} has no column '{missing[0]}'; it has: {shown}. Is it the right file? Else name the column in the config.")
     return {key: column for key, column in found.items() if column is not None}

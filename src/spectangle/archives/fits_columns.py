@@ -6,6 +6,7 @@ need scaling (TSCAL, TZERO) or live in a compressed file go through astropy.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -15,7 +16,7 @@ from spectangle.errors import SpectangleError
 
 __all__ = ["read_fits_columns"]
 
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 4 << 20
 
 
 def read_fits_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -37,18 +38,19 @@ def read_fits_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, np.nda
         with fits.open(path, memmap=True) as hdus:
             hdu = _table(hdus, wanted, path)
             found = require_columns(wanted, hdu.columns.names, str(path))
-            for key, column in found.items():
+            for column in found.values():
                 if hdu.columns.dtype[column].shape not in ((), (1,)):
                     raise SpectangleError(f"{path}: column '{column}' holds {hdu.columns.dtype[column].shape} values a row; one was expected.")
             if _is_plain(path, hdu, found):
                 return _read_blocks(path, hdu, found)
-            return {key: np.asarray(hdu.data[column]).astype(hdu.data[column].dtype.newbyteorder("=")) for key, column in found.items()}
+            scaled = {key: np.asarray(hdu.data[column]) for key, column in found.items()}
+            return {key: values.astype(values.dtype.newbyteorder("=")) for key, values in scaled.items()}
     except (OSError, TypeError, ValueError) as error:
         raise SpectangleError(f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again.") from None
 
 
-def _table(hdus, wanted: Mapping[str, str], path: Path) -> fits.BinTableHDU:
-    tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
+def _table(hdus, wanted: Mapping[str, str], path: Path) -> Any:
+    tables: list[Any] = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
     if not tables:
         raise SpectangleError(f"{path} holds no binary table; check that it is the catalogue.")
     names = {column.lower() for column in wanted.values()}
@@ -63,13 +65,14 @@ def _is_plain(path: Path, hdu, found: Mapping[str, str]) -> bool:
 
 
 def _read_blocks(path: Path, hdu, found: Mapping[str, str]) -> dict[str, np.ndarray]:
-    record, n_rows = hdu.columns.dtype.newbyteorder(">"), hdu.header["NAXIS2"]
+    record: Any = hdu.columns.dtype.newbyteorder(">")
+    n_rows = hdu.header["NAXIS2"]
     result = {key: np.empty(n_rows, dtype=record[column].base.newbyteorder("=")) for key, column in found.items()}
     rows = max(1, BLOCK_BYTES // record.itemsize)
     with open(path, "rb") as file:
         file.seek(hdu.fileinfo()["datLoc"])
         for start in range(0, n_rows, rows):
-            block = np.fromfile(file, dtype=record, count=min(rows, n_rows - start))
+            block: Any = np.fromfile(file, dtype=record, count=min(rows, n_rows - start))
             if len(block) < min(rows, n_rows - start):
                 raise SpectangleError(f"{path} ends after row {start + len(block)} of {n_rows}: it is truncated. Download it again.")
             for key, column in found.items():

@@ -20,7 +20,7 @@ from spectangle.archives.source_ids import RoundedIds, check_not_rounded, parse_
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.errors import SpectangleError
 
-__all__ = ["read_bulk", "header_lines"]
+__all__ = ["header_lines", "read_bulk"]
 
 BLOCK = 8 << 20  # bytes of text in a chunk, about 150 stars
 
@@ -60,7 +60,7 @@ def read_bulk(
     if find_column(columns["flux_error"], names) is None:
         del keys["flux_error"]
     found = require_columns(keys, names, str(path))
-    counter = _RowCounter(path, bad)
+    counter = _RowCounter(path, bad, header=n_comments + 1)
     n_pixels = None
     for batch in _batches(path, n_comments, found, counter):
         chunk = _chunk(path, batch, found, counter.numbers(len(batch)), bad, n_pixels, wanted, grid)
@@ -72,11 +72,13 @@ def read_bulk(
 class _RowCounter:
     """Number the data rows of a file from 1, also when Arrow skips malformed ones."""
 
-    def __init__(self, path: Path, bad: BadRows):
-        self.path, self.bad, self.skipped, self.next = path, bad, set(), 1
+    def __init__(self, path: Path, bad: BadRows, header: int):
+        self.path, self.bad, self.header = path, bad, header
+        self.skipped: set[int] = set()
+        self.next = 1
 
     def malformed(self, row) -> str:
-        number = self.next + len(self.skipped) if row.number is None else row.number - 1
+        number = row.number - self.header  # Arrow numbers the lines of the file
         self.skipped.add(number)
         self.bad.skip(self.path, number, f"it has {row.actual_columns} fields and the header names {row.expected_columns}")
         return "skip"
@@ -91,7 +93,7 @@ class _RowCounter:
 
 
 def _batches(path: Path, n_comments: int, found: Mapping[str, str], counter: _RowCounter) -> Iterator[pa.RecordBatch]:
-    types = {name: pa.binary() for name in found.values()} | {found["source_id"]: pa.string()}
+    types = {name: pa.string() for name in found.values()}
     refused: list[SpectangleError] = []
 
     def malformed(row):
@@ -122,15 +124,16 @@ def _batches(path: Path, n_comments: int, found: Mapping[str, str], counter: _Ro
 def _chunk(path, batch, found, rows, bad, n_pixels, wanted, grid) -> SpectraChunk | None:
     """Turn the wanted rows of a batch into a chunk; None when there is none."""
     ids, readable = _ids(path, batch.column(found["source_id"]), rows, bad)
+    bad.note(ids)
     check_not_rounded(ids[readable], f"{path}, column {found['source_id']}")
     keep = readable if wanted is None else readable & (positions_in(ids, wanted) >= 0)
     if not keep.any():
         return None
     batch = batch.filter(pa.array(keep))
-    flux, reasons = parse_lists(batch.column(found["flux"]).to_pylist(), n_pixels)
+    flux, reasons = parse_lists(batch.column(found["flux"]), n_pixels)
     error = None
     if "flux_error" in found:
-        error, more = parse_lists(batch.column(found["flux_error"]).to_pylist(), flux.shape[1])
+        error, more = parse_lists(batch.column(found["flux_error"]), flux.shape[1])
         reasons = {i: f"flux: {why}" for i, why in reasons.items()} | {i: f"flux_error: {why}" for i, why in more.items() if i not in reasons}
     for i, why in sorted(reasons.items()):
         bad.skip(path, int(rows[keep][i]), why)

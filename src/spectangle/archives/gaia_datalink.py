@@ -6,14 +6,17 @@ product RVS, DR4 MEAN_SPECTRUM_RVS, and DR4 calls the structures DATAMODEL_STAND
 table (VOTable PARAM, FITS header, ECSV meta), it is found there, or at last in the file name.
 """
 
+import gzip
 import io
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from astropy.io import fits, votable
 from astropy.table import Table
 
@@ -52,8 +55,6 @@ def _kind(path: Path) -> str:
 
 def _one_row_per_star(path: Path, columns: Mapping[str, str]) -> bool:
     """Whether a text file holds lists, seen from its first lines."""
-    import gzip
-
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
@@ -90,11 +91,9 @@ def _from_file(path: Path, content: bytes | None, bad, columns, grid, wanted) ->
             yield from _from_table(path, table, bad, columns, grid, wanted)
 
 
-def _tables(path: Path, content: bytes) -> Iterator[Table]:
+def _tables(path: Path, content: bytes) -> Iterator[Any]:
     """Every table in a file, with what stands outside the columns in its meta."""
     if content[:2] == b"\x1f\x8b":
-        import gzip
-
         content = gzip.decompress(content)
     kind = _kind(path)
     with warnings.catch_warnings():
@@ -105,18 +104,19 @@ def _tables(path: Path, content: bytes) -> Iterator[Table]:
                 table.meta |= {param.name: param.value for param in resource_table.params}
                 yield table
         elif kind in (".fits", ".fit"):
+            hdus: Any
             with fits.open(io.BytesIO(content)) as hdus:
                 for hdu in hdus:
                     if isinstance(hdu, fits.BinTableHDU):
                         table = Table.read(hdu)
-                        table.meta = {**{key: value for key, value in hdus[0].header.items()}, **table.meta}
+                        table.meta = {**dict(hdus[0].header), **table.meta}
                         yield table
         else:
             is_ecsv = content.lstrip().startswith(b"# %ECSV")
             yield Table.read(io.BytesIO(content), format="ascii.ecsv" if is_ecsv else "ascii.csv", **({} if is_ecsv else {"comment": "#"}))
 
 
-def _from_table(path: Path, table: Table, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
+def _from_table(path: Path, table: Any, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
     keys = {key: columns[key] for key in ("flux",)}
     for key in ("source_id", "flux_error", "wavelength"):
         if find_column(columns[key], table.colnames) is not None:
@@ -125,21 +125,24 @@ def _from_table(path: Path, table: Table, bad, columns, grid, wanted) -> Iterato
     flux = table[found["flux"]]
     per_star = flux.ndim == 2 or flux.dtype.kind in "OSU"
     chunk = _raw(path, table, found, bad, grid) if per_star else _individual(path, table, found, columns)
+    bad.note(chunk.source_id)
     check_not_rounded(chunk.source_id, f"{path}, column {columns['source_id']}")
     yield chunk if wanted is None else chunk.keep(positions_in(chunk.source_id, wanted) >= 0)
 
 
-def _individual(path: Path, table: Table, found: Mapping[str, str], columns: Mapping[str, str]) -> SpectraChunk:
+def _individual(path: Path, table: Any, found: Mapping[str, str], columns: Mapping[str, str]) -> SpectraChunk:
     """One star, or several one after the other, with a row per pixel."""
     if "wavelength" not in found:
-        raise SpectangleError(f"{path} has one row per pixel and no column '{columns['wavelength']}'; download it again with its wavelengths.")
+        missing = columns["wavelength"]
+        raise SpectangleError(f"{path} has one row per pixel and no column '{missing}'; download it again with its wavelengths.")
     if "source_id" in found:
         ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
     else:
         ids = np.full(len(table), _id_outside(path, table, columns["source_id"]))
     stars, first, counts = np.unique(ids, return_index=True, return_counts=True)
     if len(set(counts)) > 1:
-        raise SpectangleError(f"{path}: star {stars[np.argmin(counts)]} has {counts.min()} pixels and another has {counts.max()}; every star must have all.")
+        star = stars[np.argmin(counts)]
+        raise SpectangleError(f"{path}: star {star} has {counts.min()} pixels and another {counts.max()}; every star must have all.")
     order = np.argsort(ids, kind="stable")
     column = table[found["wavelength"]]
     _refuse_air(path, column)
@@ -151,7 +154,7 @@ def _individual(path: Path, table: Table, found: Mapping[str, str], columns: Map
     return SpectraChunk(path, first + 1, stars, flux, error, wavelength)
 
 
-def _raw(path: Path, table: Table, found: Mapping[str, str], bad: BadRows, grid) -> SpectraChunk:
+def _raw(path: Path, table: Any, found: Mapping[str, str], bad: BadRows, grid) -> SpectraChunk:
     """A row per star, with arrays."""
     if "source_id" not in found:
         raise SpectangleError(f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.colnames)}.")
@@ -174,7 +177,7 @@ def _arrays(path, column, name: str, rows, keep, bad: BadRows, n_values: int | N
         return _floats(column)
     values = column.tolist()
     if values and isinstance(values[0], (str, bytes)):
-        array, reasons = parse_lists([v.encode() if isinstance(v, str) else v for v in values], n_values)
+        array, reasons = parse_lists(pa.array([v.decode() if isinstance(v, bytes) else v for v in values], pa.string()), n_values)
     else:
         n_values = n_values or len(np.atleast_1d(values[0]))
         array, reasons = np.full((len(values), n_values), np.nan, dtype=np.float32), {}
@@ -191,27 +194,27 @@ def _arrays(path, column, name: str, rows, keep, bad: BadRows, n_values: int | N
     return array
 
 
-def _floats(column, dtype=np.float32) -> np.ndarray:
+def _floats(column, dtype: Any = np.float32) -> np.ndarray:
     """Values as floats; masked ones become NaN."""
     if isinstance(column, np.ma.MaskedArray):
-        return np.asarray(column.astype(dtype).filled(np.nan))
+        return np.ma.filled(column.astype(dtype), np.nan)
     return np.asarray(column, dtype=dtype)
 
 
-def _refuse_air(path: Path, column) -> None:
-    said = f"{getattr(column, 'description', '') or ''} {getattr(column, 'meta', {}) or ''}".lower()
+def _refuse_air(path: Path, column: Any) -> None:
+    said = f"{getattr(column, 'description', None) or ''} {getattr(column, 'meta', None) or ''}".lower()
     if re.search(r"\bair\b|;em\.wl\.air", said):
-        raise SpectangleError(f"{path}: the wavelengths are described as '{said.strip()}', in air; vacuum was expected. Convert them to vacuum first.")
+        raise SpectangleError(f"{path}: the wavelengths are described as '{said.strip()}'; vacuum was expected. Convert them first.")
 
 
 def _id_outside(path: Path, table: Table, name: str) -> int:
-    meta = {str(key).lower(): value for key, value in table.meta.items()}
+    meta = {str(key).lower(): value for key, value in (table.meta or {}).items()}
     for key in (name.lower(), "source_id", "sourceid", "sourceid_"):
         if key in meta:
             return int(as_source_ids(np.atleast_1d(meta[key]), f"{path}, header {key}")[0])
     if digits := re.search(r"(?<!\d)\d{10,19}(?!\d)", path.name):
         return int(digits[0])
-    raise SpectangleError(f"{path}: no source_id was found, neither as a column nor in the header nor in the file name; rename the file to end in the id.")
+    raise SpectangleError(f"{path}: no source_id was found as a column, in the header or in the file name; rename the file to end in the id.")
 
 
 def _first_line(error: Exception) -> str:

@@ -6,8 +6,10 @@ from fe_h. G comes from `GALAH_DR3_VAC_GaiaEDR3_v2.fits` (dr3_source_id, phot_g_
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from astropy.io import fits
 
 from spectangle.archives.columns import find_column
 from spectangle.archives.fits_columns import read_fits_columns
@@ -51,10 +53,9 @@ def read_galah(path: str | Path, gaia: str | Path | None = None, origin: str = "
 def _magnitudes(path: Path, gaia: str | Path | None, ids: np.ndarray) -> np.ndarray:
     """G [n] for ids [n]; NaN where the table does not have the star."""
     if gaia is None:
-        from astropy.io import fits
-
         with fits.open(path, memmap=True) as hdus:
-            if find_column(G["g_mag"], hdus[1].columns.names) is None:
+            table: Any = hdus[1]
+            if find_column(G["g_mag"], table.columns.names) is None:
                 raise SpectangleError(
                     f"{path} has no column phot_g_mean_mag; give GALAH's Gaia value-added table as labels.galah_gaia "
                     "(GALAH_DR3_VAC_GaiaEDR3_v2.fits)."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectangle.archives.labels import LabelTable
-from spectangle.archives.sample import PAPER, Funnel
+from spectangle.archives.sample import Funnel
 from spectangle.archives.source_ids import positions_in
 from spectangle.errors import SpectangleError
 
@@ -61,7 +61,7 @@ def join_catalogues(tables: Sequence[LabelTable], funnel: Funnel) -> tuple[Catal
     kept, seen = [], np.zeros(0, dtype=np.int64)
     for table in tables:
         new = positions_in(table.source_id, seen) < 0
-        if len(tables) > 1:
+        if table is not tables[0]:
             funnel.add(table.origin, "not in a catalogue named before", int(new.sum()))
         kept.append(table.keep(new))
         seen = np.sort(np.concatenate([seen, kept[-1].source_id]))
@@ -96,8 +96,3 @@ def _stack(tables: Sequence[LabelTable]) -> Catalogue:
         origins=tuple(t.origin for t in tables),
         units=tables[0].units,
     )
-
-
-def paper_count(origin: str) -> int | None:
-    """The paper's number of stars from a catalogue, or in all for ``total``."""
-    return PAPER.get(origin)

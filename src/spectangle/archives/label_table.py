@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -12,10 +13,10 @@ from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids, check_not_rounded
 from spectangle.errors import SpectangleError
 
-__all__ = ["read_label_table", "read_table", "drop_bad_labels"]
+__all__ = ["drop_bad_labels", "read_label_table", "read_table"]
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(path: str | Path) -> Any:
     """Read any table; text columns that astropy would turn into floats are not (ids stay integers).
 
     Raises:
@@ -28,7 +29,8 @@ def read_table(path: str | Path) -> Table:
     try:
         return Table.read(path, format="ascii.csv", comment="#") if is_csv else Table.read(path)
     except Exception as error:  # astropy raises many kinds
-        raise SpectangleError(f"{path} cannot be read as a table ({str(error).strip().splitlines()[0]}); give it as ECSV, CSV, VOTable or FITS.") from None
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SpectangleError(f"{path} cannot be read as a table ({said}); give it as ECSV, CSV, VOTable or FITS.") from None
 
 
 def read_label_table(
@@ -85,11 +87,9 @@ def drop_bad_labels(labels: LabelTable, path: str | Path, bad: BadRows) -> Label
     return labels.keep(keep)
 
 
-def _floats(path, column) -> np.ndarray:
+def _floats(path, column: Any) -> np.ndarray:
     try:
-        if isinstance(column, np.ma.MaskedArray):
-            return np.asarray(column.astype(np.float32).filled(np.nan))
-        return np.asarray(column, dtype=np.float32)
+        return np.ma.filled(np.ma.asarray(column).astype(np.float32), np.nan)
     except (TypeError, ValueError):
         raise SpectangleError(f"{path}: column '{column.name}' holds text ('{column[0]}'); numbers were expected.") from None
 

@@ -1,4 +1,4 @@
-"""Bad rows: each one named by file and row, counted, skipped up to a limit, then refused."""
+"""Rows of the archive's files: how many were read, and the bad ones, named, counted, skipped up to a limit, then refused."""
 
 from pathlib import Path
 
@@ -10,20 +10,30 @@ KEPT_SENTENCES = 1000
 
 
 class BadRows:
-    """Count the rows that were skipped.
+    """Count the rows that were read and those that were skipped.
 
     Arguments:
         limit: How many rows may be skipped; the next one is refused.
 
     Attributes:
+        read: Rows read so far, wanted or not.
+        example_id: A source_id among them, for sentences.
         count: Rows skipped so far.
         sentences: What was wrong with each (the first 1000).
     """
 
     def __init__(self, limit: int = 0):
         self.limit = limit
+        self.read = 0
+        self.example_id = 0
         self.count = 0
         self.sentences: list[str] = []
+
+    def note(self, ids) -> None:
+        """Note that rows with these ids [n] were read."""
+        self.read += len(ids)
+        if len(ids):
+            self.example_id = int(ids[0])
 
     def skip(self, path: str | Path, row: int, reason: str) -> None:
         """Note that a row (1 = the first star or line after the header) of a file is skipped, and why.

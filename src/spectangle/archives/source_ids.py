@@ -36,7 +36,7 @@ def as_source_ids(values, where: str) -> np.ndarray:
         return values.astype(np.int64)
     if values.dtype.kind == "f":
         raise RoundedIds(
-            f"{where} came as {values.dtype}: Gaia ids need 63 bits and floats keep 53, so their last digits are lost. "
+            f"{where} came as {values.dtype.name}: Gaia ids need 63 bits and floats keep 53, so their last digits are lost. "
             "Read the table from the archive again with source_id as a 64-bit integer."
         )
     return np.array([parse_id(text, f"{where}, row {row}") for row, text in enumerate(values.ravel().tolist(), 1)], dtype=np.int64)

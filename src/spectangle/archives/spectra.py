@@ -58,17 +58,19 @@ def drop_bad_rows(chunk: SpectraChunk, bad: BadRows, nonpositive_error: str = "s
     good = np.isfinite(chunk.flux)
     keep = np.ones(len(chunk), dtype=bool)
     if chunk.flux_error is not None:
+        error = chunk.flux_error
         with np.errstate(invalid="ignore"):
-            wrong = chunk.flux_error <= 0
+            wrong = error <= 0
         if nonpositive_error == "mask_pixel":
-            chunk = replace(chunk, flux_error=np.where(wrong, np.float32(np.nan), chunk.flux_error))
+            error = np.where(wrong, np.float32(np.nan), error)
+            chunk = replace(chunk, flux_error=error)
         else:
             for index in np.flatnonzero(wrong.any(axis=1)):
                 pixel = np.argmax(wrong[index])
-                reason = f"flux_error is {chunk.flux_error[index, pixel]:g} at pixel {pixel}, and errors must be positive"
+                reason = f"flux_error is {error[index, pixel]:g} at pixel {pixel}, and errors must be positive"
                 bad.skip(chunk.path, int(chunk.row[index]), f"{reason} (pixels.nonpositive_error=mask_pixel masks such pixels instead)")
                 keep[index] = False
-        good &= np.isfinite(chunk.flux_error)
+        good &= np.isfinite(error)
     for index in np.flatnonzero(~good.any(axis=1) & keep):
         bad.skip(chunk.path, int(chunk.row[index]), f"star {chunk.source_id[index]} has no good pixel")
         keep[index] = False

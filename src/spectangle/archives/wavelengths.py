@@ -9,7 +9,7 @@ import numpy as np
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["linear_grid", "nanometres", "check_range", "check_vacuum"]
+__all__ = ["check_range", "check_vacuum", "linear_grid", "nanometres"]
 
 CA_II_VACUUM, CA_II_AIR = 854.444, 854.209  # nm, the strongest line of the triplet
 
@@ -32,7 +32,7 @@ def nanometres(wavelength: np.ndarray, unit, where: str) -> np.ndarray:
         except (ValueError, u.UnitConversionError):
             raise SpectangleError(f"{where}: the wavelength unit '{unit}' is no unit of length; nm was expected.") from None
     if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
-        raise SpectangleError(f"{where}: the wavelengths do not increase from pixel to pixel (or some are missing); one increasing grid was expected.")
+        raise SpectangleError(f"{where}: the wavelengths do not increase from pixel to pixel, or some are missing; one increasing grid was expected.")
     return wavelength
 
 

@@ -1,0 +1,125 @@
+"""The plain form: an array of spectra [N, P] with a table of labels that has a row for each of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spectangle.archives.columns import require_columns
+from spectangle.archives.label_table import read_label_table, read_table
+from spectangle.archives.labels import LabelTable
+from spectangle.archives.rows import BadRows
+from spectangle.archives.source_ids import as_source_ids, check_not_rounded, positions_in
+from spectangle.archives.spectra import SpectraChunk
+from spectangle.archives.wavelengths import check_range, check_vacuum, linear_grid, nanometres
+from spectangle.errors import SpectangleError
+
+__all__ = ["Plain", "array_chunks", "load_array"]
+
+CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Spectra in .npy arrays, labels in any table that astropy reads.
+
+    Arguments:
+        spectra: Array [N, P] of normalised flux (.npy); NaN = missing.
+        labels_table: Table of N rows in the same order: source_id, labels, optionally phot_g_mean_mag and <label>_error.
+        flux_error: Array [N, P] (.npy), or None.
+        wavelength: Array [P] (.npy); None: grid_start + grid_step * i.
+        grid_start, grid_step: Used without `wavelength`, in nm.
+        wavelength_unit: Unit of the array, for instance Angstrom.
+        medium: ``vacuum``; ``air`` is refused.
+        columns: {label: column}, see :func:`label_table.read_label_table`.
+        id_column: Column of the ids.
+        units: {label: unit} of labels other than the paper's.
+        release: Kept in the survey.
+    """
+
+    spectra: str
+    labels_table: str
+    flux_error: str | None = None
+    wavelength: str | None = None
+    grid_start: float = 846.0
+    grid_step: float = 0.01
+    wavelength_unit: str = "nm"
+    medium: str = "vacuum"
+    columns: dict[str, str] | None = None
+    id_column: str = "source_id"
+    units: dict[str, str] | None = None
+    release: str = "unknown"
+
+    @property
+    def origin(self) -> str:
+        return Path(self.spectra).name
+
+    def work(self) -> list[list[Path]]:
+        """The one array."""
+        return [[Path(self.spectra)]]
+
+    def read(self, path: Path, bad: BadRows, wanted: np.ndarray | None = None) -> Iterator[SpectraChunk]:
+        """Yield the wanted stars in chunks; the arrays are memory-mapped."""
+        flux = load_array(path, 2)
+        error = None if self.flux_error is None else load_array(self.flux_error, 2)
+        if error is not None and error.shape != flux.shape:
+            raise SpectangleError(f"{self.flux_error} has shape {error.shape} and {path} has {flux.shape}; they must be the same.")
+        table = read_table(self.labels_table)
+        column = require_columns({"id": self.id_column}, table.colnames, self.labels_table)["id"]
+        ids = as_source_ids(table[column], f"{self.labels_table}, column {column}")
+        if len(ids) != len(flux):
+            raise SpectangleError(f"{self.labels_table} has {len(ids)} rows and {path} has {len(flux)} spectra; they must match row by row.")
+        yield from array_chunks(path, ids, flux, error, self._grid(path, flux.shape[1]), bad, wanted)
+
+    def labels(self, bad: BadRows) -> LabelTable:
+        """The labels of the table."""
+        return read_label_table(self.labels_table, bad, self.columns, self.units, self.id_column)
+
+    def _grid(self, path: Path, n_pixels: int) -> np.ndarray:
+        if self.medium != "vacuum":
+            raise SpectangleError(f"medium={self.medium}: wavelengths in vacuum were expected. Convert them first (specutils has air_to_vac).")
+        if self.wavelength is None:
+            return linear_grid(n_pixels, self.grid_start, self.grid_step)
+        wavelength = nanometres(load_array(self.wavelength, 1), self.wavelength_unit, self.wavelength)
+        if len(wavelength) != n_pixels:
+            raise SpectangleError(f"{self.wavelength} has {len(wavelength)} wavelengths and {path} has {n_pixels} pixels; they must match.")
+        check_range(wavelength, self.wavelength)
+        return wavelength
+
+
+def load_array(path: str | Path, ndim: int) -> np.ndarray:
+    """Map a .npy array of numbers.
+
+    Raises:
+        SpectangleError: The file is missing, holds pickled objects, or has another number of dimensions.
+    """
+    if not Path(path).is_file():
+        raise SpectangleError(f"There is no file {path}; check the path of the array.")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise SpectangleError(
+            f"{path} cannot be read as an array ({error}); save it with np.save as plain numbers, without pickled objects."
+        ) from None
+    if array.ndim != ndim:
+        raise SpectangleError(f"{path} has shape {array.shape}; an array of {ndim} dimension(s) was expected.")
+    return array
+
+
+def array_chunks(path: Path, ids, flux, error, wavelength, bad: BadRows, wanted: np.ndarray | None) -> Iterator[SpectraChunk]:
+    """Yield rows of arrays as chunks, after a look at ids [N] and at the Ca II line."""
+    check_not_rounded(ids, f"{path}: its ids")
+    check_vacuum(wavelength, np.asarray(flux[:256], dtype=np.float32), str(path))
+    for start in range(0, len(ids), CHUNK):
+        rows = slice(start, start + CHUNK)
+        bad.note(ids[rows])
+        chunk = SpectraChunk(
+            path=Path(path),
+            row=np.arange(start, start + len(ids[rows])) + 1,
+            source_id=ids[rows],
+            flux=np.asarray(flux[rows], dtype=np.float32),
+            flux_error=None if error is None else np.asarray(error[rows], dtype=np.float32),
+            wavelength=wavelength,
+        )
+        yield chunk if wanted is None else chunk.keep(positions_in(chunk.source_id, wanted) >= 0)

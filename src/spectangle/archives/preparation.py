@@ -1,0 +1,184 @@
+"""From archive files to a survey file: labels, cuts, spectra in parallel, one survey, one report page.
+
+The spectra go through part files in `<survey>.parts/`, each written whole or not at all, so that an interrupted run
+goes on where it stopped; the folder is removed when the survey stands.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from spectangle.archives.apogee import read_apogee
+from spectangle.archives.assemble import Tally, assemble
+from spectangle.archives.convert import Job
+from spectangle.archives.galah import read_galah
+from spectangle.archives.join import Catalogue, Overlap, join_catalogues
+from spectangle.archives.label_table import read_label_table
+from spectangle.archives.labels import LabelTable
+from spectangle.archives.parallel import read_spectra
+from spectangle.archives.resample import Pixels
+from spectangle.archives.rows import BadRows
+from spectangle.archives.sample import Cuts, Funnel, apply_cuts
+from spectangle.console import console
+from spectangle.errors import SpectangleError
+
+__all__ = ["LabelSources", "Prepared", "prepare"]
+
+
+@dataclass(frozen=True)
+class LabelSources:
+    """Where labels come from.
+
+    Arguments:
+        apogee: allStar FITS file of APOGEE DR17.
+        galah: allstar FITS file of GALAH DR3.
+        galah_gaia: GALAH's Gaia value-added table, for G.
+        table: Any table with source_id and labels.
+        columns: {label: column} of `table`.
+        units: {label: unit} of `table`.
+        priority: Which catalogue a star in several is taken from, first wins.
+    """
+
+    apogee: str | None = None
+    galah: str | None = None
+    galah_gaia: str | None = None
+    table: str | None = None
+    columns: dict[str, str] | None = None
+    units: dict[str, str] | None = None
+    priority: Sequence[str] = ("table", "apogee", "galah")
+
+    @property
+    def named(self) -> list[str]:
+        """The catalogues that are given."""
+        return [name for name in ("apogee", "galah", "table") if getattr(self, name) is not None]
+
+    def read(self, bad: BadRows) -> list[LabelTable]:
+        """Read those that are named, in the order of priority."""
+        readers = {
+            "apogee": lambda path: read_apogee(path),
+            "galah": lambda path: read_galah(path, self.galah_gaia),
+            "table": lambda path: read_label_table(path, bad, self.columns, self.units),
+        }
+        if missing := set(self.named) - set(self.priority):
+            raise SpectangleError(
+                f"labels.priority={list(self.priority)} does not say where {missing.pop()} comes; name every catalogue that you give."
+            )
+        return [readers[name](getattr(self, name)) for name in self.priority if name in self.named]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation made: the survey's path, the funnel, the overlaps of catalogues, the counts, the bad rows."""
+
+    survey: Path
+    funnel: Funnel
+    overlaps: list[Overlap]
+    tally: Tally
+    bad: BadRows
+
+
+def prepare(
+    archive: Any,
+    survey: str | Path,
+    labels: LabelSources | None = None,
+    cuts: Cuts | None = None,
+    pixels: Pixels | None = None,
+    workers: int = 1,
+    max_bad_rows: int = 0,
+    overwrite: bool = False,
+    report: bool = True,
+) -> Prepared | None:
+    """Make a survey file from an archive's spectra and catalogues of labels.
+
+    Arguments:
+        archive: Source of spectra: :class:`GaiaFiles`, :class:`Plain` or :class:`Gandalf`.
+        survey: The file to write.
+        labels: Catalogues; not needed where the archive brings its own labels.
+        cuts: Of the sample.
+        pixels: Of the survey.
+        workers: Processes that read files.
+        max_bad_rows: Rows that may be skipped in all.
+        overwrite: Whether an existing survey is replaced.
+        report: Whether ``<survey>.html`` is written as well.
+
+    Returns:
+        What was made; None where spectra were only downloaded, because no labels were given.
+
+    Raises:
+        SpectangleError: Anything wrong with the input, named by file and row.
+    """
+    survey = Path(survey)
+    if survey.exists() and not overwrite:
+        raise SpectangleError(f"{survey} exists already; choose another name with survey=..., or say overwrite=true.")
+    if labels is not None and not labels.named and hasattr(archive, "download"):
+        return _only_download(archive)
+    cuts, pixels, funnel, bad = cuts or Cuts(), pixels or Pixels(), Funnel(), BadRows(max_bad_rows)
+    catalogue, overlaps = _catalogue(archive, labels or LabelSources(), cuts, funnel, bad)
+    job = Job(archive, pixels, catalogue.source_id, survey.with_name(survey.name + ".parts"), max_bad_rows)
+    parts = read_spectra(job, archive.work(), workers)
+    origin = " x ".join([archive.origin, *(name for name in catalogue.origins if name != archive.origin)])
+    try:
+        tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
+    finally:
+        _print_funnel(funnel, overlaps)
+    result = Prepared(survey, funnel, overlaps, tally, bad)
+    _finish(result, job.folder, report)
+    return result
+
+
+def _only_download(archive) -> None:
+    paths = archive.download()
+    console.print(
+        f"{len(paths)} file(s) in {archive.folder}. Next: python prepare.py spectra={archive.folder} labels.apogee=... survey=my.h5", markup=False
+    )
+
+
+def _catalogue(archive, labels: LabelSources, cuts: Cuts, funnel: Funnel, bad: BadRows) -> tuple[Catalogue, list[Overlap]]:
+    own = archive.labels(bad)
+    tables = labels.read(bad) if own is None else [own]
+    try:
+        return join_catalogues([apply_cuts(table, cuts, funnel) for table in tables], funnel)
+    except SpectangleError:
+        _print_funnel(funnel, [])
+        raise
+
+
+def _finish(result: Prepared, parts: Path, report: bool) -> None:
+    if report:
+        from spectangle.archives.sample_report import write_report
+
+        console.print(f"Report: {write_report(result)}")
+    for sentence in result.bad.sentences[:20]:
+        console.print(f"skipped: {sentence}", markup=False)
+    if result.bad.count > 20:
+        console.print(f"skipped: {result.bad.count - 20} more rows")
+    if result.tally.empty_pixels:
+        console.print(f"{result.tally.empty_pixels} pixels are masked in every star and were left out.")
+    shutil.rmtree(parts, ignore_errors=True)
+    console.print(
+        f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: python train.py data=survey data.path={result.survey}", markup=False
+    )
+
+
+def _print_funnel(funnel: Funnel, overlaps: Sequence[Overlap]) -> None:
+    if not funnel.steps:
+        return
+    table = Table(title="The sample (paper: Manteiga et al. 2025, section 3.1)")
+    for name in ("of", "step"):
+        table.add_column(name, overflow="fold")
+    for name in ("stars left", "removed", "paper"):
+        table.add_column(name, justify="right")
+    previous = None
+    for step in funnel.steps:
+        part = "" if step["part"] == previous else step["part"]
+        previous = step["part"]
+        removed, paper = (f"{step[key]:,}" if step[key] else "" for key in ("removed", "paper"))
+        table.add_row(part, step["step"], f"{step['left']:,}", removed, paper)
+    console.print(table)
+    for overlap in overlaps:
+        shown = ", ".join(f"{name} {overlap.mean[name]:+.3g} +- {overlap.sigma[name]:.3g}" for name in overlap.mean)
+        console.print(f"{overlap.n_stars} stars in both: {overlap.first} - {overlap.second} (mean +- sigma): {shown}", markup=False)

@@ -1,0 +1,159 @@
+"""Download: chunks, resume and retries against a loopback server that answers like Gaia's TAP and DataLink."""
+
+import io
+import re
+import threading
+import urllib.parse
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from archive_files import Stars, individual_table, raw_table, write_table
+from astropy.io.votable import from_table, writeto
+from astropy.table import Table
+
+from spectangle.archives import GaiaDataLink, LabelSources, prepare
+from spectangle.errors import SpectangleError
+from spectangle.survey import Survey
+
+pytest.importorskip("astroquery")
+
+
+class Archive(ThreadingHTTPServer):
+    """Serve RVS spectra of some stars; note the requests; fail the first `failures` of them."""
+
+    def __init__(self, stars: Stars, folder: Path, without: set[int]):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.stars, self.folder, self.without = stars, folder, without
+        self.requests: list[dict] = []
+        self.queries: list[str] = []
+        self.failures = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+    def do_POST(self):
+        form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        form = {key.upper(): value for key, value in form.items()}
+        if self.server.failures:
+            self.server.failures -= 1
+            return self._send(503, "text/plain", b"the archive is down for maintenance")
+        if self.path.startswith("/tap-server/tap/sync"):
+            return self._send(200, "application/x-votable+xml", self._query(form["QUERY"]))
+        assert self.path.startswith("/data-server/data"), self.path
+        self.server.requests.append(form)
+        self._send(200, "application/zip", self._spectra(form))
+
+    def _query(self, query: str) -> bytes:
+        self.server.queries.append(query)
+        assert "has_rvs" in query
+        asked = {int(digits) for digits in re.findall(r"\d{10,}", query)}
+        ids = [i for i in self.server.stars.ids.tolist() if i in asked and i not in self.server.without]
+        buffer = io.BytesIO()
+        writeto(from_table(Table({"source_id": np.array(ids, dtype=np.int64)})), buffer)
+        return buffer.getvalue()
+
+    def _spectra(self, form: dict) -> bytes:
+        stars, folder = self.server.stars, self.server.folder
+        asked = [int(text) for text in form["ID"].split(",")]
+        rows = [i for i, source_id in enumerate(stars.ids.tolist()) if source_id in asked]
+        suffix = {"votable": ".xml", "fits": ".fits", "csv": ".csv", "ecsv": ".ecsv"}[form["FORMAT"]]
+        if form["DATA_STRUCTURE"] in ("RAW", "DATAMODEL_GAIA"):
+            members = {f"{form['RETRIEVAL_TYPE']}_RAW{suffix}": raw_table(stars)[rows]}
+        else:
+            members = {f"{form['RETRIEVAL_TYPE']}-{form['RELEASE']} {stars.ids[i]}{suffix}": individual_table(stars, i) for i in rows}
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, table in members.items():
+                file = write_table(folder / name, table)
+                archive.write(file, name)
+                file.unlink()
+        return buffer.getvalue()
+
+    def _send(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    stars = Stars(11, n_pixels=301)
+    (tmp_path / "server").mkdir()
+    server = Archive(stars, tmp_path / "server", without={int(stars.ids[4])})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    stars.table().write(tmp_path / "stars.ecsv")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def source(archive, tmp_path, **options) -> GaiaDataLink:
+    options = {"chunk": 4, "pause": 0.01, "retries": 3} | options
+    address = f"http://127.0.0.1:{archive.server_port}/"
+    return GaiaDataLink(str(tmp_path / "stars.ecsv"), str(tmp_path / "gaia"), server=address, **options)
+
+
+FORMS = [("RVS", "RAW", "votable"), ("RVS", "INDIVIDUAL", "fits"), ("RVS", "RAW", "ecsv"), ("RVS", "INDIVIDUAL", "csv")]
+FORMS += [("MEAN_SPECTRUM_RVS", "DATAMODEL_GAIA", "fits"), ("MEAN_SPECTRUM_RVS", "DATAMODEL_STANDARD", "votable")]
+
+
+@pytest.mark.parametrize("product, structure, form", FORMS)
+def test_download_to_survey(archive, tmp_path, product, structure, form):
+    link = source(archive, tmp_path, retrieval_type=product, data_structure=structure, format=form)
+    result = prepare(link, tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False)
+    assert result.tally.after_snr == 10
+    assert [len(request["ID"].split(",")) for request in archive.requests] == [4, 4, 2]
+    assert archive.requests[0]["RETRIEVAL_TYPE"] == product and archive.requests[0]["DATA_STRUCTURE"] == structure
+    assert not any(str(archive.stars.ids[4]) in request["ID"] for request in archive.requests)
+    with Survey(tmp_path / "my.h5") as survey:
+        assert set(survey.source_id) == set(np.delete(archive.stars.ids, 4))
+
+
+def test_resume_asks_only_for_what_is_missing(archive, tmp_path):
+    paths = source(archive, tmp_path).download()
+    paths[1].write_bytes(b"half")
+    paths[2].unlink()
+    archive.requests.clear()
+    assert source(archive, tmp_path).download() == paths
+    assert [len(request["ID"].split(",")) for request in archive.requests] == [4, 2]
+    assert not list((tmp_path / "gaia").glob("*.part"))
+
+
+def test_retries_then_a_sentence(archive, tmp_path):
+    archive.failures = 2
+    assert len(source(archive, tmp_path).download()) == 3
+    archive.failures = 100
+    with pytest.raises(SpectangleError, match=r"did not send .* in 3 attempts.*Run the same command again"):
+        source(archive, tmp_path, format="csv").download()
+
+
+def test_a_list_that_knows_has_rvs_is_believed(archive, tmp_path):
+    flags = np.zeros(11, dtype=bool)
+    flags[2:5] = True
+    archive.stars.table(has_rvs=flags).write(tmp_path / "stars.ecsv", overwrite=True)
+    source(archive, tmp_path).download()
+    assert not archive.queries and len(archive.requests) == 1
+
+
+def test_no_star_with_a_spectrum(archive, tmp_path):
+    archive.without = set(archive.stars.ids.tolist())
+    with pytest.raises(SpectangleError, match=r"stars\.ecsv.*has_rvs"):
+        source(archive, tmp_path).download()
+
+
+def test_only_download_without_labels(archive, tmp_path, capsys):
+    assert prepare(source(archive, tmp_path), tmp_path / "my.h5", LabelSources()) is None
+    assert "Next: python prepare.py spectra=" in capsys.readouterr().out
+
+
+def test_chunk_limit(archive, tmp_path):
+    with pytest.raises(SpectangleError, match=r"archive\.chunk=5000"):
+        source(archive, tmp_path, chunk=5000)
