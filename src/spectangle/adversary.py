@@ -5,6 +5,7 @@ Shapes: B batch, K labels, Z latent, D discriminators (K, or K times ensemble, o
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +29,8 @@ class Adversary(nn.Module):
         labels: Names, K of them.
         latent: Z.
         lambdas: :math:`\lambda_i` by label; labels that are not named get 0.
-        bins: ``count`` (a number, or numbers by label) and ``strategy`` of :class:`~spectangle.scaling.LabelBins`.
+        bins: ``count`` and ``strategy`` of :class:`~spectangle.scaling.LabelBins`, and ``entangled_count``: bins of the
+            labels with a negative lambda (null: ``count``).
         discriminator_steps: Updates of all discriminators per update of the autoencoder.
         hidden: Widths of each discriminator (paper: 64, 32).
         kind: ``mlp`` or ``conv``.
@@ -95,8 +97,9 @@ class Adversary(nn.Module):
         self.kept = [i for i, value in enumerate(self.lambdas) if value < 0]
         self.dropped = [i for i, value in enumerate(self.lambdas) if value > 0]
         self._network = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
-        self.bins = LabelBins(self.labels, **bins)
+        self.bins = LabelBins(self.labels, **self._bins(bins))
         self.residual: ResidualLabels | None = None
+        self.register_buffer("chance", torch.zeros(len(self.names)))
         # plateau: fraction of lambda, best loss so far, epochs since it improved
         self.register_buffer("plateau", torch.tensor([0.0, torch.inf, 0.0]))
         if self.joint:
@@ -133,6 +136,11 @@ class Adversary(nn.Module):
             self.classes, counts = torch.unique(codes, return_counts=True)
             self.class_prior = counts / counts.sum()
             self.build_bank(self.n_classes)
+        self.chance = self.entropy.clone()
+        if self.condition_on == "kept" and self.kept and not self.joint:
+            bins = self.bins(binned)
+            for i in self.dropped:
+                self.chance[i] = conditional_entropy(labels[:, self.kept].numpy(), bins[:, i].numpy())
 
     def classify(self, labels: Tensor) -> Tensor:
         """Class of each star for each name [N, K] (or [N, 1], -1 for a combination without training star)."""
@@ -150,7 +158,7 @@ class Adversary(nn.Module):
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of the classes by name, in nats: the cross-entropy of a discriminator at chance."""
+        """Entropy of the classes by name, in nats: the cross-entropy of a discriminator that sees nothing."""
         return torch.special.entr(self.prior).sum(1)[: len(self.names)]
 
     def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
@@ -179,6 +187,16 @@ class Adversary(nn.Module):
         if stalled >= self.plateau_patience:
             fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
         self.plateau.copy_(torch.tensor([fraction, best, stalled]))
+
+    def _bins(self, bins: Mapping) -> dict:
+        """Options of the bins, with the numbers of the entangled labels put in."""
+        options = dict(bins)
+        entangled = options.pop("entangled_count", None)
+        if entangled is None or self.joint:
+            return options
+        count = options.get("count", 10)
+        counts = dict(count) if isinstance(count, Mapping) else dict.fromkeys(self.labels, count)
+        return options | {"count": counts | {self.labels[i]: entangled for i in self.kept}}
 
     def _inputs(self, z: Tensor, labels: Tensor) -> Tensor:
         if self.condition_on != "kept" or not self.kept:
@@ -209,6 +227,22 @@ class Adversary(nn.Module):
         for i in used:
             codes = codes * self.bins.counts[i] + bins[:, i]
         return codes
+
+
+def conditional_entropy(kept: np.ndarray, bins: np.ndarray, seed: int = 0) -> float:
+    """Cross-entropy in nats of bins [N] read from the kept labels [N, kept] alone, on stars that were not fitted.
+
+    The chance level of a discriminator that also sees the kept labels.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    order = np.random.default_rng(seed).permutation(len(bins))[:20000]
+    fit, held = order[len(order) // 4 :], order[: len(order) // 4]
+    common = np.isin(bins[held], np.unique(bins[fit]))
+    model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, early_stopping=False, random_state=seed)
+    probability = model.fit(kept[fit], bins[fit]).predict_proba(kept[held][common])
+    chosen = probability[np.arange(common.sum()), np.searchsorted(model.classes_, bins[held][common])]
+    return float(-np.log(np.clip(chosen, 1e-6, None)).mean())
 
 
 def _lambdas(lambdas: Mapping[str, float], labels: Sequence[str]) -> list[float]:

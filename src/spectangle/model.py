@@ -41,10 +41,13 @@ class DisentanglingAutoencoder(L.LightningModule):
         latent_activation, latent_norm: See :class:`~spectangle.networks.Encoder`.
         latent_noise: Standard deviation of Gaussian noise added to z while training.
         batch_norm: Batch normalisation between layers.
+        dropout: Fraction of the encoder's hidden units that are silenced while training.
         flux_scaling: See :class:`~spectangle.scaling.FluxScaler`.
         lambdas: :math:`\lambda_i` by label.
+        reconstruction_weight: Of :math:`loss_{rec}`; 1 is eq. 4, 0 is an encoder that only its discriminators teach (a
+            baseline: what supervision alone gives).
         bins, adversary: Options of :class:`~spectangle.adversary.Adversary`.
-        optimizer: ``lr``, ``betas`` of Adam for the autoencoder; ``discriminator_lr``, ``discriminator_betas``; ``decay``
+        optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``, ``discriminator_betas``; ``decay``
             of both rates over the training, ``cosine`` (to zero) or ``none``.
     """
 
@@ -61,8 +64,10 @@ class DisentanglingAutoencoder(L.LightningModule):
         latent_norm: str = "batch",
         latent_noise: float = 0.0,
         batch_norm: bool = False,
+        dropout: float = 0.0,
         flux_scaling: str = "global",
         lambdas: Mapping[str, float] | None = None,
+        reconstruction_weight: float = 1.0,
         bins: Mapping[str, Any] | None = None,
         adversary: Mapping[str, Any] | None = None,
         optimizer: Mapping[str, Any] | None = None,
@@ -75,11 +80,12 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.labels = tuple(labels)
         self.conditional_encoder = conditioning == "synthetic"
         self.latent_noise = latent_noise
+        self.reconstruction_weight = reconstruction_weight
         self.optimizer_options = dict(optimizer or {})
         n_inputs = n_pixels + len(labels) * self.conditional_encoder
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
         self.label_scaler = LabelScaler(labels)
-        self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm)
+        self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm, dropout)
         self.decoder = Decoder(latent, len(labels), hidden, n_pixels, batch_norm)
         self.adversary = Adversary(labels, latent, lambdas or {}, bins or {}, **(adversary or {}))
         self._sums: dict[str, Tensor] = {}
@@ -139,7 +145,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         error = self.decoder(z, y) - x
         unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
         # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
-        loss = error.float().square().mean()
+        loss = self.reconstruction_weight * error.float().square().mean()
         if any(self.adversary.lambdas):
             with _frozen(self.adversary):
                 loss = loss + self.adversary.penalty(z, y, bins, progress) / unit
@@ -161,7 +167,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         options = {"lr": 1e-3, "betas": (0.9, 0.999), "discriminator_lr": 1e-3, "discriminator_betas": (0.5, 0.999)} | self.optimizer_options
         autoencoder = [*self.encoder.parameters(), *self.decoder.parameters()]
         return [
-            torch.optim.Adam(autoencoder, lr=options["lr"], betas=tuple(options["betas"]), fused=True),
+            torch.optim.AdamW(
+                autoencoder, lr=options["lr"], betas=tuple(options["betas"]), weight_decay=options.get("weight_decay", 0.0), fused=True
+            ),
             torch.optim.Adam(
                 self.adversary.parameters(), lr=options["discriminator_lr"], betas=tuple(options["discriminator_betas"]), fused=True
             ),
@@ -240,16 +248,11 @@ class DisentanglingAutoencoder(L.LightningModule):
 
     def _log_validation(self) -> None:
         means = self._means()
-        adversary = self.adversary
         self._log_discriminators("val", means["discriminator"])
-        lambdas = torch.tensor([adversary._joint_lambda()] if adversary.joint else adversary.lambdas).to(means["discriminator"])
-        # past chance level an encoder gains nothing that a user wants
-        capped = torch.where(lambdas > 0, means["discriminator"].minimum(adversary.entropy), means["discriminator"])
-        unit = 1.0 if adversary.lambda_unit == "flux" else self.flux_scaler.unit**2
-        self.log_dict({"val/reconstruction": means["reconstruction"], "val/objective": means["reconstruction"] - unit * (lambdas * capped).sum()})
+        self.log("val/reconstruction", means["reconstruction"])
 
     def _log_discriminators(self, stage: str, cross_entropy: Tensor) -> None:
-        gains = self.adversary.entropy - cross_entropy
+        gains = self.adversary.chance - cross_entropy
         for name, value, gain in zip(self.adversary.names, cross_entropy, gains, strict=True):
             self.log(f"{stage}/discriminator/{name}", value)
             self.log(f"{stage}/discriminator_gain/{name}", gain)

@@ -14,13 +14,14 @@ from spectangle.errors import SpectangleError
 __all__ = ["Decoder", "DiscriminatorBank", "Encoder", "mlp"]
 
 
-def mlp(sizes: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
-    """Build fully connected layers with ReLU between them: sizes[0] -> ... -> sizes[-1]."""
+def mlp(sizes: Sequence[int], batch_norm: bool = False, dropout: float = 0.0) -> nn.Sequential:
+    """Build fully connected layers with ReLU (and dropout) between them: sizes[0] -> ... -> sizes[-1]."""
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
         layers.append(nn.Linear(n_in, n_out))
         if i < len(sizes) - 2:
             layers += [nn.BatchNorm1d(n_out), nn.ReLU()] if batch_norm else [nn.ReLU()]
+            layers += [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(*layers)
 
 
@@ -37,9 +38,12 @@ class Encoder(nn.Module):
         norm: ``batch`` normalises each latent over the batch, without affine parameters, so that traces of a label
             cannot shrink below what a discriminator sees; ``none`` leaves the latent as it is.
         batch_norm: Batch normalisation between hidden layers.
+        dropout: Fraction of hidden units that are silenced while training.
     """
 
-    def __init__(self, n_inputs: int, hidden: Sequence[int], latent: int, activation: str, norm: str, batch_norm: bool):
+    def __init__(
+        self, n_inputs: int, hidden: Sequence[int], latent: int, activation: str, norm: str, batch_norm: bool = False, dropout: float = 0.0
+    ):
         super().__init__()
         if latent < 1:
             raise SpectangleError(f"model.latent is {latent}; a latent space needs at least 1 dimension.")
@@ -49,7 +53,7 @@ class Encoder(nn.Module):
             raise SpectangleError(f"model.latent_activation is '{activation}'; it must be linear or sigmoid.")
         if norm not in norms:
             raise SpectangleError(f"model.latent_norm is '{norm}'; it must be batch or none.")
-        self.layers = mlp([n_inputs, *hidden, latent], batch_norm)
+        self.layers = mlp([n_inputs, *hidden, latent], batch_norm, dropout)
         self.norm = norms[norm]()
         self.activation = activations[activation]()
 

@@ -1,0 +1,45 @@
+# The words people say: make train, make test, make lint, make help. Each sets up .venv by itself, once.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ALL    := slurm,archives,erasure,app,export,dashboards,dev
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint format constraints clean
+
+help: ## say what the targets do
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+train: $(VENV)/.run ## set up, make the embedded survey, train the paper's first pair, print the tables
+	$(BIN)/python train.py lambdas=first_pair
+
+test: $(VENV)/.all ## set up with every extra and run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.all ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.all ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: $(VENV)/.all ## renew constraints.txt from what is installed
+	$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | grep -v '@' | sed "s/$$/; python_version >= '3.11'/" > constraints.txt
+
+clean: ## remove the environment
+	rm -rf $(VENV)
+
+# constraints.txt pins what was tested together; older Pythons resolve freely within pyproject.toml
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V), spectangle needs 3.10 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[$(ALL)]'
+	@touch $@ $(VENV)/.run

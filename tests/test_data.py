@@ -1,0 +1,99 @@
+"""Stars for training: the split, the masks, the order."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import write_toy_survey
+
+from spectangle.data import EmbeddedSurveyDataModule, SpectraDataModule, split
+from spectangle.errors import SpectangleError
+
+
+def module(path, **options):
+    data = SpectraDataModule(str(path), **options)
+    data.setup()
+    return data
+
+
+def edit(path, name, value, rows):
+    with h5py.File(path, "r+") as file:
+        file[name][rows] = value
+
+
+def test_split_has_the_paper_s_sizes_and_shares_no_star():
+    ids = np.random.default_rng(0).permutation(64305) * 128 + 2**60
+    train, validation, test = split(ids, 0.2, 0.1, seed=0)
+    assert (len(train) + len(validation), len(test)) == (51444, 12861)
+    assert len(np.unique(np.concatenate([train, validation, test]))) == 64305
+
+
+def test_split_follows_the_source_id_not_the_row():
+    ids = np.arange(500) + 2**60
+    shuffled = np.random.default_rng(1).permutation(500)
+    for rows, other in zip(split(ids, 0.2, 0.1, 3), split(ids[shuffled], 0.2, 0.1, 3), strict=True):
+        assert set(ids[rows]) == set(ids[shuffled][other])
+    assert set(split(ids, 0.2, 0.1, 3)[2]) != set(split(ids, 0.2, 0.1, 4)[2])
+
+
+def test_masked_pixels_get_the_training_mean_and_mostly_masked_stars_leave(tmp_path):
+    path = write_toy_survey(tmp_path / "a.h5", n=200)
+    edit(path, "flux", np.nan, np.s_[3, :30])  # 30 of 40 pixels
+    edit(path, "flux", np.inf, np.s_[5, 7])
+    data = module(path)
+    rows = np.concatenate([stars.rows for stars in (data.train, data.validation, data.test)])
+    assert 3 not in rows and len(rows) == 199 and "1 stars left out" in data.notes[0]
+    stars = next(stars for stars in (data.train, data.validation, data.test) if 5 in stars.rows)
+    filled = stars.flux[list(stars.rows).index(5), 7]
+    with h5py.File(path) as file:
+        train = [row for row in data.train.rows if row != 5]
+        assert float(filled) == pytest.approx(float(file["flux"][:][train, 7].mean()), abs=1e-6)
+
+
+def test_stars_without_a_label_leave(tmp_path):
+    path = write_toy_survey(tmp_path / "a.h5", n=200)
+    edit(path, "labels/logg", np.nan, np.s_[:10])
+    assert "10 stars left out: a label is missing" in module(path).notes[0]
+    assert not module(path, labels=["teff"]).notes
+
+
+def test_a_pixel_that_is_always_masked_is_refused(tmp_path):
+    path = write_toy_survey(tmp_path / "a.h5", n=200)
+    edit(path, "flux", np.nan, np.s_[:, 4])
+    with pytest.raises(SpectangleError, match="1 of 40 pixels are masked in every training star"):
+        module(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"labels": ["vmic"]}, "has no label 'vmic'; it has: teff, logg, m_h, alpha_fe"),
+        ({"n_stars": 10**6}, "data.n_stars is 1000000"),
+        ({"batch_size": 1}, "data.batch_size is 1"),
+        ({"test_fraction": 1.5}, "data.test_fraction is 1.5"),
+        ({"max_masked_fraction": -1}, "has 0 usable stars of 400"),
+    ],
+)
+def test_wrong_options_are_refused(toy_survey, options, sentence):
+    with pytest.raises(SpectangleError, match=sentence):
+        module(toy_survey, **options)
+
+
+def test_every_star_comes_once_in_an_order_of_its_seed(toy_survey):
+    def order(seed):
+        data = module(toy_survey, batch_size=50, seed=seed)
+        data.train.classes = torch.from_numpy(data.train.rows)[:, None]
+        return [int(row) for _, _, rows in data.train_dataloader() for row in rows]
+
+    assert sorted(order(0)) == module(toy_survey).train.rows.tolist()
+    assert order(0) == order(0) != order(1)
+
+
+def test_the_embedded_survey_is_made_once_and_then_read(own_cache):
+    first = EmbeddedSurveyDataModule(n_stars=60)
+    first.setup()
+    written = first.path
+    again = EmbeddedSurveyDataModule(n_stars=60)
+    again.setup()
+    assert again.path == written and again.content_hash == first.content_hash
+    assert (len(first.train), len(first.validation), len(first.test)) == (43, 5, 12)

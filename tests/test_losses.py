@@ -1,0 +1,78 @@
+"""Losses: hand-computed values, and what each adversarial objective rewards."""
+
+import math
+
+import pytest
+import torch
+
+from spectangle.errors import SpectangleError
+from spectangle.losses import OBJECTIVES, adversarial_loss, cross_entropy, lambda_factor
+
+PRIOR = torch.tensor([[0.7, 0.2, 0.1]])
+
+
+def logits_of(probability, n=1000):
+    return torch.tensor(probability).log().expand(1, n, -1).clone()
+
+
+def drawn(n=1000):
+    return torch.multinomial(PRIOR[0], n, replacement=True, generator=torch.Generator().manual_seed(0))[None]
+
+
+def test_cross_entropy_by_hand():
+    logits = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]]).log()
+    bins = torch.tensor([[0, 2]])
+    assert cross_entropy(logits, bins).item() == pytest.approx(-(math.log(0.5) + math.log(0.8)) / 2)
+    binary = -(math.log(0.5) + 2 * math.log(0.75) + math.log(0.8) + 2 * math.log(0.9)) / 2  # eq. 2 as printed
+    assert cross_entropy(logits, bins, "binary").item() == pytest.approx(binary, rel=1e-5)
+
+
+def test_unknown_combinations_do_not_count():
+    logits = torch.randn(1, 4, 3)
+    assert torch.allclose(cross_entropy(logits, torch.tensor([[0, -1, 2, -1]])), cross_entropy(logits[:, [0, 2]], torch.tensor([[0, 2]])))
+
+
+def test_chance_is_the_entropy_of_the_bins_not_log_n():
+    bins = torch.arange(10).repeat_interleave(torch.tensor([7, 2, 1, 0, 0, 0, 0, 0, 0, 0]))[None, :10]
+    entropy = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
+    assert cross_entropy(logits_of([0.7, 0.2, 0.1], 10), bins).item() == pytest.approx(entropy, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_punishes_a_discriminator_that_knows(objective):
+    bins = drawn()
+    knows = torch.nn.functional.one_hot(bins, 3).float() * 8
+    assert adversarial_loss(knows, bins, PRIOR, objective) > adversarial_loss(logits_of([0.7, 0.2, 0.1]), bins, PRIOR, objective)
+
+
+def test_only_eq4_rewards_a_confidently_wrong_discriminator():
+    bins = drawn()
+    wrong, chance = torch.nn.functional.one_hot((bins + 1) % 3, 3).float() * 8, logits_of([0.7, 0.2, 0.1])
+    gain = {o: (adversarial_loss(chance, bins, PRIOR, o) - adversarial_loss(wrong, bins, PRIOR, o)).item() for o in ("neg_ce", "capped", "uniform")}
+    assert gain["neg_ce"] > 1
+    assert gain["capped"] == pytest.approx(0, abs=0.05)
+    assert gain["uniform"] < 0
+
+
+def test_uniform_is_least_at_the_prior():
+    bins = drawn()
+    at_prior = adversarial_loss(logits_of([0.7, 0.2, 0.1]), bins, PRIOR, "uniform")
+    for other in ([0.6, 0.3, 0.1], [0.8, 0.1, 0.1], [1 / 3, 1 / 3, 1 / 3]):
+        assert adversarial_loss(logits_of(other), bins, PRIOR, "uniform") > at_prior
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"), [("constant", (1, 1, 1)), ("linear", (0, 1, 1)), ("dann", (0, 2 / (1 + math.exp(-5)) - 1, 2 / (1 + math.exp(-10)) - 1))]
+)
+def test_schedules_by_hand(schedule, values):
+    assert tuple(lambda_factor(schedule, p, warmup=0.5) for p in (0, 0.5, 1)) == pytest.approx(values)
+
+
+def test_unknown_names_are_refused():
+    for call in (
+        lambda: lambda_factor("cosine", 0.5),
+        lambda: cross_entropy(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long), "mse"),
+        lambda: adversarial_loss(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long), PRIOR, "hinge"),
+    ):
+        with pytest.raises(SpectangleError, match="must be"):
+            call()

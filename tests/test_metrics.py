@@ -1,0 +1,28 @@
+"""Metrics against hand-computed values."""
+
+import numpy as np
+import pytest
+
+from spectangle.metrics import label_metrics, residual_metrics
+
+
+def test_residual_metrics_by_hand():
+    found = residual_metrics(np.array([1.0, 2.0, 3.0, 8.0]), np.array([1.0, 1.0, 3.0, 4.0]))  # residuals 0, 1, 0, 4
+    assert found["mae"] == pytest.approx(1.25)
+    assert found["mean"] == pytest.approx(1.25)
+    assert found["sigma"] == pytest.approx(np.sqrt((0 + 1 + 0 + 16) / 4 - 1.25**2))
+    assert found["sigma_mad"] == pytest.approx(1.4826 * 0.5)  # median 0.5, deviations 0.5, 0.5, 0.5, 3.5
+    assert found["sigma_abs"] == pytest.approx(found["sigma"])
+    assert found["r2"] == pytest.approx(1 - 17 / 6.75)
+
+
+def test_mae_never_exceeds_the_root_of_mean_and_sigma():
+    """What six of the 16 cells of the paper's Table 1 do."""
+    found = residual_metrics(np.random.default_rng(0).normal(3, 2, 1000), np.zeros(1000) + np.arange(1000) * 0)
+    assert found["mae"] <= np.hypot(found["mean"], found["sigma"])
+
+
+def test_paths():
+    found = label_metrics("test/latent", ["teff", "logg"], np.ones((3, 2)), np.array([[0, 1], [0, 2], [1, 3]]))
+    assert found["test/latent/teff/mae"] == pytest.approx(2 / 3)
+    assert set(found) == {f"test/latent/{label}/{name}" for label in ("teff", "logg") for name in ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")}

@@ -1,0 +1,169 @@
+"""The model: who moves in which step, what lambda 0 means, and that a checkpoint is the model."""
+
+import copy
+from math import cos, pi
+
+import lightning as L
+import pytest
+import torch
+from conftest import write_toy_survey
+
+from spectangle.data import SpectraDataModule
+from spectangle.errors import SpectangleError
+from spectangle.model import DisentanglingAutoencoder
+
+ADVERSARIES = [
+    {},
+    {"objective": "capped", "condition_on": "kept"},
+    {"objective": "uniform", "condition_on": "residual"},
+    {"objective": "flipped", "kind": "conv"},
+    {"batch_norm": True, "ensemble": 2},
+    {"loss": "binary"},
+]
+PAIR = {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
+
+
+@pytest.fixture
+def data(toy_survey):
+    data = SpectraDataModule(str(toy_survey), batch_size=64)
+    data.setup()
+    return data
+
+
+def build(data, lambdas=PAIR, adversary=None, **options):
+    torch.manual_seed(0)
+    options = {"latent": 5, "hidden": [16]} | options
+    model = DisentanglingAutoencoder(data.n_pixels, list(data.labels), lambdas=lambdas, bins={"count": 5}, adversary=adversary or {}, **options)
+    model.calibrate(data.train.flux, data.train.labels)
+    data.classify_with(model.adversary.classify)
+    return model
+
+
+def fit(model, data, epochs=2, **options):
+    trainer = L.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options
+    )
+    trainer.fit(model, datamodule=data)
+    return trainer
+
+
+def weights(module):
+    return copy.deepcopy(dict(module.named_parameters()))
+
+
+def moved(module, before):
+    return any(not torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
+
+
+@pytest.mark.parametrize("adversary", ADVERSARIES)
+def test_each_step_moves_its_own_networks_only(data, adversary):
+    model = build(data, adversary=adversary)
+    model.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    optimizers = model.configure_optimizers()
+    model.optimizers = lambda use_pl_optimizer=True: optimizers
+    model.manual_backward = lambda loss: loss.backward()
+    x, y, classes = model.flux_scaler(data.train.flux[:64]), model.label_scaler(data.train.labels[:64]), data.train.classes[:64]
+
+    z = model.encoder(x)
+    before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
+    model.discriminator_step(z.detach(), y, classes)
+    assert [moved(getattr(model, part), before[part]) for part in before] == [False, False, True]
+
+    before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
+    model.autoencoder_step(x, y, z, classes, progress=0.5)
+    assert [moved(getattr(model, part), before[part]) for part in before] == [True, True, False]
+    assert all(parameter.requires_grad for parameter in model.adversary.parameters())
+
+
+def test_all_lambda_zero_is_a_plain_autoencoder(data):
+    """Whatever the discriminators do, the autoencoder is the one that a plain loop trains."""
+    latents = []
+    for adversary in ({"discriminator_steps": 0}, {"discriminator_steps": 7, "hidden": [8, 8]}):
+        model = build(data, lambdas={}, adversary=adversary)
+        fit(model, data)
+        latents.append(model.embed(data.test.flux))
+    assert (latents[0] == latents[1]).all()
+    assert (latents[0] == plain_loop(build(data, lambdas={}, adversary={"discriminator_steps": 0}), data)).all()
+
+
+def plain_loop(model, data, epochs=2):
+    optimizer = torch.optim.AdamW([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3, weight_decay=0.0, fused=True)
+    batches = -(-len(data.train) // 64)
+    for epoch in range(epochs):
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(epoch))
+        for i, rows in enumerate(order.split(64)):
+            optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + cos(pi * (epoch + i / batches) / epochs))
+            x, y = model.flux_scaler(data.train.flux[rows]), model.label_scaler(data.train.labels[rows])
+            optimizer.zero_grad()
+            (model.decoder(model.encoder(x), y) - x).square().mean().backward()
+            optimizer.step()
+    return model.embed(data.test.flux)
+
+
+def test_a_batch_counts_once(data):
+    model = build(data, adversary={"discriminator_steps": 3})
+    trainer = fit(model, data, epochs=2)
+    assert trainer.global_step == 2 * len(data.train_dataloader())
+
+
+@pytest.mark.parametrize("adversary", [{}, {"discriminators": "joint"}, {"schedule": "plateau"}])
+@pytest.mark.parametrize("conditioning", ["observed", "synthetic"])
+def test_a_reloaded_model_gives_the_same_latents(data, tmp_path, adversary, conditioning):
+    lambdas = {"teff": 1e-3, "logg": 1e-3} if adversary.get("discriminators") else PAIR
+    model = build(data, lambdas=lambdas, adversary=adversary, conditioning=conditioning, dropout=0.1)
+    fit(model, data, epochs=1).save_checkpoint(tmp_path / "a.ckpt")
+    again = DisentanglingAutoencoder.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert (again.embed(data.test.flux, data.test.labels) == model.embed(data.test.flux, data.test.labels)).all()
+    assert torch.equal(again.flux_scaler.mean, model.flux_scaler.mean) and again.labels == data.labels
+
+
+def test_reconstruction_is_in_flux_units_whatever_the_scaling(data):
+    for scaling in ("global", "pixel", "none"):
+        model = build(data, lambdas={}, flux_scaling=scaling)
+        trainer = fit(model, data, epochs=1)
+        z = torch.from_numpy(model.embed(data.validation.flux))
+        error = (model.eval().decode(z, data.validation.labels) - data.validation.flux).square().mean().detach()
+        assert float(trainer.callback_metrics["val/reconstruction"]) == pytest.approx(float(error), rel=1e-3)
+
+
+def test_lambda_means_the_same_in_flux_units(data):
+    """Dividing flux and lambda's unit by the same number changes nothing: eq. 4 in flux units."""
+    model = build(data, adversary={"objective": "neg_ce"})
+    model.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    optimizers = model.configure_optimizers()
+    model.optimizers = lambda use_pl_optimizer=True: optimizers
+    model.manual_backward = lambda loss: None
+    x, y, classes = model.flux_scaler(data.train.flux[:64]), model.label_scaler(data.train.labels[:64]), data.train.classes[:64]
+    z = model.encoder(x)
+    reconstruction, loss = model.autoencoder_step(x, y, z, classes, progress=0.5)
+    assert float(loss) == pytest.approx(float(reconstruction + model.adversary.penalty(z, y, classes, 0.5)), rel=1e-5)
+
+
+def test_the_observed_model_never_looks_at_the_labels_of_new_stars(data):
+    model = build(data)
+    assert (model.embed(data.test.flux) == model.embed(data.test.flux, torch.zeros_like(data.test.labels))).all()
+    with pytest.raises(SpectangleError, match="needs the labels too"):
+        build(data, conditioning="synthetic").embed(data.test.flux)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_divergence_stops_the_training_and_names_the_epoch(data):
+    model = build(data, optimizer={"lr": 1e12})
+    with pytest.raises(SpectangleError, match="diverged in epoch 0"):
+        fit(model, data)
+
+
+def test_a_disentangled_label_leaves_the_latent(tmp_path):
+    """A probe reads a neutral label from z, and not one that the adversary removed."""
+    from sklearn.linear_model import Ridge
+
+    data = SpectraDataModule(str(write_toy_survey(tmp_path / "toy.h5", n=1500)), batch_size=128)
+    data.setup()
+    r2 = {}
+    for name, value in (("neutral", 0.0), ("removed", 3e-3)):
+        adversary = {"discriminator_steps": 5, "schedule": "linear", "objective": "capped"}
+        model = build(data, lambdas={"teff": value}, adversary=adversary, optimizer={"discriminator_lr": 3e-3})
+        fit(model, data, epochs=20)
+        fitted = Ridge().fit(model.embed(data.train.flux), data.train.labels[:, 0])
+        r2[name] = fitted.score(model.embed(data.test.flux), data.test.labels[:, 0])
+    assert r2["neutral"] > 0.8 and r2["removed"] < 0.15

@@ -1,0 +1,141 @@
+"""The survey file: what is written is read back, and what breaks the format is refused with its mend."""
+
+import h5py
+import numpy as np
+import pytest
+from conftest import UNITS, write_toy_survey
+
+from spectangle.errors import SpectangleError
+from spectangle.survey import Survey, SurveyWriter
+
+WAVELENGTH = 846 + 0.03 * np.arange(8)
+
+
+def write(path, chunks, n=30, **changes):
+    random = np.random.default_rng(1)
+    flux = random.normal(1, 0.01, (n, 8)).astype(np.float32)
+    ids = 2**62 + np.arange(n)
+    snr = random.uniform(10, 90, n)
+    with SurveyWriter(path, WAVELENGTH, {"teff": "K"}, "toy", "1", "tests") as writer:
+        for rows in np.array_split(np.arange(n), chunks):
+            writer.append(ids[rows], flux[rows], {"teff": 5000 + rows}, columns={"snr": snr[rows], "field": np.array(["a", "b"])[rows % 2]})
+    return flux, ids
+
+
+def test_what_is_written_is_read_back_in_pieces(tmp_path):
+    flux, ids = write(tmp_path / "a.h5", chunks=4)
+    with Survey(tmp_path / "a.h5", verify=True) as survey:
+        assert np.array_equal(survey.source_id, ids)
+        assert np.array_equal(np.concatenate([survey.flux(*piece) for piece in survey.chunks(7)]), flux)
+        assert survey.unit("teff") == "K" and survey.labels == ("teff",)
+        assert survey.column("field")[1] == b"b"
+        assert survey.flux_error() is None
+
+
+def test_content_hash_depends_on_content_not_on_chunks(tmp_path):
+    for name, chunks in (("a", 1), ("b", 5)):
+        write(tmp_path / f"{name}.h5", chunks)
+    write(tmp_path / "c.h5", 1, n=29)
+    hashes = [Survey(tmp_path / f"{name}.h5").content_hash for name in "abc"]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_labels_keep_their_order(toy_survey):
+    assert Survey(toy_survey).labels == tuple(UNITS)
+
+
+def test_an_edited_file_fails_verification(tmp_path):
+    write_toy_survey(tmp_path / "a.h5", n=30)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["flux"][3, 3] = 7
+    Survey(tmp_path / "a.h5")
+    with pytest.raises(SpectangleError, match="content_hash differs"):
+        Survey(tmp_path / "a.h5", verify=True)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def floats(path):
+    with h5py.File(path, "r+") as file:
+        ids = file["source_id"][:].astype(float)
+        del file["source_id"]
+        file["source_id"] = ids
+
+
+def angstrom(path):
+    with h5py.File(path, "r+") as file:
+        file["wavelength"].attrs["unit"] = "angstrom"
+
+
+def air(path):
+    with h5py.File(path, "r+") as file:
+        file["wavelength"].attrs["medium"] = "air"
+
+
+def no_labels(path):
+    with h5py.File(path, "r+") as file:
+        for name in list(file["labels"]):
+            del file["labels"][name]
+
+
+def short_label(path):
+    with h5py.File(path, "r+") as file:
+        del file["labels/teff"]
+        file["labels/teff"] = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (truncate, "truncated"),
+        (floats, "source_id is float64, not int64"),
+        (angstrom, "'angstrom', not 'nm'"),
+        (air, "'air', not 'vacuum'"),
+        (no_labels, "at least one in 'labels/'"),
+        (short_label, "labels/teff has shape"),
+        (lambda path: path.unlink(), "There is no survey file"),
+        (lambda path: path.write_text("teff,logg\n"), "cannot be read as HDF5"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_mend(tmp_path, damage, sentence):
+    path = write_toy_survey(tmp_path / "a.h5", n=30)
+    damage(path)
+    with pytest.raises(SpectangleError, match=sentence):
+        Survey(path)
+
+
+def test_a_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path):
+    path = write_toy_survey(tmp_path / "a.h5", n=30)
+    before = path.read_bytes()
+    with pytest.raises(KeyError), SurveyWriter(path, WAVELENGTH, {"teff": "K"}, "toy", "1") as writer:
+        writer.append(np.arange(3), np.ones((3, 8)), {"teff": np.ones(3)})
+        raise KeyError
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "sentence"),
+    [
+        (np.array([1.0, 2.0]), {"teff": [1, 2]}, "must be an integer type"),
+        (np.array([5, 5]), {"teff": [1, 2]}, "source_id 5 comes more than once"),
+        (np.array([5, 6]), {"logg": [1, 2]}, "were appended to a survey of labels"),
+        (np.array([5, 6]), {"teff": [1, 2, 3]}, "needs \\(2,\\)"),
+    ],
+)
+def test_wrong_stars_are_refused(tmp_path, ids, labels, sentence):
+    with pytest.raises(SpectangleError, match=sentence), SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1") as writer:
+        writer.append(ids, np.ones((2, 8)), labels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(SpectangleError, match="No space left on device"), SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1") as writer:
+        monkeypatch.setattr(h5py.Dataset, "__setitem__", full)
+        writer.append(np.arange(2), np.ones((2, 8)), {"teff": [1, 2]})
+    assert not list(tmp_path.iterdir())
