@@ -229,20 +229,21 @@ class Adversary(nn.Module):
         return codes
 
 
-def conditional_entropy(kept: np.ndarray, bins: np.ndarray, seed: int = 0) -> float:
+def conditional_entropy(kept: np.ndarray, bins: np.ndarray, neighbours: int = 100, seed: int = 0) -> float:
     """Cross-entropy in nats of bins [N] read from the kept labels [N, kept] alone, on stars that were not fitted.
 
-    The chance level of a discriminator that also sees the kept labels.
+    The chance level of a discriminator that also sees the kept labels: the share of each bin among the nearest fitted
+    stars, smoothed by one star drawn from the prior.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.neighbors import NearestNeighbors
 
     order = np.random.default_rng(seed).permutation(len(bins))[:20000]
-    fit, held = order[len(order) // 4 :], order[: len(order) // 4]
-    common = np.isin(bins[held], np.unique(bins[fit]))
-    model = HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, max_leaf_nodes=8, early_stopping=False, random_state=seed)
-    probability = model.fit(kept[fit], bins[fit]).predict_proba(kept[held][common])
-    chosen = probability[np.arange(common.sum()), np.searchsorted(model.classes_, bins[held][common])]
-    return float(-np.log(np.clip(chosen, 1e-6, None)).mean())
+    held, fit = order[: len(order) // 4], order[len(order) // 4 :]
+    scaled = (kept - kept.mean(0)) / kept.std(0)
+    near = NearestNeighbors(n_neighbors=min(neighbours, len(fit))).fit(scaled[fit]).kneighbors(scaled[held], return_distance=False)
+    prior = np.bincount(bins[order], minlength=bins.max() + 1) / len(order)
+    same = (bins[fit][near] == bins[held, None]).sum(1)
+    return float(-np.log((same + prior[bins[held]]) / (near.shape[1] + 1)).mean())
 
 
 def _lambdas(lambdas: Mapping[str, float], labels: Sequence[str]) -> list[float]:
