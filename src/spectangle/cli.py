@@ -35,7 +35,7 @@ def hydra_app(config_name: str = "config") -> Callable:
 
         @functools.wraps(function)
         def run() -> None:
-            sys.argv[1:] = resume_arguments(sys.argv[1:])
+            sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
             try:
@@ -63,7 +63,18 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     if not overrides.is_file():
         print(f"error: {run} is not a run folder: it has no .hydra/overrides.yaml. Give the folder that train.py printed.", file=sys.stderr)
         sys.exit(1)
-    return [*OmegaConf.to_container(OmegaConf.load(overrides)), *rest, f"hydra.run.dir={run}"]  # pyright: ignore
+    made = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
+    folders = [source.path for source in made.runtime.config_sources if source.provider == "command-line"]
+    primary = ["-cn", made.job.config_name, *(["-cd", folders[0]] if folders else [])]  # a run of a sweep has the sweep's config
+    return [*primary, *OmegaConf.to_container(OmegaConf.load(overrides)), *rest, f"hydra.run.dir={run}", "hydra.mode=RUN"]  # pyright: ignore
+
+
+def sweep_arguments(arguments: list[str]) -> list[str]:
+    """Spell out the short names of a sweep's keys: ``sweep.workers=4`` is ``hydra.sweeper.workers=4``."""
+    short = {"sweep.dir=": "hydra.sweep.dir=", "sweep.": "hydra.sweeper.", "trial_seeds=": "hydra.sweeper.trial_seeds="}
+    short["dry_run="] = "hydra.sweeper.dry_run="
+    found = ((argument, next((key for key in short if argument.startswith(key)), None)) for argument in arguments)
+    return [argument if key is None else short[key] + argument[len(key) :] for argument, key in found]
 
 
 def explain(error: Exception, config_name: str) -> str:
@@ -78,8 +89,9 @@ def explain(error: Exception, config_name: str) -> str:
         if options:
             return f"{group}={name} does not exist.{_did_you_mean(name, options)} The options of {group} are: {', '.join(options)}."
     if key := re.search(r"Could not override '([^']+)'", text):
-        keys = _known_keys(config_name)
-        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], keys)} `python train.py --cfg job` shows every key."
+        if key[1].startswith("lambdas."):
+            return f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus before the key: +{key[1]}=0.1"
+        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], _known_keys(config_name))} `--cfg job` shows every key."
     if isinstance(error, OverrideParseException):
         return text.splitlines()[0] + " (overrides are written key=value)"
     return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment"))

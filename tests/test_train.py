@@ -1,0 +1,154 @@
+"""train.py as a user runs it: a run folder, a resumed run, and sentences for what goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT, Command
+
+from spectangle.runs import Run
+
+TINY = ["data=survey", "model=tiny", "threads=1", "lambdas=first_pair", "regressor.max_iter=5", "probes=quick", "data.batch_size=64"]
+EPOCHS = "trainer.max_epochs=30"  # some seconds: time enough to interrupt it
+
+
+@pytest.fixture
+def train(monkeypatch, capsys, toy_survey):
+    command = Command(monkeypatch, capsys)
+    return lambda *arguments: command("train", f"data.path={toy_survey}", *TINY, *arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(toy_survey, tmp_path_factory):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = start(folder, toy_survey, EPOCHS).communicate()[0]
+    assert (folder / "metrics.json").is_file(), done
+    return folder
+
+
+def start(folder: Path, survey: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train.py"), f"data.path={survey}", *TINY, f"hydra.run.dir={folder}", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def comparable(folder: Path) -> dict[str, float]:
+    return {key: value for key, value in Run(folder).metrics.items() if not key.startswith("time/")}
+
+
+def test_a_run_explains_itself(finished):
+    run = Run(finished)
+    assert {"teff", "logg", "m_h", "alpha_fe"} == set(run.config["lambdas"])
+    assert run.manifest["seed"] == 0 and len(run.manifest["survey"]["content_hash"]) == 64
+    assert run.manifest["packages"]["torch"] and "git" in run.manifest
+    assert [row["epoch"] for row in run.history] == list(range(30))
+    assert {"train/reconstruction", "val/reconstruction", "val/discriminator/teff", "val/discriminator_gain/m_h"} <= set(run.history[-1])
+    for label in ("teff", "logg", "m_h", "alpha_fe"):
+        for path in (f"test/latent/{label}/mae", f"test/spectra/{label}/sigma_mad", f"probe/{label}/r2", f"erasure/{label}"):
+            assert path in run.metrics
+    assert "excess/m_h" in run.metrics and "excess/teff" not in run.metrics
+    log = (finished / "train.log").read_text()
+    assert "teff entangled (-0.001)" in log and "epoch 30/30" in log and "MAE" in log
+    assert not list(finished.rglob("*.part"))
+
+
+def test_same_seed_same_numbers_and_a_finished_run_is_only_read(finished, train, tmp_path):
+    code, out, _ = train(EPOCHS, f"hydra.run.dir={tmp_path}")
+    assert code == 0 and comparable(tmp_path) == comparable(finished)
+    before = (tmp_path / "metrics.json").stat().st_mtime_ns
+    code, out, _ = train(EPOCHS, f"hydra.run.dir={tmp_path}")
+    assert code == 0 and "finished already" in out and (tmp_path / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_to_the_same_numbers(finished, toy_survey, tmp_path, monkeypatch, capsys, kill):
+    process = start(tmp_path, toy_survey, EPOCHS)
+    wait_for(lambda: len(Run(tmp_path, must_exist=False).history) >= 2, process)
+    process.send_signal(kill)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0 and not (tmp_path / "metrics.json").exists(), output
+    code, out, err = Command(monkeypatch, capsys)("train", f"resume={tmp_path}")
+    assert code == 0 and "resumed from" in out, err
+    assert comparable(tmp_path) == comparable(finished)
+    assert [row["epoch"] for row in Run(tmp_path).history] == list(range(30))
+
+
+def wait_for(condition, process, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["model.laten=3"], "There is no config key 'model.laten'. Did you mean 'model.latent'?"),
+        (["modell.latent=3"], "Did you mean 'model.latent'?"),
+        (["lambdas=frist_pair"], "lambdas=frist_pair does not exist. Did you mean 'first_pair'?"),
+        (["+lambdas.vmic=0.1"], "lambdas names vmic, but the survey's labels are teff, logg, m_h, alpha_fe"),
+        (["lambdas.vmic=0.1"], "put a plus before the key: +lambdas.vmic=0.1"),
+        (["bins.count=1"], "bins.count is 1"),
+        (["model.latent=0"], "model.latent is 0"),
+        (["data.path=/nowhere/stars.h5"], "There is no survey file /nowhere/stars.h5"),
+        (["data.labels=[teff,age]"], "has no label 'age'"),
+        (["adversary.objective=hinge"], "adversary.objective is 'hinge'"),
+        (["optimizer.decay=step"], "optimizer.decay is 'step'"),
+        (["optimizer.lr=1e20"], "diverged in epoch 0"),
+        (["objective=val/nonsense"], "objective names val/nonsense"),
+        (["resume=/nowhere"], "is not a run folder"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_bad_input_is_a_sentence(train, tmp_path, arguments, sentence):
+    code, out, err = train("trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}", *arguments)
+    assert code == 1
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and sentence in errors[0]
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_survey_of_other_labels_and_pixels_needs_configuration_alone(monkeypatch, capsys, tmp_path):
+    from conftest import write_toy_survey
+
+    survey = write_toy_survey(tmp_path / "other.h5", n=200, n_pixels=17, units={"age": "Gyr", "c_fe": "dex"})
+    arguments = [*TINY[:3], *TINY[4:], "trainer.max_epochs=1", f"data.path={survey}", f"hydra.run.dir={tmp_path / 'run'}"]
+    code, out, err = Command(monkeypatch, capsys)("train", *arguments, "+lambdas.age=-0.001", "+lambdas.c_fe=0.001")
+    assert code == 0, err
+    assert "age entangled (-0.001), c_fe disentangled (+0.001)" in out
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["excess/c_fe"] < 1
+
+
+def test_validation_scores_during_training_can_be_monitored(train, tmp_path):
+    code, _, err = train(
+        "trainer.max_epochs=2",
+        f"hydra.run.dir={tmp_path}",
+        "callbacks.regressor.every_n_epochs=1",
+        "callbacks.probes.every_n_epochs=2",
+        "objective=[val/latent/teff/mae,val/probe/m_h/r2]",
+    )
+    assert code == 0, err
+    history = Run(tmp_path).history
+    assert all("val/latent/teff/mae" in row for row in history)
+    assert "val/probe/m_h/r2" in history[1] and "val/probe/m_h/r2" not in history[0]
+
+
+@pytest.mark.parametrize("option", ["conditioning", "bf16", "paper_literal"])
+def test_variants_train(train, tmp_path, option):
+    variants = {"conditioning": "model.conditioning=synthetic", "bf16": "trainer.precision=bf16-mixed", "paper_literal": "experiment=paper_literal"}
+    code, _, err = train("trainer.max_epochs=1", f"hydra.run.dir={tmp_path}", variants[option])
+    assert code == 0, err
+
+
+def test_help_is_quick_and_complete():
+    start_time = time.monotonic()
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0 and "lambdas: " in done.stdout and "first_pair" in done.stdout
+    assert "torch" not in done.stderr and time.monotonic() - start_time < 30
