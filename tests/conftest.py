@@ -1,6 +1,8 @@
 """Toy surveys and runs: tiny, quick, and hard enough that a wrong answer shows."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ from spectangle.survey import SurveyWriter
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_BASE_URL", "http://127.0.0.1:9")
 os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports go to another host
 
+ROOT = Path(__file__).parents[1]
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
 CENTRE = np.array([5100.0, 3.0, -0.1, 0.05])
 SPREAD = np.array([700.0, 1.0, 0.3, 0.1])
@@ -34,6 +38,17 @@ def write_toy_survey(path: Path, n: int = 400, n_pixels: int = 40, units: dict[s
 @pytest.fixture(scope="session")
 def toy_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_survey(tmp_path_factory.mktemp("survey") / "toy.h5")
+
+
+@pytest.fixture(scope="session")
+def toy_runs(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three finished runs on the toy survey: first pair with two seeds, and a pure latent."""
+    folder = tmp_path_factory.mktemp("runs")
+    options = [f"data.path={toy_survey}", "model=tiny", "trainer.max_epochs=8", "threads=1", "callbacks.probes=null", "callbacks.figures=null"]
+    sweep = ["-m", "lambdas=first_pair,none", "seed=0,1", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=${hydra.job.num}"]
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "data=survey", *options, *sweep], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [folder / "0", folder / "1", folder / "2"]
 
 
 @pytest.fixture(autouse=True, scope="session")

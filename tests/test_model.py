@@ -41,7 +41,13 @@ def build(data, lambdas=PAIR, adversary=None, **options):
 
 def fit(model, data, epochs=2, **options):
     trainer = L.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
     )
     trainer.fit(model, datamodule=data)
     return trainer

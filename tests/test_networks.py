@@ -44,9 +44,7 @@ def test_spare_bins_get_no_probability():
     assert probability[0, :, 3:].sum() == 0 and torch.allclose(probability.sum(-1), torch.ones(2, 7))
 
 
-@pytest.mark.parametrize(
-    ("activation", "norm", "low", "high"), [("sigmoid", "none", 0, 1), ("linear", "batch", -10, 10), ("sigmoid", "batch", 0, 1)]
-)
+@pytest.mark.parametrize(("activation", "norm", "low", "high"), [("sigmoid", "none", 0, 1), ("linear", "batch", -10, 10), ("sigmoid", "batch", 0, 1)])
 def test_latent_activation_and_norm(activation, norm, low, high):
     z = Encoder(20, [16], 5, activation, norm)(torch.randn(64, 20))
     assert low <= z.min() and z.max() <= high

@@ -85,7 +85,9 @@ class Latent:
 
 def planted(z, labels, cache=None, **who):
     rows = torch.arange(len(labels))
-    stars = [SimpleNamespace(flux=rows[part, None].float(), labels=torch.from_numpy(labels[part]).float()) for part in (slice(2000), slice(2000, None))]
+    stars = [
+        SimpleNamespace(flux=rows[part, None].float(), labels=torch.from_numpy(labels[part]).float()) for part in (slice(2000), slice(2000, None))
+    ]
     data = SimpleNamespace(train=Sized(stars[0]), test=stars[1], labels=("teff", "m_h"))
     return Probes({"ridge": Ridge(), "mlp": PROBES["mlp"]}, cache).score(Latent(z, **who), data, data.test)
 

@@ -64,7 +64,9 @@ def test_the_baseline_is_fitted_once_for_a_survey_and_a_regressor(toy_survey, tm
     model = build_model(data)
 
     def score(max_iter):
-        return DownstreamRegressor(sklearn_regressor(hidden=(8,), max_iter=max_iter), str(tmp_path / "run"), str(tmp_path / "cache")).score(model, data)
+        return DownstreamRegressor(sklearn_regressor(hidden=(8,), max_iter=max_iter), str(tmp_path / "run"), str(tmp_path / "cache")).score(
+            model, data
+        )
 
     first, again = score(5), score(5)
     assert first["test/spectra/teff/mae"] == again["test/spectra/teff/mae"]

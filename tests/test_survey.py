@@ -135,7 +135,10 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(SpectangleError, match="No space left on device"), SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1") as writer:
+    with (
+        pytest.raises(SpectangleError, match="No space left on device"),
+        SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1") as writer,
+    ):
         monkeypatch.setattr(h5py.Dataset, "__setitem__", full)
         writer.append(np.arange(2), np.ones((2, 8)), {"teff": [1, 2]})
     assert not list(tmp_path.iterdir())

@@ -53,6 +53,13 @@ class Adversary(nn.Module):
         SpectangleError: An option is unknown or a lambda is for a label that the survey lacks.
     """
 
+    weights: Tensor
+    sees_kept: Tensor
+    chance: Tensor
+    plateau: Tensor
+    classes: Tensor
+    class_prior: Tensor
+
     def __init__(
         self,
         labels: Sequence[str],
@@ -96,7 +103,7 @@ class Adversary(nn.Module):
         self.joint, self.ensemble = discriminators == "joint", ensemble
         self.kept = [i for i, value in enumerate(self.lambdas) if value < 0]
         self.dropped = [i for i, value in enumerate(self.lambdas) if value > 0]
-        self._network = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
+        self._network: dict = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
         self.bins = LabelBins(self.labels, **self._bins(bins))
         self.residual: ResidualLabels | None = None
         self.register_buffer("chance", torch.zeros(len(self.names)))

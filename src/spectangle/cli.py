@@ -90,7 +90,9 @@ def explain(error: Exception, config_name: str) -> str:
             return f"{group}={name} does not exist.{_did_you_mean(name, options)} The options of {group} are: {', '.join(options)}."
     if key := re.search(r"Could not override '([^']+)'", text):
         if key[1].startswith("lambdas."):
-            return f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus before the key: +{key[1]}=0.1"
+            return (
+                f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus before the key: +{key[1]}=0.1"
+            )
         return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], _known_keys(config_name))} `--cfg job` shows every key."
     if isinstance(error, OverrideParseException):
         return text.splitlines()[0] + " (overrides are written key=value)"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from spectangle.errors import SpectangleError
+from spectangle.runs import made_once
 from spectangle.survey import Survey
 
 __all__ = ["EmbeddedSurveyDataModule", "SpectraDataModule", "Stars", "cache_folder", "split"]
@@ -195,8 +196,9 @@ class EmbeddedSurveyDataModule(SpectraDataModule):
 
         if not self._ready:
             self.path = str(cache_folder() / f"embedded-{self._size}-{self._survey_seed}-{synthetic.fingerprint()}.h5")
-            if not Path(self.path).exists():
-                synthetic.write_survey(self.path, n_stars=self._size, seed=self._survey_seed)
+            with made_once(Path(self.path)) as missing:
+                if missing:
+                    synthetic.write_survey(self.path, n_stars=self._size, seed=self._survey_seed)
         super().setup(stage)
 
 

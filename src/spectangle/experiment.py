@@ -2,22 +2,24 @@
 
 import logging
 import os
+import pickle
 import time
 import warnings
-
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from spectangle.console import render
 from spectangle.data import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.model import DisentanglingAutoencoder
 from spectangle.progress import History
-from spectangle.runs import Run
+from spectangle.runs import Run, measure
+from spectangle.sweeps.pruning import sweep_callbacks
 from spectangle.tables import result_table
+from spectangle.tracking import Session
 
 __all__ = ["objectives", "train"]
 
@@ -33,6 +35,12 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if run.finished:
         log.info("%s is finished already.", run.path)
         return run.metrics
+    with Session(cfg) as session:
+        return train_from(cfg, run, session)
+
+
+def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
+    """Train in a run folder that is not finished yet, seen by the session's loggers."""
     start = time.perf_counter()
     quiet_lightning()
     torch.set_num_threads(cfg.threads or available_cores())
@@ -42,14 +50,15 @@ def train(cfg: DictConfig) -> dict[str, float]:
     model = build_model(cfg, data)
     run.write_manifest(seed=cfg.seed, survey={"path": str(data.path), "content_hash": data.content_hash})
     announce(run, data, model)
-    callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node]
-    loggers = [History(str(run.path))] + ([hydra.utils.instantiate(cfg.logger)] if "_target_" in cfg.logger else [])
+    callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
+    loggers = [History(str(run.path)), *session.loggers]
     trainer = hydra.utils.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     trainer.fit(model, datamodule=data, ckpt_path=resumable(run), weights_only=True)
     metrics = collect(run, callbacks) | {"time/total": time.perf_counter() - start}
     run.write_metrics(metrics)
     log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
     log.info("The run is in %s", run.path)
+    session.conclude(metrics, signs(model), data.units)
     return metrics
 
 
@@ -88,8 +97,14 @@ def quiet_lightning() -> None:
 
 
 def resumable(run: Run) -> str | None:
-    """The checkpoint where an interrupted run goes on."""
+    """The checkpoint where an interrupted run goes on; one that was cut off while it was written is removed."""
     if not run.last_checkpoint.is_file():
+        return None
+    try:
+        torch.load(run.last_checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
+        log.warning("%s was cut off while it was written: the run starts again.", run.last_checkpoint)
+        run.last_checkpoint.unlink()
         return None
     log.info("resumed from %s", run.last_checkpoint)
     return str(run.last_checkpoint)
@@ -108,14 +123,16 @@ def collect(run: Run, callbacks: list) -> dict[str, float]:
 def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...]:
     """The metric(s) that the config names as objective, for a sweeper."""
     names = list(cfg.objective) if isinstance(cfg.objective, ListConfig) else [cfg.objective]
-    if missing := [name for name in names if name not in metrics]:
+    values = tuple(measure(metrics, name) for name in names)
+    if missing := [name for name, value in zip(names, values, strict=True) if value is None]:
         raise SpectangleError(f"objective names {', '.join(missing)}, which this run does not measure; it measures: {', '.join(sorted(metrics))}.")
-    values = tuple(metrics[name] for name in names)
-    return values if isinstance(cfg.objective, ListConfig) else values[0]
+    return values if isinstance(cfg.objective, ListConfig) else values[0]  # pyright: ignore
 
 
 def available_cores() -> int:
-    """Cores that this process may use: the SLURM allocation, the affinity mask, or all."""
+    """Cores that this process may use: what a sweep gives it, the SLURM allocation, the affinity mask, or all."""
+    if given := os.environ.get("OMP_NUM_THREADS"):
+        return int(given)
     if slurm := os.environ.get("SLURM_CPUS_PER_TASK"):
         return int(slurm)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

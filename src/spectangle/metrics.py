@@ -3,11 +3,11 @@
 Shapes: N stars, K labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["label_metrics", "r2", "residual_metrics", "table_rows"]
+__all__ = ["label_metrics", "r2", "residual_metrics"]
 
 
 def residual_metrics(predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, float]:
@@ -42,8 +42,3 @@ def label_metrics(prefix: str, labels: Sequence[str], predicted: np.ndarray, cat
         for i, label in enumerate(labels)
         for name, value in residual_metrics(predicted[:, i], catalogue[:, i]).items()
     }
-
-
-def table_rows(metrics: Mapping[str, float], prefix: str, labels: Sequence[str], names: Sequence[str]) -> list[list[float]]:
-    """Values ``<prefix>/<label>/<name>`` as rows by label, columns by name; NaN where absent."""
-    return [[metrics.get(f"{prefix}/{label}/{name}", float("nan")) for name in names] for label in labels]

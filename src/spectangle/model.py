@@ -110,12 +110,17 @@ class DisentanglingAutoencoder(L.LightningModule):
         """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients."""
         with self._evaluating():
             labels = labels if self.conditional_encoder else None
-            return torch.cat(
-                [
-                    self.encode(flux[i : i + batch_size].to(self.device), None if labels is None else labels[i : i + batch_size].to(self.device))
-                    for i in range(0, len(flux), batch_size)
-                ]
-            ).cpu().float().numpy()
+            return (
+                torch.cat(
+                    [
+                        self.encode(flux[i : i + batch_size].to(self.device), None if labels is None else labels[i : i + batch_size].to(self.device))
+                        for i in range(0, len(flux), batch_size)
+                    ]
+                )
+                .cpu()
+                .float()
+                .numpy()
+            )
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
         flux, labels, bins = batch
@@ -131,7 +136,7 @@ class DisentanglingAutoencoder(L.LightningModule):
 
     def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor) -> Tensor:
         """Update all discriminators on a detached latent; return their cross-entropies [D] before the last update."""
-        optimizer = self.optimizers(use_pl_optimizer=False)[1]  # so that Lightning counts a batch once
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # pyright: ignore  # so that Lightning counts a batch once
         cross_entropy = torch.zeros(len(self.adversary.weights), device=z.device)
         for _ in range(self.adversary.steps):
             cross_entropy = self.adversary.cross_entropy(z, y, bins)
@@ -149,7 +154,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         if any(self.adversary.lambdas):
             with _frozen(self.adversary):
                 loss = loss + self.adversary.penalty(z, y, bins, progress) / unit
-        optimizer = self.optimizers()[0]
+        optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
@@ -170,14 +175,12 @@ class DisentanglingAutoencoder(L.LightningModule):
             torch.optim.AdamW(
                 autoencoder, lr=options["lr"], betas=tuple(options["betas"]), weight_decay=options.get("weight_decay", 0.0), fused=True
             ),
-            torch.optim.Adam(
-                self.adversary.parameters(), lr=options["discriminator_lr"], betas=tuple(options["discriminator_betas"]), fused=True
-            ),
+            torch.optim.Adam(self.adversary.parameters(), lr=options["discriminator_lr"], betas=tuple(options["discriminator_betas"]), fused=True),
         ]
 
     def on_train_epoch_start(self) -> None:
         # every random number of an epoch depends on (seed, epoch) only: a resumed run repeats the uninterrupted one
-        torch.manual_seed(self.trainer.datamodule.seed * 1_000_003 + self.current_epoch)
+        torch.manual_seed(self.trainer.datamodule.seed * 1_000_003 + self.current_epoch)  # pyright: ignore
 
     def on_validation_epoch_start(self) -> None:
         """End the training half of the epoch: it is logged and checked before anything is saved."""
@@ -216,7 +219,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         if kind not in ("cosine", "none"):
             raise SpectangleError(f"optimizer.decay is '{kind}'; it must be cosine or none.")
         factor = 0.5 * (1 + cos(pi * progress)) if kind == "cosine" else 1.0
-        for optimizer in self.optimizers(use_pl_optimizer=False):
+        for optimizer in self.optimizers(use_pl_optimizer=False):  # pyright: ignore
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 

@@ -41,9 +41,7 @@ class Encoder(nn.Module):
         dropout: Fraction of hidden units that are silenced while training.
     """
 
-    def __init__(
-        self, n_inputs: int, hidden: Sequence[int], latent: int, activation: str, norm: str, batch_norm: bool = False, dropout: float = 0.0
-    ):
+    def __init__(self, n_inputs: int, hidden: Sequence[int], latent: int, activation: str, norm: str, batch_norm: bool = False, dropout: float = 0.0):
         super().__init__()
         if latent < 1:
             raise SpectangleError(f"model.latent is {latent}; a latent space needs at least 1 dimension.")
@@ -85,6 +83,8 @@ class DiscriminatorBank(nn.Module):
         batch_norm: Batch normalisation of the hidden layers.
     """
 
+    spare: Tensor
+
     def __init__(self, n_inputs: int, n_bins: Sequence[int], hidden: Sequence[int], kind: str = "mlp", batch_norm: bool = False):
         super().__init__()
         if kind not in ("mlp", "conv"):
@@ -93,8 +93,7 @@ class DiscriminatorBank(nn.Module):
         d = len(self.n_bins)
         channels = (8, 8) if kind == "conv" else ()
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(d * n_in, d * n_out, kernel_size=3, padding=1, groups=d)
-            for n_in, n_out in zip((1, *channels), channels, strict=False)
+            nn.Conv1d(d * n_in, d * n_out, kernel_size=3, padding=1, groups=d) for n_in, n_out in zip((1, *channels), channels, strict=False)
         )
         sizes = [n_inputs * (channels[-1] if channels else 1), *hidden, max(self.n_bins)]
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(d, i, o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
@@ -111,7 +110,7 @@ class DiscriminatorBank(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
             nn.init.uniform_(bias, -bound, bound)
         for layer in self.convolutions:
-            layer.reset_parameters()
+            layer.reset_parameters()  # pyright: ignore
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits [D, B, C] of inputs [B, n_inputs] (the same for all) or [D, B, n_inputs]."""

@@ -12,21 +12,21 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
 import torch
 from rich.markup import escape
 from rich.table import Table
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.preprocessing import StandardScaler
 
 from spectangle.console import render
 from spectangle.metrics import r2
 from spectangle.regression import best_model
-from spectangle.runs import write_beside
+from spectangle.runs import made_once, write_beside
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule, Stars
@@ -37,16 +37,14 @@ __all__ = ["Probes", "bootstrap_r2", "erasure", "probe_predictions", "probe_tabl
 log = logging.getLogger(__name__)
 
 
-def probe_predictions(
-    probes: Mapping[str, BaseEstimator], features: np.ndarray, labels: np.ndarray, new_features: np.ndarray
-) -> dict[str, np.ndarray]:
+def probe_predictions(probes: Mapping[str, Any], features: np.ndarray, labels: np.ndarray, new_features: np.ndarray) -> dict[str, np.ndarray]:
     """Fit each probe on features [N, F] and labels [N, D], both standardised; predict labels [M, D] of new features [M, F]."""
     scale_x, scale_y = StandardScaler().fit(features), StandardScaler().fit(labels)
-    x, y, new_x = scale_x.transform(features), scale_y.transform(labels), scale_x.transform(new_features)
+    x, y, new_x = (np.asarray(a) for a in (scale_x.transform(features), scale_y.transform(labels), scale_x.transform(new_features)))
     return {name: scale_y.inverse_transform(_fitted(probe, x, y).predict(new_x).reshape(len(new_x), -1)) for name, probe in probes.items()}
 
 
-def _fitted(probe: BaseEstimator, x: np.ndarray, y: np.ndarray) -> BaseEstimator:
+def _fitted(probe: Any, x: np.ndarray, y: np.ndarray) -> Any:
     probe = clone(probe)
     if not probe.__sklearn_tags__().target_tags.multi_output:
         probe = MultiOutputRegressor(probe)
@@ -90,7 +88,7 @@ class Probes(L.Callback):
 
     def __init__(
         self,
-        probes: Mapping[str, BaseEstimator],
+        probes: Mapping[str, Any],
         cache: str | None = None,
         max_stars: int = 20000,
         bootstrap: int = 200,
@@ -102,7 +100,7 @@ class Probes(L.Callback):
         self.max_stars, self.bootstrap, self.every_n_epochs, self.seed = max_stars, bootstrap, every_n_epochs, seed
         self.metrics: dict[str, float] = {}
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+    def on_validation_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
         """Probe validation stars with the first probe only, early enough for a checkpoint to monitor it."""
         if trainer.sanity_checking or not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
@@ -111,7 +109,7 @@ class Probes(L.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(scores | {"epoch": trainer.current_epoch}, step=trainer.global_step)
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+    def on_fit_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
         """Probe the best checkpoint on test stars, print the table and warn where adversary and probe disagree."""
         model, data = best_model(trainer, pl_module), trainer.datamodule
         start = time.perf_counter()
@@ -166,7 +164,15 @@ class Probes(L.Callback):
         return {key: float(value) for key, value in scores.items()}
 
     def _excess(
-        self, prefix: str, labels: Sequence[str], kept: list[int], dropped: list[int], z_fit: np.ndarray, y_fit: np.ndarray, z: np.ndarray, y: np.ndarray
+        self,
+        prefix: str,
+        labels: Sequence[str],
+        kept: list[int],
+        dropped: list[int],
+        z_fit: np.ndarray,
+        y_fit: np.ndarray,
+        z: np.ndarray,
+        y: np.ndarray,
     ) -> dict[str, float]:
         """Leakage of the dropped labels beyond what the kept labels' catalogue values imply."""
         both = probe_predictions(self.probes, np.c_[z_fit, y_fit[:, kept]], y_fit[:, dropped], np.c_[z, y[:, kept]])
@@ -190,12 +196,13 @@ class Probes(L.Callback):
         facts = [data.fingerprint, {name: repr(probe) for name, probe in self.probes.items()}, self.max_stars, self.seed]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         stored = self.cache / "baselines" / f"probes-{key}.json"
-        if not stored.is_file():
-            log.info("probing the raw spectra once for this survey ...")
-            predictions = probe_predictions(self.probes, data.train.flux[fit].numpy(), data.train.labels[fit].numpy(), data.test.flux.numpy())
-            y = data.test.labels.numpy()
-            best = {label: max(r2(p[:, i], y[:, i]) for p in predictions.values()) for i, label in enumerate(data.labels)}
-            write_beside(stored, json.dumps(best))
+        with made_once(stored) as missing:
+            if missing:
+                log.info("probing the raw spectra once for this survey ...")
+                predictions = probe_predictions(self.probes, data.train.flux[fit].numpy(), data.train.labels[fit].numpy(), data.test.flux.numpy())
+                y = data.test.labels.numpy()
+                best = {label: max(r2(p[:, i], y[:, i]) for p in predictions.values()) for i, label in enumerate(data.labels)}
+                write_beside(stored, json.dumps(best))
         return json.loads(stored.read_text())
 
 

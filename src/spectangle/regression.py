@@ -5,6 +5,7 @@ Shapes: N stars, F features (800 pixels or 25 latents), K labels.
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from spectangle.errors import SpectangleError
 from spectangle.metrics import label_metrics
-from spectangle.runs import Run, write_beside
+from spectangle.runs import made_once, write_beside
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DownstreamRegressor", "TorchMLPRegressor", "best_model", "load_regressor", "sklearn_regressor", "torch_regressor"]
 
-TRUSTED = ["spectangle.regression.TorchMLPRegressor"]
+# the optimiser that scikit-learn keeps in a fitted MLPRegressor holds numbers only
+TRUSTED = ["spectangle.regression.TorchMLPRegressor", "sklearn.neural_network._stochastic_optimizers.AdamOptimizer"]
 
 
 def sklearn_regressor(
@@ -41,7 +43,9 @@ def sklearn_regressor(
 
     Inputs and labels are standardised; 10 % of the fitting stars decide when to stop.
     """
-    network = MLPRegressor(hidden_layer_sizes=tuple(hidden), alpha=alpha, max_iter=max_iter, early_stopping=True, n_iter_no_change=patience, random_state=seed)
+    network = MLPRegressor(
+        hidden_layer_sizes=tuple(hidden), alpha=alpha, max_iter=max_iter, early_stopping=True, n_iter_no_change=patience, random_state=seed
+    )
     return _standardised(network)
 
 
@@ -59,7 +63,7 @@ def _standardised(network: BaseEstimator) -> BaseEstimator:
 class TorchMLPRegressor(RegressorMixin, BaseEstimator):
     r"""scikit-learn's ``MLPRegressor(early_stopping=True)``, trained in torch.
 
-    Adam (rate 1e-3), half the mean squared error plus :math:`\alpha \lVert w \rVert^2 / 2` over the batch, Glorot-uniform
+    Adam (rate 1e-3), half the squared error plus :math:`\alpha \lVert w \rVert^2 / 2` over the batch, Glorot-uniform
     weights, stop when :math:`R^2` on a held-out tenth has not improved by 1e-4 for ``patience`` epochs, keep the best weights.
 
     Arguments:
@@ -83,6 +87,8 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
         self.hidden, self.alpha, self.max_iter = hidden, alpha, max_iter
         self.patience, self.batch_size, self.seed = patience, batch_size, seed
 
+    @torch.inference_mode(False)  # it may be called while Lightning validates
+    @torch.enable_grad()
     def fit(self, X: np.ndarray, y: np.ndarray) -> "TorchMLPRegressor":
         """Fit to X [N, F] and y [N, K]."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -94,7 +100,8 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
         weights = self._initialise([X.shape[1], *self.hidden, y.shape[1]], generator, device)
         optimizer = torch.optim.Adam([p for layer in weights for p in layer], lr=1e-3, fused=True)
         best_score, best, waited = -np.inf, weights, 0
-        for self.n_iter_ in range(1, self.max_iter + 1):
+        for epoch in range(1, self.max_iter + 1):
+            self.n_iter_ = epoch
             self._epoch(inputs, labels, fitted[torch.randperm(len(fitted), generator=generator)].to(device), weights, optimizer)
             score = self._score(inputs[held.to(device)], labels[held.to(device)], weights)
             if not np.isfinite(score):
@@ -127,7 +134,8 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
 
     def _epoch(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, weights: list, optimizer: torch.optim.Optimizer) -> None:
         for batch in rows.split(self.batch_size):
-            loss = 0.5 * (_forward(inputs[batch], weights) - labels[batch]).square().mean()
+            # summed over labels, as scikit-learn does
+            loss = 0.5 * (_forward(inputs[batch], weights) - labels[batch]).square().sum(1).mean()
             loss = loss + 0.5 * self.alpha * sum(w.square().sum() for w, _ in weights) / len(batch)
             optimizer.zero_grad()
             loss.backward()
@@ -168,7 +176,7 @@ def save_regressor(regressor: BaseEstimator, path: Path) -> None:
     import skops.io
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     skops.io.dump(regressor, part)
     part.replace(path)
 
@@ -191,13 +199,13 @@ class DownstreamRegressor(L.Callback):
         self.cache = None if cache is None else Path(cache)
         self.metrics: dict[str, float] = {}
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+    def on_fit_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
         """Score the best checkpoint and log every metric."""
         self.score(best_model(trainer, pl_module), trainer.datamodule)
         for logger in trainer.loggers:
             logger.log_metrics(self.metrics)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+    def on_validation_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
         """Score validation stars during training, early enough for a checkpoint to monitor it."""
         if trainer.sanity_checking or not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
@@ -226,20 +234,22 @@ class DownstreamRegressor(L.Callback):
     def _fit(self, features: np.ndarray, labels: np.ndarray) -> Any:
         # batches of 200 are too small for several BLAS threads: they wait for each other longer than they compute
         with threadpool_limits(1, user_api="blas"):
-            return clone(self.regressor).fit(features, labels)
+            return clone(self.regressor).fit(features, labels)  # pyright: ignore
 
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
         """The same regressor on the spectra themselves, from the cache if it is there."""
+        assert self.cache is not None
         key = hashlib.sha256(json.dumps([data.fingerprint, repr(self.regressor)], sort_keys=True).encode()).hexdigest()[:16]
         stored, fitted_path = self.cache / "baselines" / f"{key}.json", self.cache / "baselines" / f"{key}.skops"
-        if not stored.is_file():
-            start = time.perf_counter()
-            fitted = self._fit(data.train.flux.numpy(), data.train.labels.numpy())
-            seconds = time.perf_counter() - start
-            predicted = fitted.predict(data.test.flux.numpy())
-            metrics = label_metrics("test/spectra", data.labels, predicted, data.test.labels.numpy())
-            save_regressor(fitted, fitted_path)
-            write_beside(stored, json.dumps(metrics | {"time/regressor/spectra": seconds}))
+        with made_once(stored) as missing:
+            if missing:
+                start = time.perf_counter()
+                fitted = self._fit(data.train.flux.numpy(), data.train.labels.numpy())
+                seconds = time.perf_counter() - start
+                predicted = fitted.predict(data.test.flux.numpy())
+                metrics = label_metrics("test/spectra", data.labels, predicted, data.test.labels.numpy())
+                save_regressor(fitted, fitted_path)
+                write_beside(stored, json.dumps(metrics | {"time/regressor/spectra": seconds}))
         if self.folder is not None:
             shutil.copyfile(fitted_path, self.folder / "regressors" / "spectra.skops")
         return json.loads(stored.read_text())

@@ -1,30 +1,36 @@
 """The run folder: one experiment, explained by its own files. Nothing else parses a run folder.
 
-    .hydra/         config and overrides          manifest.json   commit, versions, survey, seed, command, host
-    checkpoints/    best.ckpt, last.ckpt          metrics.csv     one row per epoch
-    regressors/     fitted regressors (skops)     metrics.json    final numbers; its presence means "finished"
-    figures/        pictures                      train.log       what was printed
+.hydra/         config and overrides          manifest.json   commit, versions, survey, seed, command, host
+checkpoints/    best.ckpt, last.ckpt          metrics.csv     one row per epoch
+regressors/     fitted regressors (skops)     metrics.json    final numbers; its presence means "finished"
+figures/        pictures                      train.log       what was printed
+derived/        what predict.py and explore.py computed from the run and the survey; may be deleted
 """
 
 import csv
+import hashlib
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock
 
 from spectangle import __version__
 from spectangle.errors import SpectangleError
 
 if TYPE_CHECKING:
+    from spectangle.data import SpectraDataModule
     from spectangle.model import DisentanglingAutoencoder
 
-__all__ = ["Run", "list_runs", "write_beside"]
+__all__ = ["ConfigurationFolder", "Run", "list_runs", "made_once", "measure", "sweep_record", "write_beside", "write_sweep_record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "optuna", "scikit-learn", "numpy", "h5py")
 
@@ -96,7 +102,76 @@ class Run:
         path = self.path / "checkpoints" / f"{checkpoint}.ckpt"
         if not path.is_file():
             raise SpectangleError(f"{self.path} has no {checkpoint} checkpoint yet; train it: python train.py resume={self.path}")
-        return DisentanglingAutoencoder.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        try:
+            return DisentanglingAutoencoder.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+        except (RuntimeError, TypeError, KeyError) as error:
+            made_by = self.manifest.get("spectangle", "?")
+            raise SpectangleError(
+                f"{path} does not fit this version of spectangle ({__version__}; the run was made by {made_by}): {str(error).splitlines()[-1].strip()}. "
+                "Use the version of the run's manifest.json, or train it again."
+            ) from error
+
+    def regressor(self, representation: str = "latent") -> Any:
+        """The fitted downstream regressor, ``latent`` or ``spectra`` (the baseline)."""
+        from spectangle.regression import load_regressor
+
+        path = self.path / "regressors" / f"{representation}.skops"
+        if not path.is_file():
+            raise SpectangleError(
+                f"{self.path} has no regressor on the {representation} ({path.name} is missing); go on with: python train.py resume={self.path}"
+            )
+        return load_regressor(path)
+
+    def data(self, survey: str | Path | None = None) -> "SpectraDataModule":
+        """The stars of the run, split as they were in training.
+
+        Arguments:
+            survey: Where the survey file lies now, if it was moved.
+
+        Raises:
+            SpectangleError: The survey is gone, or is not the one that the run was trained on.
+        """
+        from spectangle.data import SpectraDataModule
+
+        options = self._data_options()
+        path = Path(survey) if survey else self.survey_path
+        if not path.is_file():
+            raise SpectangleError(f"The survey of {self.path} is not at {path} any more; say where it is: survey=FILE.")
+        data = SpectraDataModule(str(path), **options)
+        data.setup()
+        if data.content_hash != self.manifest["survey"]["content_hash"]:
+            raise SpectangleError(f"{path} is not the survey that {self.path} was trained on (its content_hash differs); give that one: survey=FILE.")
+        return data
+
+    @property
+    def survey_path(self) -> Path:
+        """The survey that the run was trained on; a relative path counts from the folder that train.py ran in."""
+        path = Path(self.manifest["survey"]["path"])
+        hydra = self.path / ".hydra" / "hydra.yaml"
+        if path.is_absolute() or not hydra.is_file():
+            return path
+        return Path(yaml.safe_load(hydra.read_text())["hydra"]["runtime"]["cwd"]) / path
+
+    @property
+    def checkpoint_hash(self) -> str:
+        """SHA-256 of the best checkpoint and of the fitted regressor: what a prediction depends on."""
+        files = (self.best_checkpoint, self.path / "regressors" / "latent.skops")
+        return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files if file.is_file())).hexdigest()
+
+    def derived(self, name: str) -> Path:
+        """Where a file that was computed from the run is kept."""
+        return self.path / "derived" / name
+
+    def _data_options(self) -> dict[str, Any]:
+        """What decides which stars are where, as :class:`SpectraDataModule` takes it."""
+        from omegaconf import OmegaConf
+
+        node = OmegaConf.load(self.path / ".hydra" / "config.yaml").data
+        wanted = ("labels", "n_stars", "test_fraction", "validation_fraction", "split_seed", "max_masked_fraction")
+        options = {key: OmegaConf.to_container(node)[key] for key in wanted if key in node}  # pyright: ignore
+        if "EmbeddedSurvey" in str(node.get("_target_", "")):
+            options.pop("n_stars", None)  # there it is the size of the survey
+        return options
 
     def write_manifest(self, **facts: Any) -> None:
         """Write what the run was made with, and any facts that are given."""
@@ -121,6 +196,68 @@ class Run:
             raise SpectangleError(f"{self.path / name} is not JSON ({error}); delete it and resume the run.") from error
 
 
+class ConfigurationFolder:
+    """The folder of one configuration of a sweep: its record, and its run or its run per seed."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Parameters, state and objectives, as far as they are known."""
+        try:
+            return json.loads((self.path / "trial.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def write_record(self, **facts: Any) -> None:
+        """Add facts to the record."""
+        write_beside(self.path / "trial.json", json.dumps(self.record | facts, indent=2) + "\n")
+
+    def runs(self, seeds: Sequence[int] | None = None) -> list[Run]:
+        """The runs of the configuration, one for each seed."""
+        paths = [self.path] if seeds is None else [self.path / f"seed={seed}" for seed in seeds]
+        return [Run(path, must_exist=False) for path in paths]
+
+    def reject(self, seeds: Sequence[int] | None = None) -> None:
+        """Set final numbers that are of no use aside, so that the runs go on from their last checkpoints."""
+        for run in self.runs(seeds):
+            if run.finished:
+                (run.path / "metrics.json").replace(run.path / "metrics.rejected.json")
+
+    def values(self, names: Sequence[str], seeds: Sequence[int] | None = None) -> list[list[float]] | None:
+        """Metrics by name of every run, or None while one is not finished or lacks a metric."""
+        runs = self.runs(seeds)
+        if not all(run.finished for run in runs):
+            return None
+        rows = [[measure(run.metrics, name) for name in names] for run in runs]
+        return None if any(value is None for row in rows for value in row) else rows  # pyright: ignore
+
+    def objectives(self, names: Sequence[str], seeds: Sequence[int] | None = None) -> list[float] | None:
+        """Metrics by name, their mean over seeds; None while a run is not finished."""
+        rows = self.values(names, seeds)
+        return None if rows is None else [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
+def write_sweep_record(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write what a sweep folder holds: ``sweep.json``, for those who read it without its study."""
+    write_beside(folder / "sweep.json", json.dumps(dict(facts), indent=2) + "\n")
+
+
+def sweep_record(folder: Path) -> dict[str, Any]:
+    """What a sweep folder holds; nothing for a plain Hydra multirun."""
+    try:
+        return json.loads((folder / "sweep.json").read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def measure(metrics: Mapping[str, float], name: str) -> float | None:
+    """A metric by its path, or the sum of several (``val/excess/teff + val/excess/logg``); None if one was not measured."""
+    values = [metrics.get(part.strip()) for part in name.split(" + ")]
+    return None if any(value is None for value in values) else sum(values)  # pyright: ignore
+
+
 def list_runs(folder: str | Path) -> Iterator[Run]:
     """Yield every run below a folder, in the order of their paths."""
     for path in sorted(Path(folder).glob("**/.hydra/config.yaml")):
@@ -129,14 +266,35 @@ def list_runs(folder: str | Path) -> Iterator[Run]:
 
 def write_beside(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # workers of a sweep may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
+
+
+@contextmanager
+def made_once(path: Path) -> Iterator[bool]:
+    """Yield whether a file is still to be made, while no other process makes it: what runs share is computed once.
+
+    Where the file system knows no locks, several may make it; each must write it beside and rename it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = None if path.exists() else FileLock(f"{path}.lock")
+    try:
+        if lock is not None:
+            lock.acquire()
+    except (NotImplementedError, OSError):
+        lock = None
+    try:
+        yield not path.exists()
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _cell(value: float | None) -> str:

@@ -160,7 +160,7 @@ class ResidualLabels:
 
         if self.kept:
             self._models = [
-                HistGradientBoostingRegressor(max_iter=200, learning_rate=0.1, early_stopping=True, random_state=0).fit(
+                HistGradientBoostingRegressor(max_iter=200, learning_rate=0.1, early_stopping=True, random_state=0).fit(  # pyright: ignore
                     labels[:, self.kept], labels[:, i]
                 )
                 for i in self.dropped

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -109,7 +110,7 @@ class Survey:
         for start in range(0, self.n_stars, size):
             yield start, min(start + size, self.n_stars)
 
-    def _dataset(self, group: str, name: str) -> h5py.Dataset:
+    def _dataset(self, group: str, name: str) -> Any:
         if name not in self._file.get(group, {}):
             have = ", ".join(self._file.get(group, ())) or "none"
             raise SpectangleError(f"{self.path} has no {group[:-1]} '{name}'; it has: {have}.")
@@ -123,8 +124,7 @@ class Survey:
                 hasher.update(name, dataset[start:stop])
         if hasher.hexdigest() != self.content_hash:
             raise SpectangleError(
-                f"{self.path} does not have the content that it was written with (content_hash differs): "
-                "it was damaged or edited; write it again."
+                f"{self.path} does not have the content that it was written with (content_hash differs): it was damaged or edited; write it again."
             )
 
 
@@ -167,7 +167,7 @@ class SurveyWriter:
     def __enter__(self) -> "SurveyWriter":
         with _disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = h5py.File(self._part, "w")
+            self._file: Any = h5py.File(self._part, "w")
             wavelength = self._file.create_dataset("wavelength", data=self._wavelength)
             wavelength.attrs.update(unit="nm", medium="vacuum")
             for group in STAR_GROUPS:
@@ -287,7 +287,7 @@ def _storable(values: np.ndarray) -> np.ndarray:
     return values.astype("S64") if values.dtype.kind in "UO" else values
 
 
-def _open(path: Path) -> h5py.File:
+def _open(path: Path) -> Any:  # h5py's own types cannot tell a group from a dataset
     if not path.is_file():
         raise SpectangleError(f"There is no survey file {path}; check data.path, or make one with prepare.py.")
     try:
@@ -296,7 +296,7 @@ def _open(path: Path) -> h5py.File:
         raise SpectangleError(f"{path} cannot be read as HDF5 ({error}): it is truncated or of another format; copy or write it again.") from error
 
 
-def _star_datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+def _star_datasets(file: Any) -> Iterator[tuple[str, Any]]:
     for name in ("source_id", "flux", "flux_error"):
         if name in file:
             yield name, file[name]
@@ -305,12 +305,12 @@ def _star_datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
             yield f"{group}/{name}", file[group][name]
 
 
-def _validate(path: Path, file: h5py.File) -> None:
+def _validate(path: Path, file: Any) -> None:
     for problem in _problems(file):
         raise SpectangleError(f"{path} is not a survey file: {problem}")
 
 
-def _problems(file: h5py.File) -> Iterator[str]:
+def _problems(file: Any) -> Iterator[str]:
     """Yield what breaks the format, each with its mend; the later checks rely on the earlier ones."""
     for name in ("flux", "wavelength", "source_id", "labels"):
         if name not in file:

@@ -1,85 +1,26 @@
-"""The report page of a sample: counts, funnel, Figs. 3-5 of the paper, S/N, a few spectra; one HTML file.
+"""The report page of a sample: counts, funnel, Figs. 3-5 of the paper, S/N, a few spectra; one HTML file."""
 
-Figures take arrays and return a matplotlib Figure. Manteiga et al. 2025, A&A 694, A326: Fig. 3 (histograms of the four
-labels), Fig. 4 (Kiel diagram), Fig. 5 ([alpha/Fe] against [M/H]).
-"""
-
-import base64
 import html
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from spectangle.figures.style import data_uri
+from spectangle.figures.survey import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
 from spectangle.survey import Survey
 
 if TYPE_CHECKING:
     from spectangle.archives.preparation import Prepared
 
-__all__ = ["abundance_figure", "kiel_figure", "label_figure", "noise_figure", "spectra_figure", "write_report"]
+__all__ = ["write_report"]
 
-NAMES = {"teff": "$T_{\\mathrm{eff}}$", "logg": "$\\log g$", "m_h": "[M/H]", "alpha_fe": "[$\\alpha$/Fe]"}
-COLOURS = ("#3b6ea5", "#c8553d", "#5a8f5a", "#8a5a9e")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #ddd}
 table{border-collapse:collapse;width:100%}td,th{padding:.2rem .6rem;text-align:left}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 tr.first td{border-top:1px solid #ccc}img{max-width:100%}.note{color:#666}"""
-
-
-def label_figure(labels: Mapping[str, np.ndarray], units: Mapping[str, str], origin: np.ndarray) -> Figure:
-    """Histograms of each label [N], by catalogue [N] (Fig. 3)."""
-    figure = Figure(figsize=(10, 2.9 * ((len(labels) + 1) // 2)), layout="constrained")
-    for index, (name, values) in enumerate(labels.items()):
-        axes = figure.add_subplot((len(labels) + 1) // 2, 2, index + 1)
-        bins = np.linspace(values.min(), values.max() + 1e-6, 51)
-        axes.hist(values, bins=bins, color="#dddddd", label="all")
-        for i, which in enumerate(np.unique(origin)):
-            axes.hist(values[origin == which], bins=bins, histtype="step", linewidth=1.3, color=COLOURS[i % 4], label=which)
-        axes.set(xlabel=_title(name, units), ylabel="stars", yscale="log")
-        if index == 0:
-            axes.legend(frameon=False)
-    return figure
-
-
-def kiel_figure(teff: np.ndarray, logg: np.ndarray, m_h: np.ndarray) -> Figure:
-    """Surface gravity against effective temperature [N], coloured by [M/H] (Fig. 4)."""
-    return _scatter(teff, logg, m_h, "$T_{\\mathrm{eff}}$ [K]", "$\\log g$ [dex]", "[M/H] [dex]", inverted=True)
-
-
-def abundance_figure(m_h: np.ndarray, alpha_fe: np.ndarray, teff: np.ndarray) -> Figure:
-    """[alpha/Fe] against [M/H] [N], coloured by effective temperature (Fig. 5)."""
-    return _scatter(m_h, alpha_fe, teff, "[M/H] [dex]", "[$\\alpha$/Fe] [dex]", "$T_{\\mathrm{eff}}$ [K]", inverted=False)
-
-
-def noise_figure(snr: np.ndarray, g_mag: np.ndarray) -> Figure:
-    """Histogram of S/N [N], and S/N against G [N]."""
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    good = np.isfinite(snr) & (snr > 0)
-    left.hist(snr[good], bins=np.geomspace(snr[good].min(), snr[good].max() * 1.001, 40) if good.any() else 10, color=COLOURS[0])
-    left.set(xlabel="S/N per archive pixel", ylabel="stars", xscale="log")
-    right.plot(g_mag[good], snr[good], "." if good.sum() < 3000 else ",", color=COLOURS[0])
-    right.set(xlabel="$G$ [mag]", ylabel="S/N", yscale="log")
-    for axis in (left.xaxis, right.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    return figure
-
-
-def spectra_figure(wavelength: np.ndarray, flux: np.ndarray, titles: list[str]) -> Figure:
-    """A few spectra [n, P] one above the other, gaps where pixels are masked."""
-    figure = Figure(figsize=(10, 1.2 + 0.9 * len(flux)), layout="constrained")
-    axes = figure.subplots()
-    for index, (spectrum, title) in enumerate(zip(flux, titles, strict=True)):
-        axes.plot(wavelength, spectrum + index, color=COLOURS[index % 4], linewidth=0.8)
-        axes.text(wavelength[-1], np.nanmedian(spectrum) + index + 0.08, title, ha="right", fontsize=8)
-    axes.set(xlabel="wavelength [nm], vacuum", ylabel="flux + constant", xlim=(wavelength[0], wavelength[-1]))
-    return figure
 
 
 def write_report(result: "Prepared", max_stars: int = 100_000) -> Path:
@@ -166,26 +107,5 @@ def _overlaps(result: "Prepared") -> str:
     return "".join(lines) + "</table>"
 
 
-def _scatter(x, y, colour, x_name: str, y_name: str, colour_name: str, inverted: bool) -> Figure:
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
-    axes = figure.subplots()
-    low, high = np.nanpercentile(colour, [1, 99])
-    points = axes.scatter(
-        x, y, c=colour, s=2 if len(x) > 3000 else 10, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), linewidths=0, rasterized=True
-    )
-    figure.colorbar(points, ax=axes, label=colour_name)
-    axes.set(xlabel=x_name, ylabel=y_name)
-    if inverted:
-        axes.invert_xaxis()
-        axes.invert_yaxis()
-    return figure
-
-
-def _title(name: str, units: Mapping[str, str]) -> str:
-    return f"{NAMES.get(name, name)} [{units[name]}]" if units.get(name) else NAMES.get(name, name)
-
-
 def _image(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return f"<img alt='' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+    return f"<img alt='' src='{data_uri(figure)}'>"
