@@ -1,0 +1,112 @@
+"""What report.py can print, by kind: the leaderboard of a sweep, the difference of runs, Table 1, the figures of runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.markup import escape
+from rich.table import Table
+
+from spectangle.console import console
+from spectangle.errors import SpectangleError
+from spectangle.leaderboard import Leaderboard
+from spectangle.report_page import dashboard_command
+from spectangle.runs import Run
+
+__all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_leaderboard", "print_table1"]
+
+QUIET = ("time/",)  # differs between any two runs
+
+
+def print_leaderboard(cfg: DictConfig) -> None:
+    """Print the leaderboard of a sweep and write its files."""
+    if cfg.sweep is None:
+        raise SpectangleError("sweep is missing; give the folder of a sweep: python report.py sweep=runs/paper_grid.")
+    board = Leaderboard(cfg.sweep)
+    board.write()
+    console.print(board.table(cfg.limit, cfg.hide_failed), width=None if console.is_terminal else 140)
+    console.print(f"written: {board.folder}/report.html, results.csv, results.ecsv", markup=False)
+    if command := dashboard_command(board):
+        console.print(f"the study in Optuna's dashboard: {command}", markup=False)
+
+
+def print_difference(cfg: DictConfig) -> None:
+    """Print what differs between runs."""
+    if len(cfg.runs) < 2:
+        raise SpectangleError("kind=diff compares runs; give at least two: python report.py kind=diff runs=[RUN1,RUN2].")
+    runs = [Run(path) for path in cfg.runs]
+    names = [run.path.name for run in runs]
+    names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    console.print(difference_table("What was chosen", names, [_flat(run.config) | _facts(run) for run in runs]))
+    measured = [{k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs]
+    console.print(difference_table("What came out", names, measured))
+
+
+def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
+    """Keys whose values differ, with the values side by side; the change in percent where two numbers are compared."""
+    keys = sorted({key for column in columns for key in column})
+    differing = [key for key in keys if any(column.get(key) != columns[0].get(key) for column in columns)]
+    table = Table(title=f"{title}: {len(differing)} of {len(keys)} differ", title_justify="left")
+    table.add_column("key", no_wrap=True)
+    for name in names:
+        table.add_column(escape(name), justify="right")
+    if len(columns) == 2:
+        table.add_column("change", justify="right")
+    for key in differing:
+        values = [column.get(key) for column in columns]
+        table.add_row(escape(key), *(escape(_word(value)) for value in values), *([_change(*values)] if len(columns) == 2 else []))
+    return table
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """What the manifest knows that the config does not."""
+    try:
+        manifest = run.manifest
+    except SpectangleError:
+        return {}
+    return {
+        "survey hash": manifest.get("survey", {}).get("content_hash"),
+        "commit": manifest.get("git", {}).get("commit"),
+        "host": manifest.get("host"),
+    }
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, Mapping) and node:
+        return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else str(name)).items()}
+    return {prefix: node}
+
+
+def _word(value: Any) -> str:
+    return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _change(a: Any, b: Any) -> str:
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b))
+    return f"{100 * (b - a) / abs(a):+.1f} %" if numbers and a else ""
+
+
+def print_table1(cfg: DictConfig) -> None:
+    """Print Table 1 of the paper from the runs of a sweep and write its report."""
+    from spectangle import table1_report  # it loads torch
+
+    table1_report.print_table1(cfg)
+
+
+def draw_figures(cfg: DictConfig) -> None:
+    """Draw the figures of runs again, into their folders."""
+    from spectangle.run_figures import draw_run
+
+    if not cfg.runs:
+        raise SpectangleError("kind=figures draws the figures of runs; give one or more: python report.py kind=figures runs=[RUN].")
+    for path in cfg.runs:
+        for written in draw_run(Run(path)):
+            console.print(f"written: {written}", markup=False)
+
+
+KINDS: dict[str, Callable[[DictConfig], None]] = {
+    "leaderboard": print_leaderboard,
+    "diff": print_difference,
+    "table1": print_table1,
+    "figures": draw_figures,
+}

@@ -1,0 +1,91 @@
+"""A sweep through a launcher that runs batches (submitit): claim some configurations, launch them together, tell all."""
+
+import os
+import threading
+import time
+from typing import Any
+
+from hydra.core.plugins import Plugins
+
+from spectangle.console import console
+from spectangle.runs import ConfigurationFolder
+from spectangle.sweeps.liveness import WorkerRecord
+from spectangle.sweeps.plan import Plan
+from spectangle.sweeps.status import StatusLine
+from spectangle.sweeps.study import Claim, Outcome, Study, check
+from spectangle.sweeps.trial import App
+
+__all__ = ["run_batches"]
+
+
+def run_batches(plan: Plan, app: App, study: Study) -> None:
+    """Launch batches until the study is done. A batch ends with its slowest run; workers have no such barrier.
+
+    Jobs of a controller that was killed go on; the next one waits for them instead of starting them again.
+    """
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=app.context, task_function=app.task_function, config=app.config)
+    record = WorkerRecord(plan.folder, plan.options.heartbeat_s)
+    stop = threading.Event()
+    threading.Thread(target=_beat, args=(record, stop), daemon=True).start()
+    try:
+        with StatusLine(study) as status:
+            while not study.done:
+                status.update()
+                if claims := _claims(study, record.name, plan.options.batch):
+                    _launch(plan, study, launcher, claims)
+                else:
+                    time.sleep(1)
+    finally:
+        stop.set()
+        record.remove()
+
+
+def _claims(study: Study, worker: str, count: int) -> list[Claim]:
+    claims = []
+    while len(claims) < count and (claim := study.claim(worker)):
+        claims.append(claim)
+    return claims
+
+
+def _launch(plan: Plan, study: Study, launcher: Any, claims: list[Claim]) -> None:
+    seeds = plan.options.trial_seeds
+    jobs = [(claim, run) for claim in claims for run in ConfigurationFolder(plan.folder / claim.name).runs(seeds) if not run.finished]
+
+    def note(index: int, job: str) -> None:
+        claim = jobs[index][0]
+        claim.trial.set_user_attr("jobs", [*claim.trial.user_attrs.get("jobs", []), job])
+
+    overrides = []
+    for claim, run in jobs:
+        facts = {"name": claim.name, "params": claim.params, "overrides": claim.overrides, "trial": claim.trial.number, "started": time.time()}
+        ConfigurationFolder(plan.folder / claim.name).write_record(
+            **facts, state="running", reason="", attempts=len(study.configurations[claim.name])
+        )
+        own = [f"hydra.sweep.dir={plan.folder}", f"hydra.sweep.subdir={run.path.relative_to(plan.folder)}"]
+        overrides.append([*claim.overrides, *([] if seeds is None else [f"seed={run.path.name.removeprefix('seed=')}"]), *own])
+    if hasattr(launcher, "on_submit"):
+        launcher.on_submit = note
+    start = time.monotonic()
+    results = launcher.launch(overrides, initial_job_idx=claims[0].trial.number) if overrides else []
+    reasons = {jobs[index][0].name: _reason(result) for index, result in enumerate(results) if _reason(result)}
+    for claim in claims:
+        values = ConfigurationFolder(plan.folder / claim.name).objectives(plan.objectives, seeds)
+        outcome = Outcome("failed", reason=reasons[claim.name]) if values is None and claim.name in reasons else check(values, plan.objectives)
+        outcome.facts["seconds"] = round(time.monotonic() - start, 3)
+        study.tell(claim, outcome)
+        if outcome.state == "failed":
+            console.print(f"{claim.name} failed: {outcome.reason.splitlines()[0]}", markup=False)
+
+
+def _reason(result: Any) -> str:
+    try:
+        _ = result.return_value
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _beat(record: WorkerRecord, stop: threading.Event) -> None:
+    parent = os.getpid()
+    while not stop.wait(1) and os.getpid() == parent:
+        record.beat()

@@ -1,0 +1,25 @@
+"""The line from a run to the sweep that started it: at each epoch it reports, and hears whether to stop."""
+
+from multiprocessing.connection import Connection
+
+__all__ = ["Pruned", "link"]
+
+
+class Pruned(Exception):
+    """The sweep has seen enough of this run."""
+
+
+class _Link:
+    """Closed (no pipe) in a run that no sweep prunes."""
+
+    pipe: Connection | None = None
+
+    def report(self, step: int, value: float) -> bool:
+        """Report an objective; return whether to stop."""
+        if self.pipe is None:
+            return False
+        self.pipe.send(("report", step, value))
+        return bool(self.pipe.recv())
+
+
+link = _Link()

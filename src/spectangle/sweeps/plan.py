@@ -1,0 +1,192 @@
+"""What a sweep will do: its space, objectives and options, fixed before the first run starts."""
+
+import functools
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from spectangle.errors import SpectangleError
+from spectangle.sweeps.space import Space, parse_space
+
+__all__ = ["Options", "Plan", "make_plan"]
+
+# what may differ between two starts of one sweep: it changes no result
+FREE_KEYS = ("threads", "logger", "callbacks.progress", "callbacks.regressor.cache")
+
+
+@dataclass
+class Options:
+    """How a sweep is run; each is a key of ``conf/hydra/sweeper/spectangle.yaml``, explained there."""
+
+    n_trials: int = 20
+    trial_seeds: Sequence[int] | None = None
+    workers: int = 1
+    threads: int | None = None
+    retries: int = 1
+    max_failure_rate: float = 0.5
+    trial_timeout_min: float | None = None
+    storage: str | None = None
+    study_name: str | None = None
+    allow_change: bool = False
+    dry_run: bool = False
+    batch: int = 8
+    heartbeat_s: float = 10
+    start_method: str | None = None
+    preload: Sequence[str] = ()
+    custom_search_space: str | None = None
+
+    def __post_init__(self):
+        for name, low in (("n_trials", 1), ("workers", 1), ("retries", 0), ("batch", 1), ("heartbeat_s", 0.1)):
+            if getattr(self, name) < low:
+                raise SpectangleError(f"sweep.{name} is {getattr(self, name)}; it must be at least {low}.")
+        if not 0 <= self.max_failure_rate <= 1:
+            raise SpectangleError(f"sweep.max_failure_rate is {self.max_failure_rate}; it must lie between 0 and 1.")
+        if self.trial_seeds is not None and len(set(self.trial_seeds)) < max(1, len(self.trial_seeds)):
+            raise SpectangleError(f"trial_seeds is {list(self.trial_seeds)}; give different seeds, or null.")
+
+
+@dataclass
+class Plan:
+    """A sweep, ready to run.
+
+    Arguments:
+        folder: Sweep folder; one sub-folder per configuration.
+        space: What varies.
+        config: The config that all runs share.
+        objectives: Metric paths, one for each direction.
+        directions: ``minimize`` or ``maximize``.
+        sampler, pruner: Nodes of Optuna's objects.
+        options: See :class:`Options`.
+    """
+
+    folder: Path
+    space: Space
+    config: DictConfig
+    objectives: list[str]
+    directions: list[str]
+    sampler: Any
+    pruner: Any
+    options: Options
+
+    @property
+    def study_name(self) -> str:
+        return self.options.study_name or self.folder.name
+
+    @functools.cached_property
+    def grid(self) -> list[dict[str, Any]] | None:
+        """Every point of a grid, or None for any other sampler."""
+        return list(self.space.points(self.config)) if is_grid(self.sampler) else None
+
+    @property
+    def n_trials(self) -> int:
+        """Configurations in total: all of a grid, never more than there are."""
+        if self.grid is not None:
+            return len(self.grid)
+        return min(self.options.n_trials, self.space.size or self.options.n_trials)
+
+    @property
+    def prunes(self) -> bool:
+        return bool(self.pruner) and not self.pruner["_target_"].endswith("NopPruner")
+
+    def make_sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """A sampler whose seed depends on the trial: no two workers and no restart propose the same points."""
+        if self.grid is not None:
+            return optuna.samplers.RandomSampler(seed=0)
+        node = {key: value for key, value in self.sampler.items() if value is not None and key != "_partial_"}
+        if "seed" in node and "QMC" not in node["_target_"]:  # a quasi-random sequence needs the one seed
+            node["seed"] = int.from_bytes(hashlib.sha256(f"{node['seed']}/{number}".encode()).digest()[:4], "big")
+        return instantiate(node, _execution_whitelist_=("optuna.*", "hydra_plugins.hydra_optuna_sweeper.*"))
+
+    def make_pruner(self) -> optuna.pruners.BasePruner:
+        if not self.prunes:
+            return optuna.pruners.NopPruner()
+        return instantiate(dict(self.pruner), _execution_whitelist_=("optuna.pruners.*",))
+
+    def record(self) -> dict[str, Any]:
+        """What a reader of the folder needs to know without the study."""
+        facts = {"study_name": self.study_name, "storage": self.options.storage, "objectives": self.objectives, "directions": self.directions}
+        seeds = None if self.options.trial_seeds is None else list(self.options.trial_seeds)
+        return facts | {"seeds": seeds, "n_trials": self.n_trials, "swept": list(self.space.swept)}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same when a sweep goes on: the space, the objectives and every key that all runs share."""
+        config = OmegaConf.to_container(self.config, resolve=False)
+        shared = {key: value for key, value in sorted(flatten(config)) if key != "hydra" and not _free(key)}
+        seeds = None if self.options.trial_seeds is None else list(self.options.trial_seeds)
+        return self.space.describe() | {
+            "objectives": dict(zip(self.objectives, self.directions, strict=True)),
+            "seeds": seeds,
+            "config": shared,
+        }
+
+
+def make_plan(
+    config: DictConfig, arguments: Sequence[str], sampler: Any, pruner: Any, direction: Any, params: Any, options: Mapping[str, Any]
+) -> Plan:
+    """Read the sweep out of Hydra's config and the overrides of the command line, and refuse what cannot work.
+
+    Raises:
+        SpectangleError: Nothing is swept, objectives and directions disagree, or an option is out of range.
+    """
+    sampler, pruner, params, options = (_plain(node) for node in (sampler, pruner, params or {}, dict(options)))
+    if unknown := set(options) - {field.name for field in fields(Options)}:
+        raise SpectangleError(f"hydra.sweeper has no {', '.join(sorted(unknown))}; its keys are in conf/hydra/sweeper/spectangle.yaml.")
+    chosen = Options(**options)
+    extend = get_method(chosen.custom_search_space) if chosen.custom_search_space else None
+    space = parse_space([*(f"{key}={value}" for key, value in params.items()), *arguments], extend, is_grid(sampler))
+    if not space.swept and extend is None:
+        raise SpectangleError("This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params.")
+    shared = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # pyright: ignore
+    objective = shared.get("objective")
+    objectives = list(objective) if isinstance(objective, ListConfig) else [objective]
+    directions = _directions(direction, objectives)
+    for name in objectives:
+        if str(name).startswith("test/"):
+            raise SpectangleError(f"objective is {name}: test stars are read once, for the final table; choose by a validation metric (val/...).")
+    plan = Plan(Path(config.hydra.sweep.dir).resolve(), space, shared, objectives, directions, sampler, pruner, chosen)
+    if plan.prunes and len(objectives) > 1:
+        raise SpectangleError(f"Pruning needs one objective, this sweep has {len(objectives)}; use hydra/sweeper/pruner=none.")
+    if not math.isfinite(plan.n_trials) or plan.n_trials == 0:
+        raise SpectangleError("The search space has no points; custom_search_space leaves all of them out.")
+    return plan
+
+
+def is_grid(sampler: Mapping[str, Any] | None) -> bool:
+    return bool(sampler) and str(sampler["_target_"]).endswith("GridSampler")  # pyright: ignore
+
+
+def flatten(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of nested dicts; lists are values."""
+    if not isinstance(node, Mapping) or not node:
+        return [(prefix.rstrip("."), node)]
+    return [pair for key, value in node.items() for pair in flatten(value, f"{prefix}{key}.")]
+
+
+def _directions(direction: Any, objectives: Sequence[str]) -> list[str]:
+    given = [direction] if isinstance(direction, str) or not isinstance(direction, Sequence | ListConfig) else list(direction)
+    names = [getattr(item, "name", str(item)) for item in given]
+    if wrong := [name for name in names if name not in ("minimize", "maximize")]:
+        raise SpectangleError(f"hydra.sweeper.direction is {', '.join(wrong)}; it must be minimize or maximize, or a list of them.")
+    if len(names) != len(objectives):
+        raise SpectangleError(
+            f"There are {len(objectives)} objectives ({', '.join(map(str, objectives))}) and {len(names)} directions "
+            f"({', '.join(names)}); give hydra.sweeper.direction one for each objective."
+        )
+    return names
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE_KEYS)

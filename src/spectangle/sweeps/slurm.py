@@ -1,0 +1,73 @@
+"""SLURM workers: the batch script of one worker, submitted as a job array. The workers share the study in the sweep folder."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from spectangle.console import console
+from spectangle.errors import SpectangleError
+from spectangle.runs import write_beside
+from spectangle.sweeps.plan import Plan
+
+__all__ = ["sbatch_options", "submit_workers", "worker_script"]
+
+
+def submit_workers(plan: Plan, options: DictConfig) -> str:
+    """Submit the workers of a sweep and return the job's number.
+
+    Raises:
+        SpectangleError: There is no SLURM here, or it refuses the job.
+    """
+    if shutil.which("sbatch") is None:
+        raise SpectangleError("hydra/launcher=slurm_workers needs SLURM's sbatch, which is not on this machine; log in to the cluster first.")
+    script = plan.folder / "slurm" / "worker.sbatch"
+    write_beside(script, worker_script(plan, OmegaConf.to_container(options, resolve=True), sys.argv))  # pyright: ignore
+    inherited = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_CPUS", "SLURM_NTASKS", "SLURM_MEM")  # of a job that submits from inside
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
+    environment.pop("HYDRA_FULL_ERROR", None)  # set by our own command line
+    answer = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, env=environment)
+    if answer.returncode:
+        raise SpectangleError(f"sbatch refused {script}: {answer.stderr.strip()}")
+    job = answer.stdout.strip().split(";")[0]
+    console.print(f"job {job}: {options.workers} workers for {plan.n_trials} configurations in {plan.folder}")
+    console.print(f"  watch          squeue -j {job}; python report.py sweep={plan.folder}")
+    console.print(f"  more workers   sbatch {script}")
+    console.print(f"  stop           scancel {job}  (a new sbatch goes on)")
+    return job
+
+
+def worker_script(plan: Plan, options: dict[str, Any], command: list[str]) -> str:
+    """The script: the command that was given, as one worker of the array.
+
+    Arguments:
+        plan: The sweep.
+        options: Keys of ``conf/hydra/launcher/slurm_workers.yaml``.
+        command: The command line of the sweep.
+    """
+    dropped = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.workers=", "hydra.sweep.dir=")
+    arguments = [argument for argument in command[1:] if not argument.startswith(dropped)]
+    arguments += ["hydra/launcher=basic", "hydra.sweeper.workers=1", f"hydra.sweep.dir={plan.folder}"]
+    lines = [f"#SBATCH --{key}={value}" for key, value in sbatch_options(options).items()]
+    lines += [
+        f"#SBATCH --array=1-{options['workers']}",
+        f"#SBATCH --signal=B:USR1@{options['signal_s']}",
+        "#SBATCH --requeue",
+        "#SBATCH --open-mode=append",
+    ]
+    lines += [f"#SBATCH --job-name={plan.study_name}", f"#SBATCH --output={plan.folder}/slurm/%A_%a.log"]
+    program = shlex.join([sys.executable, str(Path(command[0]).resolve()), *arguments])
+    run = [f"cd {shlex.quote(os.getcwd())}", *options["setup"], f"exec {program}  # exec: SLURM signals the worker itself"]
+    return "\n".join(["#!/bin/bash", *lines, "", *run]) + "\n"
+
+
+def sbatch_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of sbatch for our plain keys."""
+    found = {"partition": options["partition"], "account": options["account"], "time": options["time_min"], "cpus-per-task": options["cpus"]}
+    found |= {"mem": f"{options['memory_gb']}G" if options["memory_gb"] else None, "gpus": options["gpus"] or None}
+    return {key: value for key, value in (found | options["extra"]).items() if value is not None}

@@ -1,0 +1,211 @@
+"""One attempt at a configuration, in a process of its own: whatever happens to it is an outcome, not an accident.
+
+The process is forked from a worker that has imported everything already, so that it starts in milliseconds. It talks
+to its worker through a pipe: ``("report", step, value)`` at each epoch, answered by whether to stop, and one last
+``(state, reason, traceback)``. It dies with its worker.
+"""
+
+import ctypes
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from spectangle.errors import SpectangleError
+from spectangle.runs import ConfigurationFolder
+from spectangle.sweeps.link import Pruned, link
+from spectangle.sweeps.plan import Plan
+from spectangle.sweeps.study import Claim, Outcome
+
+__all__ = ["App", "Attempt", "dumps", "loads", "start_method"]
+
+
+@dataclass
+class App:
+    """What Hydra gave the sweeper, enough to run a configuration: its context, the function of the command, the config."""
+
+    context: HydraContext
+    task_function: TaskFunction
+    config: DictConfig
+
+
+class Attempt:
+    """Run a claimed configuration in a new process and wait for its outcome.
+
+    Arguments:
+        app: See :class:`App`.
+        claim: The configuration.
+        folder: Its folder.
+        plan: The plan of the sweep.
+        environment: Environment variables of the process (threads, GPU).
+    """
+
+    def __init__(self, app: App, claim: Claim, folder: Path, plan: Plan, environment: dict[str, str]):
+        self.claim, self.folder, self.started = claim, folder, time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        method = start_method(plan.options.start_method)
+        context: Any = get_context(method)
+        self.pipe, there = context.Pipe()
+        arguments = (app, claim.overrides, folder, claim.trial.number, plan.options.trial_seeds, plan.prunes, environment)
+        if method == "spawn":
+            arguments = (dumps(*arguments),)
+        self.process = context.Process(target=_child, args=(there, os.getpid(), *arguments), daemon=False)
+        self.process.start()
+        there.close()
+        self._last: tuple | None = None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def poll(self, timeout: float, prune: Callable[[int, float], bool]) -> Outcome | None:
+        """Wait a moment; answer reports; return the outcome once the process has ended."""
+        try:
+            ready = wait([self.pipe, self.process.sentinel], timeout)
+            while self.pipe in ready and self.pipe.poll():
+                message = self.pipe.recv()
+                if message[0] == "report":
+                    self.pipe.send(prune(*message[1:]))
+                else:
+                    self._last = message
+        except (EOFError, OSError):
+            self.process.join(timeout)
+        if self.process.is_alive():
+            return None
+        return self._outcome()
+
+    def kill(self, state: str, reason: str) -> Outcome:
+        """End the process at once; the last checkpoint stays."""
+        self.process.kill()
+        self.process.join()
+        return Outcome(state, reason=reason)
+
+    def _outcome(self) -> Outcome:
+        self.process.join()
+        if self._last is None:
+            return Outcome("failed", reason=_ending(self.process.exitcode or 0), facts=self._tail())
+        state, reason, text = self._last
+        return Outcome(state, reason=reason, facts={"traceback": text} if text else {})
+
+    def _tail(self) -> dict[str, str]:
+        try:
+            text = (self.folder / "output.log").read_text(errors="replace")[-2000:].strip()
+        except OSError:
+            text = ""
+        return {"traceback": text} if text else {}
+
+
+def start_method(wanted: str | None) -> str:
+    """``fork`` where it is safe (Linux), else ``spawn``."""
+    if wanted not in (None, "fork", "spawn"):
+        raise SpectangleError(f"sweep.start_method is {wanted}; it must be fork, spawn or null.")
+    return wanted or ("fork" if sys.platform == "linux" else "spawn")
+
+
+def die_with_parent(parent: int) -> None:
+    """Kill this process when its parent is gone, so that no run goes on beside its own successor."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+    if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and a pre-emption reach every process; the worker decides
+    die_with_parent(parent)
+    if len(arguments) == 1:
+        arguments = loads(arguments[0])
+    app, overrides, folder, number, seeds, prunes, environment = arguments
+    os.environ.update(environment)
+    _redirect(folder / "output.log")
+    try:
+        link.pipe = pipe if prunes else None
+        for seed, run in zip(seeds or [None], ConfigurationFolder(folder).runs(seeds), strict=True):
+            if not run.finished:
+                _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
+            link.pipe = None  # the first seed speaks for all
+        pipe.send(("complete", "", ""))
+    except Pruned as pruned:
+        pipe.send(("pruned", str(pruned), ""))
+    except Exception as error:
+        text = "" if isinstance(error, SpectangleError) else traceback.format_exc()
+        pipe.send(("failed", f"{type(error).__name__}: {error}" if text else str(error), text[-4000:]))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _run(app: App, overrides: list[str], folder: Path, number: int) -> None:
+    """What Hydra's own launcher does for a job, in a folder that we name."""
+    os.environ |= {"WANDB_RUN_ID": "-".join(folder.parts[-3:] if "seed=" in folder.name else folder.parts[-2:]), "WANDB_RESUME": "allow"}
+    config = app.context.config_loader.load_sweep_config(app.config, overrides)
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = folder.name, number
+        config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder.parent), folder.name
+    result = run_job(
+        hydra_context=app.context,
+        task_function=app.task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    _ = result.return_value  # raises what the run raised
+
+
+def _redirect(path: Path) -> None:
+    """Send everything that the run prints, C code included, into a file of its folder."""
+    sys.stdout.flush()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    faulthandler.enable()
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    name = signal.Signals(-code).name
+    return f"it was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def dumps(*items: Any) -> bytes:
+    """Pickle for a spawned process, with Hydra's state."""
+    try:
+        import cloudpickle  # it can pickle functions of __main__
+    except ImportError:
+        from joblib.externals import cloudpickle  # pyright: ignore  # comes with scikit-learn
+
+    return cloudpickle.dumps((items, Singleton.get_state()))
+
+
+def loads(data: bytes) -> Any:
+    """Unpickle what :func:`dumps` made, and take over Hydra's state."""
+    items, singletons = pickle.loads(data)
+    Singleton.set_state(singletons)
+    setup_globals()
+    return items

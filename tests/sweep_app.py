@@ -1,0 +1,66 @@
+"""A command that stands in for train.py in tests of sweeps: its runs take milliseconds and misbehave when asked to.
+
+Every epoch is a line in ``epochs.log`` and a new ``last.ckpt``; a run that goes on starts after the last one. Its score
+depends on all of its epochs, so that a resumed run that lost or repeated one would show.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, ListConfig
+
+from spectangle.cli import hydra_app
+from spectangle.runs import Run, write_beside
+
+
+@hydra_app()
+def main(cfg: DictConfig) -> float | list[float]:
+    from spectangle.sweeps.link import Pruned, link
+
+    run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
+    if not run.finished:
+        state = Path(run.last_checkpoint)
+        epoch, score = (eval(state.read_text())) if state.exists() else (0, 0.0)
+        tries = attempts(run.path)
+        while epoch < cfg.epochs:
+            time.sleep(cfg.epoch_s)
+            score += (cfg.x - 0.3) ** 2 + (cfg.y - 2) ** 2 + 0.01 * cfg.seed + 0.001 * epoch
+            epoch += 1
+            write_beside(state, repr((epoch, score)))
+            with open(run.path / "epochs.log", "a") as file:
+                file.write(f"{epoch}\n")
+            if link.report(epoch, score):
+                raise Pruned(f"stopped in epoch {epoch}")
+            if epoch >= cfg.fail_epoch and tries <= cfg.fail_tries:
+                misbehave(cfg.fail)
+        if tries <= cfg.fail_tries:
+            misbehave(cfg.fail)  # also when all epochs were done in earlier attempts
+        value = float("nan") if cfg.fail == "not_a_number" and tries <= cfg.fail_tries else float("inf") if cfg.fail == "infinite" else score
+        run.write_metrics({"score": value, "other": -cfg.x})
+    names = cfg.objective if isinstance(cfg.objective, ListConfig) else [cfg.objective]
+    return [run.metrics[name] for name in names]
+
+
+def attempts(folder: Path) -> int:
+    """How often this run was started, this time included."""
+    with open(folder / "starts.log", "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return len((folder / "starts.log").read_text().splitlines())
+
+
+def misbehave(how: str) -> None:
+    if how == "raise":
+        raise ValueError("a deliberate failure")
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":
+        time.sleep(600)
+
+
+if __name__ == "__main__":
+    main()
