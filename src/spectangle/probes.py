@@ -80,7 +80,7 @@ class Probes(L.Callback):
     Arguments:
         probes: Unfitted scikit-learn regressors by name.
         cache: Folder where the reference on raw spectra is cached; None leaves the reference out.
-        max_stars: Fit probes on at most this many training stars, drawn with ``seed``.
+        max_stars: Fit probes on at most this many training stars, drawn with ``seed``; None = all. Fewer stars find less.
         bootstrap: Resamples of the scored stars.
         every_n_epochs: Also probe validation stars (``val/probe/<label>/r2``) every so many epochs; 0 = never.
         seed: Seed of the drawn stars, the resamples and the permutation.
@@ -90,7 +90,7 @@ class Probes(L.Callback):
         self,
         probes: Mapping[str, Any],
         cache: str | None = None,
-        max_stars: int = 20000,
+        max_stars: int | None = None,
         bootstrap: int = 200,
         every_n_epochs: int = 0,
         seed: int = 0,

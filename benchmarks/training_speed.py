@@ -1,0 +1,165 @@
+"""How close training comes to the limit of the machine: python benchmarks/training_speed.py
+
+The limit is what a large matrix product reaches, over the model's floating-point operations per spectrum. Every rate is
+measured in turn, several times, in one process; the table gives medians, so that only ratios count.
+"""
+
+import argparse
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import lightning as L
+import torch
+from rich.table import Table
+
+from spectangle.console import console
+from spectangle.data import Batches
+from spectangle.model import DisentanglingAutoencoder, _frozen
+
+PIXELS, LABELS, PAIR = 800, ["teff", "logg", "m_h", "alpha_fe"], {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
+
+
+class RandomStars(L.LightningDataModule):
+    """Stars of noise: speed does not depend on what they show."""
+
+    def __init__(self, n: int, batch_size: int):
+        super().__init__()
+        self.seed, self.batch_size = 0, batch_size
+        self.flux, self.labels = torch.rand(n, PIXELS), torch.randn(n, len(LABELS))
+        self.classes = torch.zeros(n, len(LABELS), dtype=torch.int64)
+
+    def train_dataloader(self) -> Batches:
+        return Batches([self.flux, self.labels, self.classes], self.batch_size, lambda: torch.randperm(len(self.flux)))
+
+    val_dataloader = None
+
+
+def gemm_rate(n: int = 2048) -> float:
+    """Floating-point operations per second of a large matrix product."""
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    start = time.perf_counter()
+    for _ in range(4):
+        a @ b
+    return 4 * 2 * n**3 / (time.perf_counter() - start)
+
+
+def operations(model: DisentanglingAutoencoder) -> float:
+    """Floating-point operations per spectrum: forward 2 per weight, backward 4, less the first layer's input gradient."""
+    encoder = [layer.weight for layer in model.encoder.layers if hasattr(layer, "weight")]
+    decoder = [layer.weight for layer in model.decoder.layers if hasattr(layer, "weight")]
+    bank = list(model.adversary.bank.weights)
+    autoencoder = sum(6 * w.numel() for w in [*encoder, *decoder]) - 2 * encoder[0].numel()
+    discriminators = model.adversary.steps * (sum(6 * w.numel() for w in bank) - 2 * bank[0].numel())
+    through = 4 * sum(w.numel() for w in bank)
+    return autoencoder + discriminators + through
+
+
+def build(steps: int, data: RandomStars, adversary: dict | None = None) -> DisentanglingAutoencoder:
+    options = {"discriminator_steps": steps, "hidden": [64, 32]} | (adversary or {})
+    model = DisentanglingAutoencoder(PIXELS, LABELS, lambdas=PAIR, bins={"count": 10}, adversary=options)
+    model.calibrate(data.flux, data.labels)
+    data.classes = model.adversary.classify(data.labels)
+    return model
+
+
+def lightning_loop(model: DisentanglingAutoencoder, data: RandomStars, precision: str = "32-true") -> float:
+    """Spectra per second of ``Trainer.fit``, logging included."""
+    clock = Clock()
+    trainer = L.Trainer(
+        max_epochs=2,
+        precision=precision,  # pyright: ignore
+        callbacks=[clock],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=data)
+    return len(data.flux) / clock.seconds
+
+
+class Clock(L.Callback):
+    """Time the second epoch: the first one warms up."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
+    """Spectra per second of a bare torch loop that does the same arithmetic."""
+    autoencoder, discriminators = model.configure_optimizers()
+    adversary, seconds = model.adversary, 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        for flux, labels, classes in data.train_dataloader():
+            x, y = model.flux_scaler(flux), model.label_scaler(labels)
+            z = model.encoder(x)
+            for _ in range(adversary.steps):
+                loss = adversary.cross_entropy(z.detach(), y, classes).sum()
+                discriminators.zero_grad()
+                loss.backward()
+                discriminators.step()
+            error = model.decoder(z, y) - x
+            with _frozen(adversary):
+                loss = error.square().mean() + adversary.penalty(z, y, classes, 0.5) / model.flux_scaler.unit**2
+            autoencoder.zero_grad()
+            loss.backward()
+            autoencoder.step()
+        seconds = time.perf_counter() - start
+    return len(data.flux) / seconds
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--stars", type=int, default=16384)
+    arguments.add_argument("--batch-size", type=int, default=256)
+    arguments.add_argument("--rounds", type=int, default=3)
+    options = arguments.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    data = RandomStars(options.stars, options.batch_size)
+    paper, default = {}, {"hidden": [256, 128], "condition_on": "kept", "objective": "capped", "schedule": "linear"}
+    cases: dict[str, tuple[int, dict, Callable[..., float]]] = {
+        "Lightning, 1 discriminator step": (1, paper, lightning_loop),
+        "plain torch loop, 1 step": (1, paper, plain_loop),
+        "Lightning, bf16-mixed, 1 step": (1, paper, lambda model, data: lightning_loop(model, data, "bf16-mixed")),
+        "Lightning, 5 steps": (5, paper, lightning_loop),
+        "Lightning, default adversary (5 steps, 256-128)": (5, default, lightning_loop),
+        "plain torch loop, default adversary": (5, default, plain_loop),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in cases}
+    gemm = []
+    for _ in range(options.rounds):
+        gemm.append(gemm_rate())
+        for name, (steps, adversary, loop) in cases.items():
+            rates[name].append(loop(build(steps, data, adversary), data))
+    report(
+        statistics.median(gemm), rates, {name: operations(build(steps, data, adversary)) for name, (steps, adversary, _) in cases.items()}, options
+    )
+
+
+def report(gemm: float, rates: dict[str, list[float]], work: dict[str, float], options: argparse.Namespace) -> None:
+    threads = torch.get_num_threads()
+    table = Table(
+        title=f"batch {options.batch_size}, {threads} threads, GEMM {gemm / 1e9:.0f} GFLOP/s, medians of {options.rounds}", title_justify="left"
+    )
+    for name in ("loop", "MFLOP/spectrum", "spectra/s", "of the GEMM limit", "of its plain loop"):
+        table.add_column(name, justify="left" if name == "loop" else "right")
+    plain = {1: "plain torch loop, 1 step", 5: "plain torch loop, default adversary"}
+    for name, values in rates.items():
+        rate = statistics.median(values)
+        other = plain[1] if "1" in name.split(",")[-1] or "1 disc" in name else plain[5] if "default" in name else None
+        ratio = f"{rate / statistics.median(rates[other]):.2f}" if other else ""
+        table.add_row(name, f"{work[name] / 1e6:.1f}", f"{rate:,.0f}", f"{rate * work[name] / gemm:.2f}", ratio)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

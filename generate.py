@@ -1,0 +1,34 @@
+"""Generate spectra with changed labels: python generate.py run=RUN set.teff=6000 out=generated.h5"""
+
+from omegaconf import DictConfig, OmegaConf
+
+from spectangle.cli import hydra_app
+
+
+@hydra_app("generate")
+def main(cfg: DictConfig) -> None:
+    import torch
+
+    from spectangle.experiment import available_cores
+    from spectangle.generation import generate
+    from spectangle.generation_check import check_generation
+
+    torch.set_num_threads(cfg.threads or available_cores())
+    if cfg.check:
+        check_generation(cfg.run, survey=cfg.survey)
+        return
+    generate(
+        run=cfg.run,
+        out=cfg.out,
+        set=OmegaConf.to_container(cfg.set),  # pyright: ignore[reportArgumentType]
+        spectra=cfg.spectra,
+        source_id=cfg.source_id,
+        n_stars=cfg.n_stars,
+        survey=cfg.survey,
+        figure=cfg.figure,
+        overwrite=cfg.overwrite,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Predict labels of stars with a trained run: python predict.py run=RUN spectra=FILE out=stars.ecsv"""
+
+from omegaconf import DictConfig
+
+from spectangle.cli import hydra_app
+
+
+@hydra_app("predict")
+def main(cfg: DictConfig) -> None:
+    import torch
+    from hydra.utils import instantiate
+
+    from spectangle.experiment import available_cores
+    from spectangle.prediction import predict
+
+    torch.set_num_threads(cfg.threads or available_cores())
+    predict(
+        run=cfg.run,
+        spectra=cfg.spectra,
+        out=cfg.out,
+        wavelength=cfg.wavelength,
+        flux_error=cfg.flux_error,
+        source_id=cfg.source_id,
+        coverage=cfg.coverage,
+        latents=cfg.latents,
+        limits=instantiate(cfg.limits),
+        survey=cfg.survey,
+        max_bad_rows=cfg.max_bad_rows,
+        overwrite=cfg.overwrite,
+    )
+
+
+if __name__ == "__main__":
+    main()

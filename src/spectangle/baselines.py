@@ -1,0 +1,192 @@
+r"""Baselines of Table 1: other ways to keep some labels and lose others, judged as the latents are.
+
+* ``bottleneck``: z = the kept labels as a regressor on the spectra predicts them. Nothing else can leak but what these
+  labels imply, so it is the best that removal can do; it reconstructs nothing.
+* ``pca``: the first 25 principal components of the spectra: unsupervised, linear.
+* ``leace``: the pure latent with the dropped labels erased linearly (Belrose et al. 2023, arXiv:2306.03819): no linear
+  probe finds more than the mean. A non-linear one does.
+
+The fourth, an encoder with the same supervision and no decoder, is a run of its own:
+``python train.py lambdas=entangle_all model.reconstruction_weight=0``.
+
+Shapes: N stars, P pixels, Z latent, D dropped labels.
+"""
+
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.linalg import LinAlgWarning
+from torch import Tensor
+
+from spectangle.errors import SpectangleError
+from spectangle.probes import Probes
+from spectangle.regression import DownstreamRegressor
+from spectangle.runs import Run, made_once, write_beside
+from spectangle.table1 import FIRST, PURE, SECOND, Representation, Table1, numbers_of
+
+if TYPE_CHECKING:
+    from spectangle.data import SpectraDataModule
+
+__all__ = ["BASELINES", "Baseline", "add_baselines", "leace", "principal_components", "score", "supervised_bottleneck"]
+
+log = logging.getLogger(__name__)
+
+Embed = Callable[[np.ndarray], np.ndarray]
+BASELINES = {
+    "pca": Representation("pca", "PCA, 25 components"),
+    "bottleneck_first": Representation("bottleneck_first", "Supervised bottleneck: T_eff, log g", FIRST.kept, FIRST.dropped),
+    "bottleneck_second": Representation("bottleneck_second", "Supervised bottleneck: [M/H], [alpha/Fe]", SECOND.kept, SECOND.dropped),
+    "leace_first": Representation("leace_first", "LEACE: pure latent without [M/H], [alpha/Fe]", FIRST.kept, FIRST.dropped),
+    "leace_second": Representation("leace_second", "LEACE: pure latent without T_eff, log g", SECOND.kept, SECOND.dropped),
+}
+
+
+@dataclass
+class Baseline:
+    """A map from spectra to a representation, in the clothes of a model, so that regressor and probes take it for one.
+
+    Arguments:
+        map: Spectra [N, P] to representation [N, Z].
+        labels: Names of all labels.
+        representation: What it is meant to keep and to lose.
+    """
+
+    map: Embed
+    labels: Sequence[str]
+    representation: Representation
+
+    @property
+    def adversary(self) -> SimpleNamespace:
+        """Places of the kept and of the dropped labels."""
+        places = {name: i for i, name in enumerate(self.labels)}
+        return SimpleNamespace(
+            kept=[places[name] for name in self.representation.kept], dropped=[places[name] for name in self.representation.dropped]
+        )
+
+    def embed(self, flux: Tensor, labels: Tensor | None = None) -> np.ndarray:
+        """Representation [N, Z] of spectra [N, P]."""
+        return self.map(flux.numpy())
+
+
+def principal_components(flux: np.ndarray, n: int = 25) -> Embed:
+    """Fit the first principal components of training spectra [N, P]."""
+    from sklearn.decomposition import PCA
+
+    return PCA(min(n, *flux.shape), random_state=0).fit(flux).transform
+
+
+def supervised_bottleneck(regressor: Any, columns: Sequence[int]) -> Embed:
+    """What a fitted regressor on spectra predicts for some labels (their columns)."""
+    return lambda flux: regressor.predict(flux)[:, list(columns)]
+
+
+def leace(encode: Embed, flux: np.ndarray, dropped: np.ndarray) -> Embed:
+    """An encoder whose latent has lost labels [N, D] of training spectra [N, P] to every linear reader.
+
+    Raises:
+        SpectangleError: The package concept-erasure is not installed.
+    """
+    try:
+        from concept_erasure import LeaceEraser
+    except ImportError:
+        raise SpectangleError("The LEACE baseline needs the package concept-erasure: pip install spectangle[erasure].") from None
+    import torch
+
+    eraser = LeaceEraser.fit(torch.from_numpy(encode(flux)).double(), torch.from_numpy(np.asarray(dropped)).double())
+    return lambda new: eraser(torch.from_numpy(encode(new)).double()).numpy().astype(np.float32)
+
+
+def score(
+    baseline: Baseline, data: "SpectraDataModule", regressor: Any, probes: Mapping[str, Any], cache: str | Path | None, seed: int
+) -> dict[str, float]:
+    """Fit regressor and probes on training stars, score test stars: the metric paths of a run."""
+    downstream = DownstreamRegressor(regressor, cache=None if cache is None else str(cache))
+    probing = Probes(probes, cache=None if cache is None else str(cache), seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinAlgWarning)  # erased directions leave a singular covariance; ridge copes
+        return downstream.score(baseline, data) | probing.score(baseline, data, data.test)  # pyright: ignore
+
+
+def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path) -> None:
+    """Add the baselines to a table, for each seed that has a pure latent; what was computed once is read from the cache."""
+    if PURE not in runs:
+        raise SpectangleError("The baselines need the pure latent (lambdas=none), and the sweep has no finished run of it.")
+    for run in runs[PURE]:
+        seed = run.config.get("seed", 0)
+        fitted = _Fitted(run, cache)
+        for key, representation in BASELINES.items():
+            if not set(representation.kept) | set(representation.dropped) <= set(table.labels):
+                continue
+            try:
+                table.add(representation, seed, numbers_of(fitted.metrics(key, representation), table.labels))
+            except SpectangleError as error:
+                table.notes.append(f"{representation.title} is not in the table: {error}")
+    if not any(one.key.startswith("no_decoder") for one in runs):
+        table.notes.append(
+            "The supervised encoder is not in the table; it is a run of its own: "
+            "python train.py lambdas=entangle_all model.reconstruction_weight=0 hydra.run.dir=SWEEP/supervised."
+        )
+
+
+class _Fitted:
+    """The baselines of one pure run: its stars, regressor and probes, read only when something is not cached yet."""
+
+    def __init__(self, run: Run, cache: str | Path):
+        self.run, self.cache, self.config = run, Path(cache), _resolved(run)
+        self._data: SpectraDataModule | None = None
+
+    @property
+    def data(self) -> "SpectraDataModule":
+        if self._data is None:
+            self._data = self.run.data()
+        return self._data
+
+    def metrics(self, key: str, representation: Representation) -> dict[str, float]:
+        model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
+        facts = [key, model, self.run.manifest["survey"]["content_hash"], self.config["regressor"], self.config["probes"]]
+        facts.append({name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")})
+        stored = self.cache / "baselines" / f"table1-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}.json"
+        with made_once(stored) as missing:
+            if missing:
+                write_beside(stored, json.dumps(self._computed(key, representation)))
+        return json.loads(stored.read_text())
+
+    def _computed(self, key: str, representation: Representation) -> dict[str, float]:
+        import hydra
+
+        start = time.perf_counter()
+        regressor, probes = hydra.utils.instantiate(self.config["regressor"]), hydra.utils.instantiate(self.config["probes"])
+        baseline = Baseline(self._map(key, representation), self.data.labels, representation)
+        metrics = score(baseline, self.data, regressor, probes, self.cache, self.config.get("seed", 0))
+        log.info("baseline %s, seed %s: %.0f s", representation.title, self.config.get("seed", 0), time.perf_counter() - start)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _map(self, key: str, representation: Representation) -> Embed:
+        import torch
+
+        data = self.data
+        places = [data.labels.index(name) for name in (representation.kept if key.startswith("bottleneck") else representation.dropped)]
+        if key == "pca":
+            return principal_components(data.train.flux.numpy())
+        if key.startswith("bottleneck"):
+            return supervised_bottleneck(self.run.regressor("spectra"), places)
+        model = self.run.model()
+        return leace(lambda flux: model.embed(torch.from_numpy(flux)), data.train.flux.numpy(), data.train.labels[:, places].numpy())
+
+
+def _resolved(run: Run) -> dict[str, Any]:
+    """The config with the interpolations of its regressor and probes resolved."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create(run.config)
+    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("regressor", "probes", "data")}
+    return parts | {"seed": config.get("seed", 0)}

@@ -1,0 +1,153 @@
+"""All that the page needs to know: stars, networks, maps, numbers, as one JSON-able dict.
+
+Shapes: n stars, P pixels, K labels, Z latent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectangle.data import SpectraDataModule
+from spectangle.errors import SpectangleError
+from spectangle.explorer.maps import latent_maps
+from spectangle.explorer.packing import pack, pack_flux, pack_network
+from spectangle.runs import Run
+from spectangle.spectral_lines import COLOURS, LINES
+from spectangle.survey import Survey
+from spectangle.trained import TrainedModel, load
+
+__all__ = ["Bundle", "make_bundle"]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The runs of a page, and what the page is told of them.
+
+    Arguments:
+        models: One, or two to be compared.
+        survey: Path of the survey, to look up any of its stars.
+        payload: What the JavaScript gets.
+    """
+
+    models: list[TrainedModel]
+    survey: str
+    payload: dict[str, Any]
+
+    def look_up(self, source_id: str) -> dict[str, Any]:
+        """Any star of the survey by its identifier, as the page wants it.
+
+        Raises:
+            SpectangleError: The survey has no such star.
+        """
+        with Survey(self.survey) as survey:
+            rows = np.flatnonzero(survey.source_id == int(source_id)) if source_id.isdigit() else []
+            if not len(rows):
+                raise SpectangleError(f"The survey has no star {source_id}.")
+            flux = survey.flux(rows[0], rows[0] + 1)
+            labels = np.array([[survey.label(name)[rows[0]] for name in self.models[0].labels]], np.float32)
+        filled = np.where(np.isfinite(flux), flux, self.models[0].fill.numpy()).astype(np.float32)
+        latents = [model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels)) for model in self.models]
+        return {"id": source_id, "flux": pack_flux(flux), "labels": pack(labels), "latents": [pack(z) for z in latents]}
+
+
+def make_bundle(run: str, compare: str | None = None, stars: int = 400, map_stars: int = 2000, survey: str | None = None) -> Bundle:
+    """Collect what a page shows: test stars only, the ones that no network was fitted to.
+
+    Arguments:
+        run: Folder of the run.
+        compare: A second run of the same survey, shown beside the first.
+        stars: Stars whose spectra go into the page.
+        map_stars: Stars on the maps.
+        survey: Where the run's survey lies now, if it was moved.
+
+    Raises:
+        SpectangleError: A run is not finished, its survey is gone, or the two runs do not fit together.
+    """
+    if not run:
+        raise SpectangleError("run is empty; give the folder of a finished run: run=runs/2026-01-01/12-00-00.")
+    runs = [Run(run)] + ([Run(compare)] if compare else [])
+    models = [load(one.path, survey, calibrated=False) for one in runs]
+    data = runs[0].data(survey)
+    if len(runs) == 2 and (models[1].labels != models[0].labels or runs[1].data(survey).fingerprint != data.fingerprint):
+        raise SpectangleError(f"{compare} and {run} were trained on different stars or labels; compare two runs of the same survey and split.")
+    rows = np.random.default_rng(0).permutation(len(data.test))[: max(map_stars, stars)]
+    labels = data.test.labels.numpy()[rows]
+    payload = {
+        "labels": [_label(models[0], data, i) for i in range(len(data.labels))],
+        "wavelength": pack(models[0].wavelength),
+        "lines": [{"species": species, "wavelength": wavelength, "about": about} for species, wavelength, about in LINES],
+        "colours": COLOURS,
+        "stars": {
+            "id": [str(one) for one in data.test.source_id[rows]],  # 64-bit integers do not fit a JavaScript number
+            "labels": pack(labels),
+            "flux": pack_flux(_spectra(data, rows[:stars])),
+        },
+        "survey": {"stars": _count(data), "origin": _origin(data)},
+        "runs": [_run(one, model, data, rows) for one, model in zip(runs, models, strict=True)],
+    }
+    return Bundle(models, str(data.path), payload)
+
+
+def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, Any]:
+    values, unit = data.train.labels[:, i], model.units[model.labels[i]]
+    step = 10.0 if unit == "K" else 0.01
+    low, high = float(values.min()), float(values.max())
+    return {"name": model.labels[i], "unit": unit, "low": np.floor(low / step) * step, "high": np.ceil(high / step) * step, "step": step}
+
+
+def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> dict[str, Any]:
+    flux, labels = data.test.flux[torch.from_numpy(rows)], data.test.labels[torch.from_numpy(rows)]
+    latent = model.network.embed(flux, labels)
+    maps = latent_maps(latent, run.derived(f"map-{run.checkpoint_hash[:12]}.npz"))
+    scalers = model.network.flux_scaler, model.network.label_scaler
+    return {
+        "name": run.path.resolve().name,
+        "lambdas": list(model.lambdas.values()),
+        "knows": [_knows(model, name) for name in model.labels],
+        "latent": pack(latent),
+        "maps": {name: pack(values) for name, values in maps.items()},
+        "decoder": pack_network(model.network.decoder.layers),
+        "readout": pack_network(model.readout.layers),
+        "fluxMean": pack(scalers[0].mean.numpy()),
+        "fluxScale": pack(scalers[0].scale.numpy()),
+        "labelMean": pack(scalers[1].mean.numpy()),
+        "labelStd": pack(scalers[1].std.numpy()),
+        "readoutScale": [
+            pack(values.numpy()) for values in (model.readout.mean, model.readout.scale, model.readout.label_mean, model.readout.label_scale)
+        ],
+    }
+
+
+def _knows(model: TrainedModel, name: str) -> dict[str, Any]:
+    """R2 of a label from the latent, by the best probe if the run has probes, and from the raw spectra."""
+    metrics = model.metrics
+    probe = f"probe/{name}/r2" in metrics
+    return {
+        "r2": metrics.get(f"probe/{name}/r2", metrics.get(f"test/latent/{name}/r2")),
+        "spectra": metrics.get(f"test/spectra/{name}/r2"),
+        "excess": metrics.get(f"excess/{name}"),
+        "by": "probe" if probe else "regressor",
+    }
+
+
+def _spectra(data: SpectraDataModule, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Spectra [n, P] of test stars as they are in the survey, masked pixels NaN."""
+    wanted = data.test.rows[rows]
+    flux = np.full((len(wanted), data.n_pixels), np.nan, np.float32)
+    with Survey(data.path or "") as survey:
+        for start, stop in survey.chunks():
+            here = (wanted >= start) & (wanted < stop)
+            flux[here] = survey.flux(start, stop)[wanted[here] - start]
+    return flux
+
+
+def _count(data: SpectraDataModule) -> int:
+    return len(data.train) + len(data.validation) + len(data.test)
+
+
+def _origin(data: SpectraDataModule) -> str:
+    with Survey(data.path or "") as survey:
+        return survey.attributes["origin"].split(":")[0].split(";")[0]

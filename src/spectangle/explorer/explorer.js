@@ -1,0 +1,367 @@
+// The explorer's engine: unpacks the networks, decodes in the browser, and moves the Bokeh models.
+// Shapes: P pixels, K labels, Z latent.
+
+const Spectangle = (() => {
+  "use strict";
+
+  // ---- unpacking ---------------------------------------------------------------------------------------------------
+
+  function bytes(text) {
+    const raw = atob(text), out = new Uint8Array(raw.length);
+    for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
+    return out.buffer;
+  }
+
+  function halves(buffer) {  // half precision to single
+    const bits = new Uint16Array(buffer), out = new Float32Array(bits.length);
+    for (let i = 0; i < bits.length; i++) {
+      const b = bits[i], sign = b & 0x8000 ? -1 : 1, exponent = (b >> 10) & 31, fraction = b & 1023;
+      out[i] = sign * (exponent ? Math.pow(2, exponent - 15) * (1 + fraction / 1024) : fraction * Math.pow(2, -24));
+    }
+    return out;
+  }
+
+  function unpack(packed) {
+    const buffer = bytes(packed.data);
+    if (packed.kind === "f2") return halves(buffer);
+    return packed.kind === "u2" ? new Uint16Array(buffer) : new Float32Array(buffer);
+  }
+
+  function unpackFlux(packed) {
+    const steps = unpack(packed), out = new Float32Array(steps.length);
+    for (let i = 0; i < steps.length; i++) out[i] = steps[i] === packed.masked ? NaN : packed.low + packed.step * steps[i];
+    return out;
+  }
+
+  const unpackLayers = (layers) => layers.map((layer) => ({
+    weight: unpack(layer.weight), bias: unpack(layer.bias), rows: layer.weight.shape[0], columns: layer.weight.shape[1],
+  }));
+
+  // ---- networks ----------------------------------------------------------------------------------------------------
+
+  function forward(layers, input) {
+    let h = input;
+    layers.forEach((layer, l) => {
+      const out = new Float32Array(layer.rows);
+      for (let r = 0, w = 0; r < layer.rows; r++) {
+        let sum = layer.bias[r];
+        for (let c = 0; c < layer.columns; c++) sum += layer.weight[w++] * h[c];
+        out[r] = l < layers.length - 1 && sum < 0 ? 0 : sum;
+      }
+      h = out;
+    });
+    return h;
+  }
+
+  function decode(run, z, labels) {  // latent [Z] and labels [K] in their units -> flux [P]
+    const input = new Float32Array(z.length + labels.length);
+    input.set(z);
+    labels.forEach((value, k) => { input[z.length + k] = (value - run.labelMean[k]) / run.labelStd[k]; });
+    return forward(run.decoder, input).map((value, p) => value * run.fluxScale[p] + run.fluxMean[p]);
+  }
+
+  function readLabels(run, z) {  // latent [Z] -> labels [K] in their units
+    const [mean, scale, labelMean, labelScale] = run.readoutScale;
+    return forward(run.readout, z.map((value, i) => (value - mean[i]) / scale[i])).map((value, k) => value * labelScale[k] + labelMean[k]);
+  }
+
+  // ---- state -------------------------------------------------------------------------------------------------------
+
+  const OWN = "#9fb3c8", TOUCHED = "#d9480f";
+  let M = null, D = null, ready = false, quiet = false, held = -1;
+  const state = {id: "", labels: [], ownLabels: [], flux: null, runs: []};  // runs: {z, own} of the star shown
+
+  function start(models) {
+    M = models;
+    D = unpackAll(JSON.parse(document.getElementById("payload").textContent));
+    M.spectrum.x_range.setv({start: D.wavelength[0], end: D.wavelength.at(-1), reset_start: D.wavelength[0], reset_end: D.wavelength.at(-1)});
+    if (M.compare_plot_0) M.compare_plot_0.x_range.setv({start: D.wavelength[0], end: D.wavelength.at(-1), reset_start: D.wavelength[0], reset_end: D.wavelength.at(-1)});
+    describe();
+    drawMap();
+    showStar(0);
+    ready = true;
+    document.body.dataset.ready = "yes";
+  }
+
+  function unpackAll(p) {
+    const K = p.labels.length;
+    p.wavelength = unpack(p.wavelength);
+    p.stars.flux = unpackFlux(p.stars.flux);
+    p.stars.labels = unpack(p.stars.labels);
+    p.runs = p.runs.map((run) => ({
+      ...run, latent: unpack(run.latent), Z: run.latent.shape[1], decoder: unpackLayers(run.decoder), readout: unpackLayers(run.readout),
+      maps: Object.fromEntries(Object.entries(run.maps).map(([name, map]) => [name, unpack(map)])),
+      fluxMean: unpack(run.fluxMean), fluxScale: unpack(run.fluxScale), labelMean: unpack(run.labelMean), labelStd: unpack(run.labelStd),
+      readoutScale: run.readoutScale.map(unpack),
+    }));
+    return {...p, K, P: p.wavelength.length, n: p.stars.id.length};
+  }
+
+  // ---- choosing a star ---------------------------------------------------------------------------------------------
+
+  function showStar(i) {
+    const P = D.P, inside = (i + 1) * P <= D.stars.flux.length;
+    const star = {
+      id: D.stars.id[i], labels: Array.from(D.stars.labels.subarray(i * D.K, (i + 1) * D.K)),
+      flux: inside ? D.stars.flux.subarray(i * P, (i + 1) * P) : null,
+      latents: D.runs.map((run) => run.latent.slice(i * run.Z, (i + 1) * run.Z)),
+    };
+    show(star);
+    if (!inside) ask(star.id);
+  }
+
+  function show(star) {
+    Object.assign(state, {id: star.id, flux: star.flux, ownLabels: star.labels.slice(), labels: star.labels.slice()});
+    state.runs = star.latents.map((z) => ({z: Float32Array.from(z), own: Float32Array.from(z)}));
+    fact("star", star.id);
+    note(star.flux ? "" : "The observed spectrum of this star is not in this page; the curves are decoded from its latent.");
+    setSliders();
+    scaleAxes();
+    markPlace();
+    redraw();
+  }
+
+  function picked(indices) {
+    if (!ready || quiet || !indices.length) return;
+    quiet = true;
+    M.stars.selected.indices = [];
+    quiet = false;
+    showStar(indices[0]);
+  }
+
+  function search(text) {
+    const id = text.trim();
+    if (!id || !ready) return;
+    const i = D.stars.id.indexOf(id);
+    if (i >= 0) showStar(i);
+    else if (served()) ask(id);
+    else note(`This page holds ${D.n} stars, and ${id} is not one of them; serve the run with explore.py to search the whole survey.`);
+  }
+
+  const served = () => document.body.dataset.mode === "served";
+
+  function ask(id) {
+    if (served()) M.request.data = {id: [id, String(Date.now())]};
+  }
+
+  function answered(data) {
+    if (!data.json.length) return;
+    const star = JSON.parse(data.json[0]);
+    if (star.error) return note(star.error);
+    show({id: star.id, flux: unpackFlux(star.flux), labels: Array.from(unpack(star.labels)), latents: star.latents.map(unpack)});
+  }
+
+  // ---- changing labels and latent ----------------------------------------------------------------------------------
+
+  const sliders = () => D.labels.map((_, k) => M[`slider_${k}`]);
+
+  function setSliders() {
+    quiet = true;
+    sliders().forEach((slider, k) => {
+      const value = Number.isFinite(state.labels[k]) ? state.labels[k] : (D.labels[k].low + D.labels[k].high) / 2;
+      state.labels[k] = value;
+      if (!Number.isFinite(state.ownLabels[k])) state.ownLabels[k] = value;
+      const {low, high, step} = D.labels[k];
+      slider.setv({start: Math.min(low, Math.floor(value / step) * step), end: Math.max(high, Math.ceil(value / step) * step)});
+      slider.value = value;
+    });
+    quiet = false;
+  }
+
+  function labelsMoved() {
+    if (!ready || quiet) return;
+    sliders().forEach((slider, k) => { state.labels[k] = slider.value; });
+    redraw();
+  }
+
+  function dragged(event) {
+    if (!ready) return;
+    const run = state.runs[0], name = event.event_name;
+    const [low, high] = [M.latent.y_range.start, M.latent.y_range.end];
+    if (name !== "pan") held = Math.max(0, Math.min(run.z.length - 1, Math.round(event.x)));
+    if (name === "panstart" || held < 0) return;
+    run.z[held] = name === "doubletap" ? run.own[held] : Math.max(low, Math.min(high, event.y));
+    redraw();
+  }
+
+  function pressed(name) {
+    if (name === "other") showStar(Math.floor(Math.random() * Math.min(D.n, D.stars.flux.length / D.P)));
+    if (name === "reset") {
+      state.labels = state.ownLabels.slice();
+      state.runs.forEach((run) => run.z.set(run.own));
+      setSliders();
+      redraw();
+    }
+    if (name === "save_csv") saveCsv();
+    if (name === "save_png") savePng();
+  }
+
+  // ---- drawing -----------------------------------------------------------------------------------------------------
+
+  function redraw() {
+    const started = performance.now();
+    const [first] = curves(0), empty = new Float32Array(D.P).fill(NaN);
+    M.spectra.data = {x: D.wavelength, observed: state.flux || empty, ...first};
+    const reach = Math.max(M.difference.y_range.end / 1.1, first.difference.reduce((a, d) => Math.max(a, Math.abs(d)), 0));
+    M.difference.y_range.setv({start: -1.1 * reach, end: 1.1 * reach});
+    const {z, own} = state.runs[0], touched = Array.from(z, (value, i) => Math.abs(value - own[i]) > 1e-6);
+    M.bars.data = {i: Array.from(z.keys()), z: Array.from(z), own: Array.from(own), colour: touched.map((t) => (t ? TOUCHED : OWN))};
+    if (M.compare_0) [0, 1].forEach((r) => drawCompare(r));
+    drawReading();
+    state.milliseconds = performance.now() - started;
+    document.body.dataset.milliseconds = state.milliseconds.toFixed(2);
+  }
+
+  function curves(r) {
+    const run = D.runs[r], {z, own} = state.runs[r];
+    const reconstructed = decode(run, own, state.ownLabels), changed = decode(run, z, state.labels);
+    const difference = changed.map((value, p) => value - reconstructed[p]);
+    return [{reconstructed, changed, difference}, Math.sqrt(difference.reduce((sum, d) => sum + d * d, 0) / difference.length)];
+  }
+
+  function drawCompare(r) {
+    const [data, rms] = curves(r);
+    M[`compare_${r}`].data = {x: D.wavelength, ...data};
+    text(`change-${r}`, `rms change ${rms.toFixed(4)} of the continuum`);
+    if (r === 1) scaleDifference();
+  }
+
+  function scaleDifference() {
+    const reach = Math.max(0.02, ...[0, 1].map((r) => M[`compare_${r}`].data.difference.reduce((a, d) => Math.max(a, Math.abs(d)), 0)));
+    M.compare_difference_0.y_range.setv({start: -1.1 * reach, end: 1.1 * reach});
+  }
+
+  function scaleAxes() {
+    const reconstructed = decode(D.runs[0], state.runs[0].own, state.ownLabels);
+    const values = Array.from(state.flux || reconstructed).filter(Number.isFinite).concat(Array.from(reconstructed)).sort((a, b) => a - b);
+    const low = values[Math.floor(0.002 * values.length)], high = values[Math.floor(0.998 * values.length)];
+    const start = Math.min(low - 0.24 * (high - low), 0.6), end = high + 0.16 * (high - low);
+    [M.spectrum, M.compare_plot_0].forEach((plot) => plot && plot.y_range.setv({start, end, reset_start: start, reset_end: end}));
+    const row = (line) => high + (line.species === "Ti I" || line.species === "Si I" ? 0.025 : 0.085) * (high - low);  // two rows, or names collide
+    M.lines.data = {...M.lines.data, y: D.lines.map(row), low: D.lines.map(() => start)};
+    M.difference.y_range.setv({start: -0.1, end: 0.1});
+    const reach = Math.max(3.5, ...Array.from(state.runs[0].own, Math.abs)) * 1.05;
+    M.latent.y_range.setv({start: -reach, end: reach});
+  }
+
+  function drawMap() {
+    const k = Math.max(0, D.labels.findIndex((label) => label.name === M.colour_by.value));
+    const map = D.runs[0].maps[M.method.active === 0 ? "pca" : "tsne"], columns = axesOfKiel();
+    const column = (c) => Float32Array.from({length: D.n}, (_, i) => D.stars.labels[i * D.K + c]);
+    const value = column(k), sorted = Float32Array.from(value).filter(Number.isFinite).sort();
+    M.mapper.setv({low: sorted[Math.floor(0.02 * sorted.length)], high: sorted[Math.floor(0.98 * (sorted.length - 1))]});
+    const mx = Float32Array.from({length: D.n}, (_, i) => map[2 * i]), my = Float32Array.from({length: D.n}, (_, i) => map[2 * i + 1]);
+    M.stars.data = {x: column(columns[0]), y: column(columns[1]), mx, my, value, id: D.stars.id};
+    text("map-colour", `${D.labels[k].name} [${D.labels[k].unit}]`);
+    if (ready) markPlace();
+  }
+
+  function axesOfKiel() {
+    const names = D.labels.map((label) => label.name);
+    return names.includes("teff") && names.includes("logg") ? [names.indexOf("teff"), names.indexOf("logg")] : [0, Math.min(1, D.K - 1)];
+  }
+
+  function markPlace() {
+    const i = D.stars.id.indexOf(state.id), [a, b] = axesOfKiel(), map = D.runs[0].maps[M.method.active === 0 ? "pca" : "tsne"];
+    const onMap = i >= 0 ? [map[2 * i], map[2 * i + 1]] : [NaN, NaN];
+    M.place.data = {x: [state.ownLabels[a]], y: [state.ownLabels[b]], mx: [onMap[0]], my: [onMap[1]]};
+  }
+
+  // ---- words -------------------------------------------------------------------------------------------------------
+
+  const AIMS = {"1": ["erase", "lambda above 0: the latent was to lose it"], "-1": ["reinforce", "lambda below 0: the latent was to keep it"], "0": ["left alone", "lambda 0"]};
+  const digits = (k) => (D.labels[k].unit === "K" ? 0 : 2);
+  const shown = (value) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(2));
+
+  function text(id, words) {
+    const element = document.getElementById(id);
+    if (element) element.textContent = words;
+  }
+  const fact = (id, words) => text(`fact-${id}`, words);
+  const note = (words) => text("note", words);
+
+  function describe() {
+    D.runs.forEach((run, r) => {
+      text(`run-${r}`, run.name);
+      document.querySelectorAll(`[data-knows="${r}"]`).forEach((box) => { box.replaceChildren(...D.labels.map((label, k) => knowsRow(run, label, k, box.dataset.read === "yes")), verdict(run)); });
+    });
+    text("survey", `${D.survey.stars.toLocaleString("en")} stars (${D.survey.origin}); ${D.n} test stars here`);
+  }
+
+  function element(tag, name, words = "", title = "") {
+    const node = document.createElement(tag);
+    node.className = name;
+    node.textContent = words;
+    if (title) node.title = title;
+    return node;
+  }
+
+  function knowsRow(run, label, k, read) {
+    const knows = run.knows[k], aim = AIMS[String(Math.sign(run.lambdas[k]))];
+    const row = element("div", `knows ${aim[0].replace(" ", "-")}`), bar = element("div", "bar"), fill = element("div", "fill"), tick = element("div", "tick");
+    fill.style.width = `${100 * Math.max(0, Math.min(1, knows.r2 ?? 0))}%`;
+    tick.style.left = `${100 * Math.max(0, Math.min(1, knows.spectra ?? 0))}%`;
+    tick.hidden = knows.spectra === null || knows.spectra === undefined;
+    tick.title = `from the raw spectra: R² ${shown(knows.spectra)}`;
+    bar.append(fill, tick);
+    bar.title = `R² of ${label.name} read from the latent by ${knows.by === "probe" ? "the best of the independent probes" : "the downstream regressor"}`;
+    row.append(element("span", "name", label.name), element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(knows.r2)));
+    if (read) {
+      const cell = element("span", "reading");
+      cell.id = `reading-${k}`;
+      row.append(cell);
+    }
+    return row;
+  }
+
+  function verdict(run) {  // an erased label that can still be read must not look erased
+    const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && run.knows[k].r2 > 0.5 * (run.knows[k].spectra ?? 1)).map((label) => label.name);
+    return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be erased and can still be read.` : "");
+  }
+
+  function drawReading() {
+    const values = readLabels(D.runs[0], state.runs[0].z);
+    D.labels.forEach((label, k) => text(`reading-${k}`, `${values[k].toFixed(digits(k))} ${label.unit}`));
+    fact("labels", D.labels.map((label, k) => `${label.name} ${state.ownLabels[k].toFixed(digits(k))}`).join(" · "));
+  }
+
+  // ---- saving ------------------------------------------------------------------------------------------------------
+
+  function download(name, content, type) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], {type}));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  function csv() {
+    const {x, observed, reconstructed, changed} = M.spectra.data;
+    const labels = D.labels.map((label, k) => `${label.name}=${state.ownLabels[k].toFixed(4)}->${state.labels[k].toFixed(4)}`).join(" ");
+    const rows = Array.from(x, (w, p) => [w.toFixed(4), ...[observed, reconstructed, changed].map((c) => (Number.isFinite(c[p]) ? c[p].toFixed(6) : ""))].join(","));
+    return [`# source_id ${state.id}; run ${D.runs[0].name}; ${labels}`, "wavelength_nm,observed,reconstructed,changed", ...rows, ""].join("\n");
+  }
+
+  const saveCsv = () => download(`spectra-${state.id}.csv`, csv(), "text/csv");
+
+  function savePng() {
+    const canvas = Bokeh.index.find_one_by_id(M.spectrum.id).export("png").canvas, out = document.createElement("canvas");
+    [out.width, out.height] = [canvas.width, canvas.height];
+    const context = out.getContext("2d");
+    context.fillStyle = "white";
+    context.fillRect(0, 0, out.width, out.height);
+    context.drawImage(canvas, 0, 0);
+    out.toBlob((blob) => download(`spectra-${state.id}.png`, blob, "image/png"));
+  }
+
+  // ---- tabs --------------------------------------------------------------------------------------------------------
+
+  function openTab(name) {
+    document.querySelectorAll("[data-tab]").forEach((button) => button.setAttribute("aria-selected", String(button.dataset.tab === name)));
+    document.querySelectorAll("[data-pane]").forEach((pane) => pane.classList.toggle("open", pane.dataset.pane === name));
+    window.dispatchEvent(new Event("resize"));
+  }
+
+  return {start, labelsMoved, picked, search, answered, dragged, pressed, drawMap, openTab, state, csv, decode: (r, z, labels) => decode(D.runs[r], z, labels), readLabels: (r, z) => readLabels(D.runs[r], z)};
+})();
+window.Spectangle = Spectangle;

@@ -1,0 +1,232 @@
+"""The Bokeh models of the page: figures, sliders and buttons, each named; explorer.js brings them to life in the browser."""
+
+from typing import Any
+
+from bokeh.document import Document
+from bokeh.events import DoubleTap, Pan, PanStart, Tap
+from bokeh.models import (
+    Button,
+    ColorBar,
+    ColumnDataSource,
+    CrosshairTool,
+    CustomJS,
+    HoverTool,
+    LinearColorMapper,
+    NumeralTickFormatter,
+    RadioButtonGroup,
+    Range1d,
+    Select,
+    Slider,
+    Span,
+    TapTool,
+    TextInput,
+)
+from bokeh.plotting import figure
+
+from spectangle.explorer.bundle import Bundle
+from spectangle.explorer.palette import AXIS, CHANGED, GREY, GRID, INK, OBSERVED, RECONSTRUCTED
+
+__all__ = ["build_page"]
+
+WIDGETS = ":host { font: 13px system-ui, sans-serif; color: #1d2733; } .bk-input { border-radius: 6px; } .bk-btn { border-radius: 6px; }"
+
+
+def build_page(document: Document, bundle: Bundle) -> dict[str, Any]:
+    """Add the page's models to a document; return them by name.
+
+    The sources are not synchronised with a server: the browser decodes, and a slider sends nothing over an SSH tunnel.
+    """
+    payload = bundle.payload
+    models: dict[str, Any] = {}
+    models |= _spectrum(payload) | _latent(payload) | _maps(payload) | _widgets(payload)
+    if len(payload["runs"]) == 2:
+        models |= _compare(payload)
+    models["request"], models["answer"] = ColumnDataSource({"id": []}), ColumnDataSource({"json": []})
+    for name, model in models.items():
+        model.name = name
+    for name, model in models.items():
+        if isinstance(model, ColumnDataSource) and name not in ("request", "answer"):
+            model.syncable = False
+    _connect(document, models)
+    return models
+
+
+def _spectrum(payload: dict[str, Any]) -> dict[str, Any]:
+    """The spectra, and what the sliders changed."""
+    spectra = ColumnDataSource({"x": [], "observed": [], "reconstructed": [], "changed": [], "difference": []})
+    x_range = Range1d(start=0, end=1)
+    plot = _figure(
+        height=330, x_range=x_range, y_range=Range1d(start=0, end=1.2), y_axis_label="flux / continuum", tools="xbox_zoom,xwheel_zoom,reset,save"
+    )
+    plot.line("x", "observed", source=spectra, color=OBSERVED, width=1, legend_label="observed")
+    plot.line("x", "reconstructed", source=spectra, color=RECONSTRUCTED, width=1.6, legend_label="reconstructed")
+    front = plot.line("x", "changed", source=spectra, color=CHANGED, width=1.8, legend_label="with your labels and latent")
+    plot.add_tools(
+        CrosshairTool(dimensions="height", line_color=GREY),
+        HoverTool(
+            renderers=[front],
+            mode="vline",
+            tooltips=[("nm", "@x{0.00}"), ("observed", "@observed{0.000}"), ("reconstructed", "@reconstructed{0.000}"), ("yours", "@changed{0.000}")],
+        ),
+    )
+    plot.legend.update(
+        location="bottom_left",
+        click_policy="hide",
+        orientation="horizontal",
+        border_line_color=None,
+        background_fill_alpha=0.85,
+        label_text_font_size="12px",
+        spacing=14,
+    )
+    marks, nothing = payload["lines"], [0.0] * len(payload["lines"])
+    lines = ColumnDataSource(
+        {
+            "x": [mark["wavelength"] for mark in marks],
+            "species": [mark["species"] for mark in marks],
+            "colour": [payload["colours"][mark["species"]] for mark in marks],
+            "y": nothing,
+            "low": nothing,
+        }
+    )
+    plot.segment("x", "low", "x", "y", source=lines, color="colour", alpha=0.45, line_dash="dotted", level="underlay")
+    plot.text("x", "y", "species", source=lines, color="colour", text_font_size="10px", text_align="center", text_baseline="bottom")
+    below = _figure(
+        height=130,
+        x_range=x_range,
+        y_range=Range1d(start=-0.1, end=0.1),
+        x_axis_label="vacuum wavelength [nm]",
+        y_axis_label="yours − reconstr.",
+        tools="reset",
+    )
+    below.toolbar_location = None
+    below.add_layout(Span(location=0, dimension="width", line_color=AXIS))
+    below.varea("x", 0, "difference", source=spectra, color=CHANGED, alpha=0.25)
+    below.line("x", "difference", source=spectra, color=CHANGED, width=1.4)
+    return {"spectra": spectra, "lines": lines, "spectrum": plot, "difference": below}
+
+
+def _latent(payload: dict[str, Any]) -> dict[str, Any]:
+    """The latent as bars; dragging one is followed in JavaScript."""
+    bars = ColumnDataSource({"i": [], "z": [], "own": [], "colour": []})
+    z = payload["runs"][0]["latent"]["shape"][1]
+    plot = _figure(
+        height=210,
+        x_range=Range1d(start=-0.7, end=z - 0.3),
+        y_range=Range1d(start=-3.5, end=3.5),
+        x_axis_label="latent number",
+        y_axis_label="z",
+        tools="",
+    )
+    plot.add_layout(Span(location=0, dimension="width", line_color=AXIS))
+    plot.vbar("i", top="z", width=0.72, source=bars, color="colour")
+    plot.scatter("i", "own", marker="dash", source=bars, size=14, color=INK, line_width=2)
+    plot.toolbar_location = None
+    plot.xaxis.ticker = list(range(0, z, 2 if z > 12 else 1))
+    return {"bars": bars, "latent": plot}
+
+
+def _maps(payload: dict[str, Any]) -> dict[str, Any]:
+    """The Kiel diagram and the latent map, of the same stars."""
+    k, ends = len(payload["labels"]), [0.0, 1.0]  # something for the axes to start from, until the page is ready
+    stars = ColumnDataSource({"x": ends, "y": ends, "mx": ends, "my": ends, "value": ends, "id": ["", ""]})
+    place = ColumnDataSource({"x": [], "y": [], "mx": [], "my": []})
+    names = [label["name"] for label in payload["labels"]]
+    first, second = ("teff", "logg") if {"teff", "logg"} <= set(names) else (names[0], names[min(1, k - 1)])
+    units = {label["name"]: label["unit"] for label in payload["labels"]}
+    mapper = LinearColorMapper(palette="Viridis256", low=0, high=1)
+    kiel = _figure(height=230, min_border_left=0, x_axis_label=f"{first} [{units[first]}]", y_axis_label=f"{second} [{units[second]}]", tools="")
+    kiel.x_range.flipped = kiel.y_range.flipped = first == "teff"  # pyright: ignore[reportAttributeAccessIssue]
+    kiel.toolbar_location = None
+    _stars(kiel, "x", "y", stars, place, mapper, 4)
+    chart = _figure(height=560, min_border_left=0, tools="pan,wheel_zoom,box_zoom,reset,save")
+    chart.axis.visible = False
+    _stars(chart, "mx", "my", stars, place, mapper, 6)
+    chart.add_layout(ColorBar(color_mapper=mapper, width=10, title="", label_standoff=6, border_line_color=None), "right")
+    chart.add_tools(HoverTool(tooltips=[("source_id", "@id"), ("colour", "@value{0.00}")]))
+    choose = Select(options=names, value=names[0], title="coloured by", width=130, stylesheets=[WIDGETS])
+    method = RadioButtonGroup(labels=["PCA", "t-SNE"], active=0, width=150, stylesheets=[WIDGETS])
+    return {"stars": stars, "place": place, "kiel": kiel, "chart": chart, "mapper": mapper, "colour_by": choose, "method": method}
+
+
+def _stars(plot: Any, x: str, y: str, stars: ColumnDataSource, place: ColumnDataSource, mapper: LinearColorMapper, size: int) -> None:
+    """Stars in colour, and a ring around the one that is shown."""
+    points = plot.scatter(x, y, source=stars, size=size, color={"field": "value", "transform": mapper}, alpha=0.75, line_color=None)
+    points.selection_glyph = points.nonselection_glyph = None
+    plot.add_tools(TapTool(renderers=[points]))
+    plot.scatter(x, y, source=place, size=16, fill_alpha=0, line_color=CHANGED, line_width=3)
+
+
+def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
+    sliders = {
+        f"slider_{i}": Slider(
+            start=label["low"], end=label["high"], step=label["step"], value=(label["low"] + label["high"]) / 2, sizing_mode="stretch_width",
+            title=f"{label['name']} [{label['unit']}]", format=NumeralTickFormatter(format="0" if label["unit"] == "K" else "0.00"),
+            bar_color=CHANGED, tooltips=False, stylesheets=[WIDGETS],
+        )
+        for i, label in enumerate(payload["labels"])
+    }  # fmt: skip
+    button = {"sizing_mode": "stretch_width", "stylesheets": [WIDGETS]}
+    return sliders | {
+        "search": TextInput(placeholder="source_id of a star, then Enter", sizing_mode="stretch_width", stylesheets=[WIDGETS]),
+        "other": Button(label="Another star", **button),
+        "reset": Button(label="Undo my changes", **button),
+        "save_csv": Button(label="Save spectra (CSV)", **button),
+        "save_png": Button(label="Save plot (PNG)", **button),
+    }
+
+
+def _compare(payload: dict[str, Any]) -> dict[str, Any]:
+    """The same labels, decoded by both runs."""
+    models: dict[str, Any] = {}
+    x_range, y_range, y_difference = Range1d(start=0, end=1), Range1d(start=0, end=1.2), Range1d(start=-0.1, end=0.1)
+    for i in range(2):
+        source = ColumnDataSource({"x": [], "reconstructed": [], "changed": [], "difference": []})
+        plot = _figure(height=280, x_range=x_range, y_range=y_range, y_axis_label="flux / continuum", tools="xbox_zoom,reset,save")
+        plot.line("x", "reconstructed", source=source, color=RECONSTRUCTED, width=1.6, legend_label="reconstructed")
+        plot.line("x", "changed", source=source, color=CHANGED, width=1.6, legend_label="with your labels")
+        plot.legend.update(
+            location="bottom_left", border_line_color=None, background_fill_alpha=0.85, label_text_font_size="12px", orientation="horizontal"
+        )
+        below = _figure(
+            height=150, x_range=x_range, y_range=y_difference, x_axis_label="vacuum wavelength [nm]", y_axis_label="yours − reconstr.", tools=""
+        )
+        below.toolbar_location = None
+        below.varea("x", 0, "difference", source=source, color=CHANGED, alpha=0.25)
+        below.line("x", "difference", source=source, color=CHANGED, width=1.4)
+        models |= {f"compare_{i}": source, f"compare_plot_{i}": plot, f"compare_difference_{i}": below}
+    return models
+
+
+def _figure(**options: Any) -> Any:
+    plot = figure(
+        sizing_mode="stretch_width", background_fill_color=None, border_fill_color=None, outline_line_color=None,
+        **({"min_border_left": 68, "min_border_right": 12, "toolbar_location": "above"} | options),
+    )  # fmt: skip
+    plot.toolbar.logo = None
+    plot.toolbar.autohide = True
+    plot.grid.grid_line_color = GRID
+    plot.axis.axis_line_color = AXIS
+    plot.axis.major_tick_line_color = AXIS
+    plot.axis.minor_tick_line_color = None
+    plot.axis.major_label_text_color = plot.axis.axis_label_text_color = INK
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.axis.axis_label_text_font_size = "12px"
+    return plot
+
+
+def _connect(document: Document, models: dict[str, Any]) -> None:
+    """Tell explorer.js what the user did."""
+    for name, model in models.items():
+        if name.startswith("slider_"):
+            model.js_on_change("value", CustomJS(code="Spectangle.labelsMoved()"))
+        elif isinstance(model, Button):
+            model.js_on_click(CustomJS(code=f"Spectangle.pressed({name!r})"))
+    models["stars"].selected.js_on_change("indices", CustomJS(code="Spectangle.picked(cb_obj.indices)"))
+    models["search"].js_on_change("value", CustomJS(code="Spectangle.search(cb_obj.value)"))
+    models["answer"].js_on_change("data", CustomJS(code="Spectangle.answered(cb_obj.data)"))
+    for name in ("colour_by", "method"):
+        models[name].js_on_change("value" if name == "colour_by" else "active", CustomJS(code="Spectangle.drawMap()"))
+    drag = CustomJS(code="Spectangle.dragged(cb_obj)")
+    for event in (PanStart, Pan, Tap, DoubleTap):
+        models["latent"].js_on_event(event, drag)
+    document.js_on_event("document_ready", CustomJS(args=models, code=f"Spectangle.start({{{', '.join(models)}}})"))

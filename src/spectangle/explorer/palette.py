@@ -1,0 +1,6 @@
+"""Colours of the page: quiet for what was observed, one warm colour for what the user changed."""
+
+__all__ = ["AXIS", "CHANGED", "GREY", "GRID", "INK", "OBSERVED", "RECONSTRUCTED"]
+
+INK, GREY, AXIS, GRID = "#1d2733", "#8a94a0", "#b8c0c9", "#e8ecf0"
+OBSERVED, RECONSTRUCTED, CHANGED = "#a3aeb9", "#2563a6", "#d9480f"

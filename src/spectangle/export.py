@@ -1,0 +1,144 @@
+"""A model to hand to others: safetensors weights, a JSON config, a model card and ONNX, in one folder.
+
+model.safetensors   encoder, decoder, scalers, bins, regressor, wavelength grid, calibration
+config.json         sizes and names: what is needed to build the model around the weights
+model.onnx          encoder and regressor: flux -> latent, labels
+README.md           the model card
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spectangle import __version__
+from spectangle.calibration import Calibration
+from spectangle.errors import SpectangleError
+from spectangle.readout import Readout
+from spectangle.runs import Run
+from spectangle.trained import TrainedModel, load
+
+__all__ = ["export", "load_exported"]
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+PARTS = ("encoder.", "decoder.", "flux_scaler.", "label_scaler.", "adversary.bins.")  # of the network; discriminators stay behind
+
+
+def export(run: str | None, out: str | None, onnx: bool = True, survey: str | None = None, overwrite: bool = False) -> Path:
+    """Write a run's model to a folder that :func:`spectangle.load` and others can use without the run and its survey.
+
+    Arguments:
+        run: Folder of the run.
+        out: Folder to write.
+        onnx: Whether model.onnx is written and compared with torch.
+        survey: Where the run's survey lies now, if it was moved.
+        overwrite: Whether an existing folder of an exported model is replaced.
+
+    Raises:
+        SpectangleError: The run is not finished, or the folder cannot be written.
+    """
+    if not run:
+        raise SpectangleError("run is empty; give the folder of a finished run: run=runs/2026-01-01/12-00-00.")
+    folder = _check_folder(out, overwrite)
+    part = folder.with_name(folder.name + ".part")
+    model = load(run, survey)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write_model(model, Run(run), part)
+        if onnx:
+            from spectangle.onnx_export import export_onnx
+
+            difference = export_onnx(model, part / "model.onnx")
+            log.info("model.onnx: onnxruntime agrees with torch to %.1e (of a latent's and a label's standard deviation)", difference)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.replace(folder)
+    except OSError as error:
+        raise SpectangleError(f"{folder} could not be written ({error}); free some space or choose another folder.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    for file in sorted(folder.iterdir()):
+        log.info("%s  %.2f MB", file, file.stat().st_size / 1e6)
+    return folder
+
+
+def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
+    """Write weights, config and card."""
+    from safetensors.numpy import save_file
+
+    from spectangle.model_card import model_card
+
+    config = {
+        "format": FORMAT,
+        "spectangle": __version__,
+        "network": {key: value for key, value in model.network.hparams.items() if key != "wavelength"},
+        "readout": model.readout.sizes,
+        "calibrated": model.calibration is not None,
+        "identity": model.identity,
+        "metrics": model.metrics,
+    }
+    save_file(_tensors(model), folder / "model.safetensors", metadata={"format": str(FORMAT), "run": model.identity["run"]})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "README.md").write_text(model_card(model, run))
+
+
+def load_exported(folder: Path) -> TrainedModel:
+    """Load a model that :func:`export` wrote.
+
+    Raises:
+        SpectangleError: The folder is damaged, or of a later version.
+    """
+    from safetensors.numpy import load_file
+
+    from spectangle.model import DisentanglingAutoencoder
+
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except Exception as error:  # safetensors has its own exception
+        raise SpectangleError(f"{folder} is not an exported model, or was damaged ({error}); export the run again.") from None
+    if config["format"] != FORMAT:
+        raise SpectangleError(
+            f"{folder} has format {config['format']}; this version of spectangle reads {FORMAT}. Install spectangle {config['spectangle']}."
+        )
+    wavelength = tensors.pop("wavelength").tolist()
+    network = DisentanglingAutoencoder(**config["network"], wavelength=wavelength)
+    missing = network.load_state_dict(_part(tensors, "network."), strict=False).missing_keys
+    if any(not name.startswith("adversary.") for name in missing):  # the discriminators stay with the run
+        raise SpectangleError(f"{folder} lacks the weights {', '.join(missing[:3])}; export the run again with this version of spectangle.")
+    readout = Readout(config["readout"])
+    readout.load_state_dict(_part(tensors, "readout."))
+    calibration = Calibration(**{name: array.numpy() for name, array in _part(tensors, "calibration.").items()}) if config["calibrated"] else None
+    return TrainedModel(network.eval(), readout.eval(), config["identity"], config["metrics"], calibration)
+
+
+def _tensors(model: TrainedModel) -> dict[str, np.ndarray]:
+    state: dict[str, Any] = {name: tensor.numpy() for name, tensor in model.network.state_dict().items() if name.startswith(PARTS)}
+    tensors = {f"network.{name}": values for name, values in state.items()}
+    tensors |= {f"readout.{name}": tensor.numpy() for name, tensor in model.readout.state_dict().items()}
+    tensors |= {f"calibration.{name}": values for name, values in (model.calibration.arrays() if model.calibration else {}).items()}
+    return {name: np.ascontiguousarray(values) for name, values in (tensors | {"wavelength": model.wavelength}).items()}
+
+
+def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): torch.from_numpy(values) for name, values in tensors.items() if name.startswith(prefix)}
+
+
+def _check_folder(out: str | None, overwrite: bool) -> Path:
+    if not out:
+        raise SpectangleError("out is empty; give a folder to write: out=exported.")
+    folder = Path(out)
+    if not folder.exists():
+        return folder
+    if not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise SpectangleError(f"{folder} exists and is not an exported model; choose another folder.")
+    if not overwrite:
+        raise SpectangleError(f"{folder} exists already; choose another name, or say overwrite=true.")
+    return folder

@@ -1,0 +1,30 @@
+"""Figures: arrays in, matplotlib Figure out; vector PDF and PNG, colours that the colour-blind can tell apart."""
+
+from spectangle.figures.latent import frontier_figure, information_figure, mutual_information
+from spectangle.figures.maps import map_figure, neighbour_r2, plane
+from spectangle.figures.predictions import diagrams_figure, noise_residual_figure, prediction_figure
+from spectangle.figures.reconstruction import reconstruction_figure
+from spectangle.figures.style import axis_title, data_uri, save, symbol
+from spectangle.figures.survey import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
+
+__all__ = [
+    "abundance_figure",
+    "axis_title",
+    "data_uri",
+    "diagrams_figure",
+    "frontier_figure",
+    "information_figure",
+    "kiel_figure",
+    "label_figure",
+    "map_figure",
+    "mutual_information",
+    "neighbour_r2",
+    "noise_figure",
+    "noise_residual_figure",
+    "plane",
+    "prediction_figure",
+    "reconstruction_figure",
+    "save",
+    "spectra_figure",
+    "symbol",
+]

@@ -1,0 +1,100 @@
+"""What each latent knows of each label, and what erasure costs over many runs.
+
+Shapes: N stars, Z latent, K labels, R runs.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from spectangle.figures.style import COLOURS, GREY, INK, symbol
+
+__all__ = ["frontier_figure", "information_figure", "mutual_information"]
+
+MARKERS = "os^Dv<"
+
+
+def mutual_information(latent: np.ndarray, labels: np.ndarray, bins: int = 12) -> np.ndarray:
+    """Mutual information of each latent dimension [N, Z] and label [N, K] in nats [Z, K].
+
+    From counts in ``bins`` classes of equally many stars each, with the Miller-Madow correction for the bins that stay
+    nearly empty; monotone changes of either side leave it as it is. 0 is independence, ln(bins) is a one-to-one relation.
+    """
+    z, y = (_classes(array, bins) for array in (latent, labels))
+    found = np.empty((z.shape[1], y.shape[1]))
+    for i in range(z.shape[1]):
+        for k in range(y.shape[1]):
+            counts = np.bincount(z[:, i] * bins + y[:, k], minlength=bins * bins).reshape(bins, bins)
+            found[i, k] = _entropy(counts.sum(0)) + _entropy(counts.sum(1)) - _entropy(counts.ravel())
+    return np.maximum(found, 0.0)
+
+
+def information_figure(matrices: Mapping[str, np.ndarray], labels: Sequence[str]) -> Figure:
+    """Mutual information [Z, K] of latent dimensions and labels as pictures, one per representation on one scale.
+
+    The rows are sorted by the label that they know most about, so that blocks stand out.
+    """
+    tallest = max(len(matrix) for matrix in matrices.values())
+    figure = Figure(figsize=(2.5 * len(matrices) + 1.3, 1.5 + 0.19 * tallest), layout="constrained")
+    top = max(0.05, max(float(matrix.max()) for matrix in matrices.values()))
+    all_axes = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (title, matrix) in zip(all_axes, matrices.items(), strict=True):
+        order = np.lexsort((-matrix.max(1), matrix.argmax(1)))
+        image = axes.imshow(matrix[order], cmap="viridis", vmin=0, vmax=top, aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=10)
+        axes.set_xticks(range(len(labels)), [symbol(name) for name in labels], fontsize=9)
+        axes.set_yticks(range(len(matrix)), [str(i) for i in order], fontsize=7)
+    all_axes[0].set_ylabel("latent dimension")
+    figure.colorbar(image, ax=list(all_axes), label="mutual information [nats]", pad=0.01)
+    return figure
+
+
+def frontier_figure(cost: np.ndarray, excess: np.ndarray, group: Sequence[str], aim: tuple[float, float] = (1.0, 0.05)) -> Figure:
+    """The frontier of erasure and retention: excess of the removed labels against the error of the kept ones.
+
+    Arguments:
+        cost: MAE of the kept labels over that of the raw spectra, mean over kept labels [R].
+        excess: Largest excess leakage of a removed label [R].
+        group: What each run was asked for [R], for instance ``First pair``; one colour and marker each.
+        aim: The corner that is good enough: cost and excess.
+    """
+    cost, excess, group_array = np.asarray(cost, float), np.asarray(excess, float), np.asarray(group)
+    figure = Figure(figsize=(6.6, 4.8), layout="constrained")
+    axes = figure.subplots()
+    x_high, y_high = max(1.25, 1.06 * cost.max()), max(0.15, 1.08 * excess.max())
+    x_low, y_low = min(0.9, 0.95 * cost.min()), min(-0.02, 1.1 * excess.min())
+    axes.fill_between([x_low, aim[0]], y_low, aim[1], color=COLOURS[2], alpha=0.14, lw=0, label="aim: both halves at once")
+    for i, name in enumerate(dict.fromkeys(group)):
+        rows = np.flatnonzero(group_array == name)
+        colour, marker = COLOURS[(0, 1, 3, 4)[i % 4]], MARKERS[i % 6]
+        axes.scatter(cost[rows], excess[rows], color=colour, marker=marker, s=34, edgecolor="white", linewidth=0.5, label=name, zorder=3)
+        front = rows[_front(cost[rows], excess[rows])]
+        if len(front) > 1:
+            axes.plot(cost[front], excess[front], color=colour, lw=1.2, zorder=2, drawstyle="steps-post")
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.axvline(1, color=GREY, lw=0.8)
+    axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
+    axes.set_xlabel("error of the kept labels (MAE, raw spectra = 1)", color=INK)
+    axes.set_ylabel("excess leakage of the removed labels ($R^2$, largest)", color=INK)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _front(cost: np.ndarray, excess: np.ndarray) -> np.ndarray:
+    """Rows that no other beats in both, from left to right."""
+    order = np.lexsort((excess, cost))
+    best = np.minimum.accumulate(excess[order])
+    return order[np.r_[True, excess[order][1:] < best[:-1]]]
+
+
+def _classes(values: np.ndarray, bins: int) -> np.ndarray:
+    """Class of each value by its rank [N, F]; equal values share a class."""
+    edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1], axis=0)
+    return np.stack([np.searchsorted(edges[:, i], values[:, i], side="right") for i in range(values.shape[1])], axis=1)
+
+
+def _entropy(counts: np.ndarray) -> float:
+    used = counts[counts > 0]
+    total = used.sum()
+    return float(np.log(total) - (used * np.log(used)).sum() / total + (len(used) - 1) / (2 * total))

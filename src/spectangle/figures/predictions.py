@@ -1,0 +1,159 @@
+"""Labels read from a representation against the catalogue's: Figs. 9 and 10 of the paper, residuals, S/N.
+
+Shapes: N stars, K labels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from spectangle.figures.style import COLOURS, GREY, INK, axis_title, orient, quantile_limits, symbol
+from spectangle.metrics import residual_metrics
+from spectangle.tables import number
+
+__all__ = ["diagrams_figure", "noise_residual_figure", "prediction_figure"]
+
+DIAGRAMS = (("teff", "logg", "m_h"), ("m_h", "alpha_fe", "teff"))  # across, up, colour
+
+
+def diagrams_figure(
+    catalogue: Mapping[str, np.ndarray], columns: Mapping[str, Sequence[Mapping[str, np.ndarray]]], units: Mapping[str, str]
+) -> Figure:
+    """Kiel and chemical diagrams from predicted labels beside the catalogue's (Figs. 9 and 10).
+
+    Arguments:
+        catalogue: Labels [N] by name.
+        columns: By the title of a column, predicted labels [N] by name: of the Kiel and of the chemical diagram (they
+            may come from two latents, as in the paper).
+        units: Unit of each label.
+    """
+    rows = [names for names in DIAGRAMS if set(names) <= set(catalogue)]
+    columns = {"catalogue": [catalogue, catalogue]} | dict(columns)
+    figure = Figure(figsize=(4.1 * len(columns) + 1.0, 3.9 * max(1, len(rows))), layout="constrained")
+    for r, (x, y, colour) in enumerate(rows):
+        limits = [quantile_limits(*([catalogue[name], *(sets[r][name] for sets in columns.values())])) for name in (x, y)]
+        low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
+        row = [figure.add_subplot(len(rows), len(columns), r * len(columns) + c + 1) for c in range(len(columns))]
+        for c, (axes, (title, sets)) in enumerate(zip(row, columns.items(), strict=True)):
+            points = axes.scatter(
+                sets[r][x], sets[r][y], c=catalogue[colour], s=3, cmap="viridis", vmin=low, vmax=high, linewidths=0, rasterized=True
+            )
+            axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_title(x, units))
+            axes.set_title(title, fontsize=10.5)
+            if c == 0:
+                axes.set_ylabel(axis_title(y, units))
+            else:
+                axes.tick_params(labelleft=False)
+                words = "\n".join(f"MAE {symbol(name)} {number(_mae(sets[r][name], catalogue[name]), units[name])} {units[name]}" for name in (x, y))
+                left = y == "logg"  # no star is hot and large: that corner of the Kiel diagram is free
+                axes.text(0.03 if left else 0.97, 0.97, words, transform=axes.transAxes, ha="left" if left else "right", va="top", fontsize=9)
+            orient(axes, x, y)
+        figure.colorbar(points, ax=row, label=f"{axis_title(colour, units)}, catalogue", extend="both", pad=0.01, aspect=28)
+    return figure
+
+
+def prediction_figure(predicted: Mapping[str, np.ndarray], catalogue: Mapping[str, np.ndarray], units: Mapping[str, str], title: str = "") -> Figure:
+    """Predicted against catalogue labels [N], with residuals (predicted - catalogue) below, one column per label."""
+    figure = Figure(figsize=(3.6 * len(catalogue) + 0.4, 5.4), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=12)
+    axes = figure.subplots(2, len(catalogue), height_ratios=[3, 1.4], squeeze=False, sharex="col")
+    n = len(next(iter(catalogue.values())))
+    dots = {"ms": float(np.clip(110 / np.sqrt(n), 1.0, 4.0)), "alpha": float(np.clip(35 / np.sqrt(n), 0.3, 0.7)), "markeredgewidth": 0}
+    for (name, truth), top, bottom in zip(catalogue.items(), *axes, strict=True):
+        limits, found = quantile_limits(truth, tail=0.001), predicted[name]
+        metrics = residual_metrics(found, truth)
+        top.plot(truth, found, ".", color=COLOURS[0], rasterized=True, **dots)
+        top.plot(limits, limits, color=INK, lw=0.9)
+        top.set(xlim=limits, ylim=quantile_limits(truth, found, tail=0.001))
+        top.set_title(symbol(name), fontsize=11.5)
+        lines = [
+            f"{word} {_minus(number(metrics[key], units[name]))} {units[name]}"
+            for word, key in (("MAE", "mae"), ("mean", "mean"), (r"$\sigma$", "sigma"))
+        ]
+        top.text(0.04, 0.96, "\n".join([*lines, f"$R^2$ {metrics['r2']:.2f}"]), transform=top.transAxes, va="top", fontsize=9)
+        residual = found - truth
+        bottom.plot(truth, residual, ".", color=COLOURS[0], rasterized=True, **dots)
+        bottom.axhline(0, color=INK, lw=0.9)
+        _running(bottom, truth, residual)
+        bottom.set(xlabel=f"{axis_title(name, units)}, catalogue", ylim=quantile_limits(residual, -residual, tail=0.002))
+    axes[0, 0].set_ylabel("predicted")
+    axes[1, 0].set_ylabel("residual")
+    if axes[1, -1].get_legend_handles_labels()[0]:
+        axes[1, -1].legend(loc="lower left", fontsize=8, frameon=False, ncols=2)
+    figure.align_ylabels(axes[:, 0])
+    return figure
+
+
+def noise_residual_figure(
+    residuals: Mapping[str, Mapping[str, np.ndarray]], snr: np.ndarray, units: Mapping[str, str], bins: int = 12, title: str = ""
+) -> Figure:
+    """Mean absolute residual of each label against S/N, one line per representation.
+
+    Arguments:
+        residuals: By representation, residuals [N] by label.
+        snr: S/N [N]; stars without one are left out.
+        units: Unit of each label.
+        bins: Number of bins, with equal numbers of stars.
+        title: Of the figure.
+    """
+    names = list(next(iter(residuals.values())))
+    figure = Figure(figsize=(3.4 * len(names) + 0.4, 3.5), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=12)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for i, (representation, by_label) in enumerate(residuals.items()):
+            x, y, error = _binned(snr, np.abs(by_label[name]), bins)
+            axes.errorbar(x, y, error, color=COLOURS[i % len(COLOURS)], marker="os^Dv<"[i % 6], ms=4, lw=1.2, label=representation)
+        axes.set(xscale="log", xlabel="S/N per pixel")
+        axes.set_ylim(bottom=0)
+        axes.set_title(f"mean |residual| of {axis_title(name, units)}", fontsize=10)
+        _plain_log_ticks(axes)
+    if len(residuals) > 1:
+        figure.axes[0].legend(fontsize=8.5, frameon=False)
+    return figure
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _mae(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.abs(found - truth).mean())
+
+
+def _running(axes: Axes, x: np.ndarray, residual: np.ndarray, bins: int = 15) -> None:
+    """Median and 16-84 % of the residual in bins of equal width that hold at least 10 stars."""
+    edges = np.linspace(*quantile_limits(x, margin=0), bins + 1)
+    place = np.digitize(x, edges) - 1
+    used = [i for i in range(bins) if (place == i).sum() >= 10]
+    if not used:
+        return
+    low, middle, high = np.array([np.quantile(residual[place == i], [0.16, 0.5, 0.84]) for i in used]).T
+    centre = 0.5 * (edges[:-1] + edges[1:])[used]
+    axes.plot(centre, middle, color=COLOURS[1], lw=1.6, label="median")
+    axes.plot(centre, low, color=COLOURS[1], lw=0.9, ls="--", label="16-84 %")
+    axes.plot(centre, high, color=COLOURS[1], lw=0.9, ls="--")
+
+
+def _binned(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median x, mean y and its standard error in bins of equally many stars."""
+    good = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (x > 0))
+    parts = [part for part in np.array_split(good[np.argsort(x[good])], bins) if len(part) > 1]
+    return (
+        np.array([np.median(x[p]) for p in parts]),
+        np.array([y[p].mean() for p in parts]),
+        np.array([y[p].std(ddof=1) / np.sqrt(len(p)) for p in parts]),
+    )
+
+
+def _plain_log_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(colors=INK)
+    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)

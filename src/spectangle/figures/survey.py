@@ -1,0 +1,89 @@
+"""A survey at a glance: Figs. 3-5 of the paper, S/N, a few spectra.
+
+Manteiga et al. 2025, A&A 694, A326: Fig. 3 (histograms of the four labels), Fig. 4 (Kiel diagram), Fig. 5 ([alpha/Fe]
+against [M/H]). Shapes: N stars, n spectra, P pixels.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from spectangle.figures.style import COLOURS, axis_title
+
+__all__ = ["abundance_figure", "kiel_figure", "label_figure", "noise_figure", "spectra_figure"]
+
+UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
+
+
+def label_figure(labels: Mapping[str, np.ndarray], units: Mapping[str, str], origin: np.ndarray | None = None) -> Figure:
+    """Histograms of each label [N], by catalogue [N] if there are several (Fig. 3)."""
+    rows = (len(labels) + 1) // 2
+    figure = Figure(figsize=(10, 2.9 * rows), layout="constrained")
+    catalogues = [] if origin is None else np.unique(origin)
+    for index, (name, values) in enumerate(labels.items()):
+        axes = figure.add_subplot(rows, 2, index + 1)
+        bins = np.linspace(values.min(), values.max() + 1e-6, 51)
+        axes.hist(values, bins=bins, color="#d3d7db", label="all")
+        for i, which in enumerate(catalogues):
+            axes.hist(values[origin == which], bins=bins, histtype="step", linewidth=1.3, color=COLOURS[i % len(COLOURS)], label=which)
+        axes.set(xlabel=axis_title(name, units), ylabel="stars", yscale="log")
+        if index == 0 and len(catalogues):
+            axes.legend(framealpha=0.85, edgecolor="none")
+    return figure
+
+
+def kiel_figure(teff: np.ndarray, logg: np.ndarray, m_h: np.ndarray) -> Figure:
+    """Surface gravity against effective temperature [N], coloured by [M/H] (Fig. 4)."""
+    return _scatter({"teff": teff, "logg": logg, "m_h": m_h}, inverted=True)
+
+
+def abundance_figure(m_h: np.ndarray, alpha_fe: np.ndarray, teff: np.ndarray) -> Figure:
+    """[alpha/Fe] against [M/H] [N], coloured by effective temperature (Fig. 5)."""
+    return _scatter({"m_h": m_h, "alpha_fe": alpha_fe, "teff": teff}, inverted=False)
+
+
+def noise_figure(snr: np.ndarray, g_mag: np.ndarray) -> Figure:
+    """Histogram of S/N [N], and S/N against G [N]."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    good = np.isfinite(snr) & (snr > 0)
+    left.hist(snr[good], bins=np.geomspace(snr[good].min(), snr[good].max() * 1.001, 40) if good.any() else 10, color=COLOURS[0])
+    left.set(xlabel="S/N per archive pixel", ylabel="stars", xscale="log")
+    right.plot(g_mag[good], snr[good], "." if good.sum() < 3000 else ",", color=COLOURS[0])
+    right.set(xlabel="$G$ [mag]", ylabel="S/N", yscale="log")
+    for axis in (left.xaxis, right.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    return figure
+
+
+def spectra_figure(wavelength: np.ndarray, flux: np.ndarray, titles: list[str]) -> Figure:
+    """A few spectra [n, P] one above the other, gaps where pixels are masked."""
+    figure = Figure(figsize=(10, 1.2 + 0.9 * len(flux)), layout="constrained")
+    axes = figure.subplots()
+    for index, (spectrum, title) in enumerate(zip(flux, titles, strict=True)):
+        axes.plot(wavelength, spectrum + index, color=COLOURS[index % 4], linewidth=0.8)
+        axes.text(wavelength[-1], np.nanmedian(spectrum) + index + 0.08, title, ha="right", fontsize=8)
+    axes.set(xlabel="vacuum wavelength [nm]", ylabel="flux + constant", xlim=(wavelength[0], wavelength[-1]))
+    return figure
+
+
+def _scatter(columns: Mapping[str, np.ndarray], inverted: bool) -> Figure:
+    """The first label across, the second up, the third in colour."""
+    (_, x), (_, y), (_, colour) = columns.items()
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    axes = figure.subplots()
+    low, high = np.nanpercentile(colour, [1, 99])
+    points = axes.scatter(
+        x, y, c=colour, s=2 if len(x) > 3000 else 10, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), linewidths=0, rasterized=True
+    )
+    x_title, y_title, colour_title = (axis_title(name, UNITS) for name in columns)
+    figure.colorbar(points, ax=axes, label=colour_title, extend="both")
+    axes.set(xlabel=x_title, ylabel=y_title)
+    if inverted:
+        axes.invert_xaxis()
+        axes.invert_yaxis()
+    return figure

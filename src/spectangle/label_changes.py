@@ -1,0 +1,90 @@
+"""Which labels to give to generated spectra: set.teff=7500, set.teff=[5000,6000] or set.teff=4000:6500:250.
+
+Shapes: n stars, G points of the grid, K labels.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from spectangle.calibration import Calibration
+from spectangle.errors import SpectangleError
+
+__all__ = ["beyond", "changed_labels", "label_grid"]
+
+
+def label_grid(changes: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, float]]:
+    """All combinations of the values asked for, one dict per point of the grid; one empty dict if nothing is asked.
+
+    Raises:
+        SpectangleError: A label is unknown, or a value is no number, list or range.
+    """
+    wanted = {name: _values(name, value) for name, value in changes.items() if value is not None}
+    if unknown := [name for name in wanted if name not in labels]:
+        raise SpectangleError(f"set.{unknown[0]}: the run does not know this label; its labels are {', '.join(labels)}.")
+    return [dict(zip(wanted, point, strict=True)) for point in itertools.product(*wanted.values())]
+
+
+def changed_labels(labels: np.ndarray, names: Sequence[str], grid: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Labels [n, G, K] of stars [n, K] at each point of the grid."""
+    changed = np.repeat(labels[:, None, :], len(grid), axis=1).astype(np.float32)
+    for g, point in enumerate(grid):
+        for name, value in point.items():
+            changed[:, g, list(names).index(name)] = value
+    return changed
+
+
+def beyond(
+    changed: np.ndarray, grid: Sequence[Mapping[str, float]], names: Sequence[str], units: Mapping[str, str], calibration: Calibration
+) -> list[str]:
+    """Say how far the values asked for lie beyond the training stars, in sentences.
+
+    Arguments:
+        changed: Labels [n, G, K].
+        grid: The values asked for.
+        names, units: Of the labels.
+        calibration: Knows the training stars.
+    """
+    low, high = calibration.label_range
+    sentences = []
+    for k, name in enumerate(names):
+        values = [point[name] for point in grid if name in point]
+        if values and min(values) < low[k]:
+            sentences.append(_sentence(name, min(values), low[k], "start at", units[name], high[k] - low[k]))
+        if values and max(values) > high[k]:
+            sentences.append(_sentence(name, max(values), high[k], "end at", units[name], high[k] - low[k]))
+    distance = calibration.label_distance(changed.reshape(-1, len(names)))
+    if (far := int((distance > 1).sum())) and grid != [{}]:
+        sentences.append(
+            f"{far} of {len(distance)} spectra have a combination of labels that no training star is near "
+            f"(farthest: {distance.max():.1f} x the normal distance); column label_distance says which, above 1."
+        )
+    return sentences
+
+
+def _sentence(name: str, value: float, edge: float, reach: str, unit: str, width: float) -> str:
+    past = abs(value - edge)
+    far = f"{past:.3g} {unit} beyond them, {past / width:.0%} of their range"
+    return f"{name} = {value:g} {unit}: the training stars {reach} {edge:.4g} {unit}, so this is {far}."
+
+
+def _values(name: str, value: Any) -> list[float]:
+    text = f"set.{name}={value}"
+    try:
+        if isinstance(value, (list, tuple)):
+            return [float(one) for one in value]
+        if isinstance(value, str) and ":" in value:
+            return _range(*(float(part) for part in value.split(":")))
+        return [float(value)]
+    except (TypeError, ValueError):
+        raise SpectangleError(
+            f"{text} is no number, list or range; write {text.split('=')[0]}=6000, =[5000,6000] or =4000:6500:250 (both ends included)."
+        ) from None
+
+
+def _range(start: float, stop: float, step: float) -> list[float]:
+    if step <= 0 or stop < start:
+        raise ValueError("a range runs upwards")
+    return [float(np.float32(value)) for value in start + step * np.arange(int((stop - start) / step + 1e-9) + 1)]

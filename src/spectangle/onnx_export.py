@@ -1,0 +1,83 @@
+"""Encoder and regressor as one ONNX graph: flux [batch, P] in continuum units, NaN = masked, to latent and labels."""
+
+import io
+import logging
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectangle.errors import SpectangleError
+
+if TYPE_CHECKING:
+    from spectangle.trained import TrainedModel
+
+__all__ = ["export_onnx"]
+
+TOLERANCE = 1e-5
+
+
+class _Inference(nn.Module):
+    """flux [B, P] -> latent [B, Z], labels [B, K] in their units."""
+
+    def __init__(self, model: "TrainedModel"):
+        super().__init__()
+        self.scaler, self.encoder, self.readout = model.network.flux_scaler, model.network.encoder, model.readout
+        self.fill: Tensor
+        self.register_buffer("fill", model.fill.clone())
+
+    def forward(self, flux: Tensor) -> tuple[Tensor, Tensor]:
+        latent = self.encoder(self.scaler(torch.where(torch.isnan(flux), self.fill, flux)))
+        return latent, self.readout(latent)
+
+
+def export_onnx(model: "TrainedModel", path: Path) -> float:
+    """Write the graph and compare it with torch; return the largest difference in standard deviations.
+
+    Raises:
+        SpectangleError: The encoder needs labels, the packages are not there, or onnxruntime disagrees.
+    """
+    if model.network.conditional_encoder:
+        raise SpectangleError(
+            "A model with conditioning=synthetic cannot be written as ONNX for prediction: its encoder needs labels. Say onnx=false."
+        )
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise SpectangleError(f"ONNX needs {error.name}: pip install 'spectangle[export]', or say onnx=false.") from None
+    graph = _Inference(model).eval()
+    flux = _examples(model)
+    _write(graph, flux, path)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    latent, labels = session.run(None, {"flux": flux.numpy()})
+    with torch.inference_mode():
+        expected_latent, expected_labels = graph(flux)
+    scales = (model.readout.scale.numpy(), model.readout.label_scale.numpy())
+    pairs = ((latent, expected_latent.numpy(), scales[0]), (labels, expected_labels.numpy(), scales[1]))
+    difference = max(float((np.abs(a - b) / scale).max()) for a, b, scale in pairs)
+    if not difference < TOLERANCE:
+        raise SpectangleError(
+            f"onnxruntime and torch differ by {difference:.1e} standard deviations, more than {TOLERANCE:g}; export with onnx=false and report this."
+        )
+    return difference
+
+
+def _write(graph: nn.Module, flux: Tensor, path: Path) -> None:
+    options = {"input_names": ["flux"], "output_names": ["latent", "labels"], "dynamo": True, "external_data": False, "verbose": False}
+    for name in ("onnxscript", "torch.onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(graph, (flux,), str(path), dynamic_shapes={"flux": {0: torch.export.Dim("stars")}}, **options)
+
+
+def _examples(model: "TrainedModel", count: int = 64) -> Tensor:
+    """Spectra around the mean of the training stars, with masked pixels [count, P]."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, len(model.fill), generator=random) * model.network.flux_scaler.unit
+    return torch.where(torch.rand(noise.shape, generator=random) < 0.02, torch.nan, model.fill + noise)

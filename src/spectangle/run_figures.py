@@ -1,0 +1,151 @@
+"""The figures of one run, written into its folder when it ends, or drawn again from the folder.
+
+Shapes: N stars, P pixels, K labels, Z latent.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning as L
+import numpy as np
+from matplotlib.figure import Figure
+
+from spectangle.errors import SpectangleError
+from spectangle.figures import (
+    diagrams_figure,
+    information_figure,
+    mutual_information,
+    noise_residual_figure,
+    prediction_figure,
+    reconstruction_figure,
+    save,
+    symbol,
+)
+from spectangle.regression import best_model
+from spectangle.runs import Run
+from spectangle.survey import Survey
+from spectangle.tables import number
+
+if TYPE_CHECKING:
+    from spectangle.data import SpectraDataModule
+    from spectangle.model import DisentanglingAutoencoder
+
+__all__ = ["RunFigures", "Seen", "draw_run", "look", "reconstructions", "signal_to_noise"]
+
+log = logging.getLogger(__name__)
+
+
+class RunFigures(L.Callback):
+    """Write the run's figures into ``figures/`` after training; a figure that fails costs a warning, not the run.
+
+    It reads the fitted regressor from the run folder, so it comes after the regressor's callback.
+
+    Arguments:
+        folder: Run folder.
+        max_stars: Draw at most this many test stars.
+    """
+
+    def __init__(self, folder: str, max_stars: int = 13000):
+        self.folder, self.max_stars = Path(folder), max_stars
+        self.metrics: dict[str, float] = {}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+        start = time.perf_counter()
+        try:
+            draw_run(Run(self.folder, must_exist=False), best_model(trainer, pl_module), trainer.datamodule, self.max_stars)  # pyright: ignore
+        except Exception as error:  # whatever it is: hours of training are worth more than a picture
+            log.warning("warning: the figures of this run could not be drawn (%s: %s); the run itself is complete.", type(error).__name__, error)
+        self.metrics = {"time/figures": time.perf_counter() - start}
+
+
+@dataclass
+class Seen:
+    """What the figures need of a run: test stars [N], their catalogue and predicted labels by name, latents [N, Z]."""
+
+    rows: np.ndarray
+    catalogue: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
+    spectra_predicted: dict[str, np.ndarray]
+    latent: np.ndarray
+    units: dict[str, str]
+
+
+def draw_run(
+    run: Run, model: "DisentanglingAutoencoder | None" = None, data: "SpectraDataModule | None" = None, max_stars: int = 13000
+) -> list[Path]:
+    """Draw the figures of a run as PDF and PNG; return their paths.
+
+    Arguments:
+        run: The run.
+        model, data: Its model and stars; read from the folder if they are not at hand.
+        max_stars: Draw at most this many test stars.
+    """
+    model, data = model or run.model(), data or run.data()
+    seen = look(run, model, data, max_stars)
+    written = []
+    for name, figure in _figures(model, data, seen):
+        written += save(figure, run.path / "figures" / name)
+    return written
+
+
+def look(run: Run, model: "DisentanglingAutoencoder", data: "SpectraDataModule", max_stars: int) -> Seen:
+    """Embed test stars and read their labels with the run's regressors."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(data.test))[:max_stars])
+    latent = model.embed(data.test.flux[rows], data.test.labels[rows])
+    truth = data.test.labels[rows].numpy()
+
+    def by_name(values: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values[:, i] for i, name in enumerate(data.labels)}
+
+    try:
+        spectra = by_name(run.regressor("spectra").predict(data.test.flux[rows].numpy()))
+    except SpectangleError:
+        spectra = {}
+    return Seen(rows, by_name(truth), by_name(run.regressor().predict(latent)), spectra, latent, dict(data.units))
+
+
+def signal_to_noise(data: "SpectraDataModule", rows: np.ndarray) -> np.ndarray | None:
+    """S/N of some test stars [N]; None if the survey has no such column."""
+    places = data.test.rows[rows]
+    with Survey(str(data.path)) as survey:
+        for name in ("rvs_snr", "snr"):
+            if name in survey.columns:
+                return survey.column(name)[places].astype(float)
+    return None
+
+
+def reconstructions(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, n: int = 4) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Spectra and reconstructions [n, P] of test stars from cool to hot, with titles."""
+    import torch
+
+    first = next(iter(seen.catalogue.values()))
+    order = np.argsort(first)
+    chosen = order[(np.linspace(0.04, 0.96, n) * (len(order) - 1)).astype(int)]
+    stars = seen.rows[chosen]
+    flux, labels = data.test.flux[stars], data.test.labels[stars]
+    with torch.no_grad():
+        decoded = model.decode(torch.from_numpy(seen.latent[chosen]).to(model.device), labels.to(model.device)).cpu().numpy()
+    titles = [
+        ", ".join(f"{symbol(name)} {number(float(seen.catalogue[name][i]), seen.units[name])} {seen.units[name]}" for name in seen.catalogue)
+        for i in chosen
+    ]
+    return flux.numpy(), decoded, [title.replace("-", "\N{MINUS SIGN}") for title in titles]
+
+
+def _figures(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen) -> Iterator[tuple[str, Figure]]:
+    yield "predicted", prediction_figure(seen.predicted, seen.catalogue, seen.units, "Read from the latent, test stars")
+    if {"teff", "logg", "m_h"} <= set(seen.catalogue):
+        columns = {"from the spectra": [seen.spectra_predicted] * 2} if seen.spectra_predicted else {}
+        yield "kiel_chemical", diagrams_figure(seen.catalogue, columns | {"from the latent": [seen.predicted] * 2}, seen.units)
+    yield "information", information_figure({"latent": mutual_information(seen.latent, np.stack(list(seen.catalogue.values()), axis=1))}, data.labels)
+    flux, decoded, titles = reconstructions(model, data, seen)
+    yield "reconstruction", reconstruction_figure(data.wavelength, flux, decoded, titles)
+    snr = signal_to_noise(data, seen.rows)
+    if snr is not None and np.isfinite(snr).sum() > 50:
+        sources = ({"spectra": seen.spectra_predicted} if seen.spectra_predicted else {}) | {"latent": seen.predicted}
+        residuals = {word: {name: found[name] - seen.catalogue[name] for name in found} for word, found in sources.items()}
+        yield "residual_snr", noise_residual_figure(residuals, snr, seen.units)

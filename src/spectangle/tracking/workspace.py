@@ -1,0 +1,131 @@
+"""The W&B dashboard as code: which panels a project shows, and of which metrics. Created, or brought up to date, by `dashboard.py`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spectangle.errors import SpectangleError
+from spectangle.runs import write_beside
+
+__all__ = ["Panel", "build", "layout", "publish"]
+
+LABELS = ("teff", "logg", "m_h", "alpha_fe")
+RECONSTRUCTION = "best/val/reconstruction"
+TUNED = ("pair", "model.latent", "adversary.discriminator_steps", "bins.count")
+VIEW = "nw-spectangle-v"  # W&B's name of the view: a second call updates it
+
+
+@dataclass
+class Panel:
+    """One panel: its kind, title, the metrics it shows, and for some kinds the config keys beside them."""
+
+    kind: str
+    title: str
+    metrics: list[str]
+    config: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
+    """Sections and their panels, for the labels of a survey."""
+    both = ["spectra", "latent"]
+    importance = [Panel("importance", "", [name]) for name in (RECONSTRUCTION, *(f"probe/{label}/r2" for label in labels))]
+    columns = [RECONSTRUCTION, *(f"probe/{label}/r2" for label in labels)]
+    return {
+        "Adversarial training": [
+            Panel("line", "Reconstruction: mean squared error of the flux", ["train/reconstruction", "val/reconstruction"], options={"log_y": True}),
+            Panel("line", "Loss of eq. 4", ["train/loss"]),
+            *(
+                Panel("line", f"{label}: nats that the discriminator gains (0 = at chance)", [f"{stage}/discriminator_gain/{label}" for stage in ("train", "val")])
+                for label in labels
+            ),
+        ],
+        "What the latent knows": [
+            Panel("bar", "R2 of the best probe, test stars", [f"probe/{label}/r2" for label in labels]),
+            Panel("bar", "Erasure: 1 = nothing left, against the raw spectra", [f"erasure/{label}" for label in labels]),
+            Panel("media", "Probes, floor and excess", ["tables/probes"]),
+        ],
+        "Downstream": [
+            *(Panel("bar", f"{label}: MAE from the spectra and from the latent", [f"test/{source}/{label}/mae" for source in both]) for label in labels),
+            Panel("media", "MAE, mean and sigma", ["tables/downstream"]),
+        ],
+        "Sweep": [
+            Panel("parallel", "Choices and results", columns, list(TUNED) + [f"lambdas.{label}" for label in labels]),
+            *importance,
+            *(Panel("scatter", f"Erasure of {a} against retention of {b}", [f"erasure/{a}", f"retention/{b}"]) for a, b in _pairs(labels)),
+        ],
+    }
+
+
+def publish(entity: str, project: str, name: str, save: str | None = None, labels: Sequence[str] = LABELS, **filters: str | None) -> str:
+    """Create or update the dashboard and return its address; with ``save`` write the same specification to a file instead.
+
+    Arguments:
+        entity, project: Where the runs are.
+        name: Title of the dashboard.
+        save: A JSON file.
+        labels: Labels of the survey.
+        filters: ``pair`` and ``survey``: show only the runs of one pair or one survey.
+
+    Raises:
+        SpectangleError: wandb-workspaces is missing, or W&B did not take the dashboard.
+    """
+    if not entity or not project:
+        raise SpectangleError("entity and project say where the runs are: python dashboard.py entity=me project=spectangle.")
+    workspace = build(entity, project, name, labels, {key: value for key, value in filters.items() if value})
+    if save:
+        write_beside(Path(save), json.dumps(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), indent=2) + "\n")
+        return save
+    try:
+        workspace.save()
+    except Exception as error:  # of several libraries
+        raise SpectangleError(f"W&B did not take the dashboard ({error}); save=workspace.json writes it to a file.") from error
+    return workspace.url
+
+
+def build(entity: str, project: str, name: str, labels: Sequence[str], filters: dict[str, str]) -> Any:
+    """The dashboard as wandb-workspaces has it."""
+    try:
+        import wandb_workspaces.expr as expr
+        import wandb_workspaces.workspaces as workspaces
+    except ImportError as error:
+        raise SpectangleError("dashboard.py needs wandb-workspaces: pip install 'spectangle[dashboards]'.") from error
+    sections = [
+        workspaces.Section(name=title, panels=[_panel(panel) for panel in panels], is_open=True, pinned=True) for title, panels in layout(labels).items()
+    ]
+    runs = workspaces.RunsetSettings(
+        filters=[expr.Config(key) == value for key, value in filters.items()],
+        pinned_columns=["run:displayName", "run:tags", f"summary:{RECONSTRUCTION}", *(f"summary:probe/{label}/r2" for label in labels)],
+    )
+    settings = workspaces.WorkspaceSettings(x_axis="epoch")
+    view = workspaces.Workspace(entity=entity, project=project, name=name, sections=sections, runset_settings=runs, settings=settings, auto_generate_panels=False)
+    view._internal_name = VIEW
+    return view
+
+
+def _panel(panel: Panel) -> Any:
+    import wandb_workspaces.reports.v2 as reports
+
+    title, metrics = panel.title, panel.metrics
+    if panel.kind == "line":
+        return reports.LinePlot(title=title, x="epoch", y=list(metrics), **panel.options)
+    if panel.kind == "bar":
+        return reports.BarPlot(title=title, metrics=list(metrics), orientation="v")
+    if panel.kind == "media":
+        return reports.MediaBrowser(title=title, media_keys=metrics)
+    if panel.kind == "importance":
+        return reports.ParameterImportancePlot(with_respect_to=metrics[0])
+    if panel.kind == "scatter":
+        x, y = (reports.SummaryMetric(name) for name in metrics)
+        return reports.ScatterPlot(title=title, x=x, y=y)
+    axes = [*(reports.Config(key) for key in panel.config), *(reports.SummaryMetric(name) for name in metrics)]
+    return reports.ParallelCoordinatesPlot(title=title, columns=[reports.ParallelCoordinatesPlotColumn(metric=axis) for axis in axes])
+
+
+def _pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Each label of the first half with its partner of the second, both ways: what is lost against what is kept."""
+    half = len(labels) // 2
+    pairs = list(zip(labels[:half], labels[half : 2 * half], strict=True))
+    return pairs + [(b, a) for a, b in pairs]

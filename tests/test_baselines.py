@@ -1,0 +1,101 @@
+"""Baselines: each keeps and loses what it says, and is judged by the metrics of a run."""
+
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LinearRegression, Ridge
+
+from spectangle import baselines
+from spectangle.baselines import BASELINES, Baseline, add_baselines, leace, principal_components, score, supervised_bottleneck
+from spectangle.data import SpectraDataModule
+from spectangle.errors import SpectangleError
+from spectangle.metrics import r2
+from spectangle.model import DisentanglingAutoencoder
+from spectangle.runs import Run
+from spectangle.table1 import FIRST, PURE, SPECTRA, collect
+
+
+@pytest.fixture(scope="module")
+def data(toy_survey) -> SpectraDataModule:
+    data = SpectraDataModule(str(toy_survey))
+    data.setup()
+    return data
+
+
+def test_principal_components_are_those_of_the_training_stars(data):
+    flux = data.train.flux.numpy()
+    z = principal_components(flux, 5)(data.test.flux.numpy())
+    axes = np.linalg.svd(flux - flux.mean(0), full_matrices=False)[2][:5]
+    np.testing.assert_allclose(np.abs(z), np.abs((data.test.flux.numpy() - flux.mean(0)) @ axes.T), atol=1e-4)
+
+
+def test_the_bottleneck_is_the_kept_labels_as_predicted(data):
+    regressor = LinearRegression().fit(data.train.flux.numpy(), data.train.labels.numpy())
+    z = supervised_bottleneck(regressor, [0, 1])(data.test.flux.numpy())
+    assert z.shape == (len(data.test), 2) and r2(z[:, 0], data.test.labels[:, 0].numpy()) > 0.8
+
+
+def test_no_linear_probe_survives_leace_and_a_non_linear_one_does():
+    pytest.importorskip("concept_erasure")
+    random = np.random.default_rng(0)
+    label, rest = random.normal(size=4000), random.normal(size=(4000, 3))
+    latent = np.c_[label + 0.1 * rest[:, 0], label**2, rest].astype(np.float32)
+    z = leace(lambda x: x, latent[:3000], label[:3000, None])(latent)
+    linear = LinearRegression().fit(z[:3000], label[:3000])
+    assert r2(linear.predict(z[3000:]), label[3000:]) < 0.02
+    squared = LinearRegression().fit(z[:3000], label[:3000] ** 2)
+    assert r2(squared.predict(z[3000:]), label[3000:] ** 2) > 0.9
+
+
+def test_without_a_decoder_only_the_discriminators_teach(toy_survey):
+    data = SpectraDataModule(str(toy_survey))
+    data.setup()
+    lambdas = dict.fromkeys(data.labels, -1e-3)
+    model = DisentanglingAutoencoder(data.n_pixels, data.labels, hidden=[16], latent=4, lambdas=lambdas, reconstruction_weight=0.0)
+    model.calibrate(data.train.flux, data.train.labels)
+    data.classify_with(model.adversary.classify)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(model, data)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("decoder."))
+    assert not torch.equal(after["encoder.layers.0.weight"], before["encoder.layers.0.weight"])
+
+
+def test_scores_have_the_paths_of_a_run(data, tmp_path):
+    baseline = Baseline(principal_components(data.train.flux.numpy(), 5), data.labels, FIRST)
+    metrics = score(baseline, data, Ridge(), {"ridge": Ridge()}, tmp_path, 0)
+    for path in ("test/latent/teff/mae", "test/spectra/teff/mae", "probe/teff/r2", "erasure/m_h", "floor/m_h", "excess/alpha_fe"):
+        assert np.isfinite(metrics[path])
+    assert "excess/teff" not in metrics and metrics["probe/teff/r2"] > 0.5
+
+
+def test_baselines_join_the_table_and_are_computed_once(toy_runs, tmp_path, monkeypatch):
+    table, runs = collect(toy_runs[0].parent)
+    computed = []
+    monkeypatch.setattr(
+        baselines._Fitted, "_computed", lambda self, key, one: computed.append(key) or {f"test/latent/{n}/mae": 1.0 for n in table.labels}
+    )
+    for _ in range(2):
+        add_baselines(table, runs, tmp_path)
+    assert computed == list(BASELINES) * len(runs[PURE])
+    assert [one.key for one in table.representations[-5:]] == list(BASELINES)
+    assert "supervised encoder is not in the table" in table.notes[0] and table.cell(BASELINES["pca"], "teff/mae").mean == 1.0  # pyright: ignore
+
+
+def test_each_baseline_maps_the_stars_of_a_run(toy_runs, tmp_path):
+    pytest.importorskip("concept_erasure")
+    run = next(Run(path) for path in toy_runs if not any(Run(path).config["lambdas"].values()))
+    fitted = baselines._Fitted(run, tmp_path)
+    for key, representation in BASELINES.items():
+        z = fitted._map(key, representation)(fitted.data.test.flux.numpy())
+        assert z.shape[0] == len(fitted.data.test) and np.isfinite(z).all()
+
+
+def test_without_a_pure_latent_there_are_no_baselines(toy_runs, tmp_path):
+    table, runs = collect(toy_runs[0].parent)
+    with pytest.raises(SpectangleError, match="pure latent"):
+        add_baselines(table, {one: members for one, members in runs.items() if one != PURE}, tmp_path)
+    assert SPECTRA in table.values and isinstance(tmp_path, Path)

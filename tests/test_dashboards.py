@@ -1,0 +1,140 @@
+"""Dashboards: every panel shows what a real run logs, TensorBoard and MLflow get the same names, a sweep has its summary."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import ROOT, Command
+from conftest import write_toy_survey
+
+from spectangle.runs import Run
+from spectangle.tracking.files import read, segments
+from spectangle.tracking.workspace import LABELS, layout
+
+SMALL = ["data=survey", "model=tiny", "trainer.max_epochs=2", "threads=1", "regressor.max_iter=20", "callbacks.figures=null", "callbacks.probes.bootstrap=10"]
+SMALL += ["probes.boosting.max_iter=5", "probes.mlp.max_iter=3", "lambdas=first_pair"]
+
+SWEEP = """
+defaults:
+  - config
+  - override data: survey
+  - override model: tiny
+  - override logger: wandb
+  - override hydra/sweeper: spectangle
+  - override hydra/sweeper/sampler: grid
+  - _self_
+data: {{path: {survey}}}
+trainer: {{max_epochs: 1}}
+regressor: {{max_iter: 5}}
+objective: val/reconstruction
+callbacks: {{probes: null, figures: null}}
+hydra:
+  mode: MULTIRUN
+  sweep: {{dir: "{folder}"}}
+  sweeper: {{params: {{model.latent: "choice(2,3)"}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory) -> Path:
+    return write_toy_survey(tmp_path_factory.mktemp("survey") / "toy.h5", n=160, n_pixels=20)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+def logged(name: str, survey: Path, folder: Path, command: Command) -> Run:
+    code, _, errors = command("train", *SMALL, f"data.path={survey}", f"logger={name}", f"hydra.run.dir={folder}")
+    assert code == 0, errors
+    return Run(folder)
+
+
+def test_every_panel_shows_what_a_run_logs(survey: Path, tmp_path: Path, command):
+    logged("wandb", survey, tmp_path / "run", command)
+    found = read(segments(tmp_path / "run"))
+    history = {key for row in found["history"] for key in row}
+    panels = [panel for section in layout(LABELS).values() for panel in section]
+    for panel in panels:
+        for metric in panel.metrics:
+            kept = history if panel.kind == "line" else found["summary"]
+            assert metric in kept, f"{panel.title} shows {metric}, which no run logs"
+        for key in panel.config:
+            node = found["config"]
+            for part in key.split("."):
+                assert part in node, f"{panel.title} shows {key}, which is not in the config"
+                node = node[part]
+    shown = {metric for panel in panels for metric in panel.metrics}
+    wanted = {name for name in history if name.endswith("/reconstruction") or "discriminator_gain" in name}
+    wanted |= {f"{kind}/{label}{end}" for label in LABELS for kind, end in (("probe", "/r2"), ("erasure", ""), ("test/latent", "/mae"), ("test/spectra", "/mae"))}
+    assert wanted <= shown, f"no panel shows {sorted(wanted - shown)}"
+
+
+def test_the_dashboard_is_written_without_network(tmp_path: Path, command):
+    pytest.importorskip("wandb_workspaces")
+    code, out, errors = command("dashboard", "entity=me", "project=p", f"save={tmp_path / 'workspace.json'}", "pair=first_pair", "survey=toy")
+    assert code == 0 and "workspace.json" in out, errors
+    view = json.loads((tmp_path / "workspace.json").read_text())
+    section = view["spec"]["section"]
+    assert [item["name"] for item in section["panelBankConfig"]["sections"]] == ["Adversarial training", "What the latent knows", "Downstream", "Sweep"]
+    filters = {item["key"]["name"]: item["value"] for item in section["runSets"][0]["filters"]["filters"]}
+    assert filters == {"pair": "first_pair", "survey": "toy"}
+    text = json.dumps(section["panelBankConfig"])
+    assert all(metric in text for panels in layout().values() for panel in panels for metric in panel.metrics)
+
+
+def test_a_dashboard_needs_an_entity(command):
+    code, _, errors = command("dashboard", "project=p")
+    assert code == 1 and "entity" in errors
+
+
+def test_tensorboard_gets_the_same_names(survey: Path, tmp_path: Path, command):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = logged("tensorboard", survey, tmp_path / "run", command)
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert set(run.metrics) <= scalars and {name for row in run.history for name in row} <= scalars
+    assert [event.value for event in events.Scalars("val/reconstruction")][:2] == pytest.approx([row["val/reconstruction"] for row in run.history], rel=1e-5)
+
+
+def test_mlflow_gets_the_same_names(survey: Path, tmp_path: Path, command):
+    pytest.importorskip("mlflow")
+    run = logged("mlflow", survey, tmp_path / "run", command)
+    with sqlite3.connect(run.path / "mlflow.db") as store:
+        names = {row[0] for row in store.execute("select distinct key from metrics")}
+        assert set(run.metrics) <= names and {name for row in run.history for name in row} <= names
+        assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
+        assert store.execute("select value from params where key = 'lambdas.teff'").fetchall() == [("-0.001",)]
+
+
+def test_a_failed_job_is_failed_in_mlflow(survey: Path, tmp_path: Path, command):
+    pytest.importorskip("mlflow")
+    code, _, _ = command("train", *SMALL, f"data.path={survey}", "model.latent=-1", "logger=mlflow", f"hydra.run.dir={tmp_path}")
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        assert code == 1 and store.execute("select status from runs").fetchall() == [("FAILED",)]
+
+
+def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Path):
+    folder = tmp_path / "little"
+    (tmp_path / "toy.yaml").write_text(SWEEP.format(survey=survey, folder=folder))
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    line = [sys.executable, str(ROOT / "train.py"), "-cd", str(tmp_path), "-cn", "toy"]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = {path.parent.name: read(segments(path.parent)) for path in folder.glob("*/trial.json")}
+    assert len(runs) == 2 and {run["run"]["group"] for run in runs.values()} == {"little"}
+    assert all(name in run["run"]["id"] and run["exit"] == 0 for name, run in runs.items())
+    summary = read(segments(folder))
+    assert summary["run"]["job_type"] == "sweep-summary" and summary["run"]["group"] == "little" and summary["exit"] == 0
+    table = summary["summary"]["sweep/leaderboard"]
+    path = segments(folder)[0].parent / "files" / table["path"]
+    assert {row[1] for row in json.loads(path.read_text())["data"]} == set(runs)
+    assert summary["summary"]["sweep/done"] == 2 and "sweep/pareto" in summary["summary"]

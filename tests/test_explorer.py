@@ -1,0 +1,280 @@
+"""explore.py in headless Chromium: saved to one file, and served."""
+
+import json
+import re
+import threading
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import AVAILABLE, Browser
+from commands import Command
+from conftest import UNITS
+
+from spectangle.errors import SpectangleError
+from spectangle.explorer import make_bundle, save_page
+from spectangle.explorer.maps import latent_maps
+from spectangle.explorer.packing import pack_flux, pack_network
+from spectangle.explorer.server import make_server
+from spectangle.networks import Decoder
+from spectangle.runs import Run
+from spectangle.survey import Survey
+
+browser = pytest.mark.browser
+needs_chromium = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
+DATA = "const d = Bokeh.documents[0].get_model_by_name('kiel').renderers[0].data_source.data;"
+VIEW = "const view = Bokeh.index.find_one_by_id(Bokeh.documents[0].get_model_by_name(arguments[0]).id), box = view.el.getBoundingClientRect();"
+STAR = "Spectangle.state.id"
+
+
+@pytest.fixture(scope="module")
+def bundle(toy_runs):
+    return make_bundle(str(toy_runs[0]), compare=str(toy_runs[2]), stars=30, map_stars=60)
+
+
+@pytest.fixture(scope="module")
+def page(bundle, tmp_path_factory):
+    """The saved page, open."""
+    if not AVAILABLE:
+        pytest.skip("needs chromium and chromedriver")
+    path = save_page(bundle, tmp_path_factory.mktemp("explorer") / "explorer.html")
+    with Browser() as window:
+        window.open(path.as_uri())
+        window.wait("document.body.dataset.ready")
+        yield window
+
+
+@pytest.fixture(scope="module")
+def served(toy_runs):
+    """The address of a served page of the first run."""
+    yield from _serve(lambda: make_bundle(str(toy_runs[0]), stars=5, map_stars=20))
+
+
+def _serve(make):
+    started, shared = threading.Event(), {}
+
+    def work() -> None:
+        import asyncio
+
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        shared["server"] = make_server(make, port=0)
+        shared["server"].start()
+        shared["server"].io_loop.add_callback(started.set)
+        shared["server"].io_loop.start()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert started.wait(20)
+    yield f"http://localhost:{shared['server'].port}/"
+    shared["server"].io_loop.add_callback(shared["server"].io_loop.stop)
+    thread.join(10)
+
+
+@browser
+@needs_chromium
+def test_the_javascript_decoder_is_torch(page, bundle):
+    for r, model in enumerate(bundle.models):
+        random = np.random.default_rng(r)
+        z = random.normal(size=(5, 4)).astype(np.float32)
+        labels = (random.normal(size=(5, 4)) * [700, 1, 0.3, 0.1] + [5100, 3, -0.1, 0.05]).astype(np.float32)
+        theirs = [page.run("return Array.from(Spectangle.decode(...arguments))", r, a.tolist(), b.tolist()) for a, b in zip(z, labels, strict=True)]
+        np.testing.assert_allclose(theirs, model.decode(z, labels), atol=1e-4)
+        read = [page.run("return Array.from(Spectangle.readLabels(arguments[0], Float32Array.from(arguments[1])))", r, one.tolist()) for one in z]
+        with torch.no_grad():
+            expected = model.readout(torch.from_numpy(z)).numpy()
+        np.testing.assert_allclose(read, expected, atol=3e-3 * expected.std(axis=0).max())
+
+
+@browser
+@needs_chromium
+def test_a_slider_moves_the_spectrum_quickly(page):
+    page.run("Spectangle.pressed('reset')")
+    before = page.run("return Spectangle.csv()")
+    handle = page.run(
+        VIEW + "const h = view.shadow_el.querySelector('.noUi-handle').getBoundingClientRect(); return [h.x + h.width / 2, h.y + h.height / 2]",
+        "slider_2",
+    )
+    own = page.run("return Spectangle.state.labels[2]")
+    page.drag(*handle, handle[0] + 60, handle[1])
+    assert page.run("return Spectangle.state.labels[2]") > own
+    assert page.run("return Spectangle.csv()") != before
+    assert float(page.run("return document.body.dataset.milliseconds")) < 50
+    page.run("Spectangle.pressed('reset')")
+    assert page.run("return Spectangle.csv()") == before
+
+
+@browser
+@needs_chromium
+def test_a_bar_of_the_latent_can_be_dragged_and_undone(page):
+    page.run("Spectangle.pressed('reset')")
+    where = "return [box.x + view.frame.x_scale.compute(2), box.y + view.frame.y_scale.compute(0), box.y + view.frame.y_scale.compute(2.5)]"
+    x, low, high = page.run(VIEW + where, "latent")
+    before = page.run("return Array.from(Spectangle.state.runs[0].z)")
+    page.drag(x, low, x, high)
+    after = page.run("return Array.from(Spectangle.state.runs[0].z)")
+    assert after[2] == pytest.approx(2.5, abs=0.1) and [*after[:2], after[3]] == [*before[:2], before[3]]
+    page.run("Spectangle.pressed('reset')")
+    assert page.run("return Array.from(Spectangle.state.runs[0].z)") == before
+
+
+@browser
+@needs_chromium
+def test_a_star_can_be_clicked_in_both_diagrams_and_searched(page, bundle):
+    ids = bundle.payload["stars"]["id"]
+    where = DATA + "const [, x, y, i] = arguments; return [box.x + view.frame.x_scale.compute(d[x][i]), box.y + view.frame.y_scale.compute(d[y][i])]"
+    spread = page.run(DATA + "return Array.from(d.x).indexOf(Math.max(...d.x))")
+    x, y = page.run(VIEW + where, "kiel", "x", "y", spread)
+    page.drag(x, y, x, y, steps=1)
+    page.wait(f"{STAR} === '{ids[spread]}'")
+    page.run("Spectangle.openTab('map')")
+    page.wait("Bokeh.index.find_one_by_id(Bokeh.documents[0].get_model_by_name('chart').id).frame.bbox.width > 200")
+    leftmost = page.run(DATA + "return Array.from(d.mx).indexOf(Math.min(...d.mx))")
+    x, y = page.run(VIEW + where, "chart", "mx", "my", leftmost)
+    page.drag(x, y, x, y, steps=1)
+    page.wait(f"{STAR} === '{ids[leftmost]}'")
+    page.run("Bokeh.documents[0].get_model_by_name('search').value = arguments[0]", ids[3])
+    page.wait(f"{STAR} === '{ids[3]}'")
+    page.run("Bokeh.documents[0].get_model_by_name('search').value = '12'")
+    assert "12 is not one of them" in page.run("return document.getElementById('note').textContent")
+    page.run("Spectangle.openTab('star')")
+
+
+@browser
+@needs_chromium
+def test_the_map_changes_colour_and_method(page):
+    state = DATA + "return [Array.from(d.value).slice(0, 5), Array.from(d.mx).slice(0, 5)]"
+    value, x = page.run(state)
+    page.run("Bokeh.documents[0].get_model_by_name('colour_by').value = 'm_h'; Bokeh.documents[0].get_model_by_name('method').active = 1")
+    page.wait("document.getElementById('map-colour').textContent === 'm_h [dex]'")
+    other, moved = page.run(state)
+    assert other != value and moved != x
+
+
+@browser
+@needs_chromium
+def test_two_runs_answer_the_same_sliders(page):
+    page.run("Spectangle.pressed('reset'); Bokeh.documents[0].get_model_by_name('slider_2').value = 0.4")
+    page.wait("/rms change 0[.]0*[1-9]/.test(document.getElementById('change-0').textContent)")
+    data = "return Array.from(Bokeh.documents[0].get_model_by_name(arguments[0]).renderers[1].data_source.data.changed)"
+    first, second = (np.array(page.run(data, f"compare_plot_{r}")) for r in (0, 1))
+    assert np.abs(first - second).max() > 1e-5
+    page.run("Spectangle.pressed('reset')")
+
+
+@browser
+@needs_chromium
+def test_what_is_saved_is_what_is_shown(page, bundle):
+    page.run("Spectangle.pressed('save_png')")
+    lines = page.run("return Spectangle.csv()").splitlines()
+    assert lines[0].startswith("# source_id") and lines[1] == "wavelength_nm,observed,reconstructed,changed" and len(lines) == 42
+    row = bundle.payload["stars"]["id"].index(page.run(f"return {STAR}"))
+    with Survey(bundle.survey) as survey:
+        observed = survey.flux()[survey.source_id == int(bundle.payload["stars"]["id"][row])][0]
+    np.testing.assert_allclose([float(line.split(",")[1]) for line in lines[2:]], observed, atol=5e-5)
+
+
+@browser
+@needs_chromium
+def test_the_saved_page_asks_nobody_and_has_no_error(page):
+    """Last of the page's tests: everything that was done before counts."""
+    assert page.console() == []
+    assert all(url.startswith("file:") for url in page.requests())
+    assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@browser
+@needs_chromium
+def test_the_served_page_finds_any_star_of_the_survey(served: str, toy_survey: Path, toy_runs):
+    train = Run(toy_runs[0]).data().train
+    with Browser(800, 1200) as window:
+        window.open(served)
+        window.wait("document.body.dataset.ready")
+        window.run("Bokeh.documents[0].get_model_by_name('search').value = arguments[0]", str(train.source_id[5]))
+        window.wait(f"{STAR} === '{train.source_id[5]}'")
+        shown = [float(line.split(",")[1]) for line in window.run("return Spectangle.csv()").splitlines()[2:]]
+        np.testing.assert_allclose(shown, train.flux[5].numpy(), atol=5e-5)
+        window.run("Bokeh.documents[0].get_model_by_name('search').value = '99'")
+        window.wait("document.getElementById('note').textContent.includes('no star 99')")
+        assert window.run("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert window.console() == []
+        host = served.removeprefix("http://")
+        assert all(host in url for url in window.requests())
+
+
+@pytest.mark.parametrize("what", ["no run", "no survey"])
+def test_a_run_that_cannot_be_shown_gets_a_page_that_says_so(what: str, toy_runs, tmp_path: Path):
+    run, survey = (tmp_path / "nothing", None) if what == "no run" else (toy_runs[0], str(tmp_path / "gone.h5"))
+    for address in _serve(lambda: make_bundle(str(run), survey=survey)):
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            text = answer.read().decode()
+        assert ("is not a run folder" if what == "no run" else "is not at") in text and "<script" not in text
+
+
+def test_ids_and_numbers_survive_json(bundle):
+    text = json.dumps(bundle.payload["stars"]["id"])
+    assert all(isinstance(one, str) and one in text for one in bundle.payload["stars"]["id"])
+    assert [label["unit"] for label in bundle.payload["labels"]] == list(UNITS.values())
+
+
+def test_batch_normalisation_is_folded_into_the_decoder():
+    torch.manual_seed(0)
+    decoder = Decoder(3, 2, [16], 9, batch_norm=True)
+    for _ in range(20):
+        decoder(torch.randn(32, 3) + 1, torch.randn(32, 2))
+    decoder.eval()
+    layers = [[_unpacked(layer[name]) for name in ("weight", "bias")] for layer in pack_network(decoder.layers)]
+    inputs = torch.randn(4, 5)
+    h = inputs.numpy()
+    for i, (weight, bias) in enumerate(layers):
+        h = h @ weight.T + bias
+        h = np.maximum(h, 0) if i < len(layers) - 1 else h
+    with torch.no_grad():
+        np.testing.assert_allclose(h, decoder(inputs[:, :3], inputs[:, 3:]).numpy(), atol=2e-3)
+
+
+def test_flux_is_packed_to_a_twentieth_of_a_thousandth():
+    flux = np.array([[0.0, 1.0, np.nan, 1.23456, -0.5]], np.float32)
+    packed = pack_flux(flux)
+    steps = _unpacked(packed)
+    assert steps[0, 2] == packed["masked"]
+    back = packed["low"] + packed["step"] * steps[0, [0, 1, 3, 4]]
+    np.testing.assert_allclose(back, flux[0, [0, 1, 3, 4]], atol=2.6e-5)
+
+
+def test_maps_are_computed_once(tmp_path: Path):
+    latent = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    first = latent_maps(latent, tmp_path / "map.npz")
+    stamp = (tmp_path / "map.npz").stat().st_mtime_ns
+    again = latent_maps(latent, tmp_path / "map.npz")
+    assert (tmp_path / "map.npz").stat().st_mtime_ns == stamp
+    np.testing.assert_array_equal(first["tsne"], again["tsne"])
+    assert first["pca"].shape == first["tsne"].shape == (40, 2)
+
+
+def test_runs_of_different_stars_cannot_be_compared(toy_runs, tmp_path: Path):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(toy_runs[2], other)
+    config = other / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("split_seed: 0", "split_seed: 1"))
+    with pytest.raises(SpectangleError, match="different stars"):
+        make_bundle(str(toy_runs[0]), compare=str(other), stars=5, map_stars=20)
+
+
+def test_saving_is_one_command(toy_runs, tmp_path: Path, monkeypatch, capsys):
+    command = Command(monkeypatch, capsys)
+    out = tmp_path / "explorer.html"
+    code, printed, err = command("explore", f"run={toy_runs[0]}", f"save={out}", "stars=5", "map_stars=20")
+    assert code == 0 and "works from disk" in printed, err
+    assert re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?(?:https?:)?//""", out.read_text()) == []
+    code, _, err = command("explore", f"run={toy_runs[0]}", f"save={out}")
+    assert code == 1 and "overwrite=true" in err
+
+
+def _unpacked(packed: dict) -> np.ndarray:
+    import base64
+
+    return np.frombuffer(base64.b64decode(packed["data"]), f"<{packed['kind']}").reshape(packed["shape"]).astype(np.float64)

@@ -1,0 +1,107 @@
+"""export.py: what others get is the same model; and the notebook that shows how to use it."""
+
+import io
+import json
+import os
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Command, leftovers
+
+import spectangle
+from spectangle.errors import SpectangleError
+from spectangle.export import export
+from spectangle.survey import Survey
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def exported(toy_runs, tmp_path_factory):
+    return export(str(toy_runs[0]), str(tmp_path_factory.mktemp("exported") / "model"))
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+def test_the_exported_model_is_the_run_value_by_value(toy_runs, toy_survey: Path, exported: Path):
+    theirs, ours = spectangle.load(exported), spectangle.load(toy_runs[0])
+    with Survey(toy_survey) as survey:
+        flux, error = survey.flux(0, 30), survey.flux_error(0, 30)
+    np.testing.assert_array_equal(theirs.encode(flux), ours.encode(flux))
+    np.testing.assert_array_equal(theirs.generate(flux, m_h=0.1), ours.generate(flux, m_h=0.1))
+    a, b = theirs.predict(flux, error), ours.predict(flux, error)
+    assert a.colnames == b.colnames and a.meta["ckpt"] == b.meta["ckpt"]
+    for name in a.colnames:
+        np.testing.assert_array_equal(np.asarray(a[name]), np.asarray(b[name]))
+    assert theirs.units == ours.units and theirs.lambdas == ours.lambdas
+
+
+def test_the_onnx_graph_agrees_and_takes_masked_pixels(toy_survey: Path, exported: Path):
+    import onnxruntime
+
+    model = spectangle.load(exported)
+    session = onnxruntime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
+    with Survey(toy_survey) as survey:
+        flux = survey.flux(0, 7)
+    flux[2, 5:9] = np.nan
+    latent, labels = session.run(None, {"flux": flux})
+    np.testing.assert_allclose(latent, model.encode(flux), atol=1e-5)
+    np.testing.assert_allclose(labels[:, 0], model.predict(flux)["teff"], rtol=1e-5)
+
+
+def test_nothing_in_the_folder_needs_pickle_and_the_card_tells_the_numbers(exported: Path, toy_runs):
+    assert sorted(file.name for file in exported.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
+    card, metrics = (exported / "README.md").read_text(), json.loads((toy_runs[0] / "metrics.json").read_text())
+    assert f"{metrics['test/latent/teff/mae']:.0f}" in card and "m_h | +0.001 | disentangled (removed)" in card
+    assert "nan" not in card.lower().replace("nan = masked", "")
+    config = json.loads((exported / "config.json").read_text())
+    assert config["network"]["labels"] == ["teff", "logg", "m_h", "alpha_fe"] and config["identity"]["run"] == toy_runs[0].name
+
+
+def test_an_exported_model_predicts_on_the_command_line(exported: Path, toy_survey: Path, tmp_path: Path, command):
+    code, printed, err = command("predict", f"run={exported}", f"spectra={toy_survey}", f"out={tmp_path / 'stars.fits'}")
+    assert code == 0 and "400 stars" in printed, err
+
+
+def test_what_stands_in_the_way_is_not_overwritten(exported: Path, toy_runs, tmp_path: Path, command):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    code, _, err = command("export", f"run={toy_runs[0]}", f"out={tmp_path / 'mine'}", "overwrite=true")
+    assert code == 1 and "is not an exported model" in err and (tmp_path / "mine" / "thesis.tex").is_file()
+    code, _, err = command("export", f"run={toy_runs[0]}", f"out={exported}")
+    assert code == 1 and "overwrite=true" in err
+    code, printed, err = command("export", f"run={toy_runs[0]}", f"out={exported}", "overwrite=true", "onnx=false")
+    assert code == 0 and not (exported / "model.onnx").exists() and leftovers(exported.parent) == [], err
+
+
+def test_a_damaged_export_is_refused(toy_runs, tmp_path: Path):
+    folder = export(str(toy_runs[0]), str(tmp_path / "model"), onnx=False)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(SpectangleError, match="damaged"):
+        spectangle.load(folder)
+
+
+def test_generate_refuses_a_label_that_the_model_does_not_know(exported: Path):
+    with pytest.raises(SpectangleError, match="does not know the label vsini"):
+        spectangle.load(exported).generate(np.ones((1, 40)), vsini=3)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(notebook: Path, toy_runs, toy_survey: Path, tmp_path: Path, monkeypatch):
+    import matplotlib
+
+    matplotlib.use("agg")
+    export(str(toy_runs[0]), str(tmp_path / "exported"), onnx=False)
+    os.symlink(toy_survey, tmp_path / "survey.h5")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for cell in json.loads(notebook.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            with redirect_stdout(io.StringIO()):
+                exec(compile("".join(cell["source"]), str(notebook), "exec"), names)

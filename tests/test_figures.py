@@ -1,0 +1,112 @@
+"""Figures: they show the numbers that they are given, in the orientation that astronomers expect."""
+
+import logging
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from spectangle import figures
+from spectangle.figures.latent import mutual_information
+from spectangle.run_figures import RunFigures, draw_run
+from spectangle.runs import Run
+
+UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
+N = 300
+
+
+@pytest.fixture(scope="module")
+def labels() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    centre, spread = (5000, 3, -0.1, 0.05), (600, 1, 0.3, 0.1)
+    return {name: c + s * random.normal(size=N) for name, c, s in zip(UNITS, centre, spread, strict=True)}
+
+
+def every_figure(labels: dict[str, np.ndarray]):
+    random = np.random.default_rng(1)
+    planes = {"spectra": random.normal(size=(N, 2)), "latent": random.normal(size=(N, 2))}
+    grid, flux = np.linspace(846, 870, 60), random.normal(1, 0.02, size=(2, 60))
+    residuals = {"latent": {name: random.normal(size=N) for name in labels}}
+    latent = random.normal(size=(N, 5))
+    yield figures.label_figure(labels, UNITS)
+    yield figures.label_figure(labels, UNITS, np.where(np.arange(N) % 2, "APOGEE", "GALAH"))
+    yield figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"])
+    yield figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"])
+    yield figures.map_figure(planes, labels, UNITS, {"kept": ["teff", "logg"], "removed": ["m_h", "alpha_fe"]}, "First pair")
+    yield figures.diagrams_figure(labels, {"from the latent": [labels, labels]}, UNITS)
+    yield figures.prediction_figure(labels, labels, UNITS)
+    yield figures.noise_residual_figure(residuals, np.geomspace(10, 200, N), UNITS)
+    yield figures.information_figure({"latent": mutual_information(latent, np.stack(list(labels.values()), axis=1))}, list(labels))
+    yield figures.frontier_figure(np.array([0.9, 1.1, 1.0]), np.array([0.3, 0.02, 0.1]), ["First pair", "First pair", "Second pair"])
+    yield figures.reconstruction_figure(grid, flux, flux + 0.01, ["a", "b"], np.full_like(flux, 0.02))
+
+
+def test_every_figure_is_drawn_without_a_warning(labels, tmp_path, recwarn):
+    for i, figure in enumerate(every_figure(labels)):
+        assert isinstance(figure, Figure)
+        pdf, png = figures.save(figure, tmp_path / f"{i}", dpi=40)
+        assert pdf.read_bytes()[:4] == b"%PDF" and png.read_bytes()[1:4] == b"PNG"
+    assert not [str(warning.message) for warning in recwarn if "matplotlib" in str(warning.filename)]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_same_numbers_give_the_same_file(labels, tmp_path):
+    one, two = (figures.save(figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]), tmp_path / name) for name in "ab")
+    assert one[0].read_bytes() == two[0].read_bytes()
+
+
+def test_hot_stars_are_left_and_giants_on_top(labels):
+    kiel = figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]).axes[0]
+    assert kiel.xaxis_inverted() and kiel.yaxis_inverted()
+    abundances = figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"]).axes[0]
+    assert not abundances.xaxis_inverted() and not abundances.yaxis_inverted()
+    panels = figures.diagrams_figure(labels, {"from the latent": [labels, labels]}, UNITS).axes
+    assert [axes.xaxis_inverted() for axes in panels[:2]] == [True, True] and "[K]" in panels[0].get_xlabel()
+
+
+def test_neighbours_read_a_gradient_and_no_confetti():
+    random = np.random.default_rng(0)
+    points = random.uniform(size=(800, 2))
+    assert figures.neighbour_r2(points, points[:, 0]) > 0.95
+    assert figures.neighbour_r2(points, random.normal(size=800)) < 0.05
+
+
+def test_a_plane_keeps_clusters_apart():
+    random = np.random.default_rng(0)
+    group = np.arange(120) % 2
+    found = figures.plane(random.normal(size=(120, 60)) + 8 * group[:, None])
+    assert found.shape == (120, 2) and figures.neighbour_r2(found, group.astype(float)) > 0.9
+
+
+def test_mutual_information_against_known_values():
+    random = np.random.default_rng(0)
+    x = random.normal(size=20000)
+    y = 0.8 * x + 0.6 * random.normal(size=20000)
+    found = mutual_information(np.c_[x, x**3, random.normal(size=20000)], np.c_[x, y], bins=12)
+    assert found[0, 0] == pytest.approx(np.log(12), abs=0.01)
+    assert found[1, 0] == pytest.approx(found[0, 0], abs=1e-6)  # monotone changes do not matter
+    assert found[0, 1] == pytest.approx(-0.5 * np.log(1 - 0.64), abs=0.05)  # correlated normal variables
+    assert found[2].max() < 0.005
+
+
+def test_a_run_gets_its_figures_when_it_ends(toy_runs, tmp_path):
+    shutil.copytree(toy_runs[0] / "regressors", tmp_path / "regressors")
+    run = Run(toy_runs[0])
+    RunFigures(str(tmp_path)).on_fit_end(SimpleNamespace(checkpoint_callback=None, datamodule=run.data()), run.model())  # pyright: ignore
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"predicted.pdf", "predicted.png", "kiel_chemical.png", "information.png", "reconstruction.png"} <= names
+
+
+def test_figures_can_be_drawn_again(toy_runs, monkeypatch):
+    monkeypatch.setattr("spectangle.run_figures.save", lambda figure, path: [path])
+    assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40)} == {"predicted", "kiel_chemical", "information", "reconstruction"}
+
+
+def test_a_figure_that_fails_costs_a_sentence_not_the_run(tmp_path, caplog):
+    callback = RunFigures(str(tmp_path))
+    trainer = SimpleNamespace(checkpoint_callback=None, datamodule=None)
+    with caplog.at_level(logging.WARNING):
+        callback.on_fit_end(trainer, SimpleNamespace())  # pyright: ignore
+    assert "could not be drawn" in caplog.text and "time/figures" in callback.metrics

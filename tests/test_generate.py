@@ -1,0 +1,156 @@
+"""generate.py: other labels for the same stars, written as a survey; and the checks of what was generated."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import Command, leftovers
+
+from spectangle.errors import SpectangleError
+from spectangle.generation import Parents, generate
+from spectangle.generation_check import Swap, Truth, check_generation, compare_with_emulator, reread, swap_labels
+from spectangle.label_changes import label_grid
+from spectangle.runs import Run
+from spectangle.survey import Survey
+from spectangle.trained import load
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("asked", "values"),
+    [
+        (7500, [7500]),
+        ("7500", [7500]),
+        ([1, 2.5], [1, 2.5]),
+        ("4000:6500:500", [4000, 4500, 5000, 5500, 6000, 6500]),
+        ("-0.3:0.3:0.2", [-0.3, -0.1, 0.1, 0.3]),
+    ],
+)
+def test_values_can_be_a_number_a_list_or_a_range(asked, values):
+    assert [point["teff"] for point in label_grid({"teff": asked}, ["teff"])] == pytest.approx(values, abs=1e-6)
+
+
+def test_several_labels_give_all_combinations():
+    grid = label_grid({"teff": "4000:5000:500", "logg": [2, 4], "m_h": None}, ["teff", "logg", "m_h"])
+    assert len(grid) == 6 and grid[1] == {"teff": 4000, "logg": 4}
+    assert label_grid({"teff": None}, ["teff"]) == [{}]
+
+
+@pytest.mark.parametrize("asked", ["hot", "6000:4000:100", "1:2", "4000:6000:0", {"a": 1}])
+def test_anything_else_is_refused(asked):
+    with pytest.raises(SpectangleError, match="no number, list or range"):
+        label_grid({"teff": asked}, ["teff"])
+
+
+def test_generated_spectra_are_a_survey(toy_runs, tmp_path: Path, command):
+    out = tmp_path / "generated.h5"
+    code, printed, err = command("generate", f"run={toy_runs[0]}", "set.m_h=-0.1", f"out={out}", "n_stars=10")
+    assert code == 0, err
+    run, test = Run(toy_runs[0]), Run(toy_runs[0]).data().test
+    with Survey(out, verify=True) as survey:
+        np.testing.assert_array_equal(survey.source_id, test.source_id[:10])
+        np.testing.assert_allclose(survey.label("m_h"), -0.1)
+        np.testing.assert_array_equal(survey.label("teff"), test.labels[:10, 0])
+        np.testing.assert_array_equal(survey.column("original_m_h"), test.labels[:10, 2])
+        assert survey.unit("teff") == "K" and run.path.name in survey.attributes["origin"] and survey.attributes["release"] == "m_h=-0.1"
+        model, labels = run.model(), test.labels[:10].clone()
+        labels[:, 2] = -0.1
+        with torch.no_grad():
+            expected = model.decode(model.encode(test.flux[:10]), labels)
+        np.testing.assert_allclose(survey.flux(), expected, atol=1e-6)
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG") and leftovers(tmp_path) == []
+
+
+def test_a_grid_can_be_trained_on(toy_runs, tmp_path: Path):
+    from spectangle.data import SpectraDataModule
+
+    out = generate(str(toy_runs[0]), str(tmp_path / "grid.h5"), {"m_h": "-0.5:0.3:0.2", "alpha_fe": [0.0, 0.1]}, n_stars=4, figure=False)
+    with Survey(out) as survey:
+        assert len(survey) == 4 * 5 * 2 and len(set(survey.source_id)) == 40
+        assert len(set(survey.column("parent_source_id"))) == 4
+    data = SpectraDataModule(str(out))
+    data.setup()
+    assert len(data.train) == 29
+
+
+def test_nothing_set_gives_reconstructions(toy_runs, tmp_path: Path):
+    out = generate(str(toy_runs[0]), str(tmp_path / "same.h5"), {}, n_stars=5, figure=False)
+    with Survey(out) as survey:
+        assert survey.attributes["release"] == "reconstructions" and np.all(survey.column("label_distance") < 5)
+
+
+def test_beyond_the_training_stars_it_warns_and_says_how_far(toy_runs, tmp_path: Path, command):
+    _, printed, _ = command("generate", f"run={toy_runs[0]}", "set.teff=12000", f"out={tmp_path / 'hot.h5'}", "figure=false", "n_stars=3")
+    highest = float(Run(toy_runs[0]).data().train.labels[:, 0].max())
+    assert f"{12000 - highest:.3g} K beyond" in printed and "3 of 3 spectra have a combination of labels" in printed
+    assert "left the label in the latent" in printed  # teff is entangled in the first pair
+    with Survey(tmp_path / "hot.h5") as survey:
+        assert np.all(survey.column("label_distance") > 1)
+
+
+def test_stars_can_be_chosen(toy_runs, toy_survey: Path, tmp_path: Path):
+    with Survey(toy_survey) as survey:
+        wanted = [int(one) for one in survey.source_id[[7, 3]]]
+    out = generate(str(toy_runs[0]), str(tmp_path / "two.h5"), {"m_h": 0.0}, spectra=str(toy_survey), source_id=wanted, figure=False)
+    with Survey(out) as survey:
+        assert survey.source_id.tolist() == wanted
+    with pytest.raises(SpectangleError, match="source_id 12 is not among"):
+        generate(str(toy_runs[0]), str(tmp_path / "none.h5"), {}, source_id=[12])
+
+
+def test_stars_without_labels_get_those_that_are_read(toy_runs, tmp_path: Path):
+    model = load(toy_runs[0])
+    np.savez(tmp_path / "unknown.npz", flux=np.full((2, 40), 0.8), wavelength=model.wavelength)
+    out = generate(str(toy_runs[0]), str(tmp_path / "out.h5"), {"m_h": 0.1}, spectra=str(tmp_path / "unknown.npz"), figure=False)
+    with Survey(out) as survey:
+        np.testing.assert_allclose(survey.label("teff"), model.predict(np.full((2, 40), 0.8))["teff"], rtol=1e-5)
+
+
+def test_the_check_leaves_its_numbers_in_the_run(toy_runs):
+    results = check_generation(str(toy_runs[0]), figure=True)
+    assert set(results) == {"reread"} and set(results["reread"]) == {"teff", "logg", "m_h", "alpha_fe"}  # no truth, no emulator
+    assert Run(toy_runs[0]).derived("generation_check.json").is_file()
+    assert (toy_runs[0] / "figures" / "generation_check.png").is_file()
+
+
+def test_reading_again_finds_the_new_label_and_no_other_change():
+    """With a decoder that writes the labels into the pixels and a regressor that reads them there, the slope is 1."""
+    random = np.random.default_rng(0)
+    labels = random.normal(size=(50, 3))
+    swapped = labels.copy()
+    swapped[:, 1] = random.normal(size=50)
+
+    class Honest:
+        labels = ("a", "b", "c")
+        decode = staticmethod(lambda latent, labels: labels)
+        predict = staticmethod(lambda flux: flux)
+
+    parents = Parents(np.arange(50), labels, labels, np.zeros((50, 2)))
+    result = reread(Honest(), parents, Swap(1, swapped, np.ones(50, bool)), Honest())  # pyright: ignore[reportArgumentType]
+    assert result["slope"] == pytest.approx(1) and result["mae"] == 0 and result["moved"] == {"a": 0, "c": 0}
+
+
+def test_the_emulator_judges_a_perfect_generator_perfect(toy_runs):
+    """If the decoder were the emulator itself, all of the change would be captured and the rms would be nil."""
+    from spectangle.synthetic import emulate
+
+    model = load(toy_runs[0])
+    random = np.random.default_rng(0)
+    labels = np.column_stack(
+        [random.uniform(4500, 5500, 12), random.uniform(2, 4, 12), random.uniform(-0.5, 0.2, 12), random.uniform(0, 0.2, 12)]
+    ).astype(np.float32)
+    parents = Parents(np.arange(12), emulate(labels), labels, np.zeros((12, 4), np.float32))
+    swap = Swap(0, swap_labels(labels, 0, model).labels, np.ones(12, bool))
+
+    class Perfect:
+        @staticmethod
+        def decode(latent, labels):
+            return emulate(labels)
+
+    result = compare_with_emulator(Perfect(), parents, swap, Truth(labels, np.full(12, 5.0), np.zeros(12)))  # pyright: ignore[reportArgumentType]
+    assert result["captured"] == pytest.approx(1, abs=1e-6) and result["rms_generated"] < 1e-6 < result["rms_unchanged"]

@@ -1,0 +1,248 @@
+"""predict.py: every format, uncertainty, quality flags, other grids, nothing half-written."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+from archive_files import Stars, write_bulk
+from astropy.io import fits
+from astropy.io.votable import parse
+from astropy.table import Table
+from commands import Command, leftovers
+from conftest import write_toy_survey
+
+from spectangle import star_table
+from spectangle.calibration import Calibration
+from spectangle.errors import SpectangleError
+from spectangle.grids import to_grid
+from spectangle.prediction import predict
+from spectangle.quality import Limits, Quality, quality
+from spectangle.reading import Reading
+from spectangle.readout import Readout
+from spectangle.runs import Run
+from spectangle.survey import Survey
+from spectangle.trained import load
+
+FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".parquet": "parquet"}
+
+
+def read(path: Path) -> Table:
+    """Read a table as other programs do; a VOParquet file has its units and descriptions in a VOTable without data."""
+    if path.suffix != ".parquet":
+        return Table.read(path, format=FORMATS[path.suffix])
+    stored = pyarrow.parquet.read_table(path)
+    header = parse(io.BytesIO(stored.schema.metadata[b"IVOA.VOTable-Parquet.content"])).get_first_table()
+    table = Table({name: np.asarray(stored[name]) for name in stored.column_names})
+    for field in header.fields:
+        table[field.name].unit, table[field.name].description = field.unit, field.description
+    return table
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def model(toy_runs):
+    return load(toy_runs[0])
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_every_format_keeps_ids_units_and_the_run(ending: str, toy_runs, toy_survey: Path, tmp_path: Path, command):
+    out = tmp_path / f"stars{ending}"
+    code, printed, _ = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={out}", "latents=true")
+    assert code == 0 and "400 stars" in printed
+    table = read(out)
+    with Survey(toy_survey) as survey:
+        np.testing.assert_array_equal(np.asarray(table["source_id"]), survey.source_id)
+        assert table["source_id"].dtype.kind == "i"
+    assert str(table["teff"].unit) == "K" and "temperature" in table["teff"].description
+    assert str(table["logg"].unit) == str(table["m_h_uncertainty"].unit) == "dex"
+    if ending == ".fits":  # as TOPCAT reads them
+        header = fits.getheader(out, 1)
+        assert header["TUNIT4"] == "dex" and header["TUCD2"] == "phys.temperature.effective" and "temperature" in header["TCOMM2"]
+    assert all(name in table.colnames for name in ("teff_uncertainty", "chi2", "ood_score", "flags", "snr", "masked_fraction", "z00", "z03"))
+    raw = out.read_bytes()
+    assert Run(toy_runs[0]).checkpoint_hash.encode() in raw and b"68" in raw
+    assert leftovers(tmp_path) == []
+
+
+def test_the_table_says_what_its_flags_mean(toy_runs, toy_survey: Path, tmp_path: Path):
+    table = Table.read(predict(str(toy_runs[0]), str(toy_survey), str(tmp_path / "stars.ecsv")))
+    for bit in Quality:
+        assert f"{bit.value} = " in table["flags"].description and f"{bit.value} = " in table.meta["flagbits"]
+    assert table.meta["coverage"] == "0.6827" and "teff=" in table.meta["tested"]
+
+
+def test_text_in_pieces_is_the_same_text(model, toy_survey: Path, tmp_path: Path, monkeypatch):
+    with Survey(toy_survey) as survey:
+        table = model.predict(survey.flux(0, 50), survey.flux_error(0, 50))
+    table["teff"][3] = np.nan
+    star_table.write_table(table, tmp_path / "whole.ecsv")
+    monkeypatch.setattr(star_table, "RECORD_ROWS", 7)
+    star_table.write_table(table, tmp_path / "pieces.ecsv")
+    assert (tmp_path / "whole.ecsv").read_text() == (tmp_path / "pieces.ecsv").read_text()
+
+
+def test_the_readout_is_the_fitted_regressor(toy_runs, model):
+    z = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    with torch.no_grad():
+        read = model.readout(torch.from_numpy(z)).numpy()
+    expected = Run(toy_runs[0]).regressor().predict(z)
+    np.testing.assert_allclose(read, expected, rtol=1e-4, atol=1e-4 * expected.std(axis=0).max())
+
+
+def test_a_regressor_that_is_no_network_is_refused():
+    from sklearn.linear_model import Ridge
+
+    with pytest.raises(SpectangleError, match="Ridge"):
+        Readout.from_regressor(Ridge())
+
+
+def test_labels_are_those_of_the_run(toy_runs, toy_survey: Path, model):
+    """What predict reads of the test stars scores as the run said."""
+    data = Run(toy_runs[0]).data()
+    table = model.predict(data.test.flux.numpy())
+    mae = np.abs(np.asarray(table["teff"]) - data.test.labels[:, 0].numpy()).mean()
+    assert mae == pytest.approx(model.metrics["test/latent/teff/mae"], rel=1e-3)
+
+
+def test_intervals_cover_as_stated():
+    """Split-conformal intervals cover new stars as often as asked, whatever their noise and however wrong the guess of it."""
+    random = np.random.default_rng(0)
+    n = 3000
+    noise = np.exp(random.normal(size=(2 * n, 1)))
+    scores = np.abs(random.standard_t(3, size=(2 * n, 1)) * noise)
+    fields = dict.fromkeys(Calibration.__dataclass_fields__, np.ones(1, np.float32))
+    known = Calibration(**fields | {"scores": np.sort(scores[:n], axis=0), "test_scores": np.sort(scores[n:], axis=0)})
+    for coverage in (0.5, 0.6827, 0.9, 0.99):
+        assert known.measured_coverage(coverage)[0] == pytest.approx(coverage, abs=4 * np.sqrt(2 * coverage * (1 - coverage) / n))
+    with pytest.raises(SpectangleError, match="validation stars"):
+        known.quantile(0.9999)
+
+
+def test_measured_coverage_of_a_run(model):
+    n = len(model.calibration.test_scores)
+    for coverage in (0.5, 0.8):
+        measured = model.calibration.measured_coverage(coverage)
+        spread = np.sqrt(coverage * (1 - coverage) * (1 / n + 1 / len(model.calibration.scores)))
+        assert np.all(np.abs(measured - coverage) < 4 * spread)
+
+
+def test_noisier_stars_get_wider_intervals(model):
+    reading = Reading(
+        np.tile(model.calibration.label_range.mean(0), (2, 1)), np.zeros((2, 4)), *[np.zeros(2)] * 2, np.array([0.005, 0.02]), *[np.zeros(2)] * 3
+    )
+    low, high = model.calibration.uncertainty(reading, 0.68)
+    assert low.shape == (4,) and np.all(low > 0)
+    assert not np.allclose(low, high)
+
+
+def test_an_ensemble_tells_how_far_its_models_disagree(toy_runs, toy_survey: Path, tmp_path: Path):
+    both, one, other = (
+        Table.read(predict(run, str(toy_survey), str(tmp_path / name)))
+        for run, name in (([str(r) for r in toy_runs[:2]], "both.ecsv"), (str(toy_runs[0]), "one.ecsv"), (str(toy_runs[1]), "other.ecsv"))
+    )
+    np.testing.assert_allclose(both["teff"], (one["teff"] + other["teff"]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(both["teff_spread"], np.abs(one["teff"] - other["teff"]) / 2, rtol=1e-3, atol=1e-2)
+    assert "teff_uncertainty" in both.colnames and len(both.meta["run"].split()) == 2
+
+
+@pytest.mark.parametrize("bit", list(Quality))
+def test_each_flag_is_set_by_its_condition_alone(bit: Quality):
+    star = {"snr": 50.0, "masked": 0.0, "labels": 0.5, "ood": 0.1, "chi2": 0.1}
+    star |= {
+        Quality.NO_DATA: {"masked": 1.0},
+        Quality.LOW_SNR: {"snr": 2.0},
+        Quality.MASKED: {"masked": 0.5},
+        Quality.OUTSIDE_LABELS: {"labels": 1.5},
+        Quality.OUT_OF_DISTRIBUTION: {"ood": 3.0},
+        Quality.POOR_RECONSTRUCTION: {"chi2": 3.0},
+    }[bit]
+    values = {name: np.array([value]) for name, value in star.items()}
+    values["labels"] = values["labels"][:, None]
+    word = quality(Limits(), label_range=np.array([[0.0], [1.0]]), **values)[0]
+    assert word & bit.value
+    assert word == bit.value or bit is Quality.NO_DATA  # without any pixel, too many are masked as well
+
+
+def test_without_errors_there_is_no_low_snr(model, toy_survey: Path):
+    with Survey(toy_survey) as survey:
+        table = model.predict(survey.flux(0, 20))
+    assert np.isnan(table["snr"]).all() and not np.any(np.asarray(table["flags"]) & Quality.LOW_SNR)
+
+
+def test_strange_spectra_are_told_from_normal_ones(model, toy_survey: Path):
+    with Survey(toy_survey) as survey:
+        flux = survey.flux()
+    normal = np.asarray(model.predict(flux)["ood_score"])
+    strange = np.asarray(model.predict(1.6 - 2 * flux)["ood_score"])
+    assert np.quantile(normal, 0.9) < 1 < np.quantile(strange, 0.1)
+
+
+def test_a_masked_star_reads_nan_and_says_so(model, toy_survey: Path):
+    with Survey(toy_survey) as survey:
+        flux, error = survey.flux(0, 6), survey.flux_error(0, 6)
+    whole = model.predict(flux, error)
+    flux[2], flux[3, :10] = np.nan, np.nan
+    error[4, 5] = 0
+    table = model.predict(flux, error)
+    assert np.isnan(table["teff"][2]) and table["flags"][2] == Quality.NO_DATA + Quality.MASKED
+    assert table["masked_fraction"][3] == pytest.approx(0.25) and np.isfinite(table["teff"][3]) and table["flags"][3] & Quality.MASKED
+    assert table["masked_fraction"][4] == pytest.approx(1 / 40)
+    np.testing.assert_allclose(table["teff"][[0, 1, 5]], whole["teff"][[0, 1, 5]], rtol=1e-4)
+
+
+def test_another_grid_is_resampled_or_averaged(toy_runs, model, toy_survey: Path, tmp_path: Path):
+    with Survey(toy_survey) as survey:
+        flux, wavelength = survey.flux(0, 30), survey.wavelength
+    own = model.predict(flux)
+    thirds = np.repeat(wavelength, 3) + np.tile([-0.01, 0.0, 0.01], len(wavelength))
+    averaged = model.predict(np.repeat(flux, 3, axis=1), wavelength=thirds)
+    np.testing.assert_allclose(averaged["teff"], own["teff"], rtol=1e-4)
+    fine = np.arange(845.9, 847.3, 0.007)
+    smooth = np.stack([np.interp(fine, wavelength, one) for one in flux])
+    np.savez(tmp_path / "spectra.npz", flux=smooth, wavelength=fine)
+    table = Table.read(predict(str(toy_runs[0]), str(tmp_path / "spectra.npz"), str(tmp_path / "stars.ecsv")))
+    assert list(table["source_id"][:3]) == [1, 2, 3]
+    assert np.abs(table["teff"] - own["teff"]).mean() < 0.5 * np.std(own["teff"])
+
+
+def test_archive_files_are_read_as_they_come(toy_runs, tmp_path: Path, command):
+    stars = Stars(4)
+    path = write_bulk(tmp_path / "RvsMeanSpectrum_1-2.csv", stars)
+    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={path}", f"out={tmp_path / 'stars.fits'}")
+    assert code == 0, err
+    table = Table.read(tmp_path / "stars.fits")
+    np.testing.assert_array_equal(np.sort(table["source_id"]), np.sort(stars.ids))
+    assert np.all(table["flags"] & Quality.OUT_OF_DISTRIBUTION)  # a toy model has never seen calcium lines
+
+
+def test_a_grid_that_is_not_covered_is_refused(model):
+    wavelength = model.wavelength[5:]
+    with pytest.raises(SpectangleError, match="the model needs 846.000 to 847.170 nm"):
+        model.predict(np.ones((1, len(wavelength))), wavelength=wavelength)
+    with pytest.raises(SpectangleError, match="Angstrom"):
+        to_grid(model.wavelength * 10, np.ones((1, 40)), None, model.wavelength, "these")
+
+
+def test_an_interruption_leaves_nothing_that_looks_complete(toy_runs, toy_survey: Path, tmp_path: Path, monkeypatch):
+    def break_off(table, part):
+        part.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(star_table.WRITERS, ".ecsv", break_off)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(KeyboardInterrupt):
+        predict(str(toy_runs[0]), str(toy_survey), str(tmp_path / "stars.ecsv"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_survey_that_moved_is_found_where_the_user_says(toy_runs, tmp_path: Path):
+    moved = write_toy_survey(tmp_path / "moved.h5")
+    assert len(Run(toy_runs[2]).data(moved).test) == 80
+    with pytest.raises(SpectangleError, match="content_hash"):
+        Run(toy_runs[2]).data(write_toy_survey(tmp_path / "other.h5", seed=1))

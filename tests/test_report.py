@@ -1,0 +1,131 @@
+"""Reading sweeps: leaderboard, tables, the page, the difference of runs; and the sweeps that come with the project."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sweep_tools import TRAIN, environment, records, sweep, write_sweep
+
+from spectangle.console import render
+from spectangle.errors import SpectangleError
+from spectangle.leaderboard import Leaderboard
+from spectangle.reports import difference_table
+
+SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
+
+
+def call(script: str, *arguments: str, cwd: Path = TRAIN.parent, code: int = 0) -> str:
+    answer = subprocess.run([sys.executable, str(TRAIN.parent / script), *arguments], capture_output=True, text=True, env=environment(), cwd=cwd)
+    assert answer.returncode == code, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("swept")
+    params = {"x": "choice(0.1, 0.2, 0.4)", "y": "choice(1, 2)", "fail": "choice(none, raise)"}
+    path = write_sweep(folder, params=params, retries=0, max_failure_rate=1.0, direction=["minimize", "maximize"])
+    sweep(folder, "objective=[score,other]", code=1)
+    return path
+
+
+def test_the_leaderboard_is_sorted_and_shows_only_what_varies(swept: Path):
+    board = Leaderboard(swept)
+    assert board.varying == ["x", "y", "fail"] and board.counts() == {"complete": 6, "failed": 6}
+    assert [entry.state for entry in board.entries] == ["complete"] * 6 + ["failed"] * 6
+    assert all(entry.front for entry in board.entries if (entry.params["y"], entry.params["x"], entry.params["fail"]) == (2, 0.2, "none"))
+    text = render(board.table(), width=200)
+    assert "ValueError: a deliberate failure" in text and "ValueError" not in render(board.table(hide_failed=True), width=200)
+
+
+def test_the_front_holds_what_nothing_else_beats(swept: Path):
+    board = Leaderboard(swept)
+    done = [entry.values for entry in board.entries if entry.values]
+    for entry in board.entries:
+        if entry.values:
+            beaten = any(a <= entry.values[0] and b >= entry.values[1] and [a, b] != entry.values for a, b in done)
+            assert entry.front != beaten
+
+
+def test_the_tables_can_be_read_back(swept: Path):
+    from astropy.table import Table
+
+    Leaderboard(swept).write()
+    rows = list(csv.DictReader((swept / "results.csv").open()))
+    table = Table.read(swept / "results.ecsv")
+    assert len(rows) == len(table) == 12 and table.meta["objectives"] == ["score", "other"]
+    assert float(rows[0]["score"]) == pytest.approx(table["score"][0]) == min(table["score"])
+
+
+def test_the_page_is_one_file_that_needs_no_network(swept: Path):
+    Leaderboard(swept).write()
+    text = (swept / "report.html").read_text()
+    assert not re.search(r"""(src|href)\s*=|@import|url\(|https?://(?!www\.w3\.org)""", text)
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])  # pyright: ignore
+    assert len(data["entries"]) == 12 and data["dashboard"].startswith("optuna-dashboard")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_page_draws_itself_in_a_browser(swept: Path, tmp_path: Path):
+    Leaderboard(swept).write()
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    page = ["--disable-sync", f"--user-data-dir={tmp_path}", "--virtual-time-budget=2000", "--dump-dom", f"file://{swept}/report.html"]
+    answer = subprocess.run(["chromium", *options, *page], capture_output=True, text=True, timeout=60)
+    assert answer.stdout.count('class="path"') >= 6 and answer.stdout.count('class="dot"') >= 12 and answer.stdout.count("<tr") == 13
+
+
+def test_the_report_is_rebuilt_from_the_runs_alone(swept: Path, tmp_path: Path):
+    copy = shutil.copytree(swept, tmp_path / "copy")
+    (copy / "study.log").unlink()
+    assert "6 complete, 6 failed" in call("report.py", f"sweep={copy}", "--hide-failed")
+    record = next(copy.glob("*/trial.json"))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "running", "worker": "gone", "values": None}))
+    (record.parent / "metrics.json").unlink(missing_ok=True)
+    assert "1 lost" in call("report.py", f"sweep={copy}")
+
+
+def test_a_plain_multirun_has_a_leaderboard(swept: Path, tmp_path: Path):
+    for record in records(swept).values():
+        if record["state"] == "complete":
+            shutil.copytree(swept / record["name"], tmp_path / record["name"], ignore=shutil.ignore_patterns("trial.json"))
+    board = Leaderboard(tmp_path)
+    assert board.varying == ["x", "y"] and board.entries[0].values == [
+        min(entry.values[0] for entry in board.entries if entry.values),
+        board.entries[0].values[1],
+    ]  # pyright: ignore
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path):
+    with pytest.raises(SpectangleError, match="no runs"):
+        Leaderboard(tmp_path)
+    assert "must be one of" in call("report.py", "kind=nonsense", code=1)
+    assert "at least two" in call("report.py", "kind=diff", code=1)
+
+
+def test_the_difference_of_two_runs(swept: Path):
+    one, two = (str(swept / records(swept)[f"x={x} y=1 fail=none"]["name"]) for x in (0.1, 0.2))
+    output = call("report.py", "kind=diff", f"runs=[{one},{two}]")
+    assert re.search(r"x +│ +0.1 +│ +0.2 +│ +\+100.0 %", output) and "fail" not in output
+    assert "1 of 2 differ" in render(difference_table("t", ["a", "b"], [{"k": 1, "l": 2}, {"k": 1, "l": 3}]))
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_each_sweep_of_the_project_can_be_planned(name: str, tmp_path: Path):
+    assert "Nothing was started" in call("train.py", "-cd", "sweeps", "-cn", name, "dry_run=true", f"sweep.dir={tmp_path}")
+
+
+def test_each_sweep_has_a_smoke_variant():
+    assert {name for name in SWEEPS if name.endswith("_smoke")} == {f"{name}_smoke" for name in SWEEPS if not name.endswith("_smoke")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SWEEPS if name.endswith("_smoke")])
+def test_the_smoke_sweeps_run(name: str, tmp_path: Path):
+    output = call("train.py", "-cd", "sweeps", "-cn", name, f"sweep.dir={tmp_path}", "sweep.workers=2")
+    assert "failed" not in output and (tmp_path / "report.html").is_file()

@@ -1,0 +1,180 @@
+"""Table 1 from run folders: the right runs in the right columns, numbers as computed by hand, files that open."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from browser import AVAILABLE, Browser
+from omegaconf import OmegaConf
+
+from spectangle.errors import SpectangleError
+from spectangle.table1 import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
+from spectangle.table1_grids import leakage_grid, long_rows, paper_grids, ratio_grid
+from spectangle.table1_print import terminal_text
+from spectangle.table1_report import print_table1
+from spectangle.table1_text import csv_text, ecsv_text, latex_text, markdown_text
+
+LABELS = ("teff", "logg", "m_h", "alpha_fe")
+SIGNS = {"none": (0, 0, 0, 0), "first": (-1, -1, 1, 1), "second": (1, 1, -1, -1)}
+
+
+def make_run(folder: Path, lambdas: tuple[int, ...], seed: int, teff_mae: float = 100.0, survey: str = "abc", **config) -> Path:
+    """A finished run folder without a model."""
+    (folder / ".hydra").mkdir(parents=True)
+    choices = {"seed": seed, "lambdas": dict(zip(LABELS, (1e-3 * s for s in lambdas), strict=True)), "data": {"split_seed": 0}, "model": {}} | config
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(choices))
+    metrics: dict[str, float] = {"val/reconstruction": 2e-3}
+    for label in LABELS:
+        for source, size in (("latent", teff_mae), ("spectra", 120.0)):
+            scale = 1.0 if label == "teff" else 1e-3
+            metrics |= {f"test/{source}/{label}/{name}": size * scale for name in ("mae", "sigma", "sigma_mad", "sigma_abs")}
+            metrics |= {f"test/{source}/{label}/mean": -2 * scale, f"test/{source}/{label}/r2": 0.9}
+        metrics |= {f"probe/{label}/r2": 0.8, f"reference/{label}/r2": 0.9, f"erasure/{label}": 1 / 9, f"retention/{label}": 8 / 9}
+        if lambdas[LABELS.index(label)] > 0:
+            metrics |= {f"floor/{label}": 0.3, f"excess/{label}": 0.04}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "manifest.json").write_text(json.dumps({"survey": {"content_hash": survey, "path": "gone.h5"}}))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path) -> Path:
+    for name, lambdas in SIGNS.items():
+        for seed, mae in enumerate((100.0, 104.0, 108.0)):
+            make_run(tmp_path / f"{name}-{seed}", lambdas, seed, mae)
+    return tmp_path
+
+
+def test_the_signs_of_lambda_tell_the_representation():
+    for expected, name in ((PURE, "none"), (FIRST, "first"), (SECOND, "second")):
+        assert representation_of({"lambdas": dict(zip(LABELS, SIGNS[name], strict=True))}) == expected
+    all_kept = {"lambdas": dict.fromkeys(LABELS, -1e-3)}
+    assert representation_of(all_kept).title == "All four kept"
+    supervised = representation_of(all_kept | {"model": {"reconstruction_weight": 0.0}})
+    assert supervised.title == "Supervised encoder" and supervised.key.startswith("no_decoder")
+    assert representation_of({"lambdas": {"teff": 1e-3, "logg": 0, "m_h": None}}).dropped == ("teff",)
+
+
+def test_the_papers_numbers_agree_with_its_note_not_with_its_text():
+    assert PAPER["first", "teff"][0] < PAPER["pure", "teff"][0] < PAPER["second", "teff"][0]
+    assert PAPER["second", "m_h"][0] < PAPER["pure", "m_h"][0] < PAPER["first", "m_h"][0]
+    impossible = [mae > (mean**2 + sigma**2) ** 0.5 for mae, mean, sigma in PAPER.values()]
+    assert sum(impossible) == 6
+
+
+def test_mean_and_spread_over_seeds(sweep):
+    table, runs = collect(sweep)
+    assert [one.key for one in table.representations] == ["spectra", "pure", "first", "second"]
+    cell = table.cell(FIRST, "teff/mae")
+    assert cell is not None and (cell.mean, cell.spread, cell.seeds) == (104.0, 4.0, 3)
+    assert table.ratio(FIRST, SPECTRA, "teff/mae") == pytest.approx(104 / 120)
+    assert table.cell(FIRST, "m_h/excess") is not None and table.cell(FIRST, "teff/excess") is None
+    assert [len(members) for members in runs.values()] == [3, 3, 3] and not table.notes
+
+
+def test_the_layout_is_the_papers(sweep):
+    grid = paper_grids(collect(sweep)[0])[0]
+    assert [width for _, width in grid.groups] == [1, 3, 3, 3, 3]
+    assert grid.rows[0][:7] == ["T_eff (K)", "120", "-2", "120", "104", "-2", "104"]
+    assert grid.rows[1][0].endswith("seeds") and grid.rows[1][4] == "4.0"
+    assert grid.rows[2] == ["paper", *["121", "58", "131", "140", "6", "138", "93", "-7", "94", "512", "17", "361"]]
+    text = terminal_text(grid)
+    assert max(map(len, text.splitlines())) < 130 and "First pair" in text
+    assert any(row[2] == "lost" and "0.040" in row[7] for row in leakage_grid(collect(sweep)[0]).rows)
+    assert any("0.87" in row for row in ratio_grid(collect(sweep)[0]).rows)
+
+
+def test_every_number_is_in_the_csv_and_the_same_in_the_ecsv(sweep):
+    from astropy.table import Table
+
+    table, _ = collect(sweep)
+    columns, rows = long_rows(table)
+    read = list(csv.DictReader(io.StringIO(csv_text(table))))
+    assert len(read) == len(rows) == 16 and list(read[0]) == columns
+    back = Table.read(ecsv_text(table, "here"), format="ascii.ecsv")
+    first = next(row for row in back if row["representation"] == "first" and row["label"] == "teff")
+    assert first["mae"] == 104.0 and first["mae_spread"] == 4.0 and first["paper_mae"] == 93
+    assert back["excess"].mask.sum() == 12 and back.meta["paper"].startswith("Manteiga")  # pyright: ignore
+
+
+def test_latex_has_the_structure_of_a_table(sweep):
+    table, _ = collect(sweep)
+    text = latex_text([*paper_grids(table), leakage_grid(table), ratio_grid(table)])
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    for environment in ("table*", "tabular"):
+        assert body.count(rf"\begin{{{environment}}}") == body.count(rf"\end{{{environment}}}") == 3
+    assert body.count("{") == body.count("}") and body.replace(r"\$", "").count("$") % 2 == 0
+    for block in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", body, re.S):
+        rows = [line for line in block[1].splitlines() if line.endswith(r"\\")]
+        for row in rows:
+            extra = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", row))
+            assert row.count("&") - row.count(r"\&") + extra == len(block[0]) - 1, row
+        for start, end in re.findall(r"\\cmidrule\(lr\)\{(\d+)-(\d+)\}", block[1]):
+            assert 1 <= int(start) <= int(end) <= len(block[0])
+    assert not re.search(r"(\\\\|\\addlinespace|\\midrule)\s*\[", body)  # it would be read as an option
+    outside = re.sub(r"\$[^$]*\$|\\label\{[^}]*\}", "", body)
+    assert not re.search(r"(?<!\\)[_%#]", outside) and "T_eff" not in body
+
+
+def test_markdown_rows_have_one_width(sweep):
+    table, _ = collect(sweep)
+    for grid in (*paper_grids(table), leakage_grid(table), ratio_grid(table)):
+        lines = [line for line in markdown_text(grid).splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_folder_without_finished_runs_is_refused(tmp_path):
+    with pytest.raises(SpectangleError, match="no finished run"):
+        collect(tmp_path)
+
+
+def test_runs_on_different_stars_are_refused(sweep):
+    make_run(sweep / "other", SIGNS["none"], 7, survey="xyz")
+    with pytest.raises(SpectangleError, match="same test stars"):
+        collect(sweep)
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_noted(sweep):
+    make_run(sweep / "other", SIGNS["first"], 0, model={"latent": 3})
+    table, _ = collect(sweep)
+    assert "model.latent" in table.notes[0] and table.cell(FIRST, "teff/mae").seeds == 4  # pyright: ignore
+
+
+def report(sweep: Path, folder: Path, **options) -> Path:
+    choices = {"sweep": str(sweep), "output": str(folder), "baselines": False, "figures": True, "tsne_stars": 60}
+    print_table1(OmegaConf.create(choices | options))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(toy_runs, tmp_path_factory) -> Path:
+    return report(toy_runs[0].parent, tmp_path_factory.mktemp("table1") / "report")
+
+
+def test_the_report_of_real_runs(written):
+    folder = written
+    assert {"report.html", "table1.csv", "table1.ecsv", "table1.tex", "table1.md", "figures"} == {path.name for path in folder.iterdir()}
+    assert (folder / "figures" / "tsne_first_pair.pdf").is_file() and (folder / "figures" / "kiel_chemical.png").is_file()
+    page = (folder / "report.html").read_text()
+    assert not re.search(r"(src|href)=['\"]?(https?:)?//", page) and page.count("data:image/png;base64,") >= 4
+
+
+def test_without_models_there_are_still_tables(sweep, tmp_path, capsys):
+    page = (report(sweep, tmp_path / "report") / "report.html").read_text()
+    assert "No figures of First pair" in page and "frontier" in page
+    assert "Second pair" in capsys.readouterr().out
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not AVAILABLE, reason="needs Chromium and chromedriver")
+def test_the_report_opens_without_a_request(written):
+    with Browser() as browser:
+        browser.open(f"file://{written}/report.html")
+        browser.wait("document.images.length >= 4 && [...document.images].every(i => i.complete && i.naturalWidth > 100)")
+        assert browser.run("return document.querySelectorAll('table').length") >= 3
+        assert not browser.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        assert browser.requests() <= {f"file://{written}/report.html"} and not browser.console()

@@ -1,0 +1,273 @@
+"""logger=wandb: real offline .wandb files read back, an outage survived, keys kept out of everything."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import ROOT, Command
+from conftest import write_toy_survey
+from wandb_server import Server
+
+from spectangle.runs import Run
+from spectangle.tracking.connection import choose_mode, reachable
+from spectangle.tracking.files import merge, read, records, segments, write_records
+from spectangle.tracking.run import summary_of
+from spectangle.tracking.sync import find, note_synced, sync
+
+LABELS = ("teff", "logg", "m_h", "alpha_fe")
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+def arguments(survey: Path, epochs: int = 3) -> list[str]:
+    probes = ["probes.boosting.max_iter=5", "probes.mlp.max_iter=3", "callbacks.probes.bootstrap=20"]
+    small = ["data=survey", f"data.path={survey}", "model=tiny", f"trainer.max_epochs={epochs}", "threads=1", "regressor.max_iter=20"]
+    return [*small, *probes, "callbacks.figures=null", "logger=wandb", "logger.timeout_s=5"]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory) -> Path:
+    return write_toy_survey(tmp_path_factory.mktemp("survey") / "toy.h5", n=160, n_pixels=20)
+
+
+@pytest.fixture(scope="module")
+def offline(survey: Path, tmp_path_factory) -> Path:
+    """A plain multirun in one process: two good jobs and one that fails."""
+    folder = tmp_path_factory.mktemp("jobs") / "trio"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py"])
+        command = Command(patch, _NoCapture())
+        command("train", "-m", *arguments(survey, epochs=40), "model.latent=2,3,-1", "lambdas=first_pair", f"hydra.sweep.dir={folder}")
+    return folder
+
+
+class _NoCapture:
+    def readouterr(self) -> tuple[str, str]:
+        return "", ""
+
+
+@pytest.fixture
+def server(monkeypatch):
+    stand_in = Server()
+    monkeypatch.setenv("WANDB_BASE_URL", stand_in.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    yield stand_in
+    stand_in.close()
+
+
+def test_every_job_of_a_multirun_is_one_run(offline: Path):
+    found = [read(segments(offline / name)) for name in "012"]
+    assert len({run["run"]["id"] for run in found}) == 3
+    assert {run["run"]["group"] for run in found} == {"trio"}
+    assert {run["run"]["job_type"] for run in found} == {"train"}
+    assert [run["exit"] for run in found] == [0, 0, 1]
+    assert found[0]["run"]["tags"] == ["lambdas:first_pair", "model:tiny", "survey:toy"]
+
+
+def test_a_failed_job_says_why(offline: Path):
+    summary = read(segments(offline / "2"))["summary"]
+    assert summary["state"] == "failed" and "model.latent is -1" in summary["error"]
+
+
+def test_the_config_is_the_resolved_one(offline: Path):
+    config = read(segments(offline / "1"))["config"]
+    assert config["model"]["latent"] == 3 and config["lambdas"]["teff"] == -0.001 and config["bins"]["count"] == 10
+    assert config["choice"]["lambdas"] == "first_pair" and "lambdas" not in config["model"]
+    assert "_target_" not in json.dumps(config)
+
+
+def test_history_is_the_runs_own_by_epoch(offline: Path):
+    path = segments(offline / "0")[0]
+    assert path.stat().st_size > 2 * 32768
+    found, rows = read(path), Run(offline / "0").history
+    curves = [row for row in found["history"] if "val/reconstruction" in row]
+    assert [row["epoch"] for row in curves] == [row["epoch"] for row in rows] == list(range(40))
+    for sent, kept in zip(curves, rows, strict=True):
+        assert sent["val/reconstruction"] == pytest.approx(kept["val/reconstruction"], rel=1e-6)
+        assert set(kept) <= set(sent)
+    for name in set(rows[0]) - {"epoch"}:
+        assert found["metrics"][name].step_metric == "epoch"
+
+
+def test_the_summary_holds_the_best_and_every_final_number(offline: Path):
+    summary, run = read(segments(offline / "0"))["summary"], Run(offline / "0")
+    values = [row["val/reconstruction"] for row in run.history]
+    assert summary["val/reconstruction"]["min"] == pytest.approx(min(values), rel=1e-6)
+    assert summary["val/reconstruction"]["last"] == pytest.approx(values[-1], rel=1e-6)
+    for name, value in run.metrics.items():
+        key = f"best/{name}" if name.startswith(("train/", "val/")) else name
+        assert summary[key] == pytest.approx(value, rel=1e-6, nan_ok=True), name
+    assert summary["state"] == "finished"
+
+
+def test_final_tables_and_figures(offline: Path):
+    path = segments(offline / "0")[0]
+    found, metrics = read(path), Run(offline / "0").metrics
+    table = json.loads((path.parent / "files" / found["summary"]["tables/downstream"]["path"]).read_text())
+    rows = {(row[0], row[3]): dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
+    assert set(rows) == {(label, source) for label in LABELS for source in ("spectra", "latent")}
+    assert rows["logg", "latent"]["mae"] == metrics["test/latent/logg/mae"] and rows["teff", "spectra"]["in the latent"] == "entangled"
+    probes = json.loads((path.parent / "files" / found["summary"]["tables/probes"]["path"]).read_text())
+    assert [row[0] for row in probes["data"]] == list(LABELS)
+    pictures = {path.stem for path in (offline / "0" / "figures").glob("*.png")}
+    assert pictures == {key.removeprefix("figures/") for key in found["summary"] if key.startswith("figures/")}
+
+
+def test_lineage_goes_from_the_survey_to_the_model(offline: Path):
+    artifacts = {item.type: item for item in read(segments(offline / "0"))["artifacts"] if item.type != "run_table"}
+    manifest = Run(offline / "0").manifest
+    assert set(artifacts) == {"survey", "record", "model"}
+    survey = artifacts["survey"]
+    assert survey.use_after_commit and manifest["survey"]["content_hash"] in survey.metadata
+    assert survey.name == f"survey-{manifest['survey']['content_hash'][:16]}"
+    assert survey.manifest.contents[0].ref.startswith("file://")
+    assert "checkpoints/best.ckpt" in {entry.path for entry in artifacts["model"].manifest.contents}
+    assert {"manifest.json", "metrics.json"} <= {entry.path for entry in artifacts["record"].manifest.contents}
+
+
+def test_files_can_be_written_again(offline: Path, tmp_path: Path):
+    path = segments(offline / "0")[0]
+    write_records(tmp_path / "again.wandb", records(path))
+    assert read(tmp_path / "again.wandb")["history"] == read(path)["history"]
+    cut = tmp_path / "cut.wandb"
+    cut.write_bytes(path.read_bytes()[:50000])
+    assert 10 < len(read(cut)["history"]) < 40
+
+
+def test_a_killed_run_goes_on_as_the_same_run(survey: Path, tmp_path: Path, command, server):
+    run = tmp_path / "run"
+    line = [sys.executable, str(ROOT / "train.py"), *arguments(survey, epochs=4000), "logger.mode=offline", f"hydra.run.dir={run}"]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env={key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"})
+    _wait_for(lambda: len(Run(run, must_exist=False).history) > 5)
+    time.sleep(2.5)  # W&B's service writes once a second
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    trained = len(Run(run).history)
+    assert sync(run) == 1  # while the job waits in the queue
+    name = next(iter(server.runs))
+    assert 4 < len(server.lines(name)) <= trained + 1
+    code, _, errors = command("train", f"resume={run}", f"trainer.max_epochs={trained + 5}", "logger.mode=offline")
+    assert code == 0, errors
+    assert len(segments(run)) == 2 and {read(path)["run"]["id"] for path in segments(run)} == {name}
+    whole = read(merge(segments(run), tmp_path / "whole.wandb"))
+    assert [row["epoch"] for row in whole["history"] if "train/loss" in row] == list(range(trained + 5))
+    assert sync(run) == 1 and sync(run) == 0
+    assert list(server.runs) == [name]
+    assert [row["epoch"] for row in server.lines(name) if "train/loss" in row] == list(range(trained + 5))
+    assert server.ends[name][-1] == 0 and server.summary[name]["error"] == ""
+
+
+def test_sync_sends_all_once_and_in_order(offline: Path, server, command):
+    code, out, _ = command("sync", f"sweep={offline}", "list=true")
+    assert code == 0 and "3 runs that W&B does not have" in out and not server.runs
+    code, out, _ = command("sync", f"sweep={offline}")
+    assert code == 0 and out.count("sent ") == 3
+    ids = [read(segments(offline / name))["run"]["id"] for name in "012"]
+    assert [ids.index(line.split()[-1]) for line in out.splitlines() if line.startswith("sent ")] == [0, 1, 2]
+    for name, run in zip("012", ids, strict=True):
+        local = read(segments(offline / name))
+        assert [row["epoch"] for row in server.lines(run) if "epoch" in row] == [row["epoch"] for row in local["history"] if "epoch" in row]
+        assert server.runs[run]["groupName"] == "trio" and server.runs[run]["tags"] == local["run"]["tags"]
+        assert server.ends[run] == [local["exit"]]
+    assert {item["artifactTypeName"] for item in server.artifacts} == {"survey", "record", "model", "run_table"}
+    assert any(name.startswith("media/table/tables/downstream") for name in server.uploads)
+    before = server.requests
+    code, out, _ = command("sync", f"sweep={offline}")
+    assert code == 0 and "Everything" in out and server.requests == before
+    assert not list(offline.glob("*/wandb/sending"))
+
+
+def test_sync_that_fails_may_be_repeated(offline: Path, server, command, monkeypatch):
+    for path in offline.glob("*/wandb/synced.json"):
+        path.unlink()
+    server.broken = True
+    monkeypatch.setattr("spectangle.tracking.sync._run_wandb", lambda paths, timeout_s: "wandb: ERROR the server is on fire")
+    code, _, errors = command("sync", f"sweep={offline}")
+    assert code == 1 and "3 of 3 runs were not sent" in errors and "on fire" in errors
+    assert len(find(offline)) == 3
+    for folder in "012":
+        note_synced(offline / folder)
+    assert not find(offline)
+
+
+def test_online_runs_arrive_and_need_no_sync(survey: Path, tmp_path: Path, command, server):
+    code, out, errors = command("train", *arguments(survey), "logger.mode=auto", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, errors
+    name = next(iter(server.runs))
+    assert server.url in out and [row["epoch"] for row in server.lines(name) if "train/loss" in row] == [0, 1, 2]
+    assert server.ends[name] == [0] and server.summary[name]["state"] == "finished"
+    assert not find(tmp_path)
+
+
+def test_keys_reach_nothing_that_is_kept(survey: Path, tmp_path: Path, command, server):
+    code, out, errors = command("train", *arguments(survey), f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0 and KEY not in out + errors
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(kept) > 15 and not [path for path in kept if KEY.encode() in path.read_bytes()]
+
+
+def test_an_outage_at_the_start_makes_the_run_offline(survey: Path, tmp_path: Path, command, server):
+    server.broken = True
+    code, out, errors = command("train", *arguments(survey), "logger.timeout_s=1", "logger.mode=online", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, errors
+    assert "W&B is offline" in out and Run(tmp_path / "run").finished
+    assert read(merge(segments(tmp_path / "run"), tmp_path / "m.wandb"))["exit"] == 0
+    assert len(find(tmp_path)) == 1
+
+
+def test_an_outage_later_does_not_fail_the_run(survey: Path, tmp_path: Path, command, server, monkeypatch):
+    from spectangle.tracking import WandbRun
+
+    def begin_and_lose(self, cfg, begin=WandbRun.begin):
+        begin(self, cfg)
+        server.broken = True
+
+    monkeypatch.setattr(WandbRun, "begin", begin_and_lose)
+    start = time.monotonic()
+    code, out, errors = command("train", *arguments(survey), "logger.timeout_s=1", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0 and time.monotonic() - start < 30, errors
+    assert "W&B stopped listening" in out and Run(tmp_path / "run").finished
+
+
+def test_modes(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("NETRC", os.devnull)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert choose_mode("offline") == ("offline", "") and "no key" in choose_mode("auto")[1]
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert choose_mode("auto") == ("offline", "W&B is offline: http://127.0.0.1:9 does not answer from here")
+    assert choose_mode("online") == ("online", "")
+    before = reachable.cache_info().misses
+    choose_mode("auto")
+    assert reachable.cache_info().misses == before
+
+
+@pytest.mark.parametrize("mode, words", [("on", "must be one of"), ("online", "wandb login")])
+def test_modes_that_cannot_be_are_said(mode: str, words: str, survey: Path, tmp_path: Path, command, monkeypatch):
+    monkeypatch.setenv("NETRC", os.devnull)
+    monkeypatch.delenv("WANDB_MODE")
+    code, _, errors = command("train", *arguments(survey), f"logger.mode={mode}", f"hydra.run.dir={tmp_path}")
+    assert code == 1 and words in errors
+
+
+def test_summaries_know_which_way_is_better():
+    assert summary_of("val/reconstruction") == "min,last" and summary_of("val/probe/teff/r2") == "max,last"
+    assert summary_of("val/latent/teff/mae") == "min,last" and summary_of("val/discriminator_gain/teff") == "min,max,last"
+
+
+def _wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
