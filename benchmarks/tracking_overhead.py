@@ -17,7 +17,14 @@ from pathlib import Path
 from spectangle.tracking.run import WandbRun
 
 ROOT = Path(__file__).parents[1]
-SETUP = ["callbacks.probes=null", "callbacks.regressor=null", "callbacks.figures=null", "lambdas=first_pair", "threads=1", "hydra.job_logging.root.handlers=[file]"]
+SETUP = [
+    "callbacks.probes=null",
+    "callbacks.regressor=null",
+    "callbacks.figures=null",
+    "lambdas=first_pair",
+    "threads=1",
+    "hydra.job_logging.root.handlers=[file]",
+]
 
 
 def main() -> None:
@@ -26,7 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         inside = seconds_inside(options, Path(folder) / "inside")
         gaps = epoch_seconds(Path(folder) / "inside")
-        print(f"{1e3 * inside / epochs:.2f} ms in W&B for an epoch of {1e3 * statistics.mean(gaps):.0f} ms: {inside / (epochs * statistics.mean(gaps)):.2%}")
+        epoch = statistics.mean(gaps)
+        print(f"{1e3 * inside / epochs:.2f} ms in W&B for an epoch of {1e3 * epoch:.0f} ms: {inside / (epochs * epoch):.2%}")
         ratios = [compare(options, Path(folder), number) for number in range(pairs)]
         if ratios:
             print(f"wandb offline against csv: median {statistics.median(ratios):+.1%} of {pairs} pairs")
@@ -56,7 +64,9 @@ def compare(options: list[str], folder: Path, number: int) -> float:
     seconds = {}
     for logger in ("csv", "wandb") if number % 2 else ("wandb", "csv"):
         run, own = folder / f"{number}-{logger}", ["logger.mode=offline"] if logger == "wandb" else []
-        subprocess.run([sys.executable, str(ROOT / "train.py"), *options, f"logger={logger}", *own, f"hydra.run.dir={run}"], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *options, f"logger={logger}", *own, f"hydra.run.dir={run}"], check=True, capture_output=True
+        )
         seconds[logger] = statistics.median(epoch_seconds(run))
     return seconds["wandb"] / seconds["csv"] - 1
 

@@ -15,7 +15,15 @@ from spectangle.runs import Run
 from spectangle.tracking.files import read, segments
 from spectangle.tracking.workspace import LABELS, layout
 
-SMALL = ["data=survey", "model=tiny", "trainer.max_epochs=2", "threads=1", "regressor.max_iter=20", "callbacks.figures=null", "callbacks.probes.bootstrap=10"]
+SMALL = [
+    "data=survey",
+    "model=tiny",
+    "trainer.max_epochs=2",
+    "threads=1",
+    "regressor.max_iter=20",
+    "callbacks.figures=null",
+    "callbacks.probes.bootstrap=10",
+]
 SMALL += ["probes.boosting.max_iter=5", "probes.mlp.max_iter=3", "lambdas=first_pair"]
 
 SWEEP = """
@@ -71,7 +79,11 @@ def test_every_panel_shows_what_a_run_logs(survey: Path, tmp_path: Path, command
                 node = node[part]
     shown = {metric for panel in panels for metric in panel.metrics}
     wanted = {name for name in history if name.endswith("/reconstruction") or "discriminator_gain" in name}
-    wanted |= {f"{kind}/{label}{end}" for label in LABELS for kind, end in (("probe", "/r2"), ("erasure", ""), ("test/latent", "/mae"), ("test/spectra", "/mae"))}
+    wanted |= {
+        f"{kind}/{label}{end}"
+        for label in LABELS
+        for kind, end in (("probe", "/r2"), ("erasure", ""), ("test/latent", "/mae"), ("test/spectra", "/mae"))
+    }
     assert wanted <= shown, f"no panel shows {sorted(wanted - shown)}"
 
 
@@ -81,7 +93,12 @@ def test_the_dashboard_is_written_without_network(tmp_path: Path, command):
     assert code == 0 and "workspace.json" in out, errors
     view = json.loads((tmp_path / "workspace.json").read_text())
     section = view["spec"]["section"]
-    assert [item["name"] for item in section["panelBankConfig"]["sections"]] == ["Adversarial training", "What the latent knows", "Downstream", "Sweep"]
+    assert [item["name"] for item in section["panelBankConfig"]["sections"]] == [
+        "Adversarial training",
+        "What the latent knows",
+        "Downstream",
+        "Sweep",
+    ]
     filters = {item["key"]["name"]: item["value"] for item in section["runSets"][0]["filters"]["filters"]}
     assert filters == {"pair": "first_pair", "survey": "toy"}
     text = json.dumps(section["panelBankConfig"])
@@ -102,7 +119,9 @@ def test_tensorboard_gets_the_same_names(survey: Path, tmp_path: Path, command):
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     assert set(run.metrics) <= scalars and {name for row in run.history for name in row} <= scalars
-    assert [event.value for event in events.Scalars("val/reconstruction")][:2] == pytest.approx([row["val/reconstruction"] for row in run.history], rel=1e-5)
+    assert [event.value for event in events.Scalars("val/reconstruction")][:2] == pytest.approx(
+        [row["val/reconstruction"] for row in run.history], rel=1e-5
+    )
 
 
 def test_mlflow_gets_the_same_names(survey: Path, tmp_path: Path, command):

@@ -22,7 +22,7 @@ TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
-def hydra_app(config_name: str = "config") -> Callable:
+def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
     """Make a function of a DictConfig a command: ``hydra.main`` on ``conf/`` with errors that a user can act on.
 
     A :class:`SpectangleError` or an error of the config is printed as one sentence (exit code 1), Ctrl-C exits with
@@ -33,7 +33,6 @@ def hydra_app(config_name: str = "config") -> Callable:
         OmegaConf.register_resolver("cache_folder", _cache_folder, replace=True)
         command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(function)
 
-        @functools.wraps(function)
         def run() -> None:
             sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -48,7 +47,7 @@ def hydra_app(config_name: str = "config") -> Callable:
                 print(f"error: {explain(error, config_name)}", file=sys.stderr)
                 sys.exit(1)
 
-        return run
+        return functools.update_wrapper(run, function)  # pyright: ignore
 
     return decorate
 

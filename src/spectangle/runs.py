@@ -105,9 +105,9 @@ class Run:
         try:
             return DisentanglingAutoencoder.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
         except (RuntimeError, TypeError, KeyError) as error:
-            made_by = self.manifest.get("spectangle", "?")
+            made_by, reason = self.manifest.get("spectangle", "?"), str(error).splitlines()[-1].strip(" .")
             raise SpectangleError(
-                f"{path} does not fit this version of spectangle ({__version__}; the run was made by {made_by}): {str(error).splitlines()[-1].strip()}. "
+                f"{path} does not fit this version of spectangle ({__version__}; the run was made by {made_by}): {reason}. "
                 "Use the version of the run's manifest.json, or train it again."
             ) from error
 

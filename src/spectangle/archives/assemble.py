@@ -156,5 +156,6 @@ def _empty_join(parts: Sequence[Path], catalogue: Catalogue, tally: Tally) -> Sp
         path, example = json.loads(file.attrs["paths"])[-1], int(file.attrs["example_id"])
     return SpectangleError(
         f"None of the {len(catalogue.source_id)} labelled stars is among the {tally.rows} spectra: the labels have ids such as "
-        f"{catalogue.source_id[0]}, the spectra such as {example} ({path}). Labels need Gaia DR3 (= EDR3) source_ids, and the files must cover the same stars."
+        f"{catalogue.source_id[0]}, the spectra such as {example} ({path}). "
+        "Labels need Gaia DR3 (= EDR3) source_ids, and the files must cover the same stars."
     )

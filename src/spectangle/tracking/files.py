@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record, RunExitRecord, RunPreemptingRecord
+from wandb.proto.wandb_internal_pb2 import Record, RunExitRecord, RunPreemptingRecord  # pyright: ignore
 
 from spectangle.errors import SpectangleError
 

@@ -96,7 +96,9 @@ def public_config(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]
 
     Copies of a group, class names and anything that is named like a secret are left out.
     """
-    plain: dict[str, Any] = {key: OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in SHOWN if key in cfg}
+    plain: dict[str, Any] = {
+        key: OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in SHOWN if key in cfg
+    }
     for key, copies in COPIES.items():
         plain[key] = {name: value for name, value in (plain.get(key) or {}).items() if name not in copies}
     names = {"pair": choices.get("lambdas"), "survey": survey_name(cfg, choices)}  # not nested: simple to filter by

@@ -29,7 +29,9 @@ MODEL_FILES = ("checkpoints/best.ckpt", "regressors/latent.skops", "manifest.jso
 RECORD_FILES = ("manifest.json", "metrics.json", "metrics.csv", "train.log", ".hydra/config.yaml", ".hydra/overrides.yaml")
 
 
-def downstream_rows(metrics: Mapping[str, float], labels: Sequence[str], units: Mapping[str, str], signs: Mapping[str, str]) -> tuple[list[str], list[list]]:
+def downstream_rows(
+    metrics: Mapping[str, float], labels: Sequence[str], units: Mapping[str, str], signs: Mapping[str, str]
+) -> tuple[list[str], list[list]]:
     """The final table: errors of each label (predicted - catalogue, test stars) from each representation."""
     rows = []
     for label in labels:
@@ -42,7 +44,9 @@ def downstream_rows(metrics: Mapping[str, float], labels: Sequence[str], units: 
 
 def probe_rows(metrics: Mapping[str, float], labels: Sequence[str], signs: Mapping[str, str]) -> tuple[list[str], list[list]]:
     """What independent probes read from the latent, label by label."""
-    rows = [[label, signs[label], *(metrics.get(path.format(label)) for path in EVIDENCE.values())] for label in labels if f"probe/{label}/r2" in metrics]
+    rows = [
+        [label, signs[label], *(metrics.get(path.format(label)) for path in EVIDENCE.values())] for label in labels if f"probe/{label}/r2" in metrics
+    ]
     return ["label", "in the latent", *EVIDENCE], rows
 
 
@@ -52,7 +56,7 @@ def log_record(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: Ma
 
     labels = list(signs)
     tables = {"downstream": downstream_rows(metrics, labels, units, signs), "probes": probe_rows(metrics, labels, signs)}
-    media: dict[str, Any] = {f"tables/{name}": wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items() if rows}
+    media: dict[str, Any] = {f"tables/{name}": wandb.Table(columns=list[Any](columns), data=rows) for name, (columns, rows) in tables.items() if rows}
     media |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted((run.path / "figures").glob("*.png"))}
     wandb_run.log(media)
     facts = {"survey": run.manifest["survey"]["content_hash"], "run": wandb_run.id}

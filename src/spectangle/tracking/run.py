@@ -154,7 +154,7 @@ class WandbRun(Logger):
         if online and not self._lost:
             note_synced(self.folder)
 
-    def _start(self, mode: str, resumed: bool, **facts: Any) -> Any:
+    def _start(self, mode: Any, resumed: bool, **facts: Any) -> Any:
         import wandb
 
         try:
@@ -164,7 +164,9 @@ class WandbRun(Logger):
             )  # fmt: skip
         except Exception as error:
             wandb.teardown()  # else its service takes the id for still in use
-            log.warning("W&B did not start (%s: %s); the run goes on.", type(error).__name__, str(error).splitlines()[0] if str(error) else "no reason given")
+            log.warning(
+                "W&B did not start (%s: %s); the run goes on.", type(error).__name__, str(error).splitlines()[0] if str(error) else "no reason given"
+            )
             return None
 
     @bystander
@@ -196,7 +198,8 @@ def settings(timeout_s: float) -> Any:
 
     return wandb.Settings(
         base_url=server(), console="off", silent=True, init_timeout=timeout_s, finish_timeout=4 * timeout_s, finish_timeout_raises=True,
-        disable_code=True, disable_job_creation=True, x_save_requirements=False, x_transaction_log_flush_interval=1, x_graphql_timeout_seconds=timeout_s,
+        disable_code=True, disable_job_creation=True, x_save_requirements=False, x_transaction_log_flush_interval=1,
+        x_graphql_timeout_seconds=timeout_s,
     )  # fmt: skip
 
 

@@ -34,11 +34,17 @@ FAREWELL_S = 180  # what the last update may take
 @contextmanager
 def summarized(folder: Path, cfg: DictConfig) -> Iterator[None]:
     """Keep the summary run of a sweep up to date meanwhile; nothing if its runs do not go to W&B."""
-    options = cfg.get("logger") or {}
+    options: Any = cfg.get("logger") or {}
     if not str(options.get("_target_", "")).endswith("WandbRun"):
         yield
         return
-    arguments = {"folder": str(folder), "project": options.project, "entity": options.get("entity"), "mode": options.mode, "timeout_s": options.timeout_s}
+    arguments = {
+        "folder": str(folder),
+        "project": options.project,
+        "entity": options.get("entity"),
+        "mode": options.mode,
+        "timeout_s": options.timeout_s,
+    }
     command = [sys.executable, "-m", "spectangle.tracking.sweep", json.dumps(arguments)]
     follower = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -67,7 +73,7 @@ def follow(folder: Path, project: str, entity: str | None, mode: str, timeout_s:
             ended = bool(select.select([sys.stdin], [], [], EVERY_S)[0])
 
 
-def _lead(folder: Path, project: str, entity: str | None, mode: str, timeout_s: float) -> None:
+def _lead(folder: Path, project: str, entity: str | None, mode: Any, timeout_s: float) -> None:
     import wandb
 
     from spectangle.tracking.files import segments, wait_for_end
@@ -106,7 +112,7 @@ def _update(run: Any, folder: Path, said: Any) -> Any:
         return said
     best = {f"sweep/best/{name}": board.entries[0].values[i] for i, name in enumerate(board.objectives) if board.entries[0].values}
     done = sum(counts.get(state, 0) for state in ("complete", "pruned", "failed"))
-    media = {f"sweep/{name}": wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables(board).items()}
+    media = {f"sweep/{name}": wandb.Table(columns=list[Any](columns), data=rows) for name, (columns, rows) in tables(board).items()}
     run.log({"sweep/done": done} | {f"sweep/{state}": count for state, count in counts.items() if state != "done"} | best | media)
     run.summary.update({"objectives": board.objectives, "directions": board.directions, "updated": time.strftime("%Y-%m-%d %H:%M:%S")})
     return counts

@@ -30,7 +30,15 @@ __all__ = ["Unsynced", "find", "note_synced", "sync"]
 
 log = logging.getLogger(__name__)
 BATCH = 16  # runs for each start of `wandb sync`
-CONNECTION = ("WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_CREDENTIALS_FILE", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR")
+CONNECTION = (
+    "WANDB_BASE_URL",
+    "WANDB_API_KEY",
+    "WANDB_IDENTITY_TOKEN_FILE",
+    "WANDB_CREDENTIALS_FILE",
+    "WANDB_CONFIG_DIR",
+    "WANDB_CACHE_DIR",
+    "WANDB_DATA_DIR",
+)
 LIVE_S = 600  # an online run whose file is younger may still be sending itself
 
 
@@ -165,10 +173,10 @@ def _staging_folder(item: Unsynced) -> Path:
 
 def _run_wandb(paths: Sequence[Path], timeout_s: float) -> str:
     """Run ``wandb sync`` and return what it said."""
-    command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *map(str, paths)]
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *(str(path.resolve()) for path in paths)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_") or key in CONNECTION}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, cwd=paths[0].parent)
     except subprocess.TimeoutExpired:
         return f"it took longer than {timeout_s:.0f} s"
     return answer.stdout + answer.stderr

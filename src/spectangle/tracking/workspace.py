@@ -38,7 +38,11 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
             Panel("line", "Reconstruction: mean squared error of the flux", ["train/reconstruction", "val/reconstruction"], options={"log_y": True}),
             Panel("line", "Loss of eq. 4", ["train/loss"]),
             *(
-                Panel("line", f"{label}: nats that the discriminator gains (0 = at chance)", [f"{stage}/discriminator_gain/{label}" for stage in ("train", "val")])
+                Panel(
+                    "line",
+                    f"{label}: nats that the discriminator gains (0 = at chance)",
+                    [f"{stage}/discriminator_gain/{label}" for stage in ("train", "val")],
+                )
                 for label in labels
             ),
         ],
@@ -48,7 +52,10 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
             Panel("media", "Probes, floor and excess", ["tables/probes"]),
         ],
         "Downstream": [
-            *(Panel("bar", f"{label}: MAE from the spectra and from the latent", [f"test/{source}/{label}/mae" for source in both]) for label in labels),
+            *(
+                Panel("bar", f"{label}: MAE from the spectra and from the latent", [f"test/{source}/{label}/mae" for source in both])
+                for label in labels
+            ),
             Panel("media", "MAE, mean and sigma", ["tables/downstream"]),
         ],
         "Sweep": [
@@ -93,20 +100,23 @@ def build(entity: str, project: str, name: str, labels: Sequence[str], filters: 
     except ImportError as error:
         raise SpectangleError("dashboard.py needs wandb-workspaces: pip install 'spectangle[dashboards]'.") from error
     sections = [
-        workspaces.Section(name=title, panels=[_panel(panel) for panel in panels], is_open=True, pinned=True) for title, panels in layout(labels).items()
+        workspaces.Section(name=title, panels=[_panel(panel) for panel in panels], is_open=True, pinned=True)
+        for title, panels in layout(labels).items()
     ]
     runs = workspaces.RunsetSettings(
         filters=[expr.Config(key) == value for key, value in filters.items()],
         pinned_columns=["run:displayName", "run:tags", f"summary:{RECONSTRUCTION}", *(f"summary:probe/{label}/r2" for label in labels)],
     )
     settings = workspaces.WorkspaceSettings(x_axis="epoch")
-    view = workspaces.Workspace(entity=entity, project=project, name=name, sections=sections, runset_settings=runs, settings=settings, auto_generate_panels=False)
+    view = workspaces.Workspace(
+        entity=entity, project=project, name=name, sections=sections, runset_settings=runs, settings=settings, auto_generate_panels=False
+    )
     view._internal_name = VIEW
     return view
 
 
 def _panel(panel: Panel) -> Any:
-    import wandb_workspaces.reports.v2 as reports
+    import wandb_workspaces.reports.v2.interface as reports
 
     title, metrics = panel.title, panel.metrics
     if panel.kind == "line":
