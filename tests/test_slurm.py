@@ -61,7 +61,8 @@ def test_time_limits_and_pre_emption_requeue_and_resume(cluster: Cluster, tmp_pa
     for folder in (limited, preempted, batch):
         folder.mkdir()
         write_sweep(folder, params={"x": "choice(0.1)"}, retries=0)
-    long = ["hydra.launcher.time_min=1", "hydra.launcher.signal_s=57", "epochs=90", "epoch_s=0.5"]
+    # SLURM looks every 30 s and signals up to 30 s early: 10 to 40 s after the start
+    long = ["hydra.launcher.time_min=1", "hydra.launcher.signal_s=20", "epochs=100", "epoch_s=0.5"]
     first = submit(cluster, limited, "hydra.launcher.workers=1", *long) + "_1"
     second = submit(cluster, preempted, "hydra.launcher.workers=1", "hydra.launcher.partition=low", "epochs=80", "epoch_s=0.5") + "_1"
     controller = subprocess.Popen(
@@ -77,7 +78,7 @@ def test_time_limits_and_pre_emption_requeue_and_resume(cluster: Cluster, tmp_pa
     output, _ = controller.communicate(timeout=240)
     assert controller.returncode == 0, output
     wait_for(lambda: not cluster.jobs(), 150)
-    for folder, count in ((limited, 90), (preempted, 80), (batch, 90)):
+    for folder, count in ((limited, 100), (preempted, 80), (batch, 100)):
         uninterrupted(cluster, folder, folder / "sweep", count)
 
 
