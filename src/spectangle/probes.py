@@ -36,6 +36,8 @@ __all__ = ["Probes", "bootstrap_r2", "erasure", "probe_predictions", "probe_tabl
 
 log = logging.getLogger(__name__)
 
+REFERENCE_STARS = 20000  # boosting on 800 pixels is slow, and a reference need not be the strongest probe that there is
+
 
 def probe_predictions(probes: Mapping[str, Any], features: np.ndarray, labels: np.ndarray, new_features: np.ndarray) -> dict[str, np.ndarray]:
     """Fit each probe on features [N, F] and labels [N, D], both standardised; predict labels [M, D] of new features [M, F]."""
@@ -73,7 +75,8 @@ class Probes(L.Callback):
 
     For each label: ``probe/<label>/<probe>/r2``; ``probe/<label>/r2``, the best of them, with its 95 % bootstrap interval
     ``r2_low``, ``r2_high``; ``probe/<label>/control``, the best probe on permuted labels (about 0); ``erasure/<label>`` and
-    ``retention/<label>`` against the same probes on raw spectra (cached). For each disentangled label:
+    ``retention/<label>`` against the same probes on raw spectra (cached; fitted on at most 20,000
+    stars). For each disentangled label:
     ``floor/<label>``, R2 from the kept labels alone, and ``excess/<label>``, R2 from (z, kept labels) minus the floor, with
     ``excess_low``, ``excess_high``: leakage beyond what the population of stars implies.
 
@@ -193,7 +196,8 @@ class Probes(L.Callback):
     def _reference(self, data: "SpectraDataModule", fit: np.ndarray) -> dict[str, float]:
         """Best R2 of each label from raw spectra, once for each (survey, split, probes)."""
         assert self.cache is not None
-        facts = [data.fingerprint, {name: repr(probe) for name, probe in self.probes.items()}, self.max_stars, self.seed]
+        fit = np.sort(np.random.default_rng(self.seed).permutation(fit)[:REFERENCE_STARS])
+        facts = [data.fingerprint, {name: repr(probe) for name, probe in self.probes.items()}, len(fit), self.seed]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         stored = self.cache / "baselines" / f"probes-{key}.json"
         with made_once(stored) as missing:
