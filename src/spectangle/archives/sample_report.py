@@ -41,8 +41,8 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
     labels = {name: survey.label(name) for name in survey.labels}
     yield f"<h1>The sample of {html.escape(result.survey.name)}</h1>"
     blue, red = np.asarray(survey.wavelength)[[0, -1]]
-    origin = html.escape(survey.attributes["origin"])
-    yield f"<p>{len(survey):,} stars, {survey.n_pixels} pixels from {blue:.3f} to {red:.3f} nm (vacuum); {origin}.</p>"
+    source = html.escape(survey.attributes["origin"])
+    yield f"<p>{len(survey):,} stars, {survey.n_pixels} pixels from {blue:.3f} to {red:.3f} nm (vacuum); {source}.</p>"
     yield f"<p class=note>Made by <code>{html.escape(survey.attributes['created_by'])}</code></p>"
     yield "<h2>Counts</h2>" + _counts(result)
     yield "<h2>Funnel</h2>" + _funnel(result)
