@@ -10,7 +10,6 @@ import pytest
 
 from spectangle.survey import SurveyWriter
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads would wait for each other longer than they compute
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_BASE_URL", "http://127.0.0.1:9")
 os.environ.setdefault("WANDB_SILENT", "true")
