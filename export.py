@@ -7,7 +7,7 @@ from spectangle.cli import hydra_app
 
 @hydra_app("export")
 def main(cfg: DictConfig) -> None:
-    from spectangle.export import export
+    from spectangle.export.package import export
 
     export(run=cfg.run, out=cfg.out, onnx=cfg.onnx, survey=cfg.survey, overwrite=cfg.overwrite)
 

@@ -10,8 +10,8 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from spectangle.experiment import available_cores
-    from spectangle.generation import generate
-    from spectangle.generation_check import check_generation
+    from spectangle.generation.check import check_generation
+    from spectangle.generation.generate import generate
 
     torch.set_num_threads(cfg.threads or available_cores())
     if cfg.check:

@@ -11,7 +11,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from spectangle.experiment import available_cores
-    from spectangle.prediction import predict
+    from spectangle.prediction.predict import predict
 
     torch.set_num_threads(cfg.threads or available_cores())
     predict(

@@ -10,7 +10,7 @@ from spectangle.cli import hydra_app
 @hydra_app("report")
 def main(cfg: DictConfig) -> None:
     from spectangle.errors import SpectangleError
-    from spectangle.reports import KINDS
+    from spectangle.reports.make import KINDS
 
     if cfg.kind not in KINDS:
         raise SpectangleError(f"kind is {cfg.kind}; it must be one of {', '.join(KINDS)}.")

@@ -61,7 +61,7 @@ def time_products(run: str, n: int) -> dict:
 
 def time_prediction(run: str, path: str, out: str) -> dict:
     """All of predict.py: calibration from its file, reading, flags, table."""
-    from spectangle import prediction
+    from spectangle.prediction import predict as prediction
 
     load(run)  # once per run: the calibration
     parts, write = {}, prediction.write_table

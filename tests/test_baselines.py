@@ -8,14 +8,14 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression, Ridge
 
-from spectangle import baselines
-from spectangle.baselines import BASELINES, Baseline, add_baselines, leace, principal_components, score, supervised_bottleneck
 from spectangle.data import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.metrics import r2
 from spectangle.model import DisentanglingAutoencoder
 from spectangle.runs import Run
-from spectangle.table1 import FIRST, PURE, SPECTRA, collect
+from spectangle.table1 import baselines
+from spectangle.table1.baselines import BASELINES, Baseline, add_baselines, leace, principal_components, score, supervised_bottleneck
+from spectangle.table1.collect import FIRST, PURE, SPECTRA, collect
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from commands import Command, leftovers
 
 import spectangle
 from spectangle.errors import SpectangleError
-from spectangle.export import export
+from spectangle.export.package import export
 from spectangle.survey import Survey
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))

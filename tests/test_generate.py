@@ -8,9 +8,9 @@ import torch
 from commands import Command, leftovers
 
 from spectangle.errors import SpectangleError
-from spectangle.generation import Parents, generate
-from spectangle.generation_check import Swap, Truth, check_generation, compare_with_emulator, reread, swap_labels
-from spectangle.label_changes import label_grid
+from spectangle.generation.check import Swap, Truth, check_generation, compare_with_emulator, reread, swap_labels
+from spectangle.generation.generate import Parents, generate
+from spectangle.generation.label_changes import label_grid
 from spectangle.runs import Run
 from spectangle.survey import Survey
 from spectangle.trained import load

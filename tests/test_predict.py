@@ -14,14 +14,14 @@ from astropy.table import Table
 from commands import Command, leftovers
 from conftest import write_toy_survey
 
-from spectangle import star_table
-from spectangle.calibration import Calibration
 from spectangle.errors import SpectangleError
-from spectangle.grids import to_grid
-from spectangle.prediction import predict
-from spectangle.quality import Limits, Quality, quality
-from spectangle.reading import Reading
-from spectangle.readout import Readout
+from spectangle.export.readout import Readout
+from spectangle.prediction import star_table
+from spectangle.prediction.calibration import Calibration
+from spectangle.prediction.grids import to_grid
+from spectangle.prediction.predict import predict
+from spectangle.prediction.quality import Limits, Quality, quality
+from spectangle.prediction.reading import Reading
 from spectangle.runs import Run
 from spectangle.survey import Survey
 from spectangle.trained import load

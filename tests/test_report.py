@@ -13,8 +13,8 @@ from sweep_tools import TRAIN, environment, records, sweep, write_sweep
 
 from spectangle.console import render
 from spectangle.errors import SpectangleError
-from spectangle.leaderboard import Leaderboard
-from spectangle.reports import difference_table
+from spectangle.reports.leaderboard import Leaderboard
+from spectangle.reports.make import difference_table
 
 SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
 

@@ -12,11 +12,11 @@ from browser import AVAILABLE, Browser
 from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
-from spectangle.table1 import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
-from spectangle.table1_grids import leakage_grid, long_rows, paper_grids, ratio_grid
-from spectangle.table1_print import terminal_text
-from spectangle.table1_report import print_table1
-from spectangle.table1_text import csv_text, ecsv_text, latex_text, markdown_text
+from spectangle.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
+from spectangle.table1.grids import leakage_grid, long_rows, paper_grids, ratio_grid
+from spectangle.table1.printed import terminal_text
+from spectangle.table1.report import print_table1
+from spectangle.table1.text import csv_text, ecsv_text, latex_text, markdown_text
 
 LABELS = ("teff", "logg", "m_h", "alpha_fe")
 SIGNS = {"none": (0, 0, 0, 0), "first": (-1, -1, 1, 1), "second": (1, 1, -1, -1)}

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectangle.calibration import Calibration, calibrate
 from spectangle.errors import SpectangleError
-from spectangle.grids import to_grid
-from spectangle.quality import Limits
-from spectangle.reading import read_spectra
-from spectangle.readout import Readout
+from spectangle.export.readout import Readout
+from spectangle.prediction.calibration import Calibration, calibrate
+from spectangle.prediction.grids import to_grid
+from spectangle.prediction.quality import Limits
+from spectangle.prediction.reading import read_spectra
 from spectangle.runs import Run
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class TrainedModel:
             coverage: Probability that the catalogue's label lies within the uncertainty.
             limits: Of the quality flags.
         """
-        from spectangle.star_table import star_table
+        from spectangle.prediction.star_table import star_table
 
         flux, flux_error = self._on_grid(flux, wavelength, flux_error, both=True)
         ids = np.arange(1, len(flux) + 1) if source_id is None else np.asarray(source_id)
@@ -151,7 +151,7 @@ def load(path: str | Path, survey: str | Path | None = None, calibrated: bool = 
     """
     path = Path(path)
     if (path / "config.json").is_file():
-        from spectangle.export import load_exported
+        from spectangle.export.package import load_exported
 
         return load_exported(path)
     return _load_run(Run(path), survey, calibrated)

@@ -135,7 +135,7 @@ class Crew:
 
 def conclude(plan: Plan, study: Study) -> None:
     """Write results.csv and report.html, print the best configurations, and raise if some failed for good."""
-    from spectangle.leaderboard import Leaderboard
+    from spectangle.reports.leaderboard import Leaderboard
 
     board = Leaderboard(plan.folder)
     board.write()

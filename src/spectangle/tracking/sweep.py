@@ -22,7 +22,7 @@ from spectangle.tracking.connection import choose_mode
 from spectangle.tracking.identity import identify_sweep
 
 if TYPE_CHECKING:
-    from spectangle.leaderboard import Leaderboard
+    from spectangle.reports.leaderboard import Leaderboard
 
 __all__ = ["follow", "summarized", "tables"]
 
@@ -101,7 +101,7 @@ def _update(run: Any, folder: Path, said: Any) -> Any:
     """Send the state of the sweep if it is another one than what was said."""
     import wandb
 
-    from spectangle.leaderboard import Leaderboard
+    from spectangle.reports.leaderboard import Leaderboard
 
     try:
         board = Leaderboard(folder)
@@ -120,7 +120,7 @@ def _update(run: Any, folder: Path, said: Any) -> Any:
 
 def tables(board: "Leaderboard") -> dict[str, tuple[list[str], list[list[Any]]]]:
     """Leaderboard, Pareto front and importance of the parameters, as columns and rows."""
-    from spectangle.report_page import importance
+    from spectangle.reports.page import importance
 
     columns = [*board.columns(), *(name for name in board.metric_names if name.startswith(("test/latent", "probe/", "erasure/", "excess/")))]
     rows = [[*row, *(entry.metrics.get(name) for name in columns[len(row) :])] for row, entry in zip(board.rows(), board.entries, strict=True)]

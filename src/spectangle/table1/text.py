@@ -5,8 +5,8 @@ import html
 import io
 from collections.abc import Sequence
 
-from spectangle.table1 import Table1
-from spectangle.table1_grids import WORDS, Grid, long_rows
+from spectangle.table1.collect import Table1
+from spectangle.table1.grids import WORDS, Grid, long_rows
 
 __all__ = ["csv_text", "ecsv_text", "html_text", "latex_text", "markdown_text"]
 

@@ -1,4 +1,4 @@
-"""The report of a sweep as one HTML file that needs no network: ``report_page.html`` with the sweep's data inside."""
+"""The report of a sweep as one HTML file that needs no network: ``page.html`` with the sweep's data inside."""
 
 import html
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spectangle.runs import Run
 
 if TYPE_CHECKING:
-    from spectangle.leaderboard import Entry, Leaderboard
+    from spectangle.reports.leaderboard import Entry, Leaderboard
 
 __all__ = ["dashboard_command", "importance", "page"]
 
@@ -23,7 +23,7 @@ POINTS = 200  # epochs of a curve at most
 
 def page(board: "Leaderboard") -> str:
     """The HTML text."""
-    template = resources.files("spectangle").joinpath("report_page.html").read_text(encoding="utf-8")
+    template = resources.files("spectangle.reports").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(_clean(report_data(board)), separators=(",", ":")).replace("</", "<\\/")
     return template.replace("__TITLE__", html.escape(board.folder.name)).replace("__DATA__", data)
 

@@ -15,11 +15,11 @@ from astropy.table import Column, Table
 
 from spectangle import __version__
 from spectangle.errors import SpectangleError
-from spectangle.quality import Limits, Quality, quality
-from spectangle.reading import Reading
+from spectangle.prediction.quality import Limits, Quality, quality
+from spectangle.prediction.reading import Reading
 
 if TYPE_CHECKING:
-    from spectangle.calibration import Calibration
+    from spectangle.prediction.calibration import Calibration
     from spectangle.trained import TrainedModel
 
 __all__ = ["check_output", "star_table", "write_table"]

@@ -14,11 +14,11 @@ from spectangle.data import cache_folder
 from spectangle.errors import SpectangleError
 from spectangle.figures import data_uri, save
 from spectangle.runs import write_beside
-from spectangle.table1 import Table1, collect
-from spectangle.table1_figures import report_figures
-from spectangle.table1_grids import Grid, leakage_grid, paper_grids, ratio_grid
-from spectangle.table1_print import terminal_text
-from spectangle.table1_text import csv_text, ecsv_text, html_text, latex_text, markdown_text
+from spectangle.table1.collect import Table1, collect
+from spectangle.table1.figures import report_figures
+from spectangle.table1.grids import Grid, leakage_grid, paper_grids, ratio_grid
+from spectangle.table1.printed import terminal_text
+from spectangle.table1.text import csv_text, ecsv_text, html_text, latex_text, markdown_text
 
 __all__ = ["print_table1", "write_tables"]
 
@@ -43,7 +43,7 @@ def print_table1(cfg: DictConfig) -> None:
         raise SpectangleError("sweep is missing; give the folder of the runs: python report.py kind=table1 sweep=runs/table1.")
     table, runs = collect(cfg.sweep)
     if cfg.baselines:
-        from spectangle.baselines import add_baselines
+        from spectangle.table1.baselines import add_baselines
 
         add_baselines(table, runs, cache_folder())
     folder = Path(cfg.output or Path(cfg.sweep) / "table1")

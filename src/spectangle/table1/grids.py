@@ -7,7 +7,7 @@ seeds, and the paper's own numbers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spectangle.table1 import LEAKAGE, PAPER, PURE, SPECTRA, STATISTICS, Representation, Table1
+from spectangle.table1.collect import LEAKAGE, PAPER, PURE, SPECTRA, STATISTICS, Representation, Table1
 from spectangle.tables import number
 
 __all__ = ["WORDS", "Grid", "leakage_grid", "long_rows", "paper_grids", "ratio_grid"]

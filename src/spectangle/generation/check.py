@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from spectangle.errors import SpectangleError
-from spectangle.generation import Parents, parents_of
+from spectangle.generation.generate import Parents, parents_of
 from spectangle.runs import Run, write_beside
 from spectangle.survey import Survey
 from spectangle.trained import TrainedModel, load
@@ -71,7 +71,7 @@ def check_generation(run: str, n_stars: int | None = 2000, survey: str | None = 
         ``{"emulator": {label: {...}}, "reread": {label: {...}}}``; no ``emulator`` where the truth is not known.
     """
     from spectangle.console import render
-    from spectangle.generation_tables import emulator_table, reread_table
+    from spectangle.generation.tables import emulator_table, reread_table
 
     folder, model = Run(run), load(run, survey)
     if model.calibration is None:
@@ -88,7 +88,7 @@ def check_generation(run: str, n_stars: int | None = 2000, survey: str | None = 
     log.info("%s", render(reread_table(results["reread"], model.labels, model.units, folder.metrics)))
     write_beside(folder.derived("generation_check.json"), json.dumps(results, indent=2) + "\n")
     if figure:
-        from spectangle.generation_tables import draw_check
+        from spectangle.generation.tables import draw_check
 
         log.info("%s", draw_check(model, parents, swaps, truth, regressor, folder.path / "figures" / "generation_check.png"))
     return results

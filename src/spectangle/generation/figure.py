@@ -9,7 +9,7 @@ import numpy as np
 from spectangle.spectral_lines import LINES
 
 if TYPE_CHECKING:
-    from spectangle.generation import Parents
+    from spectangle.generation.generate import Parents
     from spectangle.trained import TrainedModel
 
 __all__ = ["draw_generated"]

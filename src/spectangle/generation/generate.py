@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from spectangle.errors import SpectangleError
-from spectangle.label_changes import beyond, changed_labels, label_grid
-from spectangle.reading import read_spectra
+from spectangle.generation.label_changes import beyond, changed_labels, label_grid
+from spectangle.prediction.reading import read_spectra
+from spectangle.prediction.spectra_input import open_spectra
 from spectangle.runs import Run
-from spectangle.spectra_input import open_spectra
 from spectangle.survey import SurveyWriter
 from spectangle.trained import TrainedModel, load
 
@@ -88,7 +88,7 @@ def generate(
     _write(Path(out), model, parents, changed, " ".join(f"{name}={value}" for name, value in (set or {}).items() if value is not None))
     log.info("%s: %d spectra (%d stars x %d sets of labels)", out, changed.shape[0] * changed.shape[1], len(parents), len(grid))
     if figure:
-        from spectangle.generation_figure import draw_generated
+        from spectangle.generation.figure import draw_generated
 
         log.info("%s", draw_generated(model, parents, changed[0], Path(out).with_suffix(".png")))
     return Path(out)

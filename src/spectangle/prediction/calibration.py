@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spectangle.errors import SpectangleError
-from spectangle.reading import Reading, read_spectra
+from spectangle.prediction.reading import Reading, read_spectra
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule, Stars

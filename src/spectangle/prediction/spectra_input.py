@@ -16,7 +16,7 @@ from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids
 from spectangle.archives.wavelengths import check_range, check_vacuum, nanometres
 from spectangle.errors import SpectangleError
-from spectangle.grids import to_grid
+from spectangle.prediction.grids import to_grid
 from spectangle.survey import Survey
 
 __all__ = ["InputSpectra", "StarChunk", "open_spectra"]

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from spectangle.console import console
 from spectangle.errors import SpectangleError
-from spectangle.leaderboard import Leaderboard
-from spectangle.report_page import dashboard_command
+from spectangle.reports.leaderboard import Leaderboard
+from spectangle.reports.page import dashboard_command
 from spectangle.runs import Run
 
 __all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_leaderboard", "print_table1"]
@@ -88,9 +88,9 @@ def _change(a: Any, b: Any) -> str:
 
 def print_table1(cfg: DictConfig) -> None:
     """Print Table 1 of the paper from the runs of a sweep and write its report."""
-    from spectangle import table1_report  # it loads torch
+    from spectangle.table1 import report as table1  # it loads torch
 
-    table1_report.print_table1(cfg)
+    table1.print_table1(cfg)
 
 
 def draw_figures(cfg: DictConfig) -> None:

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from spectangle.table1_grids import Grid
+from spectangle.table1.grids import Grid
 
 __all__ = ["terminal_text"]
 

@@ -123,7 +123,7 @@ class Leaderboard:
 
     def write(self) -> None:
         """Write results.csv, results.ecsv and report.html into the sweep folder."""
-        from spectangle.report_page import page
+        from spectangle.reports.page import page
 
         columns = self.columns() + self.metric_names
         rows = [row + [entry.metrics.get(name) for name in self.metric_names] for row, entry in zip(self.rows(), self.entries, strict=True)]

@@ -13,7 +13,7 @@ from spectangle.data import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.run_figures import Seen, look, reconstructions, signal_to_noise
 from spectangle.runs import Run
-from spectangle.table1 import FIRST, PURE, SECOND, Representation, Table1
+from spectangle.table1.collect import FIRST, PURE, SECOND, Representation, Table1
 
 __all__ = ["report_figures"]
 

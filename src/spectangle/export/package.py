@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from spectangle import __version__
-from spectangle.calibration import Calibration
 from spectangle.errors import SpectangleError
-from spectangle.readout import Readout
+from spectangle.export.readout import Readout
+from spectangle.prediction.calibration import Calibration
 from spectangle.runs import Run
 from spectangle.trained import TrainedModel, load
 
@@ -53,7 +53,7 @@ def export(run: str | None, out: str | None, onnx: bool = True, survey: str | No
         part.mkdir(parents=True)
         write_model(model, Run(run), part)
         if onnx:
-            from spectangle.onnx_export import export_onnx
+            from spectangle.export.onnx import export_onnx
 
             difference = export_onnx(model, part / "model.onnx")
             log.info("model.onnx: onnxruntime agrees with torch to %.1e (of a latent's and a label's standard deviation)", difference)
@@ -73,7 +73,7 @@ def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
     """Write weights, config and card."""
     from safetensors.numpy import save_file
 
-    from spectangle.model_card import model_card
+    from spectangle.export.model_card import model_card
 
     config = {
         "format": FORMAT,

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectangle.calibration import Calibration, calibrate
 from spectangle.console import progress_bar
 from spectangle.errors import SpectangleError
-from spectangle.quality import Limits, Quality
-from spectangle.reading import Reading, join, read_spectra
+from spectangle.prediction.calibration import Calibration, calibrate
+from spectangle.prediction.quality import Limits, Quality
+from spectangle.prediction.reading import Reading, join, read_spectra
+from spectangle.prediction.spectra_input import InputSpectra, StarChunk, open_spectra
+from spectangle.prediction.star_table import check_output, star_table, write_table
 from spectangle.runs import Run
-from spectangle.spectra_input import InputSpectra, StarChunk, open_spectra
-from spectangle.star_table import check_output, star_table, write_table
 from spectangle.trained import TrainedModel, load
 
 __all__ = ["predict", "run_folders"]
@@ -44,7 +44,7 @@ def predict(
 
     Arguments:
         run: Folder of a run (or of an exported model), or several: an ensemble over seeds.
-        spectra, wavelength, flux_error, source_id, max_bad_rows: See :func:`~spectangle.spectra_input.open_spectra`.
+        spectra, wavelength, flux_error, source_id, max_bad_rows: See :func:`~spectangle.prediction.spectra_input.open_spectra`.
         out: Table to write; its ending says the format.
         coverage: Probability that the catalogue's label lies within the uncertainty.
         latents: Also write z.

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from spectangle.generation_figure import ACCENT, GREY, INK
+from spectangle.generation.figure import ACCENT, GREY, INK
 from spectangle.tables import number
 
 if TYPE_CHECKING:
-    from spectangle.generation import Parents
-    from spectangle.generation_check import Swap, Truth
+    from spectangle.generation.check import Swap, Truth
+    from spectangle.generation.generate import Parents
     from spectangle.trained import TrainedModel
 
 __all__ = ["draw_check", "emulator_table", "reread_table"]
@@ -67,7 +67,7 @@ def draw_check(model: "TrainedModel", parents: "Parents", swaps: Sequence["Swap"
 
 
 def _draw_change(model: "TrainedModel", parents: "Parents", swap: "Swap", truth: "Truth | None", axes: Any) -> None:
-    from spectangle.generation_check import inside_emulator, true_spectra
+    from spectangle.generation.check import inside_emulator, true_spectra
 
     known = swap.near if truth is None else swap.near & inside_emulator(truth.labels + swap.labels - parents.labels)
     rows = np.flatnonzero(known)
@@ -87,7 +87,7 @@ def _draw_change(model: "TrainedModel", parents: "Parents", swap: "Swap", truth:
 
 
 def _draw_reread(model: "TrainedModel", parents: "Parents", swap: "Swap", regressor: Any, axes: Any) -> None:
-    from spectangle.generation_check import reread_labels
+    from spectangle.generation.check import reread_labels
 
     rows = np.flatnonzero(swap.near)
     _, after = reread_labels(model, parents, swap, regressor, rows)

@@ -31,7 +31,7 @@ from spectangle.errors import SpectangleError
 from spectangle.probes import Probes
 from spectangle.regression import DownstreamRegressor
 from spectangle.runs import Run, made_once, write_beside
-from spectangle.table1 import FIRST, PURE, SECOND, Representation, Table1, numbers_of
+from spectangle.table1.collect import FIRST, PURE, SECOND, Representation, Table1, numbers_of
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectangle.quality import Quality
+from spectangle.prediction.quality import Quality
 from spectangle.runs import Run
 from spectangle.tables import number
 

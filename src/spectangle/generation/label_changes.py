@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.calibration import Calibration
 from spectangle.errors import SpectangleError
+from spectangle.prediction.calibration import Calibration
 
 __all__ = ["beyond", "changed_labels", "label_grid"]
 
