@@ -96,12 +96,14 @@ def test_a_run_gets_its_figures_when_it_ends(toy_runs, tmp_path):
     run = Run(toy_runs[0])
     RunFigures(str(tmp_path)).on_fit_end(SimpleNamespace(checkpoint_callback=None, datamodule=run.data()), run.model())  # pyright: ignore
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"predicted.pdf", "predicted.png", "kiel_chemical.png", "information.png", "reconstruction.png"} <= names
+    assert {"predicted.pdf", "predicted.png", "kiel_chemical.png", "information.png", "reconstruction.png", "tsne.png"} <= names
 
 
 def test_figures_can_be_drawn_again(toy_runs, monkeypatch):
     monkeypatch.setattr("spectangle.run_figures.save", lambda figure, path: [path])
-    assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40)} == {"predicted", "kiel_chemical", "information", "reconstruction"}
+    always = {"predicted", "kiel_chemical", "information", "reconstruction"}
+    assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40)} == always | {"tsne"}
+    assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40, tsne_stars=0)} == always
 
 
 def test_a_figure_that_fails_costs_a_sentence_not_the_run(tmp_path, caplog):

@@ -18,8 +18,10 @@ from spectangle.errors import SpectangleError
 from spectangle.figures import (
     diagrams_figure,
     information_figure,
+    map_figure,
     mutual_information,
     noise_residual_figure,
+    plane,
     prediction_figure,
     reconstruction_figure,
     save,
@@ -47,16 +49,17 @@ class RunFigures(L.Callback):
     Arguments:
         folder: Run folder.
         max_stars: Draw at most this many test stars.
+        tsne_stars: Test stars in the t-SNE, which takes seconds; 0 = none.
     """
 
-    def __init__(self, folder: str, max_stars: int = 13000):
-        self.folder, self.max_stars = Path(folder), max_stars
+    def __init__(self, folder: str, max_stars: int = 13000, tsne_stars: int = 1000):
+        self.folder, self.max_stars, self.tsne_stars = Path(folder), max_stars, tsne_stars
         self.metrics: dict[str, float] = {}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
         start = time.perf_counter()
         try:
-            draw_run(Run(self.folder, must_exist=False), best_model(trainer, pl_module), trainer.datamodule, self.max_stars)  # pyright: ignore
+            draw_run(Run(self.folder, must_exist=False), best_model(trainer, pl_module), trainer.datamodule, self.max_stars, self.tsne_stars)  # pyright: ignore
         except Exception as error:  # whatever it is: hours of training are worth more than a picture
             log.warning("warning: the figures of this run could not be drawn (%s: %s); the run itself is complete.", type(error).__name__, error)
         self.metrics = {"time/figures": time.perf_counter() - start}
@@ -75,7 +78,11 @@ class Seen:
 
 
 def draw_run(
-    run: Run, model: "DisentanglingAutoencoder | None" = None, data: "SpectraDataModule | None" = None, max_stars: int = 13000
+    run: Run,
+    model: "DisentanglingAutoencoder | None" = None,
+    data: "SpectraDataModule | None" = None,
+    max_stars: int = 13000,
+    tsne_stars: int = 1000,
 ) -> list[Path]:
     """Draw the figures of a run as PDF and PNG; return their paths.
 
@@ -83,11 +90,12 @@ def draw_run(
         run: The run.
         model, data: Its model and stars; read from the folder if they are not at hand.
         max_stars: Draw at most this many test stars.
+        tsne_stars: Test stars in the t-SNE; 0 = none.
     """
     model, data = model or run.model(), data or run.data()
     seen = look(run, model, data, max_stars)
     written = []
-    for name, figure in _figures(model, data, seen):
+    for name, figure in _figures(model, data, seen, tsne_stars):
         written += save(figure, run.path / "figures" / name)
     return written
 
@@ -136,7 +144,7 @@ def reconstructions(model: "DisentanglingAutoencoder", data: "SpectraDataModule"
     return flux.numpy(), decoded, [title.replace("-", "\N{MINUS SIGN}") for title in titles]
 
 
-def _figures(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen) -> Iterator[tuple[str, Figure]]:
+def _figures(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, tsne_stars: int) -> Iterator[tuple[str, Figure]]:
     yield "predicted", prediction_figure(seen.predicted, seen.catalogue, seen.units, "Read from the latent, test stars")
     if {"teff", "logg", "m_h"} <= set(seen.catalogue):
         columns = {"from the spectra": [seen.spectra_predicted] * 2} if seen.spectra_predicted else {}
@@ -149,3 +157,16 @@ def _figures(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen:
         sources = ({"spectra": seen.spectra_predicted} if seen.spectra_predicted else {}) | {"latent": seen.predicted}
         residuals = {word: {name: found[name] - seen.catalogue[name] for name in found} for word, found in sources.items()}
         yield "residual_snr", noise_residual_figure(residuals, snr, seen.units)
+    if min(tsne_stars, len(seen.rows)) >= 20 and seen.latent.shape[1] > 1:
+        yield "tsne", _latent_map(model, seen, tsne_stars)
+
+
+def _latent_map(model: "DisentanglingAutoencoder", seen: Seen, n: int) -> Figure:
+    """t-SNE of the latent, coloured by each label: those that were kept above those that were removed."""
+    rows = np.sort(np.random.default_rng(1).permutation(len(seen.rows))[:n])
+    lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))
+    groups = {"kept": [name for name in seen.catalogue if lambdas[name] < 0], "neutral": [name for name in seen.catalogue if lambdas[name] == 0]}
+    groups["removed"] = [name for name in seen.catalogue if lambdas[name] > 0]
+    labels = {name: values[rows] for name, values in seen.catalogue.items()}
+    shown = {title: names for title, names in groups.items() if names}
+    return map_figure({"latent": plane(seen.latent[rows])}, labels, seen.units, shown, f"t-SNE of the latent, {len(rows):,} test stars")
