@@ -4,6 +4,7 @@ Shapes: n stars, P pixels, K labels, Z latent.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from spectangle.errors import SpectangleError
 from spectangle.export.readout import Readout
 from spectangle.prediction.calibration import Calibration, calibrate
 from spectangle.prediction.grids import to_grid
+from spectangle.prediction.packed import PackedModel
 from spectangle.prediction.quality import Limits
 from spectangle.prediction.reading import read_spectra
 from spectangle.runs import Run
@@ -63,6 +65,11 @@ class TrainedModel:
     def fill(self) -> Tensor:
         """What masked pixels become [P]: the mean of the training stars."""
         return self.network.flux_scaler.mean if self.calibration is None else torch.from_numpy(self.calibration.pixel_mean)
+
+    @cached_property
+    def packed(self) -> PackedModel:
+        """The networks in the form that reads many spectra quickly."""
+        return PackedModel(self)
 
     @property
     def lambdas(self) -> dict[str, float]:

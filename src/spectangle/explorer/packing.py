@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from spectangle.folding import folded_layers
+
 __all__ = ["pack", "pack_flux", "pack_network"]
 
 FLUX_LOW, FLUX_STEP, MASKED = -1.0, 5e-5, 65535  # flux as 16-bit integers, from -1 to 2.28
@@ -30,16 +32,4 @@ def pack_flux(flux: np.ndarray) -> dict[str, Any]:
 @torch.no_grad()
 def pack_network(layers: nn.Sequential) -> list[dict[str, Any]]:
     """Linear layers with ReLU between them; batch normalisation is folded into the layer before it."""
-    packed: list[tuple[np.ndarray, np.ndarray]] = []
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            packed.append((layer.weight.numpy(), layer.bias.numpy()))
-        elif isinstance(layer, nn.BatchNorm1d):
-            packed[-1] = _folded(*packed[-1], layer)
-    return [{"weight": pack(weight, "f2"), "bias": pack(bias)} for weight, bias in packed]
-
-
-def _folded(weight: np.ndarray, bias: np.ndarray, norm: nn.BatchNorm1d) -> tuple[np.ndarray, np.ndarray]:
-    assert norm.running_mean is not None and norm.running_var is not None
-    factor = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).numpy()
-    return weight * factor[:, None], (bias - norm.running_mean.numpy()) * factor + norm.bias.numpy()
+    return [{"weight": pack(weight.numpy(), "f2"), "bias": pack(bias.numpy())} for weight, bias in folded_layers(layers)]

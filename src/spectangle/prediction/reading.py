@@ -77,13 +77,13 @@ def read_spectra(models: Sequence["TrainedModel"], flux: np.ndarray, flux_error:
 def _read_batch(models: Sequence["TrainedModel"], flux: Tensor, error: Tensor | None) -> Reading:
     weight = _pixel_weight(models[0], flux) if error is None else error.reciprocal()
     bad = _bad_pixels(flux, error, weight)
-    filled = flux.clone()
-    filled.view(-1)[bad] = models[0].fill[bad % flux.shape[1]]
+    filled = _fill(flux, bad, models[0].fill)
     if error is not None:
         weight.view(-1)[bad] = 0.0
     n_usable = flux.shape[1] - torch.bincount(bad // flux.shape[1], minlength=len(flux))
     count = n_usable.clamp(min=1)
-    snr = torch.full((len(flux),), torch.nan) if error is None else (filled * weight).sum(1) / count
+    # einsum multiplies and sums in one pass
+    snr = torch.full((len(flux),), torch.nan) if error is None else torch.from_numpy(np.einsum("bp,bp->b", filled.numpy(), weight.numpy())) / count
     passes = [_pass(model, filled, bad, weight) for model in models]
     labels = torch.stack([labels for labels, *_ in passes])
     spread = labels.std(0, correction=0) if len(models) > 1 else torch.zeros_like(labels[0])
@@ -94,13 +94,18 @@ def _read_batch(models: Sequence["TrainedModel"], flux: Tensor, error: Tensor | 
     return Reading(*arrays, masked=(1 - n_usable / flux.shape[1]).numpy())  # pyright: ignore[reportCallIssue]
 
 
+def _fill(flux: Tensor, bad: Tensor, fill: Tensor) -> Tensor:
+    """Put the training mean in place of masked pixels; spectra without any are not copied."""
+    if not len(bad):
+        return flux
+    filled = flux.clone()
+    filled.view(-1)[bad] = fill[bad % flux.shape[1]]
+    return filled
+
+
 def _pass(model: "TrainedModel", filled: Tensor, bad: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
     """Labels, latent, sums of squared residuals in flux units and in units of the error, distance."""
-    network = model.network
-    x = network.flux_scaler(filled)
-    z = network.encoder(x)
-    labels = model.readout(z)
-    residual = network.decoder(z, network.label_scaler(labels)).sub_(x).mul_(network.flux_scaler.scale)
+    labels, z, residual = model.packed(filled)
     residual.view(-1)[bad] = 0.0
     square = torch.linalg.vector_norm(residual, dim=1).square()
     chi2 = torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()

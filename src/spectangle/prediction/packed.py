@@ -1,0 +1,77 @@
+"""A trained model packed for reading many spectra: fewer passes over memory, faster products, the same numbers to rounding.
+
+Shapes: B stars, P pixels, K labels, Z latent.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spectangle.folding import folded_layers
+
+if TYPE_CHECKING:
+    from spectangle.trained import TrainedModel
+
+__all__ = ["PackedLayers", "PackedModel"]
+
+BATCH = 1024  # that oneDNN lays the weights out for; others work as well
+
+
+class PackedLayers:
+    """Fully connected layers with ReLU between them.
+
+    oneDNN adds the bias and applies ReLU inside the product and uses all of the processor's vector width; on AMD's
+    processors that takes half of the time of torch's own product, which is Intel's MKL.
+
+    Arguments:
+        layers: Weight [n_out, n_in] and bias [n_out] of each.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]):
+        self.fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self.layers: list[tuple[Any, Tensor, str]] = []
+        for i, (weight, bias) in enumerate(layers):
+            weight, bias = weight.detach().contiguous(), bias.detach().contiguous()
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH) if self.fused else weight
+            self.layers.append((packed, bias, "relu" if i < len(layers) - 1 else "none"))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for weight, bias, activation in self.layers:
+            if self.fused:
+                x = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+            else:
+                x = functional.linear(x, weight, bias)
+                x = x.relu_() if activation == "relu" else x
+        return x
+
+
+class PackedModel:
+    """Encoder, regressor and decoder; the flux scaler's unit is folded into the first and the last layer.
+
+    Arguments:
+        model: Its encoder must not need labels.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: "TrainedModel"):
+        network, scale = model.network, model.network.flux_scaler.scale
+        encoder = folded_layers([*network.encoder.layers, network.encoder.norm])
+        decoder = folded_layers(network.decoder.layers)
+        encoder[0] = (encoder[0][0] / scale, encoder[0][1])
+        decoder[-1] = (decoder[-1][0] * scale[:, None], decoder[-1][1] * scale)
+        self.mean = network.flux_scaler.mean
+        self.encoder, self.decoder = PackedLayers(encoder), PackedLayers(decoder)
+        self.activation, self.label_scaler = network.encoder.activation, network.label_scaler
+        readout = model.readout
+        self.readout, self.latent_scale = PackedLayers(folded_layers(readout.layers)), (readout.mean, readout.scale)
+        self.label_scale = (readout.label_mean, readout.label_scale)
+
+    def __call__(self, flux: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels [B, K], latent [B, Z] and reconstruction - flux [B, P] of spectra [B, P] without masked pixels."""
+        centred = flux - self.mean
+        z = self.activation(self.encoder(centred))
+        labels = torch.addcmul(self.label_scale[0], self.readout((z - self.latent_scale[0]) / self.latent_scale[1]), self.label_scale[1])
+        return labels, z, self.decoder(torch.cat([z, self.label_scaler(labels)], dim=1)).sub_(centred)
