@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import write_toy_survey
 
-from spectangle.data import EmbeddedSurveyDataModule, SpectraDataModule, split
+from spectangle.data import EmbeddedSurveyDataModule, SpectraDataModule, flux_noise, split
 from spectangle.errors import SpectangleError
 
 
@@ -83,7 +83,7 @@ def test_every_star_comes_once_in_an_order_of_its_seed(toy_survey):
     def order(seed):
         data = module(toy_survey, batch_size=50, seed=seed)
         data.train.classes = torch.from_numpy(data.train.rows)[:, None]
-        return [int(row) for _, _, rows in data.train_dataloader() for row in rows]
+        return [int(row) for *_, rows in data.train_dataloader() for row in rows]
 
     assert sorted(order(0)) == module(toy_survey).train.rows.tolist()
     assert order(0) == order(0) != order(1)
@@ -97,3 +97,16 @@ def test_the_embedded_survey_is_made_once_and_then_read(own_cache):
     again.setup()
     assert again.path == written and again.content_hash == first.content_hash
     assert (len(first.train), len(first.validation), len(first.test)) == (43, 5, 12)
+
+
+def test_noise_is_the_flux_error_or_what_the_spectrum_shows():
+    rng = np.random.default_rng(0)
+    smooth = 0.9 + 0.05 * np.sin(np.linspace(0, 20, 800))
+    true = np.array([0.01, 0.05, 0.02])
+    flux = (smooth + true[:, None] * rng.standard_normal((3, 800))).astype(np.float32)
+    np.testing.assert_allclose(flux_noise(flux, None), true, rtol=0.15)
+    error = np.full_like(flux, 0.03)
+    error[0, :100], error[1] = 10.0, np.nan  # bad pixels; a star without errors
+    noise = flux_noise(flux, error)
+    np.testing.assert_allclose(noise[[0, 2]], 0.03, rtol=1e-6)
+    assert noise[1] == pytest.approx(0.05, rel=0.15)

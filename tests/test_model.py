@@ -76,7 +76,7 @@ def test_each_step_moves_its_own_networks_only(data, adversary):
     assert [moved(getattr(model, part), before[part]) for part in before] == [False, False, True]
 
     before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
-    model.autoencoder_step(x, y, z, classes, progress=0.5)
+    model.autoencoder_step(x, y, z, z, classes, progress=0.5)
     assert [moved(getattr(model, part), before[part]) for part in before] == [True, True, False]
     assert all(parameter.requires_grad for parameter in model.adversary.parameters())
 
@@ -141,8 +141,35 @@ def test_lambda_means_the_same_in_flux_units(data):
     model.manual_backward = lambda loss: None
     x, y, classes = model.flux_scaler(data.train.flux[:64]), model.label_scaler(data.train.labels[:64]), data.train.classes[:64]
     z = model.encoder(x)
-    reconstruction, loss = model.autoencoder_step(x, y, z, classes, progress=0.5)
+    reconstruction, loss = model.autoencoder_step(x, y, z, z, classes, progress=0.5)
     assert float(loss) == pytest.approx(float(reconstruction + model.adversary.penalty(z, y, classes, 0.5)), rel=1e-5)
+
+
+def test_lost_labels_are_fought_in_the_clean_latent_and_kept_ones_taught_in_the_noisy_one(data):
+    model = build(data, input_noise=1.0)
+    lost = torch.tensor(model.adversary.lambdas) > 0
+    seen = []
+    model.discriminator_step = lambda z, *rest: (seen.append(z), torch.zeros(4))[1]
+    model.autoencoder_step = lambda x, y, z, *rest: (seen.append(z.detach()), (torch.zeros(()), torch.zeros(())))[1]
+    model._progress, model._decay = lambda batch_index: 0.5, lambda progress: None
+    stars = data.train
+    model.training_step((stars.flux, stars.noise, stars.labels, stars.classes), 0)
+    views, noisy = seen
+    clean = model.encoder(model.flux_scaler(stars.flux)).detach()
+    assert lost.any() and not lost.all()
+    for i in range(len(lost)):
+        torch.testing.assert_close(views[i], clean if lost[i] else noisy)
+    assert not torch.allclose(clean, noisy, atol=1e-3)
+
+
+def test_input_noise_has_the_size_of_each_stars_own_noise(data):
+    model = build(data, input_noise=2.0)
+    x, noise = torch.zeros(2, 20000), torch.tensor([0.01, 0.03])
+    model.flux_scaler.scale = torch.tensor(0.5)
+    spread = model._add_noise(x, noise).std(dim=1)
+    torch.testing.assert_close(spread, 2.0 * noise / 0.5, rtol=0.05, atol=0)
+    model.input_noise = 0.0
+    assert model._add_noise(x, noise) is x
 
 
 def test_the_observed_model_never_looks_at_the_labels_of_new_stars(data):

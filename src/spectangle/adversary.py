@@ -168,8 +168,13 @@ class Adversary(nn.Module):
         """Entropy of the classes by name, in nats: the cross-entropy of a discriminator that sees nothing."""
         return torch.special.entr(self.prior).sum(1)[: len(self.names)]
 
+    def views(self, kept: Tensor, lost: Tensor) -> Tensor:
+        """Latent that each discriminator sees [D, B, Z], of two latents [B, Z]: ``lost`` where its label is to be lost."""
+        return torch.where((self.weights > 0)[:, None, None], lost, kept)
+
     def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy of each discriminator [D] from latents [B, Z], scaled labels [B, K] and classes [B, names]."""
+        """Cross-entropy of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K] and
+        classes [B, names]."""
         return cross_entropy(self.bank(self._inputs(z, labels)), self._repeat(classes), self.loss)
 
     def by_name(self, per_discriminator: Tensor) -> Tensor:

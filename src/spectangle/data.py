@@ -4,6 +4,7 @@ Shapes: N stars, P pixels, K labels.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,12 @@ __all__ = ["EmbeddedSurveyDataModule", "SpectraDataModule", "Stars", "cache_fold
 
 @dataclass
 class Stars:
-    """Some stars in memory: row in the survey [N], source_id [N], flux [N, P], labels [N, K], classes [N, K]."""
+    """Some stars in memory: row in the survey [N], source_id [N], flux [N, P], its noise [N], labels [N, K], classes [N, K]."""
 
     rows: np.ndarray
     source_id: np.ndarray
     flux: Tensor
+    noise: Tensor
     labels: Tensor
     classes: Tensor
 
@@ -143,7 +145,7 @@ class SpectraDataModule(L.LightningDataModule):
     def _on_device(self, stars: Stars) -> list[Tensor]:
         """The tensors of some stars, on the trainer's device: a survey of paper size fits on any GPU."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        return [stars.flux.to(device), stars.labels.to(device), stars.classes.to(device)]
+        return [tensor.to(device) for tensor in (stars.flux, stars.noise, stars.labels, stars.classes)]
 
     def _read(self, survey: Survey) -> None:
         self.labels = tuple(self.wanted_labels or survey.labels)
@@ -157,7 +159,8 @@ class SpectraDataModule(L.LightningDataModule):
             good[rows] for rows in split(source_id[good], self.test_fraction, self.validation_fraction, self.split_seed, self.n_stars)
         )
         _fill_masked(flux, train)
-        self.train, self.validation, self.test = (_select(flux, labels, source_id, rows) for rows in (train, validation, test))
+        noise = np.concatenate([flux_noise(flux[i:j], survey.flux_error(i, j)) for i, j in survey.chunks()])
+        self.train, self.validation, self.test = (_select(flux, noise, labels, source_id, rows) for rows in (train, validation, test))
 
     def _good_rows(self, flux: np.ndarray, labels: np.ndarray) -> np.ndarray:
         masked = np.concatenate([1 - np.isfinite(flux[i : i + 4096]).mean(axis=1) for i in range(0, len(flux), 4096)])
@@ -243,6 +246,27 @@ def _fill_masked(flux: np.ndarray, train: np.ndarray) -> None:
         np.copyto(part, mean, where=~np.isfinite(part))
 
 
-def _select(flux: np.ndarray, labels: np.ndarray, source_id: np.ndarray, rows: np.ndarray) -> Stars:
+def flux_noise(flux: np.ndarray, flux_error: np.ndarray | None) -> np.ndarray:
+    r"""Noise of a pixel of each spectrum [N]: the median flux error; where there is none, what the spectrum itself shows.
+
+    That is DER_SNR (Stoehr et al. 2008, ASPC 394, 505), :math:`1.482602 / \sqrt 6 \; \mathrm{median} |2 f_i - f_{i-2} - f_{i+2}|`: right
+    where the flux changes slowly over five pixels, too large where lines are narrow.
+
+    Arguments:
+        flux: [N, P].
+        flux_error: [N, P], or None.
+    """
+    estimate = 1.482602 / np.sqrt(6) * np.median(np.abs(2 * flux[:, 2:-2] - flux[:, :-4] - flux[:, 4:]), axis=1)
+    if flux_error is not None:
+        known = np.where(np.isfinite(flux_error) & (flux_error > 0), flux_error, np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a star without any error
+            median = np.nanmedian(known, axis=1)
+        estimate = np.where(np.isfinite(median), median, estimate)
+    return estimate.astype(np.float32)
+
+
+def _select(flux: np.ndarray, noise: np.ndarray, labels: np.ndarray, source_id: np.ndarray, rows: np.ndarray) -> Stars:
     rows = np.sort(rows)
-    return Stars(rows, source_id[rows], torch.from_numpy(flux[rows]), torch.from_numpy(labels[rows]), torch.zeros(len(rows), 0))
+    tensors = [torch.from_numpy(values[rows]) for values in (flux, noise, labels)]
+    return Stars(rows, source_id[rows], *tensors, classes=torch.zeros(len(rows), 0))

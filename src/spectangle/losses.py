@@ -1,4 +1,4 @@
-"""Losses: what the discriminators minimise, what the autoencoder is asked for, and how lambda grows.
+"""Losses: what the discriminators minimise, what the autoencoder is asked for, how lambda grows and how learning rates fall.
 
 Shapes: B batch, D discriminators, C bins.
 """
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["OBJECTIVES", "SCHEDULES", "adversarial_loss", "cross_entropy", "lambda_factor"]
+__all__ = ["OBJECTIVES", "SCHEDULES", "adversarial_loss", "cross_entropy", "decay_factor", "lambda_factor"]
 
 OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
 SCHEDULES = ("constant", "linear", "dann", "plateau")
@@ -92,3 +92,10 @@ def lambda_factor(schedule: str, progress: float, warmup: float = 0.3) -> float:
     if schedule == "plateau":
         return 0.0
     raise SpectangleError(f"adversary.schedule is '{schedule}'; it must be one of {', '.join(SCHEDULES)}.")
+
+
+def decay_factor(kind: str, progress: float) -> float:
+    r"""Fraction of a learning rate at a progress from 0 to 1: ``cosine``, :math:`(1 + \cos \pi p) / 2`, or ``none``, 1."""
+    if kind not in ("cosine", "none"):
+        raise SpectangleError(f"optimizer.decay or optimizer.discriminator_decay is '{kind}'; it must be cosine or none.")
+    return 0.5 * (1 + math.cos(math.pi * progress)) if kind == "cosine" else 1.0

@@ -5,7 +5,6 @@ Shapes: B batch, P pixels, K labels, Z latent, D discriminators.
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from math import cos, pi
 from typing import Any
 
 import lightning as L
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from spectangle.adversary import Adversary
 from spectangle.errors import SpectangleError
+from spectangle.losses import decay_factor
 from spectangle.networks import Decoder, Encoder
 from spectangle.scaling import FluxScaler, LabelScaler
 
@@ -25,7 +25,7 @@ class DisentanglingAutoencoder(L.LightningModule):
     r"""Adversarial autoencoder of Manteiga et al. 2025 (A&A 694, A326), Fig. 1 and 6.
 
     Each batch: ``discriminator_steps`` updates of the discriminators on the detached latent, then one update of encoder
-    and decoder through discriminators that do not learn, from one pass of the encoder:
+    and decoder through discriminators that do not learn:
 
     .. math:: loss_{AE} = loss_{rec} - \sum_i \lambda_i \, loss_{DISC,i} \qquad \mathrm{(eq. 4)}
 
@@ -40,6 +40,9 @@ class DisentanglingAutoencoder(L.LightningModule):
             unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder.
         latent_activation, latent_norm: See :class:`~spectangle.networks.Encoder`.
         latent_noise: Standard deviation of Gaussian noise added to z while training.
+        input_noise: Gaussian noise added to the spectra while training, in units of each star's own noise. The decoder and the
+            discriminators of kept labels learn from noisy spectra, which are not learnt by heart; the discriminators of lost
+            labels see the latent of the spectra as they are: what they cannot see there, noise does not hide.
         batch_norm: Batch normalisation between layers.
         dropout: Fraction of the encoder's hidden units that are silenced while training.
         flux_scaling: See :class:`~spectangle.scaling.FluxScaler`.
@@ -47,8 +50,8 @@ class DisentanglingAutoencoder(L.LightningModule):
         reconstruction_weight: Of :math:`loss_{rec}`; 1 is eq. 4, 0 is an encoder that only its discriminators teach (a
             baseline: what supervision alone gives).
         bins, adversary: Options of :class:`~spectangle.adversary.Adversary`.
-        optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``, ``discriminator_betas``; ``decay``
-            of both rates over the training, ``cosine`` (to zero) or ``none``.
+        optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``, ``discriminator_betas``;
+            ``decay`` and ``discriminator_decay`` of the two rates over the training, ``cosine`` (to zero) or ``none``.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         latent_activation: str = "linear",
         latent_norm: str = "batch",
         latent_noise: float = 0.0,
+        input_noise: float = 0.0,
         batch_norm: bool = False,
         dropout: float = 0.0,
         flux_scaling: str = "global",
@@ -79,7 +83,9 @@ class DisentanglingAutoencoder(L.LightningModule):
             raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed or synthetic.")
         self.labels = tuple(labels)
         self.conditional_encoder = conditioning == "synthetic"
-        self.latent_noise = latent_noise
+        if input_noise < 0 or latent_noise < 0:
+            raise SpectangleError(f"model.input_noise is {input_noise} and model.latent_noise {latent_noise}; they must be at least 0.")
+        self.latent_noise, self.input_noise = latent_noise, input_noise
         self.reconstruction_weight = reconstruction_weight
         self.optimizer_options = dict(optimizer or {})
         n_inputs = n_pixels + len(labels) * self.conditional_encoder
@@ -122,16 +128,17 @@ class DisentanglingAutoencoder(L.LightningModule):
                 .numpy()
             )
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
-        flux, labels, bins = batch
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
+        flux, noise, labels, bins = batch
         x, y = self.flux_scaler(flux), self.label_scaler(labels)
         progress = self._progress(batch_index)
         self._decay(progress)
-        z = self._encode(x, y)
-        if self.latent_noise:
-            z = z + self.latent_noise * torch.randn_like(z)
-        cross_entropy = self.discriminator_step(z.detach(), y, bins)
-        reconstruction, loss = self.autoencoder_step(x, y, z, bins, progress)
+        z = self._training_latent(self._add_noise(x, noise), y)
+        seen = z
+        if self.input_noise and self.adversary.dropped:
+            seen = self.adversary.views(kept=z, lost=self._training_latent(x, y))
+        cross_entropy = self.discriminator_step(seen.detach(), y, bins)
+        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress)
         self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
 
     def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor) -> Tensor:
@@ -145,23 +152,24 @@ class DisentanglingAutoencoder(L.LightningModule):
             optimizer.step()
         return self.adversary.by_name(cross_entropy.detach())
 
-    def autoencoder_step(self, x: Tensor, y: Tensor, z: Tensor, bins: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-        """Update encoder and decoder on eq. 4; return reconstruction and loss in flux units."""
+    def autoencoder_step(self, x: Tensor, y: Tensor, z: Tensor, seen: Tensor, bins: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """Update encoder and decoder on eq. 4, with the latents that the discriminators have ``seen``; return reconstruction and
+        loss in flux units."""
         error = self.decoder(z, y) - x
         unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
         # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
         loss = self.reconstruction_weight * error.float().square().mean()
         if any(self.adversary.lambdas):
             with _frozen(self.adversary):
-                loss = loss + self.adversary.penalty(z, y, bins, progress) / unit
+                loss = loss + self.adversary.penalty(seen, y, bins, progress) / unit
         optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
         return self._flux_error(error.detach()), loss.detach() * unit
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> None:
-        flux, labels, bins = batch
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
+        flux, _, labels, bins = batch
         x, y = self.flux_scaler(flux), self.label_scaler(labels)
         z = self._encode(x, y)
         reconstruction = self._flux_error(self.decoder(z, y) - x)
@@ -206,6 +214,16 @@ class DisentanglingAutoencoder(L.LightningModule):
             raise SpectangleError("This model was trained with conditioning=synthetic: its encoder needs the labels too.")
         return self.encoder(torch.cat([x, y], dim=1))
 
+    def _training_latent(self, x: Tensor, y: Tensor) -> Tensor:
+        z = self._encode(x, y)
+        return z + self.latent_noise * torch.randn_like(z) if self.latent_noise else z
+
+    def _add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Scaled spectra [B, P] with ``input_noise`` times their own noise [B], in flux units, on top."""
+        if not self.input_noise:
+            return x
+        return torch.addcmul(x, torch.randn_like(x), self.input_noise * noise[:, None] / self.flux_scaler.scale)
+
     def _flux_error(self, error: Tensor) -> Tensor:
         """Mean squared error in flux units."""
         return (error.float() * self.flux_scaler.scale).square().mean()
@@ -215,13 +233,10 @@ class DisentanglingAutoencoder(L.LightningModule):
         return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
 
     def _decay(self, progress: float) -> None:
-        kind = self.optimizer_options.get("decay", "cosine")
-        if kind not in ("cosine", "none"):
-            raise SpectangleError(f"optimizer.decay is '{kind}'; it must be cosine or none.")
-        factor = 0.5 * (1 + cos(pi * progress)) if kind == "cosine" else 1.0
-        for optimizer in self.optimizers(use_pl_optimizer=False):  # pyright: ignore
+        kinds = (self.optimizer_options.get("decay", "cosine"), self.optimizer_options.get("discriminator_decay", "none"))
+        for optimizer, kind in zip(self.optimizers(use_pl_optimizer=False), kinds, strict=True):  # pyright: ignore
             for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * decay_factor(kind, progress)
 
     def _accumulate(self, count: int, **metrics: Tensor) -> None:
         """Sum on the device: logging each step would cost more than the step's small layers."""

@@ -77,8 +77,8 @@ class Probes(L.Callback):
     ``r2_low``, ``r2_high``; ``probe/<label>/control``, the best probe on permuted labels (about 0); ``erasure/<label>`` and
     ``retention/<label>`` against the same probes on raw spectra (cached; fitted on at most 20,000
     stars). For each disentangled label:
-    ``floor/<label>``, R2 from the kept labels alone, and ``excess/<label>``, R2 from (z, kept labels) minus the floor, with
-    ``excess_low``, ``excess_high``: leakage beyond what the population of stars implies.
+    ``floor/<label>``, R2 from the kept labels alone, and ``excess/<label>``, R2 from (z, kept labels) or from z, whichever is read
+    better, minus the floor, with ``excess_low``, ``excess_high``: leakage beyond what the population of stars implies.
 
     Arguments:
         probes: Unfitted scikit-learn regressors by name.
@@ -133,7 +133,8 @@ class Probes(L.Callback):
         z_fit = model.embed(data.train.flux[fit], data.train.labels[fit])
         z = model.embed(stars.flux, stars.labels)
         y_fit, y = data.train.labels[fit].numpy(), stars.labels.numpy()
-        scores = self._leakage(prefix, data.labels, z_fit, y_fit, z, y, control=full)
+        predictions = probe_predictions(self.probes, z_fit, y_fit, z)
+        scores = self._leakage(prefix, data.labels, predictions, z_fit, y_fit, z, y, control=full)
         if full and self.cache is not None:
             reference = self._reference(data, fit)
             for label in data.labels:
@@ -141,7 +142,7 @@ class Probes(L.Callback):
                 scores |= {f"reference/{label}/r2": reference[label], f"erasure/{label}": lost, f"retention/{label}": 1 - lost}
         kept, dropped = model.adversary.kept, model.adversary.dropped
         if dropped:
-            scores |= self._excess(prefix, data.labels, kept, dropped, z_fit, y_fit, z, y)
+            scores |= self._excess(prefix, data.labels, kept, dropped, predictions, z_fit, y_fit, z, y)
         return scores
 
     def _drawn(self, n: int) -> np.ndarray:
@@ -149,9 +150,16 @@ class Probes(L.Callback):
         return np.sort(rows)
 
     def _leakage(
-        self, prefix: str, labels: Sequence[str], z_fit: np.ndarray, y_fit: np.ndarray, z: np.ndarray, y: np.ndarray, control: bool
+        self,
+        prefix: str,
+        labels: Sequence[str],
+        predictions: Mapping[str, np.ndarray],
+        z_fit: np.ndarray,
+        y_fit: np.ndarray,
+        z: np.ndarray,
+        y: np.ndarray,
+        control: bool,
     ) -> dict[str, float]:
-        predictions = probe_predictions(self.probes, z_fit, y_fit, z)
         shuffled = np.random.default_rng(self.seed).permutation(len(y_fit))
         scores: dict[str, float] = {}
         for i, label in enumerate(labels):
@@ -172,18 +180,22 @@ class Probes(L.Callback):
         labels: Sequence[str],
         kept: list[int],
         dropped: list[int],
+        predictions: Mapping[str, np.ndarray],
         z_fit: np.ndarray,
         y_fit: np.ndarray,
         z: np.ndarray,
         y: np.ndarray,
     ) -> dict[str, float]:
-        """Leakage of the dropped labels beyond what the kept labels' catalogue values imply."""
+        """Leakage of the dropped labels beyond what the kept labels' catalogue values imply.
+
+        What a probe reads from z alone counts too: a probe with more inputs is not always the stronger one.
+        """
         both = probe_predictions(self.probes, np.c_[z_fit, y_fit[:, kept]], y_fit[:, dropped], np.c_[z, y[:, kept]])
         alone = probe_predictions(self.probes, y_fit[:, kept], y_fit[:, dropped], y[:, kept]) if kept else {}
         nothing = np.broadcast_to(y_fit[:, dropped].mean(0), (len(y), len(dropped)))
         scores = {}
         for j, i in enumerate(dropped):
-            with_z = _best([p[:, j] for p in both.values()], y[:, i])
+            with_z = _best([p[:, j] for p in both.values()] + [p[:, i] for p in predictions.values()], y[:, i])
             floor = _best([p[:, j] for p in alone.values()] + [nothing[:, j]], y[:, i])
             draws = bootstrap_r2([with_z, floor], y[:, i], self.bootstrap, self.seed)
             difference = draws[0] - draws[1]
