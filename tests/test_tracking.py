@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from commands import ROOT, Command
 from conftest import write_toy_survey
 from wandb_server import Server
 
+import spectangle
 from spectangle.runs import Run
 from spectangle.tracking.connection import choose_mode, reachable
 from spectangle.tracking.files import merge, read, records, segments, write_records
@@ -110,7 +112,7 @@ def test_the_summary_holds_the_best_and_every_final_number(offline: Path):
     assert summary["state"] == "finished"
 
 
-def test_final_tables_and_figures(offline: Path):
+def test_final_tables(offline: Path):
     path = segments(offline / "0")[0]
     found, metrics = read(path), Run(offline / "0").metrics
     table = json.loads((path.parent / "files" / found["summary"]["tables/downstream"]["path"]).read_text())
@@ -119,8 +121,20 @@ def test_final_tables_and_figures(offline: Path):
     assert rows["logg", "latent"]["mae"] == metrics["test/latent/logg/mae"] and rows["teff", "spectra"]["in the latent"] == "entangled"
     probes = json.loads((path.parent / "files" / found["summary"]["tables/probes"]["path"]).read_text())
     assert [row[0] for row in probes["data"]] == list(LABELS)
-    pictures = {path.stem for path in (offline / "0" / "figures").glob("*.png")}
-    assert pictures == {key.removeprefix("figures/") for key in found["summary"] if key.startswith("figures/")}
+
+
+def test_figures_are_media(survey: Path, tmp_path: Path, command):
+    options = [option for option in arguments(survey, epochs=2) if option != "callbacks.figures=null"]
+    code, _, errors = command("train", *options, "callbacks.probes=null", "lambdas=first_pair", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, errors
+    (path,) = segments(tmp_path / "run")
+    found = read(path)
+    media = {key.removeprefix("figures/"): value for key, value in found["summary"].items() if key.startswith("figures/")}
+    assert {"kiel_chemical", "tsne", "reconstruction", "predicted", "information"} == set(media)
+    for name, item in media.items():
+        picture = (path.parent / "files" / item["path"]).read_bytes()
+        assert item["_type"] == "image-file" and item["width"] > 300 and item["path"] in found["files"]  # W&B sends the files that it names
+        assert picture[1:4] == b"PNG" and picture == (tmp_path / "run" / "figures" / f"{name}.png").read_bytes()
 
 
 def test_lineage_goes_from_the_survey_to_the_model(offline: Path):
@@ -131,8 +145,31 @@ def test_lineage_goes_from_the_survey_to_the_model(offline: Path):
     assert survey.use_after_commit and manifest["survey"]["content_hash"] in survey.metadata
     assert survey.name == f"survey-{manifest['survey']['content_hash'][:16]}"
     assert survey.manifest.contents[0].ref.startswith("file://")
-    assert "checkpoints/best.ckpt" in {entry.path for entry in artifacts["model"].manifest.contents}
+    assert artifacts["model"].manifest.contents and not artifacts["model"].use_after_commit
     assert {"manifest.json", "metrics.json"} <= {entry.path for entry in artifacts["record"].manifest.contents}
+
+
+def test_the_model_artifact_is_the_exported_model(offline: Path, tmp_path: Path):
+    (model,) = [item for item in read(segments(offline / "0"))["artifacts"] if item.type == "model"]
+    for entry in model.manifest.contents:  # what a download of it would be
+        (tmp_path / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(entry.local_path, tmp_path / entry.path)
+    assert {"model.safetensors", "config.json", "README.md", "checkpoints/best.ckpt", "regressors/latent.skops"} <= {*_names(tmp_path)}
+    theirs, ours = spectangle.load(tmp_path), spectangle.load(offline / "0")
+    flux = Run(offline / "0").data().test.flux.numpy()
+    assert (theirs.encode(flux) == ours.encode(flux)).all()
+    assert theirs.calibration is not None and (theirs.predict(flux)["teff_uncertainty"] == ours.predict(flux)["teff_uncertainty"]).all()
+
+
+def test_a_model_that_cannot_be_exported_costs_one_line(survey: Path, tmp_path: Path, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    code, out, errors = command("train", *arguments(survey, epochs=1), "callbacks.probes=null", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 0, errors
+    assert (out + errors).count("no exported model: safetensors is missing") == 1 and "stopped listening" not in out + errors
+    found = read(segments(tmp_path / "run"))
+    (model,) = [item for item in found["artifacts"] if item.type == "model"]
+    assert "checkpoints/best.ckpt" in {entry.path for entry in model.manifest.contents} and '"exported":false' in model.metadata
+    assert found["exit"] == 0 and found["summary"]["state"] == "finished" and not (tmp_path / "run" / "wandb" / "model").exists()
 
 
 def test_files_can_be_written_again(offline: Path, tmp_path: Path):
@@ -264,6 +301,10 @@ def test_modes_that_cannot_be_are_said(mode: str, words: str, survey: Path, tmp_
 def test_summaries_know_which_way_is_better():
     assert summary_of("val/reconstruction") == "min,last" and summary_of("val/probe/teff/r2") == "max,last"
     assert summary_of("val/latent/teff/mae") == "min,last" and summary_of("val/discriminator_gain/teff") == "min,max,last"
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def _wait_for(condition, seconds: float = 60) -> None:

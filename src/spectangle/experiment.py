@@ -58,7 +58,7 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     run.write_metrics(metrics)
     log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
     log.info("The run is in %s", run.path)
-    session.conclude(metrics, signs(model), data.units)
+    session.conclude(metrics, signs(model), data)
     return metrics
 
 

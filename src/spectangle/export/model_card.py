@@ -68,7 +68,7 @@ latent = model.encode(flux)
 changed = model.generate(flux, {name}={model.readout.label_mean[0]:.4g})
 ```
 
-`model.onnx` maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."""
+`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."""
 
 
 def _numbers(model: "TrainedModel") -> str:

@@ -3,13 +3,14 @@
 Lineage: the survey goes into the run, the model comes out of it.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spectangle.runs import Run
 
-__all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_record", "probe_rows"]
+__all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_results", "probe_rows"]
 
 ACCURACY = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
 EVIDENCE = {
@@ -50,8 +51,8 @@ def probe_rows(metrics: Mapping[str, float], labels: Sequence[str], signs: Mappi
     return ["label", "in the latent", *EVIDENCE], rows
 
 
-def log_record(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str], with_model: bool) -> None:
-    """Log tables, figures and artifacts of a finished run."""
+def log_results(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str]) -> None:
+    """Log tables and figures of a finished run."""
     import wandb
 
     labels = list(signs)
@@ -59,11 +60,34 @@ def log_record(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: Ma
     media: dict[str, Any] = {f"tables/{name}": wandb.Table(columns=list[Any](columns), data=rows) for name, (columns, rows) in tables.items() if rows}
     media |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted((run.path / "figures").glob("*.png"))}
     wandb_run.log(media)
+
+
+def log_artifacts(wandb_run: Any, run: Run, exported: Sequence[Path] | None) -> None:
+    """Log the artifacts of a finished run: the survey that it used, its record, and its model.
+
+    Arguments:
+        wandb_run: The W&B run.
+        run: The run.
+        exported: Files of the exported model; None: no model artifact.
+    """
     facts = {"survey": run.manifest["survey"]["content_hash"], "run": wandb_run.id}
     _use(wandb_run, survey_artifact(run))
-    wandb_run.log_artifact(_artifact(f"record-{wandb_run.id}", "record", run.path, RECORD_FILES, facts))
-    if with_model:
-        wandb_run.log_artifact(_artifact(f"model-{wandb_run.id}", "model", run.path, MODEL_FILES, facts))
+    wandb_run.log_artifact(_artifact(f"record-{wandb_run.id}", "record", _as_it_is(run), RECORD_FILES, facts))
+    if exported is not None:
+        model = _artifact(f"model-{wandb_run.id}", "model", run.path, MODEL_FILES, facts | {"exported": bool(exported)})
+        for path in exported:
+            _add(model, path, path.name)  # at the top: spectangle.load takes the folder that was downloaded
+        wandb_run.log_artifact(model)
+
+
+def _as_it_is(run: Run) -> Path:
+    """Copies of the small files of a run in ``wandb/record/``: the command may write to the run's own before they are sent."""
+    folder = run.path / "wandb" / "record"
+    for file in RECORD_FILES:
+        if (run.path / file).is_file():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.path / file, folder / file)
+    return folder
 
 
 def survey_artifact(run: Run) -> Any:
@@ -90,5 +114,9 @@ def _artifact(name: str, kind: str, folder: Path, files: Sequence[str], facts: d
     artifact = wandb.Artifact(name.replace("=", "-"), type=kind, metadata=facts)
     for file in files:
         if (folder / file).is_file():
-            artifact.add_file(str(folder / file), name=file, policy="immutable", skip_cache=True)  # no second copy on disk
+            _add(artifact, folder / file, file)
     return artifact
+
+
+def _add(artifact: Any, path: Path, name: str) -> None:
+    artifact.add_file(str(path), name=name, policy="immutable", skip_cache=True)  # no second copy on disk

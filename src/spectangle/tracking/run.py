@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,8 +17,12 @@ from omegaconf import DictConfig
 from spectangle.runs import Run
 from spectangle.sweeps.link import Pruned
 from spectangle.tracking.connection import choose_mode, server
+from spectangle.tracking.exported import exported
 from spectangle.tracking.identity import identify, public_config, tags
-from spectangle.tracking.record import log_record
+from spectangle.tracking.record import log_artifacts, log_results
+
+if TYPE_CHECKING:
+    from spectangle.data import SpectraDataModule
 
 __all__ = ["WandbRun", "settings", "summary_of"]
 
@@ -49,7 +53,8 @@ class WandbRun(Logger):
         folder: Run folder.
         project, entity: Where the run appears; by default your own account.
         mode: ``online``, ``offline``, or ``auto``: online where the server answers and there is a key.
-        model: Whether the best checkpoint and the regressor become a model artifact.
+        model: Whether the exported model, the best checkpoint and the regressor become a model artifact.
+        onnx: Whether the exported model has a model.onnx.
         timeout_s: Seconds to wait for W&B at the start of a run; at its end four times as many.
 
     Raises:
@@ -57,11 +62,18 @@ class WandbRun(Logger):
     """
 
     def __init__(
-        self, folder: str, project: str = "spectangle", entity: str | None = None, mode: str = "auto", model: bool = True, timeout_s: float = 30
+        self,
+        folder: str,
+        project: str = "spectangle",
+        entity: str | None = None,
+        mode: str = "auto",
+        model: bool = True,
+        onnx: bool = False,
+        timeout_s: float = 30,
     ):
         super().__init__()
         self.folder, self.project, self.entity, self.mode = Path(folder), project, entity, mode
-        self.model, self.timeout_s = model, timeout_s
+        self.model, self.onnx, self.timeout_s = model, onnx, timeout_s
         self._run: Any = None
         self._lost = False
         self._row: dict[str, float] = {}
@@ -121,12 +133,14 @@ class WandbRun(Logger):
 
     @rank_zero_only
     @bystander
-    def conclude(self, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str]) -> None:
+    def conclude(self, metrics: Mapping[str, float], signs: Mapping[str, str], data: "SpectraDataModule") -> None:
         """Send the final numbers, tables, figures and artifacts of a finished run."""
         self._flush()
         best = {f"best/{key}": value for key, value in metrics.items() if key.startswith(("train/", "val/"))}  # val/... itself holds min, max, last
         self._run.summary.update(best | {key: value for key, value in metrics.items() if not key.startswith(("train/", "val/"))})
-        log_record(self._run, Run(self.folder), metrics, signs, units, self.model)
+        run = Run(self.folder)
+        log_results(self._run, run, metrics, signs, data.units)
+        log_artifacts(self._run, run, exported(run, data, self.onnx) if self.model else None)
 
     @rank_zero_only
     @bystander

@@ -1,6 +1,7 @@
 """A job and its logger, from the first second to the last: also a job that fails before training is seen to fail."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -8,6 +9,9 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from spectangle.tracking.identity import flat, public_config
+
+if TYPE_CHECKING:
+    from spectangle.data import SpectraDataModule
 
 __all__ = ["Session"]
 
@@ -31,11 +35,11 @@ class Session:
                 logger.log_hyperparams(flat(public_config(self.cfg, HydraConfig.get().runtime.choices)))
         return self
 
-    def conclude(self, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str]) -> None:
-        """Hand over the final numbers of a job that is finished."""
+    def conclude(self, metrics: Mapping[str, float], signs: Mapping[str, str], data: "SpectraDataModule") -> None:
+        """Hand over the final numbers of a job that is finished, and the stars that it was trained on."""
         for logger in self.loggers:
             if hasattr(logger, "conclude"):
-                logger.conclude(metrics, signs, units)  # pyright: ignore
+                logger.conclude(metrics, signs, data)  # pyright: ignore
             else:
                 logger.log_metrics(dict(metrics))
                 logger.save()
