@@ -13,7 +13,7 @@ import torch
 from spectangle.data import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.explorer.maps import latent_maps
-from spectangle.explorer.packing import pack, pack_flux, pack_network
+from spectangle.explorer.packing import pack, pack_flux, pack_network, pack_steps
 from spectangle.runs import Run
 from spectangle.spectral_lines import COLOURS, LINES
 from spectangle.survey import Survey
@@ -107,8 +107,8 @@ def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarra
         "name": run.path.resolve().name,
         "lambdas": list(model.lambdas.values()),
         "knows": [_knows(model, name) for name in model.labels],
-        "latent": pack(latent),
-        "maps": {name: pack(values) for name, values in maps.items()},
+        "latent": pack_steps(latent),
+        "maps": {name: pack_steps(values) for name, values in maps.items()},
         "decoder": pack_network(model.network.decoder.layers),
         "readout": pack_network(model.readout.layers),
         "fluxMean": pack(scalers[0].mean.numpy()),
@@ -122,12 +122,13 @@ def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarra
 
 
 def _knows(model: TrainedModel, name: str) -> dict[str, Any]:
-    """R2 of a label from the latent, by the best probe if the run has probes, and from the raw spectra."""
+    """R2 of a label from the latent, by the best probe if the run has probes, from the raw spectra, and from the kept labels alone (floor)."""
     metrics = model.metrics
     probe = f"probe/{name}/r2" in metrics
     return {
         "r2": metrics.get(f"probe/{name}/r2", metrics.get(f"test/latent/{name}/r2")),
         "spectra": metrics.get(f"test/spectra/{name}/r2"),
+        "floor": metrics.get(f"floor/{name}"),
         "excess": metrics.get(f"excess/{name}"),
         "by": "probe" if probe else "regressor",
     }

@@ -12,26 +12,30 @@ const Spectangle = (() => {
     return out.buffer;
   }
 
-  function halves(buffer) {  // half precision to single
-    const bits = new Uint16Array(buffer), out = new Float32Array(bits.length);
-    for (let i = 0; i < bits.length; i++) {
-      const b = bits[i], sign = b & 0x8000 ? -1 : 1, exponent = (b >> 10) & 31, fraction = b & 1023;
-      out[i] = sign * (exponent ? Math.pow(2, exponent - 15) * (1 + fraction / 1024) : fraction * Math.pow(2, -24));
+  async function inflate(text) {  // base64 of deflated bytes
+    if (typeof DecompressionStream === "undefined") {
+      note("This browser is too old for the explorer: it needs Chrome 80, Firefox 113 or Safari 16.4, or later.");
+      throw new Error("no DecompressionStream");
     }
-    return out;
+    const stream = new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(stream).arrayBuffer();
   }
 
-  function unpack(packed) {
-    const buffer = bytes(packed.data);
-    if (packed.kind === "f2") return halves(buffer);
-    return packed.kind === "u2" ? new Uint16Array(buffer) : new Float32Array(buffer);
+  let arrays = null;  // the bytes of all arrays of the page
+
+  function joined(at, count, width) {  // all first bytes come first, then all second bytes
+    const planes = new Uint8Array(arrays, at, count * width), out = new Uint8Array(count * width);
+    for (let b = 0, p = 0; b < width; b++) for (let i = 0; i < count; i++) out[i * width + b] = planes[p++];
+    return out.buffer;
   }
 
-  function unpackFlux(packed) {
-    const steps = unpack(packed), out = new Float32Array(steps.length);
-    for (let i = 0; i < steps.length; i++) out[i] = steps[i] === packed.masked ? NaN : packed.low + packed.step * steps[i];
-    return out;
+  function unpack(packed) {  // in the page the numbers lie in its arrays, in an answer of the server they come along
+    const count = packed.shape.reduce((a, b) => a * b, 1);
+    const buffer = packed.data === undefined ? joined(packed.at, count, Number(packed.kind[1])) : bytes(packed.data);
+    return packed.kind === "u2" ? stepped(new Uint16Array(buffer), packed) : new Float32Array(buffer);
   }
+
+  const stepped = (steps, {low, step, masked}) => Float32Array.from(steps, (value) => (value === masked ? NaN : low + step * value));
 
   const unpackLayers = (layers) => layers.map((layer) => ({
     weight: unpack(layer.weight), bias: unpack(layer.bias), rows: layer.weight.shape[0], columns: layer.weight.shape[1],
@@ -71,8 +75,9 @@ const Spectangle = (() => {
   let M = null, D = null, ready = false, quiet = false, held = -1;
   const state = {id: "", labels: [], ownLabels: [], flux: null, runs: []};  // runs: {z, own} of the star shown
 
-  function start(models) {
+  async function start(models) {
     M = models;
+    arrays = await inflate(document.getElementById("arrays").textContent);
     D = unpackAll(JSON.parse(document.getElementById("payload").textContent));
     M.spectrum.x_range.setv({start: D.wavelength[0], end: D.wavelength.at(-1), reset_start: D.wavelength[0], reset_end: D.wavelength.at(-1)});
     if (M.compare_plot_0) M.compare_plot_0.x_range.setv({start: D.wavelength[0], end: D.wavelength.at(-1), reset_start: D.wavelength[0], reset_end: D.wavelength.at(-1)});
@@ -83,10 +88,21 @@ const Spectangle = (() => {
     document.body.dataset.ready = "yes";
   }
 
+  async function startSaved() {  // a saved page holds Bokeh deflated; what Bokeh is to draw waits for it
+    run(new TextDecoder().decode(await inflate(document.getElementById("bokeh").textContent)));
+    document.querySelectorAll('[data-after="bokeh"]').forEach((script) => run(script.textContent));
+  }
+
+  function run(code) {
+    const script = document.createElement("script");
+    script.textContent = code;
+    document.head.append(script);
+  }
+
   function unpackAll(p) {
     const K = p.labels.length;
     p.wavelength = unpack(p.wavelength);
-    p.stars.flux = unpackFlux(p.stars.flux);
+    p.stars.flux = unpack(p.stars.flux);
     p.stars.labels = unpack(p.stars.labels);
     p.runs = p.runs.map((run) => ({
       ...run, latent: unpack(run.latent), Z: run.latent.shape[1], decoder: unpackLayers(run.decoder), readout: unpackLayers(run.readout),
@@ -148,7 +164,7 @@ const Spectangle = (() => {
     if (!data.json.length) return;
     const star = JSON.parse(data.json[0]);
     if (star.error) return note(star.error);
-    show({id: star.id, flux: unpackFlux(star.flux), labels: Array.from(unpack(star.labels)), latents: star.latents.map(unpack)});
+    show({id: star.id, flux: unpack(star.flux), labels: Array.from(unpack(star.labels)), latents: star.latents.map(unpack)});
   }
 
   // ---- changing labels and latent ----------------------------------------------------------------------------------
@@ -185,6 +201,7 @@ const Spectangle = (() => {
   }
 
   function pressed(name) {
+    if (!ready) return;
     if (name === "other") showStar(Math.floor(Math.random() * Math.min(D.n, D.stars.flux.length / D.P)));
     if (name === "reset") {
       state.labels = state.ownLabels.slice();
@@ -222,7 +239,7 @@ const Spectangle = (() => {
   function drawCompare(r) {
     const [data, rms] = curves(r);
     M[`compare_${r}`].data = {x: D.wavelength, ...data};
-    text(`change-${r}`, `rms change ${rms.toFixed(4)} of the continuum`);
+    text(`change-${r}`, `rms change ${rms.toFixed(4)}`);
     if (r === 1) scaleDifference();
   }
 
@@ -245,6 +262,7 @@ const Spectangle = (() => {
   }
 
   function drawMap() {
+    if (!D) return;
     const k = Math.max(0, D.labels.findIndex((label) => label.name === M.colour_by.value));
     const map = D.runs[0].maps[M.method.active === 0 ? "pca" : "tsne"], columns = axesOfKiel();
     const column = (c) => Float32Array.from({length: D.n}, (_, i) => D.stars.labels[i * D.K + c]);
@@ -271,6 +289,7 @@ const Spectangle = (() => {
 
   const AIMS = {"1": ["erase", "lambda above 0: the latent was to lose it"], "-1": ["reinforce", "lambda below 0: the latent was to keep it"], "0": ["left alone", "lambda 0"]};
   const digits = (k) => (D.labels[k].unit === "K" ? 0 : 2);
+  const worded = (value, k) => value.toFixed(digits(k)).replace(/^-(0[.]?0*)$/, "$1");  // no minus before nothing
   const shown = (value) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(2));
 
   function text(id, words) {
@@ -298,12 +317,9 @@ const Spectangle = (() => {
 
   function knowsRow(run, label, k, read) {
     const knows = run.knows[k], aim = AIMS[String(Math.sign(run.lambdas[k]))];
-    const row = element("div", `knows ${aim[0].replace(" ", "-")}`), bar = element("div", "bar"), fill = element("div", "fill"), tick = element("div", "tick");
-    fill.style.width = `${100 * Math.max(0, Math.min(1, knows.r2 ?? 0))}%`;
-    tick.style.left = `${100 * Math.max(0, Math.min(1, knows.spectra ?? 0))}%`;
-    tick.hidden = knows.spectra === null || knows.spectra === undefined;
-    tick.title = `from the raw spectra: R² ${shown(knows.spectra)}`;
-    bar.append(fill, tick);
+    const row = element("div", `knows ${aim[0].replace(" ", "-")}`), bar = element("div", "bar"), fill = element("div", "fill");
+    fill.style.width = percent(knows.r2 ?? 0);
+    bar.append(fill, mark("tick", knows.spectra, "from the raw spectra"), mark("tick floor", knows.floor, "from the kept labels alone, without the latent"));
     bar.title = `R² of ${label.name} read from the latent by ${knows.by === "probe" ? "the best of the independent probes" : "the downstream regressor"}`;
     row.append(element("span", "name", label.name), element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(knows.r2)));
     if (read) {
@@ -314,15 +330,25 @@ const Spectangle = (() => {
     return row;
   }
 
-  function verdict(run) {  // an erased label that can still be read must not look erased
-    const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && run.knows[k].r2 > 0.5 * (run.knows[k].spectra ?? 1)).map((label) => label.name);
+  const percent = (r2) => `${100 * Math.max(0, Math.min(1, r2))}%`;
+
+  function mark(name, r2, what) {
+    const tick = element("div", name, "", `${what}: R² ${shown(r2)}`);
+    tick.style.left = percent(r2 ?? 0);
+    tick.hidden = !Number.isFinite(r2);
+    return tick;
+  }
+
+  function verdict(run) {  // an erased label that can still be read must not look erased; what the kept labels tell of it is no leak
+    const leaks = ({r2, excess, spectra}) => (Number.isFinite(excess) ? excess > 0.1 : r2 > 0.5 * (spectra ?? 1));
+    const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && leaks(run.knows[k])).map((label) => label.name);
     return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be erased and can still be read.` : "");
   }
 
   function drawReading() {
     const values = readLabels(D.runs[0], state.runs[0].z);
-    D.labels.forEach((label, k) => text(`reading-${k}`, `${values[k].toFixed(digits(k))} ${label.unit}`));
-    fact("labels", D.labels.map((label, k) => `${label.name} ${state.ownLabels[k].toFixed(digits(k))}`).join(" · "));
+    D.labels.forEach((label, k) => text(`reading-${k}`, `${worded(values[k], k)} ${label.unit}`));
+    fact("labels", D.labels.map((label, k) => `${label.name}\u00a0${worded(state.ownLabels[k], k)}`).join(" · "));
   }
 
   // ---- saving ------------------------------------------------------------------------------------------------------
@@ -362,6 +388,6 @@ const Spectangle = (() => {
     window.dispatchEvent(new Event("resize"));
   }
 
-  return {start, labelsMoved, picked, search, answered, dragged, pressed, drawMap, openTab, state, csv, decode: (r, z, labels) => decode(D.runs[r], z, labels), readLabels: (r, z) => readLabels(D.runs[r], z)};
+  return {start, startSaved, labelsMoved, picked, search, answered, dragged, pressed, drawMap, openTab, verdict, state, csv, decode: (r, z, labels) => decode(D.runs[r], z, labels), readLabels: (r, z) => readLabels(D.runs[r], z)};
 })();
 window.Spectangle = Spectangle;

@@ -1,6 +1,7 @@
 """The page around the Bokeh models: HTML, style and engine, all inside one document."""
 
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -8,6 +9,7 @@ from bokeh.core.templates import get_env
 from bokeh.document import Document
 
 from spectangle.explorer.bundle import Bundle
+from spectangle.explorer.packing import deflated, move_arrays
 from spectangle.explorer.page import build_page
 
 __all__ = ["fill_document", "fill_message", "read"]
@@ -34,9 +36,11 @@ def fill_document(document: Document, bundle: Bundle, mode: str) -> dict[str, An
     names = [run["name"] for run in bundle.payload["runs"]]
     document.title = f"spectangle: {' and '.join(names)}"
     document.template = get_env().from_string(read("page.html"))
+    arrays = bytearray()
+    payload = json.dumps(move_arrays(_finite(bundle.payload), arrays), allow_nan=False).replace("</", "<\\/")
     document.template_variables.update(
         mode=mode, two=two, names=names, sliders=sliders, css=read("explorer.css"), javascript=read("explorer.js"),
-        payload=json.dumps(_finite(bundle.payload), allow_nan=False).replace("</", "<\\/"),
+        payload=payload, arrays=deflated(bytes(arrays)), deflated_scripts=deflated_scripts, postponed=postponed,
     )  # fmt: skip
     return models
 
@@ -46,6 +50,16 @@ def fill_message(document: Document, message: str) -> None:
     document.title = "spectangle explorer"
     document.template = get_env().from_string(read("message.html"))
     document.template_variables.update(message=message, css=read("explorer.css"))
+
+
+def deflated_scripts(html: str) -> str:
+    """The code of all script elements in some HTML, deflated: Bokeh's own JavaScript is most of a saved page."""
+    return deflated("\n;\n".join(re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)).encode())
+
+
+def postponed(html: str) -> str:
+    """Script elements that wait until explorer.js runs them; those that hold data are left as they are."""
+    return re.sub(r"<script(?![^>]*json)[^>]*>", '<script type="text/plain" data-after="bokeh">', html)
 
 
 def read(name: str) -> str:
