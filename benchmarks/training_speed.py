@@ -20,7 +20,7 @@ from spectangle.data import Batches
 from spectangle.model import DisentanglingAutoencoder, _frozen
 
 PIXELS, LABELS, PAIR = 800, ["teff", "logg", "m_h", "alpha_fe"], {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
-NOISE = 1.0  # model.input_noise of the defaults
+NOISE = 0.5  # model.input_noise of the defaults
 
 
 class RandomStars(L.LightningDataModule):
