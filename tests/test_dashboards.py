@@ -11,8 +11,9 @@ import pytest
 from commands import ROOT, Command
 from conftest import write_toy_survey
 
+from spectangle.errors import SpectangleError
 from spectangle.runs import Run
-from spectangle.tracking.files import read, segments
+from spectangle.tracking.files import merge, read, segments
 from spectangle.tracking.workspace import LABELS, layout
 
 SMALL = [
@@ -119,7 +120,7 @@ def test_tensorboard_gets_the_same_names(survey: Path, tmp_path: Path, command):
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     assert set(run.metrics) <= scalars and {name for row in run.history for name in row} <= scalars
-    assert [event.value for event in events.Scalars("val/reconstruction")][:2] == pytest.approx(
+    assert [event.value for event in events.Scalars("val/reconstruction")] == pytest.approx(
         [row["val/reconstruction"] for row in run.history], rel=1e-5
     )
 
@@ -132,6 +133,72 @@ def test_mlflow_gets_the_same_names(survey: Path, tmp_path: Path, command):
         assert set(run.metrics) <= names and {name for row in run.history for name in row} <= names
         assert store.execute("select status from runs").fetchall() == [("FINISHED",)]
         assert store.execute("select value from params where key = 'lambdas.teff'").fetchall() == [("-0.001",)]
+
+
+@pytest.fixture
+def interrupted(survey: Path, tmp_path: Path, command, monkeypatch):
+    """Train a run of four epochs that stops in its third, and resume it."""
+
+    def run(name: str) -> Run:
+        folder = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            patch.setattr("spectangle.progress.EpochProgress.on_train_epoch_end", stop_in_the_third_epoch)
+            code, _, _ = command("train", *SMALL, f"data.path={survey}", f"logger={name}", "trainer.max_epochs=4", f"hydra.run.dir={folder}")
+            assert code == 1 and len(Run(folder).history) == 3  # the third epoch is logged, but not in the checkpoint
+        code, _, errors = command("train", f"resume={folder}", "regressor.max_iter=10")
+        assert code == 0, errors
+        return Run(folder)
+
+    return run
+
+
+def stop_in_the_third_epoch(self, trainer, pl_module):
+    if trainer.current_epoch == 2:
+        raise SpectangleError("the node died")
+
+
+def test_mlflow_goes_on_in_the_same_run(interrupted):
+    pytest.importorskip("mlflow")
+    run = interrupted("mlflow")
+    with sqlite3.connect(run.path / "mlflow.db") as store:
+        assert store.execute("select run_uuid, status from runs").fetchall() == [
+            (json.loads((run.path / "mlflow.json").read_text())["run_id"], "FINISHED")
+        ]
+        for name in ("val/reconstruction", "train/loss"):
+            curve = store.execute("select value from metrics where key = ? order by step", (name,)).fetchall()
+            assert [value for (value,) in curve] == pytest.approx([row[name] for row in run.history], rel=1e-6)
+        assert store.execute("select value from params where key = 'regressor.max_iter'").fetchall() == [("20",)]  # MLflow never changes one
+
+
+def test_mlflow_starts_again_in_a_store_that_was_emptied(survey: Path, tmp_path: Path, command):
+    pytest.importorskip("mlflow")
+    (tmp_path / "run").mkdir()
+    known = {"run_id": "0" * 32, "tracking_uri": f"sqlite:///{tmp_path / 'run'}/mlflow.db"}
+    (tmp_path / "run" / "mlflow.json").write_text(json.dumps(known))
+    run = logged("mlflow", survey, tmp_path / "run", command)
+    with sqlite3.connect(run.path / "mlflow.db") as store:
+        ((found,),) = store.execute("select run_uuid from runs").fetchall()
+    assert found == json.loads((run.path / "mlflow.json").read_text())["run_id"] != known["run_id"]
+
+
+def test_tensorboard_goes_on_in_the_same_folder(interrupted):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = interrupted("tensorboard")
+    assert {path.parent for path in run.path.rglob("events.out.*")} == {run.path / "tensorboard"}
+    events = EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    curve = {event.step: event.value for event in events.Scalars("train/loss")}  # the third epoch is there twice, in the same place
+    assert list(curve.values()) == pytest.approx([row["train/loss"] for row in run.history], rel=1e-5)
+
+
+def test_wandb_goes_on_with_whole_epochs(interrupted, tmp_path: Path):
+    run = interrupted("wandb")
+    found = read(merge(segments(run.path), tmp_path / "whole.wandb"))
+    curves = [row for row in found["history"] if "val/reconstruction" in row]
+    assert [row["epoch"] for row in curves] == list(range(4)) and found["exit"] == 0
+    assert [row["train/loss"] for row in curves] == pytest.approx([row["train/loss"] for row in run.history], rel=1e-6)
 
 
 def test_a_failed_job_is_failed_in_mlflow(survey: Path, tmp_path: Path, command):

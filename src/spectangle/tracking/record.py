@@ -10,7 +10,7 @@ from typing import Any
 
 from spectangle.runs import Run
 
-__all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_results", "probe_rows"]
+__all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_results", "probe_rows", "results"]
 
 ACCURACY = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
 EVIDENCE = {
@@ -28,6 +28,11 @@ EVIDENCE = {
 }
 MODEL_FILES = ("checkpoints/best.ckpt", "regressors/latent.skops", "manifest.json", "metrics.json")
 RECORD_FILES = ("manifest.json", "metrics.json", "metrics.csv", "train.log", ".hydra/config.yaml", ".hydra/overrides.yaml")
+
+
+def results(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Final numbers, those of the best epoch as ``best/val/...``: the curve itself is ``val/...``."""
+    return {f"best/{key}" if key.startswith(("train/", "val/")) else key: value for key, value in metrics.items()}
 
 
 def downstream_rows(

@@ -19,7 +19,7 @@ from spectangle.sweeps.link import Pruned
 from spectangle.tracking.connection import choose_mode, server
 from spectangle.tracking.exported import exported
 from spectangle.tracking.identity import identify, public_config, tags
-from spectangle.tracking.record import log_artifacts, log_results
+from spectangle.tracking.record import log_artifacts, log_results, results
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -136,8 +136,7 @@ class WandbRun(Logger):
     def conclude(self, metrics: Mapping[str, float], signs: Mapping[str, str], data: "SpectraDataModule") -> None:
         """Send the final numbers, tables, figures and artifacts of a finished run."""
         self._flush()
-        best = {f"best/{key}": value for key, value in metrics.items() if key.startswith(("train/", "val/"))}  # val/... itself holds min, max, last
-        self._run.summary.update(best | {key: value for key, value in metrics.items() if not key.startswith(("train/", "val/"))})
+        self._run.summary.update(results(metrics))
         run = Run(self.folder)
         log_results(self._run, run, metrics, signs, data.units)
         log_artifacts(self._run, run, exported(run, data, self.onnx) if self.model else None)

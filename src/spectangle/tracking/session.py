@@ -8,7 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
+from spectangle.sweeps.link import Pruned
 from spectangle.tracking.identity import flat, public_config
+from spectangle.tracking.record import results
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -41,7 +43,7 @@ class Session:
             if hasattr(logger, "conclude"):
                 logger.conclude(metrics, signs, data)  # pyright: ignore
             else:
-                logger.log_metrics(dict(metrics))
+                logger.log_metrics(results(metrics))
                 logger.save()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -49,4 +51,4 @@ class Session:
             if hasattr(logger, "end"):
                 logger.end(error)  # pyright: ignore
             else:
-                logger.finalize("success" if error is None else "failed")
+                logger.finalize("success" if error is None else "pruned" if isinstance(error, Pruned) else "failed")
