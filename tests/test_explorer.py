@@ -204,6 +204,15 @@ def test_the_served_page_finds_any_star_of_the_survey(served: str, toy_survey: P
         assert all(host in url for url in window.requests())
 
 
+@pytest.mark.parametrize(("host", "expected"), [("0.0.0.0", "whoever reaches this machine"), ("127.0.0.1", "ssh -N -L")])
+def test_serving_others_warns_and_serving_oneself_tells_the_tunnel(host: str, expected: str, toy_runs, monkeypatch, capsys):
+    monkeypatch.setattr("tornado.platform.asyncio.BaseAsyncIOLoop.start", lambda loop: None)  # ends at once, as after Ctrl-C
+    code, printed, err = Command(monkeypatch, capsys)("explore", f"run={toy_runs[0]}", f"host={host}", "port=0")
+    assert code == 0 and expected in printed, err
+    assert ("whoever" in printed) == (host == "0.0.0.0")
+    assert re.search(r"http://localhost:\d+/", printed) and "wildcard" not in printed.lower()
+
+
 @pytest.mark.parametrize("what", ["no run", "no survey"])
 def test_a_run_that_cannot_be_shown_gets_a_page_that_says_so(what: str, toy_runs, tmp_path: Path):
     run, survey = (tmp_path / "nothing", None) if what == "no run" else (toy_runs[0], str(tmp_path / "gone.h5"))

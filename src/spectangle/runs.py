@@ -49,7 +49,9 @@ class Run:
     def __init__(self, path: str | Path, must_exist: bool = True):
         self.path = Path(path)
         if must_exist and not (self.path / ".hydra" / "config.yaml").is_file() and not self.last_checkpoint.is_file():
-            raise SpectangleError(f"{self.path} is not a run folder: it has no .hydra/config.yaml. Give the folder that train.py printed.")
+            exported = " It is an exported model, which has no stars; predict.py and generate.py with spectra=FILE can use it."
+            hint = exported if (self.path / "model.safetensors").is_file() else ""
+            raise SpectangleError(f"{self.path} is not a run folder: it has no .hydra/config.yaml. Give the folder that train.py printed.{hint}")
 
     @property
     def last_checkpoint(self) -> Path:

@@ -134,7 +134,7 @@ class TrainedModel:
         if self.network.conditional_encoder:
             raise SpectangleError(
                 "This model was trained with conditioning=synthetic: its encoder needs the labels of a star, so it cannot read them. "
-                "Use conditioning=observed."
+                "Use conditioning=observed, or change labels of a survey that has them with generate.py."
             )
         grid = self.wavelength if wavelength is None else np.asarray(wavelength, dtype=np.float64)
         if flux.shape[1] != len(grid):
@@ -182,7 +182,7 @@ def _identity(run: Run) -> dict[str, str]:
     return {
         "run": run.path.resolve().name,
         "checkpoint": run.checkpoint_hash,
-        "commit": str(manifest["git"]["commit"]),
+        "commit": manifest["git"]["commit"] or "unknown",
         "survey": manifest["survey"]["content_hash"],
         "seed": str(manifest.get("seed")),
         "spectangle": manifest["spectangle"],

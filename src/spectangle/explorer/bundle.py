@@ -40,7 +40,7 @@ class Bundle:
         """Any star of the survey by its identifier, as the page wants it.
 
         Raises:
-            SpectangleError: The survey has no such star.
+            SpectangleError: The survey has no such star, or an encoder needs labels that it lacks.
         """
         with Survey(self.survey) as survey:
             rows = np.flatnonzero(survey.source_id == int(source_id)) if source_id.isdigit() else []
@@ -48,6 +48,8 @@ class Bundle:
                 raise SpectangleError(f"The survey has no star {source_id}.")
             flux = survey.flux(rows[0], rows[0] + 1)
             labels = np.array([[survey.label(name)[rows[0]] for name in self.models[0].labels]], np.float32)
+        if any(model.network.conditional_encoder for model in self.models) and not np.isfinite(labels).all():
+            raise SpectangleError(f"Star {source_id} lacks a label, and the encoder of a run with conditioning=synthetic needs all of them.")
         filled = np.where(np.isfinite(flux), flux, self.models[0].fill.numpy()).astype(np.float32)
         latents = [model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels)) for model in self.models]
         return {"id": source_id, "flux": pack_flux(flux), "labels": pack(labels), "latents": [pack(z) for z in latents]}

@@ -36,7 +36,7 @@ def serve(make: Callable[[], Bundle], host: str = "127.0.0.1", port: int = 5006,
         SpectangleError: The port is taken.
     """
     for name in ("bokeh", "tornado"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # a line for each file that the page fetches says nothing
+        logging.getLogger(name).setLevel(logging.ERROR)  # a line for each file that the page fetches says nothing; we warn below
     server = make_server(make, host, port)
     server.start()
     shown = "localhost" if host in (*LOOPBACK, "0.0.0.0") else host

@@ -1,5 +1,6 @@
 """The model card of an exported model: data, numbers, probes, limits, in Markdown."""
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,23 +26,20 @@ def model_card(model: "TrainedModel", run: Run) -> str:
 def _head(model: "TrainedModel", run: Run) -> str:
     hparams, manifest = model.network.hparams, run.manifest
     wavelength = model.wavelength
-    return "\n".join(
-        [
-            f"# Adversarial autoencoder of stellar spectra, run {model.identity['run']}",
-            "",
-            "An encoder, a decoder and a regressor after Manteiga et al. 2025 (A&A 694, A326), trained with spectangle.",
-            "",
-            "| | |",
-            "|---|---|",
-            f"| spectra | {len(wavelength)} pixels, {wavelength[0]:.3f} to {wavelength[-1]:.3f} nm in vacuum, flux over continuum, rest frame |",
-            f"| latent | {hparams['latent']} numbers |",
-            f"| labels | {', '.join(f'{name} [{model.units[name]}]' for name in model.labels)} |",
-            f"| conditioning | {hparams['conditioning']} |",
-            f"| survey | {_survey(run)} (content {model.identity['survey'][:16]}) |",
-            f"| trained with | `{manifest['command']}`, seed {model.identity['seed']}, commit {model.identity['commit'][:12]} |",
-            f"| checkpoint | {model.identity['checkpoint'][:16]} |",
-        ]
-    )
+    rows = {
+        "spectra": f"{len(wavelength)} pixels, {wavelength[0]:.3f} to {wavelength[-1]:.3f} nm in vacuum, flux over continuum, rest frame",
+        "latent": f"{hparams['latent']} numbers",
+        "labels": ", ".join(f"{name} [{model.units[name]}]" for name in model.labels),
+        "conditioning": hparams["conditioning"],
+        "survey": f"{_survey(run)} (content {model.identity['survey'][:16]})",
+        "trained with": f"`{manifest['command']}`, seed {model.identity['seed']}, commit {model.identity['commit'][:12]}",
+        "checkpoint": model.identity["checkpoint"][:16],
+    }
+    return f"""# Adversarial autoencoder of stellar spectra, run {model.identity["run"]}
+
+An encoder, a decoder and a regressor after Manteiga et al. 2025 (A&A 694, A326), trained with spectangle.
+
+{_table(("", ""), rows.items())}"""
 
 
 def _survey(run: Run) -> str:
@@ -56,86 +54,96 @@ def _survey(run: Run) -> str:
 
 
 def _use(model: "TrainedModel") -> str:
-    name = model.labels[0]
     return f"""## Use
 
 ```python
 import spectangle
 
 model = spectangle.load("this-folder")
-table = model.predict(flux, flux_error)             # labels, uncertainties, flags; wavelength=... for another grid
-latent = model.encode(flux)
-changed = model.generate(flux, {name}={model.readout.label_mean[0]:.4g})
+{_calls(model)}
 ```
 
-`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."""
+{_formats(model)}"""
+
+
+def _calls(model: "TrainedModel") -> str:
+    changed = [name for name in model.labels if model.lambdas[name] > 0] or model.labels  # a spectrum follows what the latent lost
+    if model.network.conditional_encoder:
+        return "flux = model.decode(latent, labels)                 # latents [n, Z], labels [n, K] in their units"
+    return f"""table = model.predict(flux, flux_error)             # labels, uncertainties, flags; wavelength=... for another grid
+latent = model.encode(flux)
+changed = model.generate(flux, {changed[0]}={model.readout.label_mean[model.labels.index(changed[0])]:.4g})"""
+
+
+def _formats(model: "TrainedModel") -> str:
+    if model.network.conditional_encoder:
+        return (
+            "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: change labels of a survey that has "
+            "them with `python generate.py run=this-folder spectra=survey.h5`."
+        )
+    return "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."
 
 
 def _numbers(model: "TrainedModel") -> str:
-    rows = [
-        "## Labels read from test stars (predicted - catalogue)",
-        "",
-        "| label | read from | MAE | mean | sigma | R2 |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name in model.labels:
         unit = model.units[name]
         for representation, words in (("latent", "latent"), ("spectra", "raw spectra (baseline)")):
             values = [model.metrics.get(f"test/{representation}/{name}/{key}") for key in ("mae", "mean", "sigma", "r2")]
             if values[0] is not None:
-                cells = [number(value, unit) for value in values[:3]] + [number(values[3])]
-                rows.append(f"| {name} [{unit}] | {words} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+                rows.append((f"{name} [{unit}]", words, *(number(value, unit) for value in values[:3]), number(values[3])))
+    return f"""## Labels read from test stars (predicted - catalogue)
+
+{_table(("label", "read from", "MAE", "mean", "sigma", "R2"), rows)}"""
 
 
 def _latent(model: "TrainedModel") -> str:
-    rows = [
-        "## What the latent knows",
-        "",
-        "Independent regressors on the frozen latent (R2 of the best of them); erasure is what they lost of what the spectra hold; excess is",
-        "what the latent tells about a label beyond what the kept labels tell about it anyway.",
-        "",
-        "| label | lambda | aim | probe R2 | erasure | excess |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, value in model.lambdas.items():
         probes = [number(model.metrics.get(key)) for key in (f"probe/{name}/r2", f"erasure/{name}", f"excess/{name}")]
-        rows.append(f"| {name} | {value:+g} | {WORDS[(value > 0) - (value < 0)]} | {' | '.join(probes)} |")
-    return "\n".join(rows)
+        rows.append((name, f"{value:+g}", WORDS[(value > 0) - (value < 0)], *probes))
+    return f"""## What the latent knows
+
+Independent regressors on the frozen latent (R2 of the best of them); erasure is what they lost of what the spectra hold; excess is
+what the latent tells about a label beyond what the kept labels tell about it anyway.
+
+{_table(("label", "lambda", "aim", "probe R2", "erasure", "excess"), rows)}"""
 
 
 def _uncertainties(model: "TrainedModel") -> str:
-    if model.calibration is None:
+    known = model.calibration
+    if known is None:
         return ""
-    rows = [
-        "## Uncertainties",
-        "",
-        f"Split-conformal intervals from {len(model.calibration.scores)} validation stars,",
-        f"checked on {len(model.calibration.test_scores)} test stars:",
-        "",
-        f"| coverage asked for | {' | '.join(model.labels)} |",
-        f"|---|{'---|' * len(model.labels)}",
-    ]
-    for coverage in (0.5, 0.6827, 0.9):
-        measured = model.calibration.measured_coverage(coverage)
-        rows.append(f"| {coverage:g} | {' | '.join(f'{value:.3f}' for value in measured)} |")
-    return "\n".join(rows)
+    rows = [(f"{coverage:g}", *(f"{value:.3f}" for value in known.measured_coverage(coverage))) for coverage in (0.5, 0.6827, 0.9)]
+    return f"""## Uncertainties
+
+Split-conformal intervals from {len(known.scores)} validation stars,
+checked on {len(known.test_scores)} test stars:
+
+{_table(("coverage asked for", *model.labels), rows)}"""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
 def _limits(model: "TrainedModel") -> str:
     lines = [
-        "## Limits",
-        "",
-        "- The stated coverage holds for stars like those of the survey, seen with the same instrument; it covers the catalogue's labels with",
-        "  their own errors, not the truth.",
-        "- Spectra must be normalised to the continuum, in the star's rest frame and in vacuum wavelengths.",
-        "- A label that was not disentangled stays in the latent: changing it in `generate` moves the spectrum only in part.",
-        f"- Quality flags: {Quality.legend()}.",
+        "Spectra must be normalised to the continuum, in the star's rest frame and in vacuum wavelengths.",
+        "A label that was not disentangled stays in the latent: changing it in `generate` moves the spectrum only in part.",
     ]
     if model.calibration is not None:
-        low, high = np.asarray(model.calibration.label_range)
-        ranges = [
-            f"{name} {number(a, model.units[name])} to {number(b, model.units[name])}" for name, a, b in zip(model.labels, low, high, strict=True)
-        ]
-        lines.insert(2, f"- Training stars span {', '.join(ranges)}; beyond that the model extrapolates.")
-    return "\n".join(lines)
+        lines += _limits_of_predictions(model, model.calibration.label_range)
+    return "\n".join(["## Limits", "", *(f"- {line}" for line in lines)])
+
+
+def _limits_of_predictions(model: "TrainedModel", label_range: np.ndarray) -> list[str]:
+    ends = [(name, *(number(end, model.units[name]) for end in one)) for name, one in zip(model.labels, label_range.T, strict=True)]
+    return [
+        f"Training stars span {', '.join(f'{name} {low} to {high}' for name, low, high in ends)}; beyond that the model extrapolates.",
+        "The stated coverage holds for stars like those of the survey, seen with the same instrument; it covers the catalogue's labels with\n"
+        "  their own errors, not the truth.",
+        f"Quality flags: {Quality.legend()}.",
+    ]
