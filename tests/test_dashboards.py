@@ -181,6 +181,18 @@ def test_mlflow_starts_again_in_a_store_that_was_emptied(survey: Path, tmp_path:
     assert found == json.loads((run.path / "mlflow.json").read_text())["run_id"] != known["run_id"]
 
 
+def test_a_pruned_run_is_killed_in_mlflow(tmp_path: Path):
+    pytest.importorskip("mlflow")
+    from spectangle.tracking.mlflow_run import MlflowRun
+
+    logger = MlflowRun(str(tmp_path), "e", "r", f"sqlite:///{tmp_path}/mlflow.db")
+    logger.log_hyperparams({"a": 1})
+    logger.finalize("failed")  # the trainer's word for any exception
+    logger.finalize("pruned")
+    with sqlite3.connect(tmp_path / "mlflow.db") as store:
+        assert store.execute("select status from runs").fetchall() == [("KILLED",)]
+
+
 def test_tensorboard_goes_on_in_the_same_folder(interrupted):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -208,14 +220,19 @@ def test_a_failed_job_is_failed_in_mlflow(survey: Path, tmp_path: Path, command)
         assert code == 1 and store.execute("select status from runs").fetchall() == [("FAILED",)]
 
 
-def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Path):
-    folder = tmp_path / "little"
-    (tmp_path / "toy.yaml").write_text(SWEEP.format(survey=survey, folder=folder))
+def swept(text: str, folder: Path, *arguments: str) -> dict[str, dict]:
+    """Run a sweep in a process of its own, as W&B's summary needs it; what its runs logged, by folder."""
+    (folder.parent / "toy.yaml").write_text(text)
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
-    line = [sys.executable, str(ROOT / "train.py"), "-cd", str(tmp_path), "-cn", "toy"]
+    line = [sys.executable, str(ROOT / "train.py"), "-cd", str(folder.parent), "-cn", "toy", *arguments]
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    runs = {path.parent.name: read(segments(path.parent)) for path in folder.glob("*/trial.json")}
+    return {path.parent.name: read(segments(path.parent)) for path in folder.glob("*/trial.json")}
+
+
+def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Path):
+    folder = tmp_path / "little"
+    runs = swept(SWEEP.format(survey=survey, folder=folder), folder)
     assert len(runs) == 2 and {run["run"]["group"] for run in runs.values()} == {"little"}
     assert all(name in run["run"]["id"] and run["exit"] == 0 for name, run in runs.items())
     summary = read(segments(folder))
@@ -224,3 +241,18 @@ def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Pa
     path = segments(folder)[0].parent / "files" / table["path"]
     assert {row[1] for row in json.loads(path.read_text())["data"]} == set(runs)
     assert summary["summary"]["sweep/done"] == 2 and "sweep/pareto" in summary["summary"]
+
+
+@pytest.mark.slow
+def test_a_pruned_run_has_ended_well_and_says_that_it_was_pruned(survey: Path, tmp_path: Path):
+    folder = tmp_path / "cut"
+    text = SWEEP.format(survey=survey, folder=folder).replace('model.latent: "choice(2,3)"', 'optimizer.lr: "choice(0.01,0.02,1e-9)"')
+    pruner = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=1"]
+    runs = swept(text, folder, *pruner, "trainer.max_epochs=6")
+    states = {name: json.loads((folder / name / "trial.json").read_text())["state"] for name in runs}
+    assert sorted(states.values()) == ["complete", "complete", "pruned"]
+    assert {name: run["summary"]["state"].replace("finished", "complete") for name, run in runs.items()} == states
+    pruned = next(run for name, run in runs.items() if states[name] == "pruned")
+    assert pruned["exit"] == 0 and pruned["summary"]["error"] == "" and "stopped by the pruner in epoch" in pruned["summary"]["reason"]
+    assert 1 < len([row for row in pruned["history"] if "val/reconstruction" in row]) < 6
+    assert read(segments(folder))["summary"]["sweep/pruned"] == 1

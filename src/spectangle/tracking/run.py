@@ -157,7 +157,8 @@ class WandbRun(Logger):
     def _close(self, error: BaseException | None) -> None:
         self._flush()
         state = "finished" if error is None else "pruned" if isinstance(error, Pruned) else "failed"
-        self._run.summary.update({"state": state, "error": f"{type(error).__name__}: {error}"[:2000] if state == "failed" else ""})
+        facts = {"error": f"{type(error).__name__}: {error}"[:2000] if state == "failed" else "", "reason": str(error) if state == "pruned" else ""}
+        self._run.summary.update({"state": state} | facts)  # both always: a run that goes on loses what it said when it stopped
         online = not self._run.offline
         self._run.finish(exit_code=int(state == "failed"))
         from spectangle.tracking.files import segments, wait_for_end
