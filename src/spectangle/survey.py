@@ -289,7 +289,7 @@ def _storable(values: np.ndarray) -> np.ndarray:
 
 def _open(path: Path) -> Any:  # h5py's own types cannot tell a group from a dataset
     if not path.is_file():
-        raise SpectangleError(f"There is no survey file {path}; check data.path, or make one with prepare.py.")
+        raise SpectangleError(f"There is no survey file {path}; check the path, or make one with prepare.py.")
     try:
         return h5py.File(path, "r")
     except OSError as error:
