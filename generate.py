@@ -7,13 +7,11 @@ from spectangle.cli import hydra_app
 
 @hydra_app("generate")
 def main(cfg: DictConfig) -> None:
-    import torch
-
-    from spectangle.experiment import available_cores
     from spectangle.generation.check import check_generation
     from spectangle.generation.generate import generate
+    from spectangle.threads import use_threads
 
-    torch.set_num_threads(cfg.threads or available_cores())
+    use_threads(cfg.threads)
     if cfg.check:
         check_generation(cfg.run, survey=cfg.survey)
         return

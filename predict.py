@@ -7,13 +7,12 @@ from spectangle.cli import hydra_app
 
 @hydra_app("predict")
 def main(cfg: DictConfig) -> None:
-    import torch
     from hydra.utils import instantiate
 
-    from spectangle.experiment import available_cores
     from spectangle.prediction.predict import predict
+    from spectangle.threads import use_threads
 
-    torch.set_num_threads(cfg.threads or available_cores())
+    use_threads(cfg.threads)
     predict(
         run=cfg.run,
         spectra=cfg.spectra,

@@ -21,8 +21,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from spectangle.experiment import available_cores
 from spectangle.survey import Survey, SurveyWriter
+from spectangle.threads import available_cores, use_threads
 from spectangle.trained import TrainedModel, load
 
 CHUNK = 4096
@@ -102,7 +102,7 @@ def time_prediction(run: str, path: str, out: str) -> dict:
     from spectangle.prediction.predict import predict
 
     load(run)  # once per run: the calibration
-    torch.set_num_threads(available_cores())
+    use_threads()
     seconds = timed(lambda: predict(run, path, out, overwrite=True))
     return seconds | {"memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
 

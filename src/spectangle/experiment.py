@@ -1,7 +1,6 @@
 """One experiment, from a config to a finished run folder."""
 
 import logging
-import os
 import pickle
 import time
 import warnings
@@ -19,6 +18,7 @@ from spectangle.progress import History
 from spectangle.runs import Run, measure
 from spectangle.sweeps.pruning import sweep_callbacks
 from spectangle.tables import result_table
+from spectangle.threads import use_threads
 from spectangle.tracking import Session
 
 __all__ = ["objectives", "train"]
@@ -43,7 +43,7 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     """Train in a run folder that is not finished yet, seen by the session's loggers."""
     start = time.perf_counter()
     quiet_lightning()
-    torch.set_num_threads(cfg.threads or available_cores())
+    use_threads(cfg.threads)
     torch.manual_seed(cfg.seed)
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
     data.setup()
@@ -127,12 +127,3 @@ def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[floa
     if missing := [name for name, value in zip(names, values, strict=True) if value is None]:
         raise SpectangleError(f"objective names {', '.join(missing)}, which this run does not measure; it measures: {', '.join(sorted(metrics))}.")
     return values if isinstance(cfg.objective, ListConfig) else values[0]  # pyright: ignore
-
-
-def available_cores() -> int:
-    """Cores that this process may use: what a sweep gives it, the SLURM allocation, the affinity mask, or all."""
-    if given := os.environ.get("OMP_NUM_THREADS"):
-        return int(given)
-    if slurm := os.environ.get("SLURM_CPUS_PER_TASK"):
-        return int(slurm)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
     from spectangle.model import DisentanglingAutoencoder
 
-__all__ = ["ConfigurationFolder", "Run", "list_runs", "made_once", "measure", "sweep_record", "write_beside", "write_sweep_record"]
+__all__ = ["ConfigurationFolder", "Run", "list_runs", "made_once", "measure", "required", "sweep_record", "write_beside", "write_sweep_record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "optuna", "scikit-learn", "numpy", "h5py")
 
@@ -277,6 +277,17 @@ def write_beside(path: Path, text: str) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
+
+
+def required(run: str | None) -> str:
+    """The folder that ``run=`` names.
+
+    Raises:
+        SpectangleError: It names none.
+    """
+    if not run:
+        raise SpectangleError("run is empty; give the folder of a finished run: run=runs/2026-01-01/12-00-00.")
+    return run
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from spectangle.data import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.explorer.maps import latent_maps
 from spectangle.explorer.packing import pack, pack_flux, pack_network, pack_steps
-from spectangle.runs import Run
+from spectangle.runs import Run, required
 from spectangle.spectral_lines import COLOURS, LINES
 from spectangle.survey import Survey
 from spectangle.trained import TrainedModel, load
@@ -55,7 +55,7 @@ class Bundle:
         return {"id": source_id, "flux": pack_flux(flux), "labels": pack(labels), "latents": [pack(z) for z in latents]}
 
 
-def make_bundle(run: str, compare: str | None = None, stars: int = 400, map_stars: int = 2000, survey: str | None = None) -> Bundle:
+def make_bundle(run: str | None, compare: str | None = None, stars: int = 400, map_stars: int = 2000, survey: str | None = None) -> Bundle:
     """Collect what a page shows: test stars only, the ones that no network was fitted to.
 
     Arguments:
@@ -68,9 +68,7 @@ def make_bundle(run: str, compare: str | None = None, stars: int = 400, map_star
     Raises:
         SpectangleError: A run is not finished, its survey is gone, or the two runs do not fit together.
     """
-    if not run:
-        raise SpectangleError("run is empty; give the folder of a finished run: run=runs/2026-01-01/12-00-00.")
-    runs = [Run(run)] + ([Run(compare)] if compare else [])
+    runs = [Run(required(run))] + ([Run(compare)] if compare else [])
     models = [load(one.path, survey, calibrated=False) for one in runs]
     data = runs[0].data(survey)
     if len(runs) == 2 and (models[1].labels != models[0].labels or runs[1].data(survey).fingerprint != data.fingerprint):

@@ -5,11 +5,14 @@ Shapes: n stars, Z latent.
 
 import logging
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+
+from spectangle.outputs import whole_file
 
 __all__ = ["latent_maps"]
 
@@ -56,11 +59,5 @@ def _tsne(latent: np.ndarray) -> np.ndarray:
 
 
 def _store(path: Path, **arrays: np.ndarray) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    with suppress(OSError), whole_file(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -61,48 +61,48 @@ def _spectrum(payload: dict[str, Any]) -> dict[str, Any]:
     plot.line("x", "observed", source=spectra, color=OBSERVED, width=1, legend_label="observed")
     plot.line("x", "reconstructed", source=spectra, color=RECONSTRUCTED, width=1.6, legend_label="reconstructed")
     front = plot.line("x", "changed", source=spectra, color=CHANGED, width=1.8, legend_label="with your labels and latent")
-    plot.add_tools(
-        CrosshairTool(dimensions="height", line_color=GREY),
-        HoverTool(
-            renderers=[front],
-            mode="vline",
-            tooltips=[("nm", "@x{0.00}"), ("observed", "@observed{0.000}"), ("reconstructed", "@reconstructed{0.000}"), ("yours", "@changed{0.000}")],
-        ),
-    )
+    values = [("nm", "@x{0.00}"), ("observed", "@observed{0.000}"), ("reconstructed", "@reconstructed{0.000}"), ("yours", "@changed{0.000}")]
+    plot.add_tools(CrosshairTool(dimensions="height", line_color=GREY), HoverTool(renderers=[front], mode="vline", tooltips=values))
+    _legend(plot, click_policy="hide", spacing=14)
+    return {"spectra": spectra, "lines": _marks(plot, payload), "spectrum": plot, "difference": _difference(spectra, x_range, 130, "reset")}
+
+
+def _legend(plot: Any, **options: Any) -> None:
     plot.legend.update(
-        location="bottom_left",
-        click_policy="hide",
-        orientation="horizontal",
-        border_line_color=None,
-        background_fill_alpha=0.85,
-        label_text_font_size="12px",
-        spacing=14,
+        location="bottom_left", orientation="horizontal", border_line_color=None, background_fill_alpha=0.85, label_text_font_size="12px", **options
     )
-    marks, nothing = payload["lines"], [0.0] * len(payload["lines"])
-    lines = ColumnDataSource(
-        {
-            "x": [mark["wavelength"] for mark in marks],
-            "species": [mark["species"] for mark in marks],
-            "colour": [payload["colours"][mark["species"]] for mark in marks],
-            "y": nothing,
-            "low": nothing,
-        }
-    )
+
+
+def _marks(plot: Any, payload: dict[str, Any]) -> ColumnDataSource:
+    """Names and places of strong lines; explorer.js sets their heights."""
+    marks = payload["lines"]
+    nothing = [0.0] * len(marks)
+    columns = {
+        "x": [mark["wavelength"] for mark in marks],
+        "species": [mark["species"] for mark in marks],
+        "colour": [payload["colours"][mark["species"]] for mark in marks],
+    }
+    lines = ColumnDataSource(columns | {"y": nothing, "low": nothing})
     plot.segment("x", "low", "x", "y", source=lines, color="colour", alpha=0.45, line_dash="dotted", level="underlay")
     plot.text("x", "y", "species", source=lines, color="colour", text_font_size="10px", text_align="center", text_baseline="bottom")
-    below = _figure(
-        height=130,
+    return lines
+
+
+def _difference(source: ColumnDataSource, x_range: Range1d, height: int, tools: str = "", y_range: Range1d | None = None) -> Any:
+    """What the user's labels and latent change."""
+    plot = _figure(
+        height=height,
         x_range=x_range,
-        y_range=Range1d(start=-0.1, end=0.1),
+        y_range=y_range or Range1d(start=-0.1, end=0.1),
         x_axis_label="vacuum wavelength [nm]",
         y_axis_label="yours − reconstr.",
-        tools="reset",
+        tools=tools,
     )
-    below.toolbar_location = None
-    below.add_layout(Span(location=0, dimension="width", line_color=AXIS))
-    below.varea("x", 0, "difference", source=spectra, color=CHANGED, alpha=0.25)
-    below.line("x", "difference", source=spectra, color=CHANGED, width=1.4)
-    return {"spectra": spectra, "lines": lines, "spectrum": plot, "difference": below}
+    plot.toolbar_location = None
+    plot.add_layout(Span(location=0, dimension="width", line_color=AXIS))
+    plot.varea("x", 0, "difference", source=source, color=CHANGED, alpha=0.25)
+    plot.line("x", "difference", source=source, color=CHANGED, width=1.4)
+    return plot
 
 
 def _latent(payload: dict[str, Any]) -> dict[str, Any]:
@@ -184,15 +184,8 @@ def _compare(payload: dict[str, Any]) -> dict[str, Any]:
         plot = _figure(height=280, x_range=x_range, y_range=y_range, y_axis_label="flux / continuum", tools="xbox_zoom,reset,save")
         plot.line("x", "reconstructed", source=source, color=RECONSTRUCTED, width=1.6, legend_label="reconstructed")
         plot.line("x", "changed", source=source, color=CHANGED, width=1.6, legend_label="with your labels")
-        plot.legend.update(
-            location="bottom_left", border_line_color=None, background_fill_alpha=0.85, label_text_font_size="12px", orientation="horizontal"
-        )
-        below = _figure(
-            height=150, x_range=x_range, y_range=y_difference, x_axis_label="vacuum wavelength [nm]", y_axis_label="yours − reconstr.", tools=""
-        )
-        below.toolbar_location = None
-        below.varea("x", 0, "difference", source=source, color=CHANGED, alpha=0.25)
-        below.line("x", "difference", source=source, color=CHANGED, width=1.4)
+        _legend(plot)
+        below = _difference(source, x_range, 150, y_range=y_difference)
         models |= {f"compare_{i}": source, f"compare_plot_{i}": plot, f"compare_difference_{i}": below}
     return models
 

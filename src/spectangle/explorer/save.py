@@ -9,6 +9,7 @@ from bokeh.resources import INLINE
 from spectangle.errors import SpectangleError
 from spectangle.explorer.bundle import Bundle
 from spectangle.explorer.template import fill_document
+from spectangle.outputs import refuse_existing
 from spectangle.runs import write_beside
 
 __all__ = ["save_page"]
@@ -23,8 +24,7 @@ def save_page(bundle: Bundle, path: str | Path, overwrite: bool = False) -> Path
     path = Path(path)
     if path.suffix != ".html":
         raise SpectangleError(f"save={path} does not end in .html; the explorer is saved as a web page.")
-    if path.exists() and not overwrite:
-        raise SpectangleError(f"{path} exists already; choose another name, or say overwrite=true.")
+    refuse_existing(path, overwrite)
     document = Document()
     fill_document(document, bundle, "saved")
     html = file_html(document, INLINE, template=document.template, template_variables=document.template_variables, title=document.title)

@@ -18,8 +18,9 @@ import torch
 from spectangle import __version__
 from spectangle.errors import SpectangleError
 from spectangle.export.readout import Readout
+from spectangle.outputs import refuse_existing
 from spectangle.prediction.calibration import Calibration
-from spectangle.runs import Run
+from spectangle.runs import Run, required
 from spectangle.trained import TrainedModel, load
 
 __all__ = ["export", "load_exported"]
@@ -43,8 +44,7 @@ def export(run: str | None, out: str | None, onnx: bool = True, survey: str | No
     Raises:
         SpectangleError: The run is not finished, or the folder cannot be written.
     """
-    if not run:
-        raise SpectangleError("run is empty; give the folder of a finished run: run=runs/2026-01-01/12-00-00.")
+    run = required(run)
     folder = _check_folder(out, overwrite)
     part = folder.with_name(folder.name + ".part")
     model = load(run, survey)
@@ -139,6 +139,5 @@ def _check_folder(out: str | None, overwrite: bool) -> Path:
         return folder
     if not (folder / "config.json").is_file() and (folder.is_file() or any(folder.iterdir())):
         raise SpectangleError(f"{folder} exists and is not an exported model; choose another folder.")
-    if not overwrite:
-        raise SpectangleError(f"{folder} exists already; choose another name, or say overwrite=true.")
+    refuse_existing(folder, overwrite)
     return folder

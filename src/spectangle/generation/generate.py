@@ -14,9 +14,10 @@ import torch
 
 from spectangle.errors import SpectangleError
 from spectangle.generation.label_changes import beyond, changed_labels, label_grid
+from spectangle.outputs import refuse_existing
 from spectangle.prediction.reading import read_spectra
 from spectangle.prediction.spectra_input import open_spectra
-from spectangle.runs import Run
+from spectangle.runs import Run, required
 from spectangle.survey import SurveyWriter
 from spectangle.trained import TrainedModel, load
 
@@ -67,16 +68,30 @@ def generate(
     Raises:
         SpectangleError: Bad input; nothing is written.
     """
-    if not run:
-        raise SpectangleError("run is empty; give the folder of a finished run: run=runs/2026-01-01/12-00-00.")
-    if out is None or Path(out).suffix not in (".h5", ".hdf5"):
-        raise SpectangleError(f"out is {out or 'empty'}; generated spectra are written as a survey file: out=generated.h5.")
-    if Path(out).exists() and not overwrite:
-        raise SpectangleError(f"{out} exists already; choose another name, or say overwrite=true.")
+    run, path = required(run), _check_output(out, overwrite)
     model = load(run, survey)
     grid = label_grid(set or {}, model.labels)
     parents = parents_of(model, run, spectra, survey, source_id, n_stars)
     changed = changed_labels(parents.labels, model.labels, grid)
+    _warn(model, changed, grid)
+    _write(path, model, parents, changed, " ".join(f"{name}={value}" for name, value in (set or {}).items() if value is not None))
+    log.info("%s: %d spectra (%d stars x %d sets of labels)", path, changed.shape[0] * changed.shape[1], len(parents), len(grid))
+    if figure:
+        from spectangle.generation.figure import draw_generated
+
+        log.info("%s", draw_generated(model, parents, changed[0], path.with_suffix(".png")))
+    return path
+
+
+def _check_output(out: str | None, overwrite: bool) -> Path:
+    if out is None or Path(out).suffix not in (".h5", ".hdf5"):
+        raise SpectangleError(f"out is {out or 'empty'}; generated spectra are written as a survey file: out=generated.h5.")
+    refuse_existing(Path(out), overwrite)
+    return Path(out)
+
+
+def _warn(model: TrainedModel, changed: np.ndarray, grid: Sequence[Mapping[str, float]]) -> None:
+    """Say where the labels asked for lie beyond the training stars, and which ones the decoder hardly listens to."""
     if model.calibration is not None:
         for sentence in beyond(changed, grid, model.labels, model.units, model.calibration):
             log.warning("beyond the training stars: %s", sentence)
@@ -85,13 +100,6 @@ def generate(
             "%s: this run left the label in the latent, so the spectra follow only part of the change; set labels that it disentangled.",
             ", ".join(kept),
         )
-    _write(Path(out), model, parents, changed, " ".join(f"{name}={value}" for name, value in (set or {}).items() if value is not None))
-    log.info("%s: %d spectra (%d stars x %d sets of labels)", out, changed.shape[0] * changed.shape[1], len(parents), len(grid))
-    if figure:
-        from spectangle.generation.figure import draw_generated
-
-        log.info("%s", draw_generated(model, parents, changed[0], Path(out).with_suffix(".png")))
-    return Path(out)
 
 
 def parents_of(

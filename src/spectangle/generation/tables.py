@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from spectangle.generation.figure import ACCENT, GREY, INK
+from spectangle.outputs import whole_file
 from spectangle.tables import number
 
 if TYPE_CHECKING:
@@ -59,10 +60,8 @@ def draw_check(model: "TrainedModel", parents: "Parents", swaps: Sequence["Swap"
     for swap, top, bottom in zip(swaps, *axes, strict=True):
         _draw_change(model, parents, swap, truth, top)
         _draw_reread(model, parents, swap, regressor, bottom)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=110, format="png")
-    part.replace(path)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     return path
 
 

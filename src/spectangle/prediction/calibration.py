@@ -10,6 +10,7 @@ Shapes: n stars, P pixels, K labels, Z latent, F features.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from spectangle.errors import SpectangleError
+from spectangle.outputs import whole_file
 from spectangle.prediction.reading import Reading, read_spectra
 
 if TYPE_CHECKING:
@@ -91,14 +93,8 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write beside the name, then rename; a folder that cannot be written is no reason to stop."""
-        part = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                np.savez(file, **self.arrays())  # pyright: ignore[reportArgumentType]
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
+        with suppress(OSError), whole_file(path) as part, part.open("wb") as file:
+            np.savez(file, **self.arrays())  # pyright: ignore[reportArgumentType]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All numbers by name."""

@@ -18,7 +18,7 @@ from spectangle.prediction.quality import Limits, Quality
 from spectangle.prediction.reading import Reading, join, read_spectra
 from spectangle.prediction.spectra_input import InputSpectra, StarChunk, open_spectra
 from spectangle.prediction.star_table import check_output, star_table, write_table
-from spectangle.runs import Run
+from spectangle.runs import Run, required
 from spectangle.trained import TrainedModel, load
 
 __all__ = ["predict", "run_folders"]
@@ -75,9 +75,7 @@ def predict(
 def run_folders(run: str | Sequence[str] | None) -> list[str]:
     """The folders that ``run=`` names."""
     folders = [run] if isinstance(run, str) else [str(one) for one in run or ()]
-    if not folders:
-        raise SpectangleError("run is empty; give the folder of a finished run: run=runs/2026-01-01/12-00-00.")
-    return folders
+    return folders or [required(None)]
 
 
 def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[list[TrainedModel], Calibration]:

@@ -8,6 +8,7 @@ import io
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from astropy.table import Column, Table
 
 from spectangle import __version__
 from spectangle.errors import SpectangleError
+from spectangle.outputs import refuse_existing, whole_file
 from spectangle.prediction.quality import Limits, Quality, quality
 from spectangle.prediction.reading import Reading
 
@@ -128,15 +130,12 @@ def check_output(path: str | Path | None, overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix not in WRITERS:
         raise SpectangleError(f"out={path} ends in '{path.suffix}'; a table can be written as {', '.join(WRITERS)}.")
-    if path.exists() and not overwrite:
-        raise SpectangleError(f"{path} exists already; choose another name, or say overwrite=true.")
+    refuse_existing(path, overwrite)
     if path.suffix == ".parquet":
         _require_pyarrow()
-    part = _part(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
+        TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise SpectangleError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
     return path
@@ -148,20 +147,12 @@ def write_table(table: Table, path: Path) -> None:
     Raises:
         SpectangleError: The disk is full or the folder is gone.
     """
-    part = _part(path)
     try:
-        with warnings.catch_warnings():
+        with whole_file(path) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units of astropy that a format spells differently
             WRITERS[path.suffix](table, part)
-        part.replace(path)
     except OSError as error:
         raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
 
 
 def _write_ecsv(table: Any, part: Path) -> None:
