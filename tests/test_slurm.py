@@ -7,10 +7,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sweep_tools import command, records, starts, trials, wait_for, write_plain, write_sweep
+from conftest import write_toy_survey
+from sweep_tools import TRAIN, command, records, starts, trials, wait_for, write_plain, write_sweep
 
 sys.path.insert(0, str(Path(__file__).parent / "slurm"))
 from cluster import Cluster, why_not
+from wandb_server import Server
+
+from spectangle.runs import Run
+from spectangle.tracking.files import read, segments
+from spectangle.tracking.sync import sync as send
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
 QUICK = ["hydra.launcher.cpus=1", "hydra.launcher.memory_gb=0", "hydra.launcher.setup=['export OMP_NUM_THREADS=1']"]
@@ -132,3 +138,41 @@ def test_hydras_own_sweeper_runs_on_slurm(cluster: Cluster, tmp_path: Path):
     write_plain(tmp_path)
     sweep(cluster, tmp_path, "-m", "x=0.1,0.2,0.3,0.4", *BATCHES, f"hydra.sweep.dir={tmp_path}/multirun", name="plain")
     assert len(list(tmp_path.glob("multirun/*/metrics.json"))) == 4
+
+
+TRAINING = """
+defaults: [config, {{override data: survey}}, {{override model: tiny}}, {{override logger: wandb}},
+  {{override hydra/sweeper: spectangle}}, {{override hydra/sweeper/sampler: grid}}, _self_]
+data: {{path: {folder}/toy.h5}}
+trainer: {{max_epochs: 60}}
+logger: {{mode: offline, model: false}}
+callbacks: {{regressor: null, probes: null, figures: null}}
+hydra: {{mode: MULTIRUN, sweep: {{dir: {folder}/sweep}}, sweeper: {{params: {{model.latent: choice(2)}}}}}}
+"""
+
+
+def test_a_requeued_run_is_one_run_in_wandb(cluster: Cluster, tmp_path: Path, monkeypatch):
+    write_toy_survey(tmp_path / "toy.h5", n=160, n_pixels=20)
+    (tmp_path / "training.yaml").write_text(TRAINING.format(folder=tmp_path))
+    line = [sys.executable, str(TRAIN), "-cd", str(tmp_path), "-cn", "training", *WORKERS, "hydra.launcher.workers=1"]
+    answer = subprocess.run(line, capture_output=True, text=True, env=cluster.environment, cwd=tmp_path, timeout=60)
+    found = re.search(r"job (\d+):", answer.stdout)
+    assert found, answer.stdout + answer.stderr
+    job = f"{found[1]}_1"
+    wait_for(lambda: any(len(Run(path.parents[1]).history) > 10 for path in tmp_path.glob("sweep/*/.hydra/config.yaml")), 150)
+    cluster.run("scontrol", "requeue", job)
+    wait_for(lambda: cluster.jobs().get(job) == "PENDING")
+    cluster.run("scontrol", "update", f"job={job}", "StartTime=now", check=False)
+    wait_for(lambda: not cluster.jobs(), 150)
+    (run,) = (path.parents[1] for path in tmp_path.glob("sweep/*/wandb/identity.json"))
+    pieces = [read(path) for path in segments(run)]
+    assert [piece["exit"] for piece in pieces] == [None, 0]
+    (name,) = {piece["run"]["id"] for piece in pieces}
+    server = Server()
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    try:
+        assert send(run) == 1 and list(server.runs) == [name] and server.ends[name] == [0]
+        assert [row["epoch"] for row in server.lines(name) if "train/loss" in row] == list(range(60))
+    finally:
+        server.close()

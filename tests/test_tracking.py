@@ -204,6 +204,25 @@ def test_a_killed_run_goes_on_as_the_same_run(survey: Path, tmp_path: Path, comm
     assert server.ends[name][-1] == 0 and server.summary[name]["error"] == ""
 
 
+def test_a_job_that_slurm_stops_is_preempted_until_it_goes_on(survey: Path, tmp_path: Path, command, monkeypatch):
+    def stop(self, trainer, pl_module):
+        raise SystemExit(-1)  # as submitit does near a time limit, after it has asked for another start
+
+    run, quick = tmp_path / "run", ["callbacks.probes=null", "callbacks.regressor=null", "logger.model=false"]
+    with monkeypatch.context() as patch:
+        patch.setattr("spectangle.progress.EpochProgress.on_train_epoch_end", stop)
+        code, _, _ = command("train", *arguments(survey), *quick, f"hydra.run.dir={run}")
+    (path,) = segments(run)
+    stopped = read(path)
+    assert code and stopped["exit"] == 255 and stopped["summary"]["state"] == "interrupted" and stopped["summary"]["error"] == ""
+    assert any(item.WhichOneof("record_type") == "preempting" for item in records(path))
+    code, _, errors = command("train", f"resume={run}")
+    assert code == 0, errors
+    whole = read(merge(segments(run), tmp_path / "whole.wandb"))
+    assert whole["exit"] == 0 and whole["summary"]["state"] == "finished"
+    assert not any(item.WhichOneof("record_type") == "preempting" for item in records(tmp_path / "whole.wandb"))
+
+
 def test_sync_sends_all_once_and_in_order(offline: Path, server, command):
     code, out, _ = command("sync", f"sweep={offline}", "list=true")
     assert code == 0 and "3 runs that W&B does not have" in out and not server.runs

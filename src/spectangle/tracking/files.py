@@ -90,7 +90,7 @@ def merge(paths: list[Path], target: Path) -> Path:
             kind = item.WhichOneof("record_type")
             if kind in ("run", "header") and number and kept:
                 continue
-            if kind in ("exit", "footer", "final") and number < len(lists) - 1:
+            if kind in ("preempting", "exit", "footer", "final") and number < len(lists) - 1:
                 continue
             if kind == "history" and redone is not None and _step(item) >= redone:
                 continue

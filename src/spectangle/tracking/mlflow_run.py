@@ -48,8 +48,8 @@ class MlflowRun(MLFlowLogger):
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        """End the MLflow run; a pruned one is killed, in MLflow's words."""
-        super().finalize({"pruned": "KILLED"}.get(status, status))
+        """End the MLflow run; one that was pruned or interrupted is killed, in MLflow's words."""
+        super().finalize({"pruned": "KILLED", "interrupted": "KILLED"}.get(status, status))
 
     def _known(self) -> str | None:
         """Id of the MLflow run that the folder has in this store."""

@@ -15,8 +15,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from spectangle.runs import Run
-from spectangle.sweeps.link import Pruned
 from spectangle.tracking.connection import choose_mode, server
+from spectangle.tracking.ending import ending
 from spectangle.tracking.exported import exported
 from spectangle.tracking.identity import identify, public_config, tags
 from spectangle.tracking.record import log_artifacts, log_results, results
@@ -144,7 +144,7 @@ class WandbRun(Logger):
     @rank_zero_only
     @bystander
     def end(self, error: BaseException | None) -> None:
-        """Close the W&B run as what the job was: finished, pruned, or failed with its error."""
+        """Close the W&B run as what the job was: finished, pruned, to be resumed, or failed with its error."""
         try:
             self._close(error)
         finally:
@@ -156,11 +156,13 @@ class WandbRun(Logger):
 
     def _close(self, error: BaseException | None) -> None:
         self._flush()
-        state = "finished" if error is None else "pruned" if isinstance(error, Pruned) else "failed"
+        state = ending(error)
         facts = {"error": f"{type(error).__name__}: {error}"[:2000] if state == "failed" else "", "reason": str(error) if state == "pruned" else ""}
         self._run.summary.update({"state": state} | facts)  # both always: a run that goes on loses what it said when it stopped
         online = not self._run.offline
-        self._run.finish(exit_code=int(state == "failed"))
+        if state == "interrupted":
+            self._run.mark_preempting()  # W&B shows it as preempted until it goes on
+        self._run.finish(exit_code={"failed": 1, "interrupted": 255}.get(state, 0))
         from spectangle.tracking.files import segments, wait_for_end
         from spectangle.tracking.sync import note_synced
 

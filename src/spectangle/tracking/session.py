@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from spectangle.sweeps.link import Pruned
+from spectangle.tracking.ending import ending
 from spectangle.tracking.identity import flat, public_config
 from spectangle.tracking.record import results
 
@@ -51,4 +51,4 @@ class Session:
             if hasattr(logger, "end"):
                 logger.end(error)  # pyright: ignore
             else:
-                logger.finalize("success" if error is None else "pruned" if isinstance(error, Pruned) else "failed")
+                logger.finalize("success" if error is None else ending(error))
