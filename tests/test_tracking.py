@@ -243,6 +243,15 @@ def test_sync_sends_all_once_and_in_order(offline: Path, server, command):
     assert not list(offline.glob("*/wandb/sending"))
 
 
+def test_a_run_may_be_moved_before_it_is_sent(offline: Path, server, tmp_path: Path):
+    moved = shutil.copytree(offline / "0", tmp_path / "moved")
+    (moved / "wandb" / "synced.json").unlink(missing_ok=True)
+    found = read(merge(segments(moved), tmp_path / "whole.wandb", moved))
+    files = [entry.local_path for item in found["artifacts"] for entry in item.manifest.contents if entry.local_path]
+    assert len(files) > 10 and all(file.startswith(str(moved)) and Path(file).is_file() for file in files)
+    assert sync(moved) == 1 and {item["artifactTypeName"] for item in server.artifacts} == {"survey", "record", "model", "run_table"}
+
+
 def test_sync_that_fails_may_be_repeated(offline: Path, server, command, monkeypatch):
     for path in offline.glob("*/wandb/synced.json"):
         path.unlink()
@@ -281,6 +290,7 @@ def test_an_outage_at_the_start_makes_the_run_offline(survey: Path, tmp_path: Pa
     assert len(find(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_an_outage_later_does_not_fail_the_run(survey: Path, tmp_path: Path, command, server, monkeypatch):
     from spectangle.tracking import WandbRun
 
@@ -291,8 +301,12 @@ def test_an_outage_later_does_not_fail_the_run(survey: Path, tmp_path: Path, com
     monkeypatch.setattr(WandbRun, "begin", begin_and_lose)
     start = time.monotonic()
     code, out, errors = command("train", *arguments(survey), "logger.timeout_s=1", f"hydra.run.dir={tmp_path / 'run'}")
-    assert code == 0 and time.monotonic() - start < 30, errors
-    assert "W&B stopped listening" in out and Run(tmp_path / "run").finished
+    assert code == 0 and time.monotonic() - start < 60, errors  # W&B alone gives its server 20 s
+    assert "W&B does not answer any more" in out and Run(tmp_path / "run").finished
+    (left,) = find(tmp_path)
+    whole = read(merge(left.files, tmp_path / "whole.wandb"))
+    assert whole["exit"] == 0 and "tables/downstream" in whole["summary"] and {"record", "model"} <= {item.type for item in whole["artifacts"]}
+    assert [row["epoch"] for row in whole["history"] if "train/loss" in row] == [0, 1, 2]
 
 
 def test_modes(monkeypatch):

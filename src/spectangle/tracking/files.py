@@ -73,13 +73,18 @@ def write_records(path: Path, items: Iterable[Record]) -> None:
     path.write_bytes(out)
 
 
-def merge(paths: list[Path], target: Path) -> Path:
+def merge(paths: list[Path], target: Path, folder: Path | None = None) -> Path:
     """Write the segments of one run as a single file, as if the run had never stopped.
 
     The last start of an epoch wins, the first segment names the run, the last one says how it ended; a run
     that has not ended is preempted for W&B, until it is sent again. The same segments
     make the same history lines, so that uploading twice, or once more after another segment, writes the same lines
     again and adds the new ones.
+
+    Arguments:
+        paths: The segments, oldest first.
+        target: The file to write.
+        folder: The run folder, to find the files of artifacts where they lie now; it may have been moved.
     """
     lists = [list(records(path)) for path in paths]
     starts = [_first_step(items) for items in lists]
@@ -97,11 +102,21 @@ def merge(paths: list[Path], target: Path) -> Path:
             if kind == "run":
                 for part in ("resume", "resumed", "starting_step", "branch_point"):
                     item.run.ClearField(part)  # sent whole: it goes on from nothing
+            if kind == "artifact" and folder is not None:
+                _relocate(item, folder)
             kept.append(item)
     if kept and not any(item.WhichOneof("record_type") == "exit" for item in kept):  # cut off, or still running
         kept += [Record(preempting=RunPreemptingRecord()), Record(exit=RunExitRecord(exit_code=255))]
     write_records(target, kept)
     return target
+
+
+def _relocate(item: Record, folder: Path) -> None:
+    """Let an artifact's files be those of a run folder, wherever it was when the run was made."""
+    for entry in item.artifact.manifest.contents:
+        parts = Path(entry.local_path).parts[1:]
+        places = (folder.resolve() / Path(*parts[i:]) for i in range(len(parts)))
+        entry.local_path = str(next((place for place in places if place.is_file()), entry.local_path))
 
 
 def wait_for_end(path: Path, seconds: float = 5.0) -> None:

@@ -3,14 +3,16 @@
 Lineage: the survey goes into the run, the model comes out of it.
 """
 
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spectangle.runs import Run
 
-__all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_results", "probe_rows", "results"]
+__all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_results", "probe_rows", "results", "staged_in"]
 
 ACCURACY = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
 EVIDENCE = {
@@ -64,7 +66,20 @@ def log_results(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: M
     tables = {"downstream": downstream_rows(metrics, labels, units, signs), "probes": probe_rows(metrics, labels, signs)}
     media: dict[str, Any] = {f"tables/{name}": wandb.Table(columns=list[Any](columns), data=rows) for name, (columns, rows) in tables.items() if rows}
     media |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted((run.path / "figures").glob("*.png"))}
-    wandb_run.log(media)
+    with staged_in(run.path):
+        wandb_run.log(media)
+
+
+@contextmanager
+def staged_in(folder: Path) -> Iterator[None]:
+    """Have W&B keep the files of tables in a run folder: they are sent later, perhaps from another machine, and lie in the home else."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").resolve())
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_DATA_DIR")
+        os.environ |= {} if before is None else {"WANDB_DATA_DIR": before}
 
 
 def log_artifacts(wandb_run: Any, run: Run, exported: Sequence[Path] | None) -> None:

@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,7 @@ class WandbRun(Logger):
         self.folder, self.project, self.entity, self.mode = Path(folder), project, entity, mode
         self.model, self.onnx, self.timeout_s = model, onnx, timeout_s
         self._run: Any = None
+        self._facts: dict[str, Any] = {}
         self._lost = False
         self._row: dict[str, float] = {}
         self._seen: set[str] = set()
@@ -97,18 +99,17 @@ class WandbRun(Logger):
         sweep = hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else None
         who = identify(Run(self.folder, must_exist=False), sweep, os.environ.get("WANDB_RUN_ID") if sweep is None else None)
         choices = dict(hydra.runtime.choices)
-        facts = {"id": who.id, "name": who.name, "group": who.group or None, "tags": tags(cfg, choices), "config": public_config(cfg, choices)}
-        self._run = self._start(mode, resumed=who.started > 1, **facts)
+        self._facts = {"id": who.id, "name": who.name, "group": who.group or None, "tags": tags(cfg, choices), "config": public_config(cfg, choices)}
+        self._run = self._start(mode, resumed=who.started > 1)
         if self._run is None and mode == "online":
             why = "W&B is offline: its server did not accept the run"
-            self._run = self._start("offline", resumed=False, **facts)
+            self._run = self._start("offline", resumed=False)
         if self._run is None:
             return
         if self._run.offline:
             log.info("%s; send it later: python sync.py run=%s", why or "W&B is offline", self.folder)
         else:
             log.info("W&B     %s", self._run.url)
-        self._define("epoch")
         self._catch_up()
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
@@ -136,10 +137,30 @@ class WandbRun(Logger):
     def conclude(self, metrics: Mapping[str, float], signs: Mapping[str, str], data: "SpectraDataModule") -> None:
         """Send the final numbers, tables, figures and artifacts of a finished run."""
         self._flush()
-        self._run.summary.update(results(metrics))
         run = Run(self.folder)
-        log_results(self._run, run, metrics, signs, data.units)
-        log_artifacts(self._run, run, exported(run, data, self.onnx) if self.model else None)
+        model = exported(run, data, self.onnx) if self.model else None
+        try:
+            self._log_record(run, metrics, signs, data.units, model)
+        except Exception:
+            if self._run.offline:
+                raise
+            self._go_offline()
+            self._log_record(run, metrics, signs, data.units, model)
+
+    def _log_record(
+        self, run: Run, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str], model: list[Path] | None
+    ) -> None:
+        self._run.summary.update(results(metrics))
+        log_results(self._run, run, metrics, signs, units)
+        log_artifacts(self._run, run, model)
+
+    def _go_offline(self) -> None:
+        """Write the whole run once more, offline: W&B asks its server before it takes tables and artifacts, and that is away."""
+        log.info("W&B does not answer any more; send the run later: python sync.py run=%s", self.folder)
+        with suppress(Exception):
+            self._run.finish(exit_code=0)
+        self._run = self._start("offline", resumed=False)
+        self._catch_up()
 
     @rank_zero_only
     @bystander
@@ -170,13 +191,13 @@ class WandbRun(Logger):
         if online and not self._lost:
             note_synced(self.folder)
 
-    def _start(self, mode: Any, resumed: bool, **facts: Any) -> Any:
+    def _start(self, mode: Any, resumed: bool) -> Any:
         import wandb
 
         try:
             return wandb.init(
                 project=self.project, entity=self.entity, dir=str(self.folder), mode=mode, job_type="train", reinit="create_new",
-                resume="allow" if resumed and mode == "online" else None, settings=settings(self.timeout_s), **facts,
+                resume="allow" if resumed and mode == "online" else None, settings=settings(self.timeout_s), **self._facts,
             )  # fmt: skip
         except Exception as error:
             wandb.teardown()  # else its service takes the id for still in use
@@ -188,6 +209,8 @@ class WandbRun(Logger):
     @bystander
     def _catch_up(self) -> None:
         """Send epochs that the run folder has and W&B has not: what a killed run had not yet handed over."""
+        self._seen.clear()
+        self._define("epoch")
         for row in Run(self.folder, must_exist=False).history:
             self._row = row
             self._flush()

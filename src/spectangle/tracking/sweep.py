@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from spectangle.errors import SpectangleError
 from spectangle.tracking.connection import choose_mode
 from spectangle.tracking.identity import identify_sweep
+from spectangle.tracking.record import staged_in
 
 if TYPE_CHECKING:
     from spectangle.reports.leaderboard import Leaderboard
@@ -113,7 +114,8 @@ def _update(run: Any, folder: Path, said: Any) -> Any:
     best = {f"sweep/best/{name}": board.entries[0].values[i] for i, name in enumerate(board.objectives) if board.entries[0].values}
     done = sum(counts.get(state, 0) for state in ("complete", "pruned", "failed"))
     media = {f"sweep/{name}": wandb.Table(columns=list[Any](columns), data=rows) for name, (columns, rows) in tables(board).items()}
-    run.log({"sweep/done": done} | {f"sweep/{state}": count for state, count in counts.items() if state != "done"} | best | media)
+    with staged_in(folder):
+        run.log({"sweep/done": done} | {f"sweep/{state}": count for state, count in counts.items() if state != "done"} | best | media)
     run.summary.update({"objectives": board.objectives, "directions": board.directions, "updated": time.strftime("%Y-%m-%d %H:%M:%S")})
     return counts
 

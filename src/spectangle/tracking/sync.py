@@ -164,7 +164,7 @@ def _stage(item: Unsynced) -> Path:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to(file.resolve())
-    return merge(item.files, folder / item.files[-1].name)
+    return merge(item.files, folder / item.files[-1].name, item.folder)
 
 
 def _staging_folder(item: Unsynced) -> Path:
