@@ -139,6 +139,8 @@ def test_a_star_can_be_clicked_in_both_diagrams_and_searched(page, bundle):
     page.wait(f"{STAR} === '{ids[3]}'")
     page.run("Bokeh.documents[0].get_model_by_name('search').value = '12'")
     assert "12 is not one of them" in page.run("return document.getElementById('note').textContent")
+    page.run("Spectangle.pressed('other')")
+    assert page.run("return Bokeh.documents[0].get_model_by_name('search').value") in ("", page.run(f"return {STAR}"))
     page.run("Spectangle.openTab('star')")
 
 

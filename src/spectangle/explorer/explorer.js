@@ -130,6 +130,7 @@ const Spectangle = (() => {
     Object.assign(state, {id: star.id, flux: star.flux, ownLabels: star.labels.slice(), labels: star.labels.slice()});
     state.runs = star.latents.map((z) => ({z: Float32Array.from(z), own: Float32Array.from(z)}));
     fact("star", star.id);
+    if (M.search.value.trim() !== star.id) M.search.value = "";  // what was searched before is not what is shown
     note(star.flux ? "" : "The observed spectrum of this star is not in this page; the curves are decoded from its latent.");
     setSliders();
     scaleAxes();

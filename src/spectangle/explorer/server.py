@@ -1,5 +1,6 @@
 """The explorer as a Bokeh server on this machine; the browser decodes, the server looks up any star of the survey."""
 
+import functools
 import getpass
 import json
 import logging
@@ -37,7 +38,12 @@ def serve(make: Callable[[], Bundle], host: str = "127.0.0.1", port: int = 5006,
     """
     for name in ("bokeh", "tornado"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a line for each file that the page fetches says nothing; we warn below
+    make = functools.cache(make)
     server = make_server(make, host, port)
+    try:
+        make()  # before the first visit, which would wait for it
+    except SpectangleError as error:
+        log.error("%s (the page says so as well, and tries again)", error)
     server.start()
     shown = "localhost" if host in (*LOOPBACK, "0.0.0.0") else host
     log.info("The explorer is at http://%s:%d/  (Ctrl-C ends it)", shown, server.port)
@@ -55,15 +61,12 @@ def serve(make: Callable[[], Bundle], host: str = "127.0.0.1", port: int = 5006,
 
 def make_server(make: Callable[[], Bundle], host: str = "127.0.0.1", port: int = 5006) -> Server:
     """A server that is not started yet."""
-    bundles: list[Bundle] = []
+    make = functools.cache(make)  # an error is not kept: the next visit tries again
 
     def visit(document: Document) -> None:
         try:
-            if not bundles:
-                bundles.append(make())
-            _connect(fill_document(document, bundles[0], "served"), bundles[0])
+            _connect(fill_document(document, make(), "served"), make())
         except SpectangleError as error:
-            log.error("%s", error)
             document.clear()
             fill_message(document, str(error))
 
