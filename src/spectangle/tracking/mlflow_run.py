@@ -35,7 +35,7 @@ class MlflowRun(MLFlowLogger):
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Log what MLflow does not have yet: it refuses to change a parameter, for instance to more epochs."""
-        write_beside(self._note, json.dumps({"run_id": self.run_id, "tracking_uri": self._tracking_uri}, indent=2) + "\n")
+        write_beside(self._note, json.dumps({"run_id": self.run_id}) + "\n")
         known = self._mlflow_client.get_run(str(self.run_id)).data.params
         super().log_hyperparams({name: value for name, value in params.items() if name not in known})
 
@@ -56,15 +56,11 @@ class MlflowRun(MLFlowLogger):
         from mlflow.exceptions import MlflowException
 
         try:
-            known = json.loads(self._note.read_text())
+            run = self._mlflow_client.get_run(json.loads(self._note.read_text())["run_id"])
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        if known.get("tracking_uri") != self._tracking_uri:
-            return None
-        try:
-            run = self._mlflow_client.get_run(known["run_id"])
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the store was removed
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the store was removed, or is another one now
                 return None
             raise
         return run.info.run_id if run.info.lifecycle_stage == "active" else None
