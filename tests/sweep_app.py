@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from spectangle.cli import hydra_app
-from spectangle.runs import Run, write_beside
+from spectangle.outputs import write_beside
+from spectangle.runs import Run
 
 
 @hydra_app()

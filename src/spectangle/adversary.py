@@ -16,7 +16,14 @@ from spectangle.scaling import LabelBins, ResidualLabels
 
 __all__ = ["Adversary"]
 
-CONDITIONS = ("none", "kept", "residual")
+CHOICES = {
+    "objective": OBJECTIVES,
+    "loss": ("categorical", "binary"),
+    "condition_on": ("none", "kept", "residual"),
+    "schedule": SCHEDULES,
+    "discriminators": ("multi", "joint"),
+    "lambda_unit": ("flux", "scaled"),
+}
 
 
 class Adversary(nn.Module):
@@ -82,16 +89,9 @@ class Adversary(nn.Module):
         lambda_unit: str = "flux",
     ):
         super().__init__()
-        for key, value, options in (
-            ("objective", objective, OBJECTIVES),
-            ("loss", loss, ("categorical", "binary")),
-            ("condition_on", condition_on, CONDITIONS),
-            ("schedule", schedule, SCHEDULES),
-            ("discriminators", discriminators, ("multi", "joint")),
-            ("lambda_unit", lambda_unit, ("flux", "scaled")),
-        ):
-            if value not in options:
-                raise SpectangleError(f"adversary.{key} is '{value}'; it must be one of {', '.join(options)}.")
+        _check_choices(
+            objective=objective, loss=loss, condition_on=condition_on, schedule=schedule, discriminators=discriminators, lambda_unit=lambda_unit
+        )
         if discriminator_steps < 0 or ensemble < 1:
             raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
         self.labels, self.latent = tuple(labels), latent
@@ -256,6 +256,12 @@ def conditional_entropy(kept: np.ndarray, bins: np.ndarray, neighbours: int = 10
     prior = np.bincount(bins[order], minlength=bins.max() + 1) / len(order)
     same = (bins[fit][near] == bins[held, None]).sum(1)
     return float(-np.log((same + prior[bins[held]]) / (near.shape[1] + 1)).mean())
+
+
+def _check_choices(**choices: str) -> None:
+    for key, value in choices.items():
+        if value not in CHOICES[key]:
+            raise SpectangleError(f"adversary.{key} is '{value}'; it must be one of {', '.join(CHOICES[key])}.")
 
 
 def _lambdas(lambdas: Mapping[str, float], labels: Sequence[str]) -> list[float]:

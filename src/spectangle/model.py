@@ -5,6 +5,7 @@ Shapes: B batch, P pixels, K labels, Z latent, D discriminators.
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 
 import lightning as L
@@ -114,19 +115,10 @@ class DisentanglingAutoencoder(L.LightningModule):
     @torch.no_grad()
     def embed(self, flux: Tensor, labels: Tensor | None = None, batch_size: int = 4096) -> np.ndarray:
         """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients."""
+        given = flux.split(batch_size), labels.split(batch_size) if labels is not None and self.conditional_encoder else repeat(None)
         with self._evaluating():
-            labels = labels if self.conditional_encoder else None
-            return (
-                torch.cat(
-                    [
-                        self.encode(flux[i : i + batch_size].to(self.device), None if labels is None else labels[i : i + batch_size].to(self.device))
-                        for i in range(0, len(flux), batch_size)
-                    ]
-                )
-                .cpu()
-                .float()
-                .numpy()
-            )
+            z = [self.encode(x.to(self.device), None if y is None else y.to(self.device)) for x, y in zip(*given, strict=False)]
+        return torch.cat(z).cpu().float().numpy()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
         flux, noise, labels, bins = batch

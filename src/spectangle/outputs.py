@@ -1,12 +1,13 @@
-"""What commands write: never over a file by accident, and whole or not at all."""
+"""What is written: never over a file by accident, and whole or not at all."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["refuse_existing", "whole_file"]
+__all__ = ["refuse_existing", "whole_file", "write_beside"]
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -26,9 +27,22 @@ def whole_file(path: Path) -> Iterator[Path]:
     The folder is made if need be; a block that fails or is interrupted leaves nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # workers of a sweep may write the same file
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        SpectangleError: It cannot be written.
+    """
+    try:
+        with whole_file(path) as part:
+            part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,9 @@ from sklearn.preprocessing import StandardScaler
 
 from spectangle.console import render
 from spectangle.metrics import r2
+from spectangle.outputs import write_beside
 from spectangle.regression import best_model
-from spectangle.runs import made_once, write_beside
+from spectangle.runs import made_once
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule, Stars
@@ -68,6 +70,17 @@ def bootstrap_r2(predictions: Sequence[np.ndarray], truth: np.ndarray, draws: in
 def erasure(r2_latent: float, r2_reference: float) -> float:
     """Fraction of what the reference knows that the latent has lost, (R2_reference - R2_z) / R2_reference in [0, 1]."""
     return float(np.clip((r2_reference - r2_latent) / max(r2_reference, 1e-9), 0, 1))
+
+
+@dataclass
+class Embedded:
+    """Latents and labels of the stars that probes are fitted on, z_fit [N, Z] and y_fit [N, K], and of those they are scored on."""
+
+    labels: Sequence[str]
+    z_fit: np.ndarray
+    y_fit: np.ndarray
+    z: np.ndarray
+    y: np.ndarray
 
 
 class Probes(L.Callback):
@@ -130,11 +143,15 @@ class Probes(L.Callback):
     ) -> dict[str, float]:
         """Fit on training stars, score ``stars``; ``full`` adds reference, control and excess."""
         fit = self._drawn(len(data.train))
-        z_fit = model.embed(data.train.flux[fit], data.train.labels[fit])
-        z = model.embed(stars.flux, stars.labels)
-        y_fit, y = data.train.labels[fit].numpy(), stars.labels.numpy()
-        predictions = probe_predictions(self.probes, z_fit, y_fit, z)
-        scores = self._leakage(prefix, data.labels, predictions, z_fit, y_fit, z, y, control=full)
+        embedded = Embedded(
+            data.labels,
+            model.embed(data.train.flux[fit], data.train.labels[fit]),
+            data.train.labels[fit].numpy(),
+            model.embed(stars.flux, stars.labels),
+            stars.labels.numpy(),
+        )
+        predictions = probe_predictions(self.probes, embedded.z_fit, embedded.y_fit, embedded.z)
+        scores = self._leakage(prefix, embedded, predictions, control=full)
         if full and self.cache is not None:
             reference = self._reference(data, fit)
             for label in data.labels:
@@ -142,27 +159,18 @@ class Probes(L.Callback):
                 scores |= {f"reference/{label}/r2": reference[label], f"erasure/{label}": lost, f"retention/{label}": 1 - lost}
         kept, dropped = model.adversary.kept, model.adversary.dropped
         if dropped:
-            scores |= self._excess(prefix, data.labels, kept, dropped, predictions, z_fit, y_fit, z, y)
+            scores |= self._excess(prefix, embedded, predictions, kept, dropped)
         return scores
 
     def _drawn(self, n: int) -> np.ndarray:
         rows = np.random.default_rng(self.seed).permutation(n)[: self.max_stars]
         return np.sort(rows)
 
-    def _leakage(
-        self,
-        prefix: str,
-        labels: Sequence[str],
-        predictions: Mapping[str, np.ndarray],
-        z_fit: np.ndarray,
-        y_fit: np.ndarray,
-        z: np.ndarray,
-        y: np.ndarray,
-        control: bool,
-    ) -> dict[str, float]:
-        shuffled = np.random.default_rng(self.seed).permutation(len(y_fit))
+    def _leakage(self, prefix: str, embedded: Embedded, predictions: Mapping[str, np.ndarray], control: bool) -> dict[str, float]:
+        y = embedded.y
+        shuffled = embedded.y_fit[np.random.default_rng(self.seed).permutation(len(embedded.y_fit))]
         scores: dict[str, float] = {}
-        for i, label in enumerate(labels):
+        for i, label in enumerate(embedded.labels):
             path = f"{prefix}probe/{label}"
             each = {name: r2(prediction[:, i], y[:, i]) for name, prediction in predictions.items()}
             best = max(each, key=lambda name: each[name])
@@ -170,26 +178,18 @@ class Probes(L.Callback):
             scores |= {f"{path}/{name}/r2": value for name, value in each.items()}
             scores |= {f"{path}/r2": each[best], f"{path}/r2_low": np.quantile(draws, 0.025), f"{path}/r2_high": np.quantile(draws, 0.975)}
             if control:
-                permuted = probe_predictions({best: self.probes[best]}, z_fit, y_fit[shuffled, i : i + 1], z)[best]
+                permuted = probe_predictions({best: self.probes[best]}, embedded.z_fit, shuffled[:, i : i + 1], embedded.z)[best]
                 scores[f"{path}/control"] = r2(permuted[:, 0], y[:, i])
         return {key: float(value) for key, value in scores.items()}
 
     def _excess(
-        self,
-        prefix: str,
-        labels: Sequence[str],
-        kept: list[int],
-        dropped: list[int],
-        predictions: Mapping[str, np.ndarray],
-        z_fit: np.ndarray,
-        y_fit: np.ndarray,
-        z: np.ndarray,
-        y: np.ndarray,
+        self, prefix: str, embedded: Embedded, predictions: Mapping[str, np.ndarray], kept: list[int], dropped: list[int]
     ) -> dict[str, float]:
         """Leakage of the dropped labels beyond what the kept labels' catalogue values imply.
 
         What a probe reads from z alone counts too: a probe with more inputs is not always the stronger one.
         """
+        labels, z_fit, y_fit, z, y = embedded.labels, embedded.z_fit, embedded.y_fit, embedded.z, embedded.y
         both = probe_predictions(self.probes, np.c_[z_fit, y_fit[:, kept]], y_fit[:, dropped], np.c_[z, y[:, kept]])
         alone = probe_predictions(self.probes, y_fit[:, kept], y_fit[:, dropped], y[:, kept]) if kept else {}
         nothing = np.broadcast_to(y_fit[:, dropped].mean(0), (len(y), len(dropped)))

@@ -5,7 +5,6 @@ Shapes: N stars, F features (800 pixels or 25 latents), K labels.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -24,7 +23,8 @@ from threadpoolctl import threadpool_limits
 
 from spectangle.errors import SpectangleError
 from spectangle.metrics import label_metrics
-from spectangle.runs import made_once, write_beside
+from spectangle.outputs import whole_file, write_beside
+from spectangle.runs import made_once
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -175,10 +175,8 @@ def save_regressor(regressor: BaseEstimator, path: Path) -> None:
     """Save a fitted regressor beside its name, then rename."""
     import skops.io
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    skops.io.dump(regressor, part)
-    part.replace(path)
+    with whole_file(path) as part:
+        skops.io.dump(regressor, part)
 
 
 class DownstreamRegressor(L.Callback):

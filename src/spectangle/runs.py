@@ -13,9 +13,8 @@ import json
 import platform
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +24,13 @@ from filelock import FileLock
 
 from spectangle import __version__
 from spectangle.errors import SpectangleError
+from spectangle.outputs import write_beside
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
     from spectangle.model import DisentanglingAutoencoder
 
-__all__ = ["ConfigurationFolder", "Run", "list_runs", "made_once", "measure", "required", "sweep_record", "write_beside", "write_sweep_record"]
+__all__ = ["ConfigurationFolder", "Run", "list_runs", "made_once", "measure", "required", "sweep_record", "write_sweep_record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "optuna", "scikit-learn", "numpy", "h5py")
 
@@ -264,19 +264,6 @@ def list_runs(folder: str | Path) -> Iterator[Run]:
     """Yield every run below a folder, in the order of their paths."""
     for path in sorted(Path(folder).glob("**/.hydra/config.yaml")):
         yield Run(path.parents[1])
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # workers of a sweep may write the same file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
 
 
 def required(run: str | None) -> str:

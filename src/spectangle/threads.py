@@ -2,20 +2,23 @@
 
 import os
 
-import torch
-
-__all__ = ["available_cores", "use_threads"]
+__all__ = ["available_cores", "cores", "use_threads"]
 
 
 def use_threads(count: int | None = None) -> None:
     """Let torch use so many threads; None = all that this process may use."""
+    import torch
+
     torch.set_num_threads(count or available_cores())
 
 
 def available_cores() -> int:
-    """Cores that this process may use: what a sweep gives it, the SLURM allocation, the affinity mask, or all."""
-    if given := os.environ.get("OMP_NUM_THREADS"):
-        return int(given)
+    """Cores for this process: what a sweep or the user gives it, else :func:`cores`."""
+    return int(os.environ.get("OMP_NUM_THREADS") or cores())
+
+
+def cores() -> int:
+    """Cores of the SLURM allocation, of the affinity mask, or of the machine."""
     if slurm := os.environ.get("SLURM_CPUS_PER_TASK"):
         return int(slurm)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from spectangle.figures.style import data_uri
 from spectangle.figures.survey import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
+from spectangle.outputs import write_beside
 from spectangle.survey import Survey
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ def write_report(result: "Prepared", max_stars: int = 100_000) -> Path:
     with Survey(result.survey) as survey:
         body = "".join(_sections(result, survey, max_stars))
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(path.stem)}</title><style>{STYLE}</style><body>{body}</body></html>"
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(path)
+    write_beside(path, page)
     return path
 
 

@@ -2,13 +2,14 @@
 
 import base64
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from spectangle.outputs import whole_file
 
 __all__ = ["COLOURS", "GREY", "INK", "INVERTED", "axis_title", "data_uri", "quantile_limits", "save", "symbol"]
 
@@ -47,17 +48,14 @@ def orient(axes: Axes, x: str | None = None, y: str | None = None) -> None:
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> list[Path]:
     """Write a figure as PDF and PNG beside their names, then rename; ``path`` has no suffix."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for kind in ("pdf", "png"):
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        # no date inside: the same numbers give the same file
-        figure.savefig(part, format=kind, dpi=dpi, metadata={"CreationDate": None} if kind == "pdf" else None)
-        if kind == "png":
-            _shrink(part)
-        part.replace(path.with_name(f"{path.name}.{kind}"))
-        written.append(path.with_name(f"{path.name}.{kind}"))
+    written = [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
+    for file in written:
+        pdf = file.suffix == ".pdf"
+        with whole_file(file) as part:
+            # no date inside: the same numbers give the same file
+            figure.savefig(part, format=file.suffix[1:], dpi=dpi, metadata={"CreationDate": None} if pdf else None)
+            if not pdf:
+                _shrink(part)
     return written
 
 

@@ -25,7 +25,8 @@ import numpy as np
 
 from spectangle.errors import SpectangleError
 from spectangle.generation.generate import Parents, parents_of
-from spectangle.runs import Run, write_beside
+from spectangle.outputs import write_beside
+from spectangle.runs import Run
 from spectangle.survey import Survey
 from spectangle.trained import TrainedModel, load
 

@@ -20,7 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from spectangle.errors import SpectangleError
-from spectangle.runs import ConfigurationFolder, Run, list_runs, measure, sweep_record, write_beside
+from spectangle.outputs import write_beside
+from spectangle.runs import ConfigurationFolder, Run, list_runs, measure, sweep_record
 from spectangle.sweeps.liveness import alive
 
 __all__ = ["Entry", "Leaderboard"]

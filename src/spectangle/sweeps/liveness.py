@@ -15,7 +15,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from spectangle.runs import write_beside
+from spectangle.outputs import write_beside
 
 __all__ = ["WorkerRecord", "alive", "job_states", "living_workers", "place", "process_start"]
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from spectangle.console import console
 from spectangle.errors import SpectangleError
-from spectangle.runs import write_beside
+from spectangle.outputs import write_beside
 from spectangle.sweeps.plan import Plan
 
 __all__ = ["sbatch_options", "submit_workers", "worker_script"]

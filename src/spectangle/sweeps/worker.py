@@ -14,6 +14,7 @@ from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.study import Claim, Outcome, Study, check
 from spectangle.sweeps.trial import App, Attempt
+from spectangle.threads import cores
 
 __all__ = ["Worker", "available_gpus", "preload"]
 
@@ -115,13 +116,6 @@ def preload(modules) -> None:
     """Import what every run needs, once."""
     for module in modules:
         importlib.import_module(module)
-
-
-def cores() -> int:
-    """Cores of this machine or of the SLURM allocation."""
-    if slurm := os.environ.get("SLURM_CPUS_PER_TASK"):
-        return int(slurm)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -28,9 +28,10 @@ from scipy.linalg import LinAlgWarning
 from torch import Tensor
 
 from spectangle.errors import SpectangleError
+from spectangle.outputs import write_beside
 from spectangle.probes import Probes
 from spectangle.regression import DownstreamRegressor
-from spectangle.runs import Run, made_once, write_beside
+from spectangle.runs import Run, made_once
 from spectangle.table1.collect import FIRST, PURE, SECOND, Representation, Table1, numbers_of
 
 if TYPE_CHECKING:

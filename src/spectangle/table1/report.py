@@ -13,7 +13,7 @@ from spectangle.console import console
 from spectangle.data import cache_folder
 from spectangle.errors import SpectangleError
 from spectangle.figures import data_uri, save
-from spectangle.runs import write_beside
+from spectangle.outputs import write_beside
 from spectangle.table1.collect import Table1, collect
 from spectangle.table1.figures import report_figures
 from spectangle.table1.grids import Grid, leakage_grid, paper_grids, ratio_grid

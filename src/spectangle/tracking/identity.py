@@ -14,7 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from spectangle.runs import Run, sweep_record, write_beside
+from spectangle.outputs import write_beside
+from spectangle.runs import Run, sweep_record
 
 __all__ = ["Identity", "flat", "identify", "identify_sweep", "public_config", "tags"]
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from spectangle.console import console, progress_bar
 from spectangle.errors import SpectangleError
-from spectangle.runs import write_beside
+from spectangle.outputs import write_beside
 from spectangle.tracking.connection import has_key, reachable, server
 from spectangle.tracking.files import merge, read, records, segments
 

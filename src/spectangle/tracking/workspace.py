@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectangle.errors import SpectangleError
-from spectangle.runs import write_beside
+from spectangle.outputs import write_beside
 
 __all__ = ["Panel", "build", "layout", "publish"]
 
