@@ -12,7 +12,9 @@ from browser import AVAILABLE, Browser
 from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
+from spectangle.runs import list_runs
 from spectangle.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
+from spectangle.table1.frontier import frontier_points, print_frontier
 from spectangle.table1.grids import leakage_grid, long_rows, paper_grids, ratio_grid
 from spectangle.table1.printed import terminal_text
 from spectangle.table1.report import print_table1
@@ -27,6 +29,7 @@ def make_run(folder: Path, lambdas: tuple[int, ...], seed: int, teff_mae: float 
     (folder / ".hydra").mkdir(parents=True)
     choices = {"seed": seed, "lambdas": dict(zip(LABELS, (1e-3 * s for s in lambdas), strict=True)), "data": {"split_seed": 0}, "model": {}} | config
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(choices))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"seed={seed}"]))
     metrics: dict[str, float] = {"val/reconstruction": 2e-3}
     for label in LABELS:
         for source, size in (("latent", teff_mae), ("spectra", 120.0)):
@@ -35,7 +38,9 @@ def make_run(folder: Path, lambdas: tuple[int, ...], seed: int, teff_mae: float 
             metrics |= {f"test/{source}/{label}/mean": -2 * scale, f"test/{source}/{label}/r2": 0.9}
         metrics |= {f"probe/{label}/r2": 0.8, f"reference/{label}/r2": 0.9, f"erasure/{label}": 1 / 9, f"retention/{label}": 8 / 9}
         if lambdas[LABELS.index(label)] > 0:
-            metrics |= {f"floor/{label}": 0.3, f"excess/{label}": 0.04}
+            metrics |= {f"floor/{label}": 0.3, f"excess/{label}": 0.04, f"val/excess/{label}": 0.05 + 0.01 * LABELS.index(label)}
+    if -1 in lambdas:
+        metrics |= {"test/kept_mae": teff_mae / 120, "val/kept_mae": teff_mae / 110}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "manifest.json").write_text(json.dumps({"survey": {"content_hash": survey, "path": "gone.h5"}}))
     return folder
@@ -167,6 +172,26 @@ def test_without_models_there_are_still_tables(sweep, tmp_path, capsys):
     page = (report(sweep, tmp_path / "report") / "report.html").read_text()
     assert "No figures of First pair" in page and "frontier" in page
     assert "Second pair" in capsys.readouterr().out
+
+
+def test_the_frontier_is_drawn_from_validation_stars(sweep, tmp_path, capsys):
+    for i, (noise, mae) in enumerate(((0, 130.0), (1, 90.0))):
+        path = make_run(sweep / f"noise-{i}", SIGNS["second"], 0, mae)
+        (path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["lambdas=second_pair", f"model.input_noise={noise}"]))
+    point = next(one for one in frontier_points(list_runs(sweep)) if one.choices.get("model.input_noise") == "1")
+    assert point.kept_mae == pytest.approx(90 / 110) and point.excess == {"teff": 0.05, "logg": pytest.approx(0.06)}
+    assert frontier_points(list_runs(sweep), "test")[0].largest_excess == pytest.approx(0.04)
+    print_frontier(OmegaConf.create({"sweep": str(sweep), "output": str(tmp_path / "out")}))
+    printed = capsys.readouterr().out
+    cheapest = next(line for line in printed.splitlines() if "0.818" in line)
+    assert "*" in cheapest and "logg" in cheapest and "model.input_noise" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"frontier.pdf", "frontier.png"}
+
+
+def test_a_sweep_without_a_frontier_says_what_to_measure(tmp_path):
+    make_run(tmp_path / "pure", SIGNS["none"], 0)
+    with pytest.raises(SpectangleError, match="every_n_epochs"):
+        print_frontier(OmegaConf.create({"sweep": str(tmp_path), "output": None}))
 
 
 @pytest.mark.browser

@@ -2,6 +2,8 @@
 
 import logging
 import pickle
+import resource
+import sys
 import time
 import warnings
 
@@ -54,7 +56,7 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     loggers = [History(str(run.path)), *session.loggers]
     trainer = hydra.utils.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     trainer.fit(model, datamodule=data, ckpt_path=resumable(run), weights_only=True)
-    metrics = collect(run, callbacks) | {"time/total": time.perf_counter() - start}
+    metrics = collect(run, callbacks) | costs(model) | {"time/total": time.perf_counter() - start}
     run.write_metrics(metrics)
     log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
     log.info("The run is in %s", run.path)
@@ -118,6 +120,16 @@ def collect(run: Run, callbacks: list) -> dict[str, float]:
     for callback in callbacks:
         metrics |= getattr(callback, "metrics", {})
     return metrics | {"epoch/best": epoch}
+
+
+def costs(model: DisentanglingAutoencoder) -> dict[str, float]:
+    """Classes and parameters of all discriminators, and the most memory that the process has held, in GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "adversary/classes": float(sum(model.adversary.n_classes)),
+        "adversary/parameters": float(sum(p.numel() for p in model.adversary.parameters())),
+        "memory/peak_gb": peak / 1e9,
+    }
 
 
 def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...]:

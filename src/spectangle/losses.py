@@ -94,8 +94,7 @@ def lambda_factor(schedule: str, progress: float, warmup: float = 0.3) -> float:
     raise SpectangleError(f"adversary.schedule is '{schedule}'; it must be one of {', '.join(SCHEDULES)}.")
 
 
-def decay_factor(kind: str, progress: float) -> float:
-    r"""Fraction of a learning rate at a progress from 0 to 1: ``cosine``, :math:`(1 + \cos \pi p) / 2`, or ``none``, 1."""
-    if kind not in ("cosine", "none"):
-        raise SpectangleError(f"optimizer.decay or optimizer.discriminator_decay is '{kind}'; it must be cosine or none.")
-    return 0.5 * (1 + math.cos(math.pi * progress)) if kind == "cosine" else 1.0
+def decay_factor(end: float, progress: float) -> float:
+    r"""Fraction of a learning rate at a progress p from 0 to 1, a cosine from 1 to ``end`` :math:`e`:
+    :math:`e + (1 - e) (1 + \cos \pi p) / 2`."""
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -52,7 +52,8 @@ class DisentanglingAutoencoder(L.LightningModule):
             baseline: what supervision alone gives).
         bins, adversary: Options of :class:`~spectangle.adversary.Adversary`.
         optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``, ``discriminator_betas``;
-            ``decay`` and ``discriminator_decay`` of the two rates over the training, ``cosine`` (to zero) or ``none``.
+            ``lr_end`` and ``discriminator_lr_end``, the fraction of either rate at the end of the training (see
+            :func:`~spectangle.losses.decay_factor`).
     """
 
     def __init__(
@@ -88,7 +89,13 @@ class DisentanglingAutoencoder(L.LightningModule):
             raise SpectangleError(f"model.input_noise is {input_noise} and model.latent_noise {latent_noise}; they must be at least 0.")
         self.latent_noise, self.input_noise = latent_noise, input_noise
         self.reconstruction_weight = reconstruction_weight
-        self.optimizer_options = dict(optimizer or {})
+        self.optimizer_options = {"lr_end": 0.0, "discriminator_lr_end": 0.2} | dict(optimizer or {})
+        self._ends = self.optimizer_options["lr_end"], self.optimizer_options["discriminator_lr_end"]
+        if not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in self._ends):
+            raise SpectangleError(
+                "optimizer.lr_end is {} and optimizer.discriminator_lr_end {}; they are fractions of the rates, from 0 to 1 "
+                "(1 = the rate does not fall).".format(*self._ends)
+            )
         n_inputs = n_pixels + len(labels) * self.conditional_encoder
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
         self.label_scaler = LabelScaler(labels)
@@ -225,10 +232,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
 
     def _decay(self, progress: float) -> None:
-        kinds = (self.optimizer_options.get("decay", "cosine"), self.optimizer_options.get("discriminator_decay", "none"))
-        for optimizer, kind in zip(self.optimizers(use_pl_optimizer=False), kinds, strict=True):  # pyright: ignore
+        for optimizer, end in zip(self.optimizers(use_pl_optimizer=False), self._ends, strict=True):  # pyright: ignore
             for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * decay_factor(kind, progress)
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * decay_factor(end, progress)
 
     def _accumulate(self, count: int, **metrics: Tensor) -> None:
         """Sum on the device: logging each step would cost more than the step's small layers."""

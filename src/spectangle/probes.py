@@ -91,7 +91,8 @@ class Probes(L.Callback):
     ``retention/<label>`` against the same probes on raw spectra (cached; fitted on at most 20,000
     stars). For each disentangled label:
     ``floor/<label>``, R2 from the kept labels alone, and ``excess/<label>``, R2 from (z, kept labels) or from z, whichever is read
-    better, minus the floor, with ``excess_low``, ``excess_high``: leakage beyond what the population of stars implies.
+    better, minus the floor, with ``excess_low``, ``excess_high``: leakage beyond what the population of stars implies. The largest of
+    them is ``largest_excess``.
 
     Arguments:
         probes: Unfitted scikit-learn regressors by name.
@@ -203,6 +204,7 @@ class Probes(L.Callback):
             scores[f"{prefix}excess/{labels[i]}"] = r2(with_z, y[:, i]) - r2(floor, y[:, i])
             scores[f"{prefix}excess_low/{labels[i]}"] = float(np.quantile(difference, 0.025))
             scores[f"{prefix}excess_high/{labels[i]}"] = float(np.quantile(difference, 0.975))
+        scores[f"{prefix}largest_excess"] = max(scores[f"{prefix}excess/{labels[i]}"] for i in dropped)
         return scores
 
     def _reference(self, data: "SpectraDataModule", fit: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What a run says while it trains, and the history that it writes: one row per epoch."""
 
 import logging
+import statistics
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,13 @@ log = logging.getLogger(__name__)
 class EpochProgress(L.Callback):
     """Show a bar on a terminal, and one line per epoch everywhere.
 
-    The line gives the reconstruction error and, for each label, how many nats the discriminator gains over chance.
+    The line gives the reconstruction error and, for each label, how many nats the discriminator gains over chance. At the end,
+    ``time/epoch`` is the median of the seconds that an epoch's training took, without validation and what is measured there.
     """
+
+    def __init__(self):
+        self._seconds: list[float] = []
+        self.metrics: dict[str, float] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
         self._bar = progress_bar()
@@ -37,6 +43,8 @@ class EpochProgress(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder", outputs: Any, batch: Any, batch_idx: int) -> None:
         self._bar.advance(self._task)
+        if trainer.is_last_batch:
+            self._seconds.append(time.perf_counter() - self._start)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
@@ -53,6 +61,8 @@ class EpochProgress(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
         self._bar.stop()
+        if self._seconds:
+            self.metrics["time/epoch"] = statistics.median(self._seconds)
 
     def on_exception(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder", exception: BaseException) -> None:
         if hasattr(self, "_bar"):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,13 +182,14 @@ def save_regressor(regressor: BaseEstimator, path: Path) -> None:
 class DownstreamRegressor(L.Callback):
     """Fit the regressor on the latents of the best checkpoint after training, and score it on test stars.
 
-    The baseline on raw spectra is fitted once for each (survey, split, regressor) and cached.
+    The baseline on raw spectra is fitted once for each (survey, split, regressor) and cached. ``test/kept_mae`` is what a latent that
+    keeps some labels costs them: MAE from the latent over MAE from the spectra, mean over the entangled labels.
 
     Arguments:
         regressor: Unfitted scikit-learn regressor.
         folder: Run folder, or None to save nothing.
         cache: Folder of cached baselines, or None to leave the baseline out.
-        every_n_epochs: Also score validation stars (``val/latent/<label>/mae``) every so many epochs; 0 = never.
+        every_n_epochs: Also score validation stars (``val/latent/<label>/mae``, ``val/kept_mae``) every so many epochs; 0 = never.
     """
 
     def __init__(self, regressor: BaseEstimator, folder: str | None = None, cache: str | None = None, every_n_epochs: int = 0):
@@ -211,6 +212,8 @@ class DownstreamRegressor(L.Callback):
         fitted = self._fit(pl_module.embed(data.train.flux, data.train.labels), data.train.labels.numpy())
         predicted = fitted.predict(pl_module.embed(data.validation.flux, data.validation.labels))
         scores = label_metrics("val/latent", data.labels, predicted, data.validation.labels.numpy())
+        if self.cache is not None:
+            scores |= _kept_mae("val", scores | self._baseline(data), [data.labels[i] for i in pl_module.adversary.kept])
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scores.items()})
         for logger in trainer.loggers:
             logger.log_metrics(scores | {"epoch": trainer.current_epoch}, step=trainer.global_step)
@@ -227,6 +230,7 @@ class DownstreamRegressor(L.Callback):
         self.metrics = label_metrics("test/latent", data.labels, predicted, catalogue) | {"time/regressor/latent": seconds}
         if self.cache is not None:
             self.metrics |= self._baseline(data)
+            self.metrics |= _kept_mae("test", self.metrics, [data.labels[i] for i in model.adversary.kept])
         return self.metrics
 
     def _fit(self, features: np.ndarray, labels: np.ndarray) -> Any:
@@ -237,17 +241,26 @@ class DownstreamRegressor(L.Callback):
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
         """The same regressor on the spectra themselves, from the cache if it is there."""
         assert self.cache is not None
-        key = hashlib.sha256(json.dumps([data.fingerprint, repr(self.regressor)], sort_keys=True).encode()).hexdigest()[:16]
+        facts = [data.fingerprint, repr(self.regressor), "validation and test stars"]
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
         stored, fitted_path = self.cache / "baselines" / f"{key}.json", self.cache / "baselines" / f"{key}.skops"
         with made_once(stored) as missing:
             if missing:
                 start = time.perf_counter()
                 fitted = self._fit(data.train.flux.numpy(), data.train.labels.numpy())
                 seconds = time.perf_counter() - start
-                predicted = fitted.predict(data.test.flux.numpy())
-                metrics = label_metrics("test/spectra", data.labels, predicted, data.test.labels.numpy())
+                metrics = {"time/regressor/spectra": seconds}
+                for prefix, stars in (("val", data.validation), ("test", data.test)):
+                    metrics |= label_metrics(f"{prefix}/spectra", data.labels, fitted.predict(stars.flux.numpy()), stars.labels.numpy())
                 save_regressor(fitted, fitted_path)
-                write_beside(stored, json.dumps(metrics | {"time/regressor/spectra": seconds}))
+                write_beside(stored, json.dumps(metrics))
         if self.folder is not None:
-            shutil.copyfile(fitted_path, self.folder / "regressors" / "spectra.skops")
+            with whole_file(self.folder / "regressors" / "spectra.skops") as part:
+                shutil.copyfile(fitted_path, part)
         return json.loads(stored.read_text())
+
+
+def _kept_mae(prefix: str, metrics: Mapping[str, float], kept: Sequence[str]) -> dict[str, float]:
+    """MAE of the entangled labels from the latent, that from the raw spectra being 1, on the stars that ``prefix`` names."""
+    ratios = [metrics[f"{prefix}/latent/{name}/mae"] / metrics[f"{prefix}/spectra/{name}/mae"] for name in kept]
+    return {f"{prefix}/kept_mae": float(np.mean(ratios))} if ratios else {}

@@ -1,6 +1,6 @@
 """Figures: arrays in, matplotlib Figure out; vector PDF and PNG, colours that the colour-blind can tell apart."""
 
-from spectangle.figures.latent import frontier_figure, information_figure, mutual_information
+from spectangle.figures.latent import frontier_figure, information_figure, mutual_information, pareto_front
 from spectangle.figures.maps import map_figure, neighbour_r2, plane
 from spectangle.figures.predictions import diagrams_figure, noise_residual_figure, prediction_figure
 from spectangle.figures.reconstruction import reconstruction_figure
@@ -21,6 +21,7 @@ __all__ = [
     "neighbour_r2",
     "noise_figure",
     "noise_residual_figure",
+    "pareto_front",
     "plane",
     "prediction_figure",
     "reconstruction_figure",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from spectangle.figures.style import COLOURS, GREY, INK, symbol
 
-__all__ = ["frontier_figure", "information_figure", "mutual_information"]
+__all__ = ["frontier_figure", "information_figure", "mutual_information", "pareto_front"]
 
 MARKERS = "os^Dv<"
 
@@ -50,7 +50,14 @@ def information_figure(matrices: Mapping[str, np.ndarray], labels: Sequence[str]
     return figure
 
 
-def frontier_figure(cost: np.ndarray, excess: np.ndarray, group: Sequence[str], aim: tuple[float, float] = (1.0, 0.05)) -> Figure:
+def frontier_figure(
+    cost: np.ndarray,
+    excess: np.ndarray,
+    group: Sequence[str],
+    aim: tuple[float, float] = (1.0, 0.05),
+    notes: Sequence[str] = (),
+    notes_title: str = "",
+) -> Figure:
     """The frontier of erasure and retention: excess of the removed labels against the error of the kept ones.
 
     Arguments:
@@ -58,6 +65,8 @@ def frontier_figure(cost: np.ndarray, excess: np.ndarray, group: Sequence[str], 
         excess: Largest excess leakage of a removed label [R].
         group: What each run was asked for [R], for instance ``First pair``; one colour and marker each.
         aim: The corner that is good enough: cost and excess.
+        notes: What to write beside each run [R], or nothing.
+        notes_title: What the notes are.
     """
     cost, excess, group_array = np.asarray(cost, float), np.asarray(excess, float), np.asarray(group)
     figure = Figure(figsize=(6.6, 4.8), layout="constrained")
@@ -69,19 +78,22 @@ def frontier_figure(cost: np.ndarray, excess: np.ndarray, group: Sequence[str], 
         rows = np.flatnonzero(group_array == name)
         colour, marker = COLOURS[(0, 1, 3, 4)[i % 4]], MARKERS[i % 6]
         axes.scatter(cost[rows], excess[rows], color=colour, marker=marker, s=34, edgecolor="white", linewidth=0.5, label=name, zorder=3)
-        front = rows[_front(cost[rows], excess[rows])]
+        front = rows[pareto_front(cost[rows], excess[rows])]
         if len(front) > 1:
             axes.plot(cost[front], excess[front], color=colour, lw=1.2, zorder=2, drawstyle="steps-post")
+    for x, y, note in zip(cost, excess, notes, strict=False):
+        axes.annotate(note, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=INK)
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(1, color=GREY, lw=0.8)
     axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
     axes.set_xlabel("error of the kept labels (MAE, raw spectra = 1)", color=INK)
     axes.set_ylabel("excess leakage of the removed labels ($R^2$, largest)", color=INK)
-    axes.legend(frameon=False, fontsize=9)
+    title = f"beside the points: {notes_title}" if notes_title else None
+    axes.legend(frameon=False, fontsize=9, title=title, title_fontsize=8)
     return figure
 
 
-def _front(cost: np.ndarray, excess: np.ndarray) -> np.ndarray:
+def pareto_front(cost: np.ndarray, excess: np.ndarray) -> np.ndarray:
     """Rows that no other beats in both, from left to right."""
     order = np.lexsort((excess, cost))
     best = np.minimum.accumulate(excess[order])

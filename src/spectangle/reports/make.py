@@ -1,4 +1,4 @@
-"""What report.py can print, by kind: the leaderboard of a sweep, the difference of runs, Table 1, the figures of runs."""
+"""What report.py can print, by kind: the leaderboard of a sweep, the difference of runs, Table 1, the frontier, the figures of runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from spectangle.reports.leaderboard import Leaderboard
 from spectangle.reports.page import dashboard_command
 from spectangle.runs import Run
 
-__all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_leaderboard", "print_table1"]
+__all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_frontier", "print_leaderboard", "print_table1"]
 
 QUIET = ("time/",)  # differs between any two runs
 
@@ -93,6 +93,13 @@ def print_table1(cfg: DictConfig) -> None:
     table1.print_table1(cfg)
 
 
+def print_frontier(cfg: DictConfig) -> None:
+    """Print and draw what a sweep's runs kept against what they leaked, on validation stars."""
+    from spectangle.table1 import frontier  # it loads matplotlib
+
+    frontier.print_frontier(cfg)
+
+
 def draw_figures(cfg: DictConfig) -> None:
     """Draw the figures of runs again, into their folders."""
     from spectangle.run_figures import draw_run
@@ -108,5 +115,6 @@ KINDS: dict[str, Callable[[DictConfig], None]] = {
     "leaderboard": print_leaderboard,
     "diff": print_difference,
     "table1": print_table1,
+    "frontier": print_frontier,
     "figures": draw_figures,
 }

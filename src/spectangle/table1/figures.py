@@ -14,6 +14,7 @@ from spectangle.errors import SpectangleError
 from spectangle.run_figures import Seen, look, reconstructions, signal_to_noise
 from spectangle.runs import Run
 from spectangle.table1.collect import FIRST, PURE, SECOND, Representation, Table1
+from spectangle.table1.frontier import draw, frontier_points
 
 __all__ = ["report_figures"]
 
@@ -32,7 +33,7 @@ def report_figures(table: Table1, runs: Mapping[Representation, Sequence[Run]], 
             yield from _labels_read(data, seen)
             yield from _latents(data, seen, chosen)
             yield from _survey(data)
-    yield from _frontier(table, runs)
+    yield from _frontier(runs)
 
 
 def _readable(table: Table1, one: Representation, runs: Sequence[Run]) -> Run | None:
@@ -109,24 +110,11 @@ def _latents(data: SpectraDataModule, seen: Mapping[Representation, Seen], runs:
     yield "reconstruction", figures.reconstruction_figure(data.wavelength, flux, decoded, titles, title=f"Reconstruction: {one.title.lower()}"), ""
 
 
-def _frontier(table: Table1, runs: Mapping[Representation, Sequence[Run]]) -> Iterator[tuple[str, Figure, str]]:
+def _frontier(runs: Mapping[Representation, Sequence[Run]]) -> Iterator[tuple[str, Figure, str]]:
     """One point per run that keeps some labels and loses others."""
-    cost, excess, group = [], [], []
-    for one, members in runs.items():
-        for metrics in (run.metrics for run in members):
-            paths = [(f"test/latent/{name}/mae", f"test/spectra/{name}/mae") for name in one.kept]
-            if (
-                one.kept
-                and one.dropped
-                and all(path in metrics for pair in paths for path in pair)
-                and all(f"excess/{n}" in metrics for n in one.dropped)
-            ):
-                cost.append(np.mean([metrics[a] / metrics[b] for a, b in paths]))
-                excess.append(max(metrics[f"excess/{name}"] for name in one.dropped))
-                group.append(one.title)
-    if cost:
+    if points := frontier_points((run for members in runs.values() for run in members), "test"):
         caption = (
-            f"Erasure against retention, {len(cost)} runs. At 1 the kept labels are read as well as from the spectra; "
+            f"Erasure against retention, {len(points)} runs, test stars. At 1 the kept labels are read as well as from the spectra; "
             "at 0 nothing is left of the others beyond what the population implies."
         )
-        yield "frontier", figures.frontier_figure(np.array(cost), np.array(excess), group), caption
+        yield "frontier", draw(points), caption

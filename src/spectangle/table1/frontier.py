@@ -1,0 +1,111 @@
+"""The frontier of erasure and retention: what a sweep's runs paid, in kept labels, for what they removed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from rich.markup import escape
+from rich.table import Table
+
+from spectangle.console import console
+from spectangle.errors import SpectangleError
+from spectangle.figures import frontier_figure, pareto_front, save
+from spectangle.runs import Run, list_runs
+from spectangle.table1.collect import Representation, representation_of
+
+__all__ = ["Point", "draw", "frontier_points", "print_frontier"]
+
+STARS = {"val": "validation stars", "test": "test stars"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run on the frontier.
+
+    Arguments:
+        representation: What the latent keeps and loses.
+        choices: What was chosen for this run, as ``key=value`` overrides, without lambdas by group.
+        kept_mae: MAE of the kept labels, raw spectra = 1.
+        excess: Excess leakage of each lost label, R2 beyond the population floor.
+    """
+
+    representation: Representation
+    choices: Mapping[str, str]
+    kept_mae: float
+    excess: Mapping[str, float]
+
+    @property
+    def largest_excess(self) -> float:
+        return max(self.excess.values())
+
+
+def frontier_points(runs: Iterable[Run], stars: str = "val") -> list[Point]:
+    """The finished runs that keep some labels, lose others and measured both on validation (``val``) or ``test`` stars."""
+    points = []
+    for run in runs:
+        if not run.finished:
+            continue
+        metrics, one = run.metrics, representation_of(run.config)
+        paths = {name: f"{'val/' if stars == 'val' else ''}excess/{name}" for name in one.dropped}
+        if paths and f"{stars}/kept_mae" in metrics and all(path in metrics for path in paths.values()):
+            excess = {name: metrics[path] for name, path in paths.items()}
+            points.append(Point(one, _choices(run), metrics[f"{stars}/kept_mae"], excess))
+    return points
+
+
+def draw(points: Sequence[Point]) -> Figure:
+    """The points as a figure, each pair with its front; what only some runs chose is written beside them."""
+    varying = _varying(points)
+    kept_mae, excess = np.array([one.kept_mae for one in points]), np.array([one.largest_excess for one in points])
+    notes = [", ".join(one.choices.get(key, "") for key in varying) for one in points]
+    return frontier_figure(kept_mae, excess, [one.representation.title for one in points], notes=notes, notes_title=", ".join(varying))
+
+
+def print_frontier(cfg: DictConfig) -> None:
+    """Print and draw the frontier of a sweep, on validation stars."""
+    if cfg.sweep is None:
+        raise SpectangleError("sweep is missing; give the folder of a sweep: python report.py kind=frontier sweep=runs/frontier.")
+    points = frontier_points(list_runs(cfg.sweep))
+    if not points:
+        raise SpectangleError(
+            f"{cfg.sweep} has no finished run that measured val/kept_mae and val/excess; train with "
+            "callbacks.regressor.every_n_epochs and callbacks.probes.every_n_epochs, as sweeps/frontier.yaml does."
+        )
+    console.print(frontier_table(points), width=None if console.is_terminal else 140)
+    folder = Path(cfg.output or cfg.sweep)
+    written = save(draw(points), folder / "frontier")
+    console.print(f"written: {', '.join(map(str, written))}", markup=False)
+
+
+def frontier_table(points: Sequence[Point]) -> Table:
+    """The points by representation, the cheapest first; a star marks those that no other beats in both."""
+    varying = _varying(points)
+    table = Table(title=f"Kept labels against leaks, {len(points)} runs, {STARS['val']}", title_justify="left")
+    for heading in ("", "latent", *varying):
+        table.add_column(escape(heading), no_wrap=True)
+    for heading in ("MAE of kept labels\n(raw spectra = 1)", "largest excess\n(R2)", "of"):
+        table.add_column(escape(heading), justify="right")
+    for title in dict.fromkeys(one.representation.title for one in points):
+        group = sorted((one for one in points if one.representation.title == title), key=lambda one: one.kept_mae)
+        front = set(pareto_front(np.array([one.kept_mae for one in group]), np.array([one.largest_excess for one in group])).tolist())
+        for i, one in enumerate(group):
+            worst = max(one.excess, key=lambda name: one.excess[name])
+            choices = [escape(one.choices.get(key, "")) for key in varying]
+            table.add_row("*" if i in front else "", title, *choices, f"{one.kept_mae:.3f}", f"{one.largest_excess:.3f}", worst)
+        table.add_section()
+    return table
+
+
+def _choices(run: Run) -> dict[str, str]:
+    pairs: list[Any] = [item.lstrip("+").split("=", 1) for item in run.overrides if "=" in item]
+    return {key: value for key, value in pairs if key != "lambdas"}
+
+
+def _varying(points: Sequence[Point]) -> list[str]:
+    """What was not chosen alike in all runs."""
+    keys = dict.fromkeys(key for one in points for key in one.choices)
+    return [key for key in keys if len({one.choices.get(key) for one in points}) > 1]
