@@ -89,12 +89,12 @@ class DisentanglingAutoencoder(L.LightningModule):
             raise SpectangleError(f"model.input_noise is {input_noise} and model.latent_noise {latent_noise}; they must be at least 0.")
         self.latent_noise, self.input_noise = latent_noise, input_noise
         self.reconstruction_weight = reconstruction_weight
-        self.optimizer_options = {"lr_end": 0.0, "discriminator_lr_end": 0.2} | dict(optimizer or {})
-        self._ends = self.optimizer_options["lr_end"], self.optimizer_options["discriminator_lr_end"]
-        if not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in self._ends):
+        self.optimizer_options: dict[str, Any] = {"lr_end": 0.0, "discriminator_lr_end": 0.2} | dict(optimizer or {})
+        ends = self._lr_ends
+        if not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in ends):
             raise SpectangleError(
-                "optimizer.lr_end is {} and optimizer.discriminator_lr_end {}; they are fractions of the rates, from 0 to 1 "
-                "(1 = the rate does not fall).".format(*self._ends)
+                f"optimizer.lr_end is {ends[0]} and optimizer.discriminator_lr_end {ends[1]}; they are fractions of the rates, from 0 to 1 "
+                "(1 = the rate does not fall)."
             )
         n_inputs = n_pixels + len(labels) * self.conditional_encoder
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
@@ -231,8 +231,12 @@ class DisentanglingAutoencoder(L.LightningModule):
         batches = max(1, int(self.trainer.num_training_batches))
         return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
 
+    @property
+    def _lr_ends(self) -> tuple[float, float]:
+        return self.optimizer_options["lr_end"], self.optimizer_options["discriminator_lr_end"]
+
     def _decay(self, progress: float) -> None:
-        for optimizer, end in zip(self.optimizers(use_pl_optimizer=False), self._ends, strict=True):  # pyright: ignore
+        for optimizer, end in zip(self.optimizers(use_pl_optimizer=False), self._lr_ends, strict=True):  # pyright: ignore
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * decay_factor(end, progress)
 
