@@ -112,7 +112,7 @@ def test_bad_input_is_a_sentence(train, tmp_path, arguments, sentence):
     assert code == 1
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and sentence in errors[0]
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "Error executing job" not in err
     assert not list(tmp_path.rglob("*.part"))
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,6 +21,7 @@ __all__ = ["hydra_app"]
 
 # what a config may build: the project's own classes and those of the libraries that its groups name
 TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
+EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException)
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -31,7 +34,18 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
 
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
         OmegaConf.register_resolver("cache_folder", _cache_folder, replace=True)
-        command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(function)
+        failed: list[Exception] = []
+
+        @functools.wraps(function)
+        def job(cfg: DictConfig) -> object:
+            try:
+                return function(cfg)
+            except EXPLAINED as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise
+                failed.append(error)  # Hydra would print the overrides above our sentence
+
+        command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(job)
 
         def run() -> None:
             sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
@@ -39,9 +53,11 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
             try:
                 command()
+                if failed:
+                    raise failed[0]
             except KeyboardInterrupt:
                 sys.exit(130)
-            except (SpectangleError, HydraException, OmegaConfBaseException) as error:
+            except EXPLAINED as error:
                 if full:
                     raise
                 print(f"error: {explain(error, config_name)}", file=sys.stderr)

@@ -71,7 +71,7 @@ def frontier_figure(
     cost, excess, group_array = np.asarray(cost, float), np.asarray(excess, float), np.asarray(group)
     figure = Figure(figsize=(6.6, 4.8), layout="constrained")
     axes = figure.subplots()
-    x_high, y_high = max(1.25, 1.06 * cost.max()), max(0.15, 1.08 * excess.max())
+    x_high, y_high = max(1.05, 1.04 * cost.max()), max(0.15, 1.08 * excess.max())
     x_low, y_low = min(0.9, 0.95 * cost.min()), min(-0.02, 1.1 * excess.min())
     axes.fill_between([x_low, aim[0]], y_low, aim[1], color=COLOURS[2], alpha=0.14, lw=0, label="aim: both halves at once")
     for i, name in enumerate(dict.fromkeys(group)):
