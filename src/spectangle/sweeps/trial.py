@@ -7,6 +7,7 @@ to its worker through a pipe: ``("report", step, value)`` at each epoch, answere
 
 import ctypes
 import faulthandler
+import gc
 import os
 import pickle
 import signal
@@ -141,6 +142,7 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
         for seed, run in zip(seeds or [None], ConfigurationFolder(folder).runs(seeds), strict=True):
             if not run.finished:
                 _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
+                gc.collect()  # a trainer is a cycle: without this, the stars of one seed stay while the next one trains
             link.pipe = None  # the first seed speaks for all
         pipe.send(("complete", "", ""))
     except Pruned as pruned:
