@@ -143,7 +143,7 @@ def conclude(plan: Plan, study: Study) -> None:
     console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: python report.py sweep={plan.folder}")
     if failed := study.failed:
         attempts = study.configurations
-        first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known")
+        first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")
         stopped = " The sweep stopped: more failed than sweep.max_failure_rate allows." if study.too_many_failures else ""
         raise SpectangleError(
             f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See {plan.folder}/{failed[0]}/output.log.{stopped} "
