@@ -44,7 +44,7 @@ class Point:
 
 
 def frontier_points(runs: Iterable[Run], stars: str = "val") -> list[Point]:
-    """The finished runs that keep some labels, lose others and measured both on validation (``val``) or ``test`` stars."""
+    """The finished runs that keep some labels, lose others and measured both on validation (``val``) or ``test`` stars, by what they keep."""
     points = []
     for run in runs:
         if not run.finished:
@@ -54,7 +54,7 @@ def frontier_points(runs: Iterable[Run], stars: str = "val") -> list[Point]:
         if paths and f"{stars}/kept_mae" in metrics and all(path in metrics for path in paths.values()):
             excess = {name: metrics[path] for name, path in paths.items()}
             points.append(Point(one, _choices(run), metrics[f"{stars}/kept_mae"], excess))
-    return points
+    return sorted(points, key=lambda point: point.representation.title)
 
 
 def draw(points: Sequence[Point]) -> Figure:
