@@ -38,7 +38,7 @@ def start(folder: Path, survey: Path, *arguments: str) -> subprocess.Popen:
 
 
 def comparable(folder: Path) -> dict[str, float]:
-    return {key: value for key, value in Run(folder).metrics.items() if not key.startswith("time/")}
+    return {key: value for key, value in Run(folder).metrics.items() if not key.startswith(("time/", "memory/"))}
 
 
 def test_a_run_explains_itself(finished):

@@ -51,6 +51,7 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
             sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
+            failed.clear()
             try:
                 command()
                 if failed:

@@ -5,7 +5,7 @@ import logging
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["ConsoleHandler", "console", "progress_bar", "render"]
+__all__ = ["ConsoleHandler", "console", "print_table", "progress_bar", "render"]
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -21,6 +21,12 @@ def progress_bar(**options) -> Progress:
     """A bar with count and remaining time; nothing where the output is not a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal, **options)
+
+
+def print_table(table: RenderableType) -> None:
+    """Print a table as wide as the terminal; elsewhere as wide as it needs, up to 140 columns."""
+    wide = console if console.is_terminal else Console(width=140, soft_wrap=True, highlight=False)
+    wide.print(table)
 
 
 def render(item: RenderableType, width: int = 120) -> str:

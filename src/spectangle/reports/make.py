@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
-from spectangle.console import console
+from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.reports.leaderboard import Leaderboard
 from spectangle.reports.page import dashboard_command
@@ -15,7 +15,7 @@ from spectangle.runs import Run
 
 __all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_frontier", "print_leaderboard", "print_table1"]
 
-QUIET = ("time/",)  # differs between any two runs
+QUIET = ("time/", "memory/")  # differs between any two runs
 
 
 def print_leaderboard(cfg: DictConfig) -> None:
@@ -24,7 +24,7 @@ def print_leaderboard(cfg: DictConfig) -> None:
         raise SpectangleError("sweep is missing; give the folder of a sweep: python report.py sweep=runs/paper_grid.")
     board = Leaderboard(cfg.sweep)
     board.write()
-    console.print(board.table(cfg.limit, cfg.hide_failed), width=None if console.is_terminal else 140)
+    print_table(board.table(cfg.limit, cfg.hide_failed))
     console.print(f"written: {board.folder}/report.html, results.csv, results.ecsv", markup=False)
     if command := dashboard_command(board):
         console.print(f"the study in Optuna's dashboard: {command}", markup=False)
@@ -37,9 +37,9 @@ def print_difference(cfg: DictConfig) -> None:
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
     names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-    console.print(difference_table("What was chosen", names, [_flat(run.config) | _facts(run) for run in runs]))
+    print_table(difference_table("What was chosen", names, [_flat(run.config) | _facts(run) for run in runs]))
     measured = [{k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs]
-    console.print(difference_table("What came out", names, measured))
+    print_table(difference_table("What came out", names, measured))
 
 
 def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:

@@ -6,7 +6,7 @@ import time
 from multiprocessing import get_context
 from typing import Any
 
-from spectangle.console import console
+from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine, describe_plan
@@ -139,7 +139,7 @@ def conclude(plan: Plan, study: Study) -> None:
 
     board = Leaderboard(plan.folder)
     board.write()
-    console.print(board.table(limit=10), width=None if console.is_terminal else 140)
+    print_table(board.table(limit=10))
     console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: python report.py sweep={plan.folder}")
     if failed := study.failed:
         attempts = study.configurations

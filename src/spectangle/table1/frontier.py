@@ -11,15 +11,13 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
-from spectangle.console import console
+from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.figures import frontier_figure, pareto_front, save
 from spectangle.runs import Run, list_runs
 from spectangle.table1.collect import Representation, representation_of
 
 __all__ = ["Point", "draw", "frontier_points", "print_frontier"]
-
-STARS = {"val": "validation stars", "test": "test stars"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def print_frontier(cfg: DictConfig) -> None:
             f"{cfg.sweep} has no finished run that measured val/kept_mae and val/excess; train with "
             "callbacks.regressor.every_n_epochs and callbacks.probes.every_n_epochs, as sweeps/frontier.yaml does."
         )
-    console.print(frontier_table(points), width=None if console.is_terminal else 140)
+    print_table(frontier_table(points))
     folder = Path(cfg.output or cfg.sweep)
     written = save(draw(points), folder / "frontier")
     console.print(f"written: {', '.join(map(str, written))}", markup=False)
@@ -84,11 +82,11 @@ def print_frontier(cfg: DictConfig) -> None:
 def frontier_table(points: Sequence[Point]) -> Table:
     """The points by representation, the cheapest first; a star marks those that no other beats in both."""
     varying = _varying(points)
-    table = Table(title=f"Kept labels against leaks, {len(points)} runs, {STARS['val']}", title_justify="left")
+    table = Table(title=f"Kept labels against leaks, {len(points)} runs, validation stars", title_justify="left")
     for heading in ("", "latent", *varying):
         table.add_column(escape(heading), no_wrap=True)
     for heading in ("MAE of kept labels\n(raw spectra = 1)", "largest excess\n(R2)", "of"):
-        table.add_column(escape(heading), justify="right")
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     for title in dict.fromkeys(one.representation.title for one in points):
         group = sorted((one for one in points if one.representation.title == title), key=lambda one: one.kept_mae)
         front = set(pareto_front(np.array([one.kept_mae for one in group]), np.array([one.largest_excess for one in group])).tolist())
