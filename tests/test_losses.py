@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectangle.errors import SpectangleError
-from spectangle.losses import OBJECTIVES, adversarial_loss, cross_entropy, lambda_factor
+from spectangle.losses import OBJECTIVES, adversarial_loss, cross_entropy, decay_factor, lambda_factor
 
 PRIOR = torch.tensor([[0.7, 0.2, 0.1]])
 
@@ -66,6 +66,11 @@ def test_uniform_is_least_at_the_prior():
 )
 def test_schedules_by_hand(schedule, values):
     assert tuple(lambda_factor(schedule, p, warmup=0.5) for p in (0, 0.5, 1)) == pytest.approx(values)
+
+
+def test_a_rate_falls_to_its_end_along_a_cosine():
+    assert [decay_factor(0.2, p) for p in (0, 0.5, 1)] == pytest.approx([1, 0.6, 0.2])
+    assert decay_factor(1.0, 0.7) == 1
 
 
 def test_unknown_names_are_refused():

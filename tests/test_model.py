@@ -200,3 +200,12 @@ def test_a_disentangled_label_leaves_the_latent(tmp_path):
         fitted = Ridge().fit(model.embed(data.train.flux), data.train.labels[:, 0])
         r2[name] = fitted.score(model.embed(data.test.flux), data.test.labels[:, 0])
     assert r2["neutral"] > 0.8 and r2["removed"] < 0.15
+
+
+def test_each_rate_falls_to_its_own_end(data):
+    model = build(data, optimizer={"lr": 1e-3, "lr_end": 0.0, "discriminator_lr": 2e-3, "discriminator_lr_end": 0.2})
+    trainer = fit(model, data, epochs=2)
+    batches = int(trainer.num_training_batches)
+    falling = 0.5 * (1 + cos(pi * (1 + (batches - 1) / batches) / 2))  # at the last batch
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]
+    assert rates == pytest.approx([1e-3 * falling, 2e-3 * (0.2 + 0.8 * falling)])

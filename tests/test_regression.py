@@ -71,6 +71,10 @@ def test_the_baseline_is_fitted_once_for_a_survey_and_a_regressor(toy_survey, tm
     first, again = score(5), score(5)
     assert first["test/spectra/teff/mae"] == again["test/spectra/teff/mae"]
     assert first["time/regressor/spectra"] == again["time/regressor/spectra"]  # read, not fitted
+    kept = [data.labels[i] for i in model.adversary.kept]
+    ratios = [first[f"test/latent/{name}/mae"] / first[f"test/spectra/{name}/mae"] for name in kept]
+    assert kept and first["test/kept_mae"] == pytest.approx(sum(ratios) / len(ratios))
+    assert "val/spectra/teff/mae" in first
     score(6)
     assert len(list((tmp_path / "cache/baselines").glob("*.json"))) == 2
     assert {path.name for path in (tmp_path / "run/regressors").iterdir()} == {"latent.skops", "spectra.skops"}

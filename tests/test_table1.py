@@ -178,7 +178,7 @@ def test_the_frontier_is_drawn_from_validation_stars(sweep, tmp_path, capsys):
     for i, (noise, mae) in enumerate(((0, 130.0), (1, 90.0))):
         path = make_run(sweep / f"noise-{i}", SIGNS["second"], 0, mae)
         (path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["lambdas=second_pair", f"model.input_noise={noise}"]))
-    point = next(one for one in frontier_points(list_runs(sweep)) if one.choices.get("model.input_noise") == "1")
+    point = next(one for one in frontier_points(list_runs(sweep)) if one.choices.get("model.input_noise") == 1)
     assert point.kept_mae == pytest.approx(90 / 110) and point.excess == {"teff": 0.05, "logg": pytest.approx(0.06)}
     assert frontier_points(list_runs(sweep), "test")[0].largest_excess == pytest.approx(0.04)
     print_frontier(OmegaConf.create({"sweep": str(sweep), "output": str(tmp_path / "out")}))

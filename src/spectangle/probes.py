@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from rich.markup import escape
 from rich.table import Table
+from scipy.linalg import LinAlgWarning
 from sklearn.base import clone
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.preprocessing import StandardScaler
@@ -52,7 +54,9 @@ def _fitted(probe: Any, x: np.ndarray, y: np.ndarray) -> Any:
     probe = clone(probe)
     if not probe.__sklearn_tags__().target_tags.multi_output:
         probe = MultiOutputRegressor(probe)
-    return probe.fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinAlgWarning)  # dead or erased directions leave a singular covariance; ridge copes
+        return probe.fit(x, y)
 
 
 def bootstrap_r2(predictions: Sequence[np.ndarray], truth: np.ndarray, draws: int = 200, seed: int = 0) -> np.ndarray:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
     from spectangle.model import DisentanglingAutoencoder
 
-__all__ = ["ConfigurationFolder", "Run", "list_runs", "made_once", "measure", "required", "sweep_record", "write_sweep_record"]
+__all__ = ["ConfigurationFolder", "Run", "differing", "flat", "list_runs", "made_once", "measure", "required", "sweep_record", "write_sweep_record"]
 
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "optuna", "scikit-learn", "numpy", "h5py")
 
@@ -76,6 +76,12 @@ class Run:
     def overrides(self) -> list[str]:
         """The overrides of the command line that made the run."""
         return yaml.safe_load((self.path / ".hydra" / "overrides.yaml").read_text()) or []
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The same by key, with values as YAML reads them."""
+        pairs = (item.lstrip("+").split("=", 1) for item in self.overrides if "=" in item)
+        return {key: yaml.safe_load(value) for key, value in pairs}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -258,6 +264,19 @@ def measure(metrics: Mapping[str, float], name: str) -> float | None:
     """A metric by its path, or the sum of several (``val/excess/teff + val/excess/logg``); None if one was not measured."""
     values = [metrics.get(part.strip()) for part in name.split(" + ")]
     return None if any(value is None for value in values) else sum(values)  # pyright: ignore
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as one level of dotted keys."""
+    if isinstance(node, Mapping) and node:
+        return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()}
+    return {prefix: node}
+
+
+def differing(columns: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys that do not have one value in all columns, in the order in which they are first seen; a missing key has None."""
+    keys = dict.fromkeys(key for column in columns for key in column)
+    return [key for key in keys if any(column.get(key) != columns[0].get(key) for column in columns)]
 
 
 def list_runs(folder: str | Path) -> Iterator[Run]:

@@ -6,7 +6,6 @@ Plain Hydra multiruns have a leaderboard too.
 
 import csv
 import io
-import json
 import math
 import re
 import statistics
@@ -15,13 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
 from spectangle.errors import SpectangleError
 from spectangle.outputs import write_beside
-from spectangle.runs import ConfigurationFolder, Run, list_runs, measure, sweep_record
+from spectangle.runs import ConfigurationFolder, Run, differing, list_runs, measure, sweep_record
 from spectangle.sweeps.liveness import alive
 
 __all__ = ["Entry", "Leaderboard"]
@@ -72,8 +70,8 @@ class Leaderboard:
     @property
     def varying(self) -> list[str]:
         """Parameters that differ between configurations, in the order of the search space."""
-        keys = list(dict.fromkeys([*self.record.get("swept", []), *(key for entry in self.entries for key in entry.params)]))
-        return [key for key in keys if len({json.dumps(entry.params.get(key)) for entry in self.entries}) > 1]
+        found = differing([entry.params for entry in self.entries])
+        return [key for key in dict.fromkeys([*self.record.get("swept", []), *found]) if key in found]
 
     def columns(self) -> list[str]:
         return ["rank", "configuration", *self.varying, *self.objectives, "state", "seconds", "attempts", "reason"]
@@ -162,10 +160,8 @@ class Leaderboard:
     def _plain_runs(self) -> list[Entry]:
         entries = []
         for run in list_runs(self.folder):
-            pairs = (item.lstrip("+").split("=", 1) for item in run.overrides if "=" in item)
-            params = {key: yaml.safe_load(value) for key, value in pairs}
             state = "complete" if run.finished else "unfinished"
-            entries.append(Entry(str(run.path.relative_to(self.folder)), run.path, params, state, metrics=_mean_metrics([run])))
+            entries.append(Entry(str(run.path.relative_to(self.folder)), run.path, run.choices, state, metrics=_mean_metrics([run])))
         return sorted(entries, key=lambda entry: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", entry.name)])
 
     def _plain_objectives(self) -> list[str]:

@@ -11,7 +11,7 @@ from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.reports.leaderboard import Leaderboard
 from spectangle.reports.page import dashboard_command
-from spectangle.runs import Run
+from spectangle.runs import Run, differing, flat
 
 __all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_frontier", "print_leaderboard", "print_table1"]
 
@@ -37,22 +37,21 @@ def print_difference(cfg: DictConfig) -> None:
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
     names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-    print_table(difference_table("What was chosen", names, [_flat(run.config) | _facts(run) for run in runs]))
+    print_table(difference_table("What was chosen", names, [flat(run.config) | _facts(run) for run in runs]))
     measured = [{k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs]
     print_table(difference_table("What came out", names, measured))
 
 
 def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
     """Keys whose values differ, with the values side by side; the change in percent where two numbers are compared."""
-    keys = sorted({key for column in columns for key in column})
-    differing = [key for key in keys if any(column.get(key) != columns[0].get(key) for column in columns)]
-    table = Table(title=f"{title}: {len(differing)} of {len(keys)} differ", title_justify="left")
+    found, keys = sorted(differing(columns)), {key for column in columns for key in column}
+    table = Table(title=f"{title}: {len(found)} of {len(keys)} differ", title_justify="left")
     table.add_column("key", no_wrap=True)
     for name in names:
         table.add_column(escape(name), justify="right")
     if len(columns) == 2:
         table.add_column("change", justify="right")
-    for key in differing:
+    for key in found:
         values = [column.get(key) for column in columns]
         table.add_row(escape(key), *(escape(_word(value)) for value in values), *([_change(*values)] if len(columns) == 2 else []))
     return table
@@ -69,12 +68,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "commit": manifest.get("git", {}).get("commit"),
         "host": manifest.get("host"),
     }
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, Mapping) and node:
-        return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}.{name}" if prefix else str(name)).items()}
-    return {prefix: node}
 
 
 def _word(value: Any) -> str:

@@ -16,7 +16,6 @@ import hashlib
 import json
 import logging
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import LinAlgWarning
 from torch import Tensor
 
 from spectangle.errors import SpectangleError
@@ -112,9 +110,7 @@ def score(
     """Fit regressor and probes on training stars, score test stars: the metric paths of a run."""
     downstream = DownstreamRegressor(regressor, cache=None if cache is None else str(cache))
     probing = Probes(probes, cache=None if cache is None else str(cache), seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LinAlgWarning)  # erased directions leave a singular covariance; ridge copes
-        return downstream.score(baseline, data) | probing.score(baseline, data, data.test)  # pyright: ignore
+    return downstream.score(baseline, data) | probing.score(baseline, data, data.test)  # pyright: ignore
 
 
 def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path) -> None:

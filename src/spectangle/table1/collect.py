@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spectangle.errors import SpectangleError
-from spectangle.runs import Run, list_runs
+from spectangle.runs import Run, differing, flat, list_runs
 
 __all__ = ["PAPER", "Cell", "Representation", "Table1", "collect", "representation_of"]
 
@@ -217,14 +217,5 @@ def _units(run: Run, labels: Sequence[str]) -> dict[str, str]:
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Choices that differ between configs, the seed and where things lie apart."""
-    flat = [dict(_flat({key: value for key, value in config.items() if key not in ("seed", "threads", "logger", "hydra")})) for config in configs]
-    keys = {key for one in flat for key in one}
-    return sorted(key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat))
-
-
-def _flat(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
+    apart = ("seed", "threads", "logger", "hydra")
+    return sorted(differing([flat({key: value for key, value in config.items() if key not in apart}) for config in configs]))

@@ -14,7 +14,7 @@ from rich.table import Table
 from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.figures import frontier_figure, pareto_front, save
-from spectangle.runs import Run, list_runs
+from spectangle.runs import Run, differing, list_runs
 from spectangle.table1.collect import Representation, representation_of
 
 __all__ = ["Point", "draw", "frontier_points", "print_frontier"]
@@ -26,13 +26,13 @@ class Point:
 
     Arguments:
         representation: What the latent keeps and loses.
-        choices: What was chosen for this run, as ``key=value`` overrides, without lambdas by group.
+        choices: What was chosen for this run, by key; the group of lambdas is left out.
         kept_mae: MAE of the kept labels, raw spectra = 1.
         excess: Excess leakage of each lost label, R2 beyond the population floor.
     """
 
     representation: Representation
-    choices: Mapping[str, str]
+    choices: Mapping[str, Any]
     kept_mae: float
     excess: Mapping[str, float]
 
@@ -51,15 +51,16 @@ def frontier_points(runs: Iterable[Run], stars: str = "val") -> list[Point]:
         paths = {name: f"{'val/' if stars == 'val' else ''}excess/{name}" for name in one.dropped}
         if paths and f"{stars}/kept_mae" in metrics and all(path in metrics for path in paths.values()):
             excess = {name: metrics[path] for name, path in paths.items()}
-            points.append(Point(one, _choices(run), metrics[f"{stars}/kept_mae"], excess))
+            choices = {key: value for key, value in run.choices.items() if key != "lambdas"}
+            points.append(Point(one, choices, metrics[f"{stars}/kept_mae"], excess))
     return sorted(points, key=lambda point: point.representation.title)
 
 
 def draw(points: Sequence[Point]) -> Figure:
     """The points as a figure, each pair with its front; what only some runs chose is written beside them."""
-    varying = _varying(points)
+    varying = differing([one.choices for one in points])
     kept_mae, excess = np.array([one.kept_mae for one in points]), np.array([one.largest_excess for one in points])
-    notes = [", ".join(one.choices.get(key, "") for key in varying) for one in points]
+    notes = [", ".join(str(one.choices.get(key, "")) for key in varying) for one in points]
     return frontier_figure(kept_mae, excess, [one.representation.title for one in points], notes=notes, notes_title=", ".join(varying))
 
 
@@ -81,7 +82,7 @@ def print_frontier(cfg: DictConfig) -> None:
 
 def frontier_table(points: Sequence[Point]) -> Table:
     """The points by representation, the cheapest first; a star marks those that no other beats in both."""
-    varying = _varying(points)
+    varying = differing([one.choices for one in points])
     table = Table(title=f"Kept labels against leaks, {len(points)} runs, validation stars", title_justify="left")
     for heading in ("", "latent", *varying):
         table.add_column(escape(heading), no_wrap=True)
@@ -92,18 +93,7 @@ def frontier_table(points: Sequence[Point]) -> Table:
         front = set(pareto_front(np.array([one.kept_mae for one in group]), np.array([one.largest_excess for one in group])).tolist())
         for i, one in enumerate(group):
             worst = max(one.excess, key=lambda name: one.excess[name])
-            choices = [escape(one.choices.get(key, "")) for key in varying]
+            choices = [escape(str(one.choices.get(key, ""))) for key in varying]
             table.add_row("*" if i in front else "", title, *choices, f"{one.kept_mae:.3f}", f"{one.largest_excess:.3f}", worst)
         table.add_section()
     return table
-
-
-def _choices(run: Run) -> dict[str, str]:
-    pairs: list[Any] = [item.lstrip("+").split("=", 1) for item in run.overrides if "=" in item]
-    return {key: value for key, value in pairs if key != "lambdas"}
-
-
-def _varying(points: Sequence[Point]) -> list[str]:
-    """What was not chosen alike in all runs."""
-    keys = dict.fromkeys(key for one in points for key in one.choices)
-    return [key for key in keys if len({one.choices.get(key) for one in points}) > 1]
