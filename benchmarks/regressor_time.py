@@ -34,7 +34,7 @@ def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
     data = run.data()
     labels = data.train.labels.numpy()
-    inputs = {"spectra": data.train.flux.numpy(), "latent": run.model().embed(data.train.flux, data.train.labels)}
+    inputs = {"spectra": data.train.flux.numpy(), "latent": run.model().embed_stars(data.train)}
     print(f"{len(labels)} training stars, {iterations} iterations, one thread")
     with threadpool_limits(1, user_api="blas"):
         times = {name: [] for name in inputs}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import write_toy_survey
 
-from spectangle.data import EmbeddedSurveyDataModule, SpectraDataModule, flux_noise, split
+from spectangle.data import TEST, VALIDATION, EmbeddedSurveyDataModule, SpectraDataModule, flux_noise, roles
 from spectangle.errors import SpectangleError
 
 
@@ -21,19 +21,48 @@ def edit(path, name, value, rows):
         file[name][rows] = value
 
 
-def test_split_has_the_paper_s_sizes_and_shares_no_star():
-    ids = np.random.default_rng(0).permutation(64305) * 128 + 2**60
-    train, validation, test = split(ids, 0.2, 0.1, seed=0)
-    assert (len(train) + len(validation), len(test)) == (51444, 12861)
-    assert len(np.unique(np.concatenate([train, validation, test]))) == 64305
+IDS = np.random.default_rng(0).permutation(64305) * 128 + 2**60
 
 
-def test_split_follows_the_source_id_not_the_row():
-    ids = np.arange(500) + 2**60
-    shuffled = np.random.default_rng(1).permutation(500)
-    for rows, other in zip(split(ids, 0.2, 0.1, 3), split(ids[shuffled], 0.2, 0.1, 3), strict=True):
-        assert set(ids[rows]) == set(ids[shuffled][other])
-    assert set(split(ids, 0.2, 0.1, 3)[2]) != set(split(ids, 0.2, 0.1, 4)[2])
+def test_the_fractions_are_those_of_the_paper():
+    role = roles(IDS, 0.2, 0.1, seed=0)
+    assert (role == TEST).mean() == pytest.approx(0.2, abs=0.01)
+    assert (role == VALIDATION).mean() == pytest.approx(0.08, abs=0.01)
+
+
+def test_a_star_keeps_its_role_whoever_else_is_there():
+    role = dict(zip(IDS.tolist(), roles(IDS, 0.2, 0.1, 3), strict=True))
+    for some in (IDS[:20000], IDS[::-7], np.delete(IDS, 5)):
+        assert all(role[star] == r for star, r in zip(some.tolist(), roles(some, 0.2, 0.1, 3), strict=True))
+    assert (roles(IDS, 0.2, 0.1, 4) != roles(IDS, 0.2, 0.1, 3)).mean() > 0.3
+
+
+def test_folds_test_every_star_once_and_validate_on_others():
+    role = np.stack([roles(IDS, 0.2, 0.1, 0, folds=5, fold=fold) for fold in range(5)])
+    assert ((role == TEST).sum(0) == 1).all()
+    assert (role == TEST).mean(1) == pytest.approx(np.full(5, 0.2), abs=0.01)
+    assert (roles(IDS, 0.2, 0.1, 0, folds=5, fold=0) == roles(IDS, 0.2, 0.1, 0)).all()
+
+
+def test_a_subset_nests_and_keeps_its_test_stars(tmp_path):
+    path = write_toy_survey(tmp_path / "a.h5", n=400)
+    whole, half, few = (module(path, n_stars=n) for n in (None, 200, 60))
+    for small, large in ((half, whole), (few, half)):
+        for part in ("train", "validation", "test"):
+            assert set(getattr(small, part).source_id) <= set(getattr(large, part).source_id)
+    assert sum(len(part) for part in (few.train, few.validation, few.test)) == 60
+
+
+def test_every_part_of_a_tiny_survey_has_stars():
+    role = roles(np.arange(20) + 2**60, 0.01, 0.01, 0)
+    assert (role == TEST).sum() == 2 and (role == VALIDATION).sum() == 2
+
+
+def test_errors_and_truth_come_with_the_stars(own_cache):
+    data = EmbeddedSurveyDataModule(n_stars=60)
+    data.setup()
+    scatter = (data.train.labels.numpy() - data.train.true_labels) / data.train.label_errors
+    assert scatter.std() == pytest.approx(1, abs=0.2)
 
 
 def test_masked_pixels_get_the_training_mean_and_mostly_masked_stars_leave(tmp_path):
@@ -70,6 +99,7 @@ def test_a_pixel_that_is_always_masked_is_refused(tmp_path):
         ({"labels": ["vmic"]}, "has no label 'vmic'; it has: teff, logg, m_h, alpha_fe"),
         ({"n_stars": 10**6}, "data.n_stars is 1000000"),
         ({"batch_size": 1}, "data.batch_size is 1"),
+        ({"folds": 5, "fold": 5}, "data.folds is 5 and data.fold 5"),
         ({"test_fraction": 1.5}, "data.test_fraction is 1.5"),
         ({"max_masked_fraction": -1}, "has 0 usable stars of 400"),
     ],
@@ -96,7 +126,7 @@ def test_the_embedded_survey_is_made_once_and_then_read(own_cache):
     again = EmbeddedSurveyDataModule(n_stars=60)
     again.setup()
     assert again.path == written and again.content_hash == first.content_hash
-    assert (len(first.train), len(first.validation), len(first.test)) == (43, 5, 12)
+    assert len(first.train) + len(first.validation) + len(first.test) == 60
 
 
 def test_noise_is_the_flux_error_or_what_the_spectrum_shows():

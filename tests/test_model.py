@@ -4,6 +4,7 @@ import copy
 from math import cos, pi
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from conftest import write_toy_survey
@@ -19,6 +20,7 @@ ADVERSARIES = [
     {"objective": "flipped", "kind": "conv"},
     {"batch_norm": True, "ensemble": 2},
     {"loss": "binary"},
+    {"entangle_with": "regression", "ensemble": 2, "condition_on": "kept", "objective": "capped"},
 ]
 PAIR = {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
 
@@ -134,7 +136,7 @@ def test_reconstruction_is_in_flux_units_whatever_the_scaling(data):
 
 def test_lambda_means_the_same_in_flux_units(data):
     """Dividing flux and lambda's unit by the same number changes nothing: eq. 4 in flux units."""
-    model = build(data, adversary={"objective": "neg_ce"})
+    model = build(data, adversary={"objective": "neg_ce", "lambda_unit": "flux"})
     model.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     optimizers = model.configure_optimizers()
     model.optimizers = lambda use_pl_optimizer=True: optimizers
@@ -150,7 +152,7 @@ def test_lost_labels_are_fought_in_the_clean_latent_and_kept_ones_taught_in_the_
     lost = torch.tensor(model.adversary.lambdas) > 0
     seen = []
     model.discriminator_step = lambda z, *rest: (seen.append(z), torch.zeros(4))[1]
-    model.autoencoder_step = lambda x, y, z, *rest: (seen.append(z.detach()), (torch.zeros(()), torch.zeros(())))[1]
+    model.autoencoder_step = lambda x, y, z, *rest, **options: (seen.append(z.detach()), (torch.zeros(()), torch.zeros(())))[1]
     model._progress, model._decay = lambda batch_index: 0.5, lambda progress: None
     stars = data.train
     model.training_step((stars.flux, stars.noise, stars.labels, stars.classes), 0)
@@ -194,7 +196,7 @@ def test_a_disentangled_label_leaves_the_latent(tmp_path):
     data.setup()
     r2 = {}
     for name, value in (("neutral", 0.0), ("removed", 3e-3)):
-        adversary = {"discriminator_steps": 5, "schedule": "linear", "objective": "capped"}
+        adversary = {"discriminator_steps": 5, "schedule": "linear", "objective": "capped", "lambda_unit": "flux"}
         model = build(data, lambdas={"teff": value}, adversary=adversary, optimizer={"discriminator_lr": 3e-3})
         fit(model, data, epochs=20)
         fitted = Ridge().fit(model.embed(data.train.flux), data.train.labels[:, 0])
@@ -209,3 +211,43 @@ def test_each_rate_falls_to_its_own_end(data):
     falling = 0.5 * (1 + cos(pi * (1 + (batches - 1) / batches) / 2))  # at the last batch
     rates = [optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers]
     assert rates == pytest.approx([1e-3 * falling, 2e-3 * (0.2 + 0.8 * falling)])
+
+
+def stochastic(data, **options):
+    model = build(data, latent_rate=1.0, latent_norm="none", **options).eval()
+    model.flux_scaler.fit(data.train.flux)
+    return model
+
+
+def test_the_latent_of_a_star_is_one_fixed_draw(data):
+    """Not the mean, the same whenever it is asked for, and of the star, not of its place."""
+    model, stars = stochastic(data), data.test
+    z = model.embed_stars(stars)
+    mean = model.encode(stars.flux).detach().numpy()
+    assert (z == model.embed_stars(stars)).all() and not np.allclose(z, mean, atol=0.05)
+    turned = model.embed(stars.flux.flip(0), None, stars.source_id[::-1].copy())
+    np.testing.assert_allclose(turned[::-1], z, atol=1e-6)
+    noise = (z - mean) / model.channel.log_sigma.exp().detach().numpy()
+    assert abs(noise.mean()) < 0.15 and noise.std() == pytest.approx(1, abs=0.15)
+
+
+def test_the_rate_is_the_kl_divergence_of_two_gaussians(data):
+    model = stochastic(data)
+    mean = torch.randn(50, 5)
+    sigma = model.channel.log_sigma.exp()
+    p = torch.distributions.Normal(mean, sigma.expand_as(mean))
+    expected = torch.distributions.kl_divergence(p, torch.distributions.Normal(0.0, 1.0)).sum(1).mean()
+    torch.testing.assert_close(model.channel.rate(mean), expected)
+
+
+def test_a_rate_that_is_never_worth_it_empties_the_latent(data):
+    model = build(data, lambdas={}, latent_rate=1e4, latent_norm="none", optimizer={"lr": 1e-2})
+    fit(model, data, epochs=20)
+    z, mean = model.embed_stars(data.test), model.encode(data.test.flux).detach()
+    assert mean.std(0).max() < 0.1 and z.std() > 0.5
+
+
+def test_without_a_rate_the_latent_is_the_mean(data):
+    model = build(data)
+    assert model.channel is None
+    assert (model.embed_stars(data.test) == model.embed(data.test.flux)).all()

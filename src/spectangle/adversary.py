@@ -5,13 +5,13 @@ Shapes: B batch, K labels, Z latent, D discriminators (K, or K times ensemble, o
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spectangle.errors import SpectangleError
-from spectangle.losses import OBJECTIVES, SCHEDULES, adversarial_loss, cross_entropy, lambda_factor
+from spectangle.losses import OBJECTIVES, SCHEDULES, adversarial_loss, cross_entropy, label_likelihood, lambda_factor
 from spectangle.networks import DiscriminatorBank
+from spectangle.priors import BinPriors
 from spectangle.scaling import LabelBins, ResidualLabels
 
 __all__ = ["Adversary"]
@@ -22,7 +22,8 @@ CHOICES = {
     "condition_on": ("none", "kept", "residual"),
     "schedule": SCHEDULES,
     "discriminators": ("multi", "joint"),
-    "lambda_unit": ("flux", "scaled"),
+    "entangle_with": ("bins", "regression"),
+    "lambda_unit": ("scaled", "flux"),
 }
 
 
@@ -53,8 +54,11 @@ class Adversary(nn.Module):
         discriminators: ``multi``, or ``joint``: one discriminator over the combinations of bins that occur, the
             traditional method that the paper argues against.
         ensemble: Discriminators per label.
-        lambda_unit: ``flux``: lambda weighs nats against squared flux, as in the paper; ``scaled``: against the
-            mean squared error of the scaled flux, which is of order one before training.
+        entangle_with: What the discriminators of entangled labels are asked for: ``bins``, or by ``regression`` the label itself (see
+            :func:`~spectangle.losses.label_likelihood`), of which bins throw a part away.
+        lambda_unit: ``scaled``: lambda weighs nats against the mean squared error of the scaled flux, the fraction of the spectra's variance
+            that is not reconstructed: the same on every survey; ``flux``: against squared flux, as in the paper.
+        lambda_scale: All lambdas are multiplied by this (the paper's recipe: 1e-3, with ``lambda_unit=flux``).
 
     Raises:
         SpectangleError: An option is unknown or a lambda is for a label that the survey lacks.
@@ -86,16 +90,17 @@ class Adversary(nn.Module):
         plateau_patience: int = 5,
         discriminators: str = "multi",
         ensemble: int = 1,
-        lambda_unit: str = "flux",
+        entangle_with: str = "bins",
+        lambda_unit: str = "scaled",
+        lambda_scale: float = 1.0,
     ):
         super().__init__()
-        _check_choices(
-            objective=objective, loss=loss, condition_on=condition_on, schedule=schedule, discriminators=discriminators, lambda_unit=lambda_unit
-        )
+        _check_choices(objective=objective, loss=loss, condition_on=condition_on, schedule=schedule, discriminators=discriminators)
+        _check_choices(entangle_with=entangle_with, lambda_unit=lambda_unit)
         if discriminator_steps < 0 or ensemble < 1:
             raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
         self.labels, self.latent = tuple(labels), latent
-        self.lambdas = _lambdas(lambdas, self.labels)
+        self.lambdas = [lambda_scale * value for value in _lambdas(lambdas, self.labels)]
         self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
         self.objective, self.loss, self.condition_on = objective, loss, condition_on
         self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
@@ -103,15 +108,17 @@ class Adversary(nn.Module):
         self.joint, self.ensemble = discriminators == "joint", ensemble
         self.kept = [i for i, value in enumerate(self.lambdas) if value < 0]
         self.dropped = [i for i, value in enumerate(self.lambdas) if value > 0]
+        self.regressed = self.kept if entangle_with == "regression" and not self.joint else []
         self._network: dict = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
         self.bins = LabelBins(self.labels, **self._bins(bins))
         self.residual: ResidualLabels | None = None
         self.register_buffer("chance", torch.zeros(len(self.names)))
+        self.priors: BinPriors
         # plateau: fraction of lambda, best loss so far, epochs since it improved
         self.register_buffer("plateau", torch.tensor([0.0, torch.inf, 0.0]))
         if self.joint:
             self._set_up_joint()
-        self.build_bank(self.n_classes)
+        self.build_bank(self.n_outputs)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,12 +130,19 @@ class Adversary(nn.Module):
         """Number of classes of each discriminator."""
         return [self.classes.shape[0]] if self.joint else self.bins.counts * self.ensemble
 
+    @property
+    def n_outputs(self) -> list[int]:
+        """Number of outputs of each discriminator: its classes, or median and log scale of a label."""
+        regressed = set(self.regressed)
+        return [2 if not self.joint and d % len(self.labels) in regressed else n for d, n in enumerate(self.n_classes)]
+
     def build_bank(self, n_classes: Sequence[int]) -> None:
         """(Re)build the discriminators; a joint one learns its number of classes from the stars."""
         weights = [self._joint_lambda()] if self.joint else [v / self.ensemble for v in self.lambdas] * self.ensemble
         extra = len(self.kept) if self.condition_on == "kept" else 0
         self.bank = DiscriminatorBank(self.latent + extra, n_classes, **self._network)
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        self.removing = [d for d, value in enumerate(weights) if value > 0]
         sees_kept = [v > 0 for v in weights]
         self.register_buffer("sees_kept", torch.tensor(sees_kept, dtype=torch.float32)[:, None, None], persistent=False)
 
@@ -142,12 +156,20 @@ class Adversary(nn.Module):
             codes = self._codes(self.bins(binned))
             self.classes, counts = torch.unique(codes, return_counts=True)
             self.class_prior = counts / counts.sum()
-            self.build_bank(self.n_classes)
-        self.chance = self.entropy.clone()
-        if self.condition_on == "kept" and self.kept and not self.joint:
-            bins = self.bins(binned)
-            for i in self.dropped:
-                self.chance[i] = conditional_entropy(labels[:, self.kept].numpy(), bins[:, i].numpy())
+            self.build_bank(self.n_outputs)
+        self._set_chance(labels)
+
+    def _set_chance(self, labels: Tensor) -> None:
+        """Fit what discriminators can know without the latent, and the loss that this gives them."""
+        classes = self.classify(labels)
+        kept = ((labels - labels.mean(0)) / labels.std(0))[:, self.kept]
+        sees = [self.condition_on == "kept" and bool(self.kept) and not self.joint and i in self.dropped for i in range(len(self.names))]
+        self.priors = BinPriors(self.prior[: len(self.names)], sees).fit(kept, classes)
+        self.chance = self.priors.chance(kept, classes, self.loss)
+        for i in self.regressed:
+            scaled = (labels[:, i] - labels[:, i].mean()) / labels[:, i].std()
+            mean_error = (scaled - scaled.median()).abs().mean()
+            self.chance[i] = torch.log(2 * mean_error) + 1  # of the Laplace distribution of all training stars
 
     def classify(self, labels: Tensor) -> Tensor:
         """Class of each star for each name [N, K] (or [N, 1], -1 for a combination without training star)."""
@@ -173,9 +195,23 @@ class Adversary(nn.Module):
         return torch.where((self.weights > 0)[:, None, None], lost, kept)
 
     def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K] and
-        classes [B, names]."""
-        return cross_entropy(self.bank(self._inputs(z, labels)), self._repeat(classes), self.loss)
+        """Loss of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K] and classes
+        [B, names]: its cross-entropy, or for a label that is regressed its negative log-likelihood."""
+        return self._losses(self.bank(self._inputs(z, labels)), labels, classes)
+
+    def _losses(self, logits: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+        classes = self._repeat(classes)
+        if not self.regressed:
+            return cross_entropy(logits, classes, self.loss)
+        regressed = self._rows(self.regressed)
+        losses = cross_entropy(logits, classes.clone().index_fill_(0, regressed, 0), self.loss)
+        targets = labels[:, self.regressed].T.repeat(self.ensemble, 1)
+        return losses.index_copy(0, regressed, label_likelihood(logits[regressed][..., :2], targets))
+
+    def _rows(self, columns: Sequence[int]) -> Tensor:
+        """Discriminators [ensemble * columns] of some labels."""
+        rows = [member * len(self.labels) + i for member in range(self.ensemble) for i in columns]
+        return torch.tensor(rows, device=self.weights.device)
 
     def by_name(self, per_discriminator: Tensor) -> Tensor:
         """Average [D] over the ensemble: one number per name."""
@@ -183,10 +219,14 @@ class Adversary(nn.Module):
 
     def penalty(self, z: Tensor, labels: Tensor, classes: Tensor, progress: float) -> Tensor:
         r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its place."""
-        logits, classes = self.bank(self._inputs(z, labels)), self._repeat(classes)
-        reinforce = cross_entropy(logits, classes, self.loss)
-        remove = adversarial_loss(logits, classes, self.prior, self.objective, self.loss)
-        return torch.where(self.weights > 0, self.weights * remove, -self.weights * reinforce).sum() * self.factor(progress)
+        logits, removing = self.bank(self._inputs(z, labels)), self.removing
+        weighed = torch.zeros(len(self.weights), device=logits.device)
+        if removing:
+            prior = self.priors(labels[:, self.kept]).repeat(self.ensemble, 1, 1)
+            remove = adversarial_loss(logits[removing], self._repeat(classes)[removing], prior[removing], self.objective, self.loss)
+            weighed = weighed.index_copy(0, torch.tensor(removing, device=logits.device), self.weights[removing] * remove)
+        reinforce = torch.where(self.weights > 0, 0.0, -self.weights)
+        return (weighed + reinforce * self._losses(logits, labels, classes)).sum() * self.factor(progress)
 
     def factor(self, progress: float) -> float | Tensor:
         """Fraction of lambda in force."""
@@ -239,23 +279,6 @@ class Adversary(nn.Module):
         for i in used:
             codes = codes * self.bins.counts[i] + bins[:, i]
         return codes
-
-
-def conditional_entropy(kept: np.ndarray, bins: np.ndarray, neighbours: int = 100, seed: int = 0) -> float:
-    """Cross-entropy in nats of bins [N] read from the kept labels [N, kept] alone, on stars that were not fitted.
-
-    The chance level of a discriminator that also sees the kept labels: the share of each bin among the nearest fitted
-    stars, smoothed by one star drawn from the prior.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    order = np.random.default_rng(seed).permutation(len(bins))[:20000]
-    held, fit = order[: len(order) // 4], order[len(order) // 4 :]
-    scaled = (kept - kept.mean(0)) / kept.std(0)
-    near = NearestNeighbors(n_neighbors=min(neighbours, len(fit))).fit(scaled[fit]).kneighbors(scaled[held], return_distance=False)
-    prior = np.bincount(bins[order], minlength=bins.max() + 1) / len(order)
-    same = (bins[fit][near] == bins[held, None]).sum(1)
-    return float(-np.log((same + prior[bins[held]]) / (near.shape[1] + 1)).mean())
 
 
 def _check_choices(**choices: str) -> None:

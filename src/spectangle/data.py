@@ -16,20 +16,29 @@ from torch import Tensor
 
 from spectangle.errors import SpectangleError
 from spectangle.runs import made_once
+from spectangle.star_draws import star_uniform
 from spectangle.survey import Survey
 
-__all__ = ["EmbeddedSurveyDataModule", "SpectraDataModule", "Stars", "cache_folder", "split"]
+__all__ = ["EmbeddedSurveyDataModule", "SpectraDataModule", "Stars", "cache_folder", "roles"]
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 @dataclass
 class Stars:
-    """Some stars in memory: row in the survey [N], source_id [N], flux [N, P], its noise [N], labels [N, K], classes [N, K]."""
+    """Some stars in memory.
+
+    Row in the survey [N], source_id [N], flux [N, P], its noise [N], labels [N, K] as the catalogue has them, their errors [N, K]
+    (NaN where it has none), the true labels [N, K] (NaN where nobody knows them), classes [N, K].
+    """
 
     rows: np.ndarray
     source_id: np.ndarray
     flux: Tensor
     noise: Tensor
     labels: Tensor
+    label_errors: np.ndarray
+    true_labels: np.ndarray
     classes: Tensor
 
     def __len__(self) -> int:
@@ -68,10 +77,12 @@ class SpectraDataModule(L.LightningDataModule):
     Arguments:
         path: Survey file (DESIGN: flux, wavelength, source_id, labels).
         labels: Names of the labels to use; all of the survey's by default.
-        n_stars: Use only this many stars, drawn with ``split_seed``; all by default.
+        n_stars: Use only this many stars, drawn with ``split_seed``; all by default. A star has the same role in each of these subsets.
         test_fraction: Fraction of the stars for the final table (paper: 20 %), read once.
         validation_fraction: Fraction of the remaining stars that training never sees, for every choice.
-        split_seed: Seed of the permutation of source_id that splits the stars.
+        folds, fold: Cross-validation: the test stars are the ``fold``-th (from 0) of ``folds`` parts, instead of ``test_fraction``; over
+            all folds each star is tested once.
+        split_seed: Seed of the hash that gives each star its role.
         batch_size: Stars per batch.
         max_masked_fraction: A star with more masked (not finite) pixels than this is left out; the masked pixels of the
             others are filled with the training mean of the pixel.
@@ -88,6 +99,8 @@ class SpectraDataModule(L.LightningDataModule):
         n_stars: int | None = None,
         test_fraction: float = 0.2,
         validation_fraction: float = 0.1,
+        folds: int | None = None,
+        fold: int = 0,
         split_seed: int = 0,
         batch_size: int = 256,
         max_masked_fraction: float = 0.2,
@@ -99,8 +112,11 @@ class SpectraDataModule(L.LightningDataModule):
         for name, value in (("test_fraction", test_fraction), ("validation_fraction", validation_fraction)):
             if not 0 < value < 1:
                 raise SpectangleError(f"data.{name} is {value}; it must lie between 0 and 1.")
+        if folds is not None and not (folds >= 2 and 0 <= fold < folds):
+            raise SpectangleError(f"data.folds is {folds} and data.fold {fold}; give 2 folds or more, and a fold from 0 to folds - 1.")
         self.path, self.wanted_labels, self.n_stars = path, labels, n_stars
         self.test_fraction, self.validation_fraction, self.split_seed = test_fraction, validation_fraction, split_seed
+        self.folds, self.fold = folds, fold
         self.batch_size, self.max_masked_fraction, self.seed = batch_size, max_masked_fraction, seed
         self.notes: list[str] = []
         self._ready = False
@@ -114,6 +130,8 @@ class SpectraDataModule(L.LightningDataModule):
             "n_stars": self.n_stars,
             "test_fraction": self.test_fraction,
             "validation_fraction": self.validation_fraction,
+            "folds": self.folds,
+            "fold": self.fold if self.folds else None,
             "split_seed": self.split_seed,
             "max_masked_fraction": self.max_masked_fraction,
         }
@@ -154,13 +172,21 @@ class SpectraDataModule(L.LightningDataModule):
         self.n_pixels = survey.n_pixels
         labels = np.stack([survey.label(name) for name in self.labels], axis=1)
         flux, source_id = survey.flux(), survey.source_id
-        good = self._good_rows(flux, labels)
-        train, validation, test = (
-            good[rows] for rows in split(source_id[good], self.test_fraction, self.validation_fraction, self.split_seed, self.n_stars)
-        )
-        _fill_masked(flux, train)
+        good = self._drawn(self._good_rows(flux, labels), source_id)
+        role = roles(source_id[good], self.test_fraction, self.validation_fraction, self.split_seed, self.folds, self.fold)
+        parts = [good[role == which] for which in (TRAIN, VALIDATION, TEST)]
+        _fill_masked(flux, parts[TRAIN])
         noise = np.concatenate([flux_noise(flux[i:j], survey.flux_error(i, j)) for i, j in survey.chunks()])
-        self.train, self.validation, self.test = (_select(flux, noise, labels, source_id, rows) for rows in (train, validation, test))
+        errors, truth = label_errors(survey, self.labels), true_labels(survey, self.labels)
+        self.train, self.validation, self.test = (_select(flux, noise, labels, errors, truth, source_id, rows) for rows in parts)
+
+    def _drawn(self, rows: np.ndarray, source_id: np.ndarray) -> np.ndarray:
+        """The ``n_stars`` rows with the smallest hash: a smaller number is a subset of a larger one."""
+        if self.n_stars is None:
+            return rows
+        if not 20 <= self.n_stars <= len(rows):
+            raise SpectangleError(f"data.n_stars is {self.n_stars}; it must lie between 20 and the {len(rows)} usable stars of the survey.")
+        return rows[np.argsort(star_uniform(source_id[rows], self.split_seed, stream=2))[: self.n_stars]]
 
     def _good_rows(self, flux: np.ndarray, labels: np.ndarray) -> np.ndarray:
         masked = np.concatenate([1 - np.isfinite(flux[i : i + 4096]).mean(axis=1) for i in range(0, len(flux), 4096)])
@@ -213,22 +239,35 @@ def cache_folder() -> Path:
     return folder
 
 
-def split(
-    source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, n_stars: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of training, validation and test stars, by a seeded permutation of the sorted source_id [N].
+def roles(
+    source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, folds: int | None = None, fold: int = 0
+) -> np.ndarray:
+    """Role of each star [N]: 0 training, 1 validation, 2 test, by a hash of (seed, source_id) alone.
 
-    Neither the order of the file nor the number of threads matters. Test stars are a fraction of all, validation stars
-    a fraction of the rest.
+    No other star matters, nor does the order of the file: what is a test star in a subset of a survey is one in the whole, and a cut
+    star leaves the others as they are. The fractions are met as a random draw meets them.
     """
-    rows = np.argsort(source_id)[np.random.default_rng(seed).permutation(len(source_id))]
-    if n_stars is not None:
-        if not 20 <= n_stars <= len(rows):
-            raise SpectangleError(f"data.n_stars is {n_stars}; it must lie between 20 and the {len(rows)} usable stars of the survey.")
-        rows = rows[:n_stars]
-    n_test = round(len(rows) * test_fraction)
-    n_validation = max(1, round((len(rows) - n_test) * validation_fraction))
-    return rows[n_test + n_validation :], rows[n_test : n_test + n_validation], rows[:n_test]
+    place, second = star_uniform(source_id, seed, stream=0), star_uniform(source_id, seed, stream=1)
+    if folds is not None:
+        test = np.floor(place * folds) == fold
+    else:
+        test = place < max(test_fraction, np.partition(place, 2)[2])  # two at the least
+    rest = np.where(test, np.inf, second)
+    validation = rest < max(validation_fraction, np.partition(rest, 2)[2])
+    return np.where(test, TEST, np.where(validation, VALIDATION, TRAIN))
+
+
+def label_errors(survey: Survey, labels: Sequence[str]) -> np.ndarray:
+    """One-sigma catalogue errors [N, K]; NaN where the survey has none."""
+    errors = [survey.label_error(name) for name in labels]
+    return np.stack([np.full(len(survey), np.nan, np.float32) if error is None else error for error in errors], axis=1)
+
+
+def true_labels(survey: Survey, labels: Sequence[str]) -> np.ndarray:
+    """True labels [N, K], which synthetic surveys keep in the columns ``true_<label>``; NaN where nobody knows them."""
+    known = [f"true_{name}" for name in labels]
+    columns = [survey.column(name) if name in survey.columns else np.full(len(survey), np.nan) for name in known]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _fill_masked(flux: np.ndarray, train: np.ndarray) -> None:
@@ -266,7 +305,9 @@ def flux_noise(flux: np.ndarray, flux_error: np.ndarray | None) -> np.ndarray:
     return estimate.astype(np.float32)
 
 
-def _select(flux: np.ndarray, noise: np.ndarray, labels: np.ndarray, source_id: np.ndarray, rows: np.ndarray) -> Stars:
+def _select(
+    flux: np.ndarray, noise: np.ndarray, labels: np.ndarray, errors: np.ndarray, truth: np.ndarray, source_id: np.ndarray, rows: np.ndarray
+) -> Stars:
     rows = np.sort(rows)
     tensors = [torch.from_numpy(values[rows]) for values in (flux, noise, labels)]
-    return Stars(rows, source_id[rows], *tensors, classes=torch.zeros(len(rows), 0))
+    return Stars(rows, source_id[rows], *tensors, errors[rows], truth[rows], classes=torch.zeros(len(rows), 0))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["OBJECTIVES", "SCHEDULES", "adversarial_loss", "cross_entropy", "decay_factor", "lambda_factor"]
+__all__ = ["OBJECTIVES", "SCHEDULES", "adversarial_loss", "cross_entropy", "decay_factor", "label_likelihood", "lambda_factor"]
 
 OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
 SCHEDULES = ("constant", "linear", "dann", "plateau")
@@ -43,36 +43,50 @@ def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical") -> Te
 def adversarial_loss(logits: Tensor, bins: Tensor, prior: Tensor, objective: str = "neg_ce", kind: str = "categorical") -> Tensor:
     r"""What the encoder minimises to disentangle, one number per discriminator [D]; times :math:`\lambda_i > 0` in eq. 4.
 
-    With :math:`\mathrm{CE}` the discriminator's cross-entropy, :math:`\pi` the prior of the bins and :math:`H(\pi)` its entropy:
+    With :math:`\mathrm{CE}` the discriminator's cross-entropy and :math:`\pi` what it can know without the latent (the prior of the bins,
+    or their share among stars with the same kept labels, if it sees these):
 
     * ``neg_ce``: :math:`-\mathrm{CE}`, the paper's eq. 4. Unbounded below: past chance the encoder gains by making the
       discriminator confidently wrong.
-    * ``capped``: :math:`-\min(\mathrm{CE}, H(\pi))`, no gain past chance.
-    * ``uniform``: :math:`-\sum_c \pi_c \log p_c`, drives the output to the prior.
-    * ``flipped``: the cross-entropy of a wrong bin drawn at random (Fader networks, Lample et al. 2018, arXiv:1706.00409).
+    * ``capped``: :math:`-\min(\mathrm{CE}, \mathrm{CE}(\pi))`, no gain past chance.
+    * ``uniform``: :math:`-\sum_c \pi_c \log p_c`, drives the output to :math:`\pi`.
+    * ``flipped``: the cross-entropy of a wrong bin drawn from :math:`\pi` (Fader networks, Lample et al. 2018, arXiv:1706.00409).
 
     Arguments:
         logits: [D, B, C], through discriminators that do not learn.
         bins: True bins [D, B].
-        prior: Prior of the bins [D, C].
+        prior: :math:`\pi` [D, C], or of each star [D, B, C].
         objective: One of :data:`OBJECTIVES`.
-        kind: Kind of cross-entropy, see :func:`cross_entropy`.
+        kind: Kind of cross-entropy, see :func:`cross_entropy`; the cap of ``capped`` is of the same kind.
     """
+    prior = (prior[:, None] if prior.dim() == 2 else prior).expand(*bins.shape, -1)
     if objective == "neg_ce":
         return -cross_entropy(logits, bins, kind)
     if objective == "capped":
-        return -torch.minimum(cross_entropy(logits, bins, kind), torch.special.entr(prior).sum(1))
+        return -torch.minimum(cross_entropy(logits, bins, kind), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind))
     if objective == "uniform":
-        log_p = F.log_softmax(logits.float(), dim=-1).masked_fill(prior[:, None] == 0, 0.0)
-        return -(prior[:, None] * log_p).sum(-1).mean(-1)
+        log_p = F.log_softmax(logits.float(), dim=-1).masked_fill(prior == 0, 0.0)
+        others = torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).masked_fill(prior == 0, 0.0) * (1 - prior) if kind == "binary" else 0.0
+        return -(prior * log_p + others).sum(-1).mean(-1)
     if objective == "flipped":
         return cross_entropy(logits, _wrong_bins(bins, prior), kind)
     raise SpectangleError(f"adversary.objective is '{objective}'; it must be one of {', '.join(OBJECTIVES)}.")
 
 
+def label_likelihood(outputs: Tensor, labels: Tensor) -> Tensor:
+    r"""Negative log-likelihood in nats of labels [D, B] under a Laplace distribution whose median and log scale are outputs [D, B, 2]; [D].
+
+    :math:`\log 2s + |y - m| / s`: an error weighs as much as it is sure of itself, and catalogue outliers weigh little.
+    The scale stays above 0.05 standard deviations of the label, so that few stars cannot be learnt by heart without end.
+    """
+    log_scale = outputs[..., 1].float().clamp(min=math.log(0.05))
+    error = F.smooth_l1_loss(outputs[..., 0].float(), labels.float(), beta=0.02, reduction="none")
+    return (math.log(2) + log_scale + error * torch.exp(-log_scale)).mean(-1)
+
+
 def _wrong_bins(bins: Tensor, prior: Tensor) -> Tensor:
-    """Draw a bin other than the true one [D, B], with the odds of the prior."""
-    odds = prior[:, None].expand(*bins.shape, -1).scatter(-1, bins.clamp(min=0).unsqueeze(-1), 0.0)
+    """Draw a bin other than the true one [D, B], with the odds of the prior [D, B, C]."""
+    odds = prior.scatter(-1, bins.clamp(min=0).unsqueeze(-1), 0.0)
     odds = odds + (odds.sum(-1, keepdim=True) == 0)  # a label with one occupied bin: any
     return torch.multinomial(odds.flatten(0, 1), 1).view_as(bins)
 

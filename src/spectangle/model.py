@@ -6,7 +6,7 @@ Shapes: B batch, P pixels, K labels, Z latent, D discriminators.
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
@@ -16,8 +16,12 @@ from torch import Tensor
 from spectangle.adversary import Adversary
 from spectangle.errors import SpectangleError
 from spectangle.losses import decay_factor
-from spectangle.networks import Decoder, Encoder
+from spectangle.networks import Decoder, Encoder, NoisyChannel
 from spectangle.scaling import FluxScaler, LabelScaler
+from spectangle.star_draws import star_normal
+
+if TYPE_CHECKING:
+    from spectangle.data import Stars
 
 __all__ = ["DisentanglingAutoencoder"]
 
@@ -40,6 +44,11 @@ class DisentanglingAutoencoder(L.LightningModule):
         conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
             unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder.
         latent_activation, latent_norm: See :class:`~spectangle.networks.Encoder`.
+        latent_rate: :math:`\beta` of a stochastic latent, 0 for a deterministic one. Then :math:`z = \mu(x) + \sigma \epsilon` with a learned
+            :math:`\sigma` for each dimension, :math:`\epsilon` a fixed draw for each star (see :meth:`embed`), and
+            :math:`loss_{AE}` gains :math:`\beta / P \; KL(z | x)` (Moyer et al. 2018, arXiv:1805.09458): the decoder is told the labels, so
+            that what z says of them again costs rate and buys nothing. With Gaussian pixels, :math:`\beta / 2` is their variance in units
+            of the scaled flux.
         latent_noise: Standard deviation of Gaussian noise added to z while training.
         input_noise: Gaussian noise added to the spectra while training, in units of each star's own noise. The decoder and the
             discriminators of kept labels learn from noisy spectra, which are not learnt by heart; the discriminators of lost
@@ -67,6 +76,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         conditioning: str = "observed",
         latent_activation: str = "linear",
         latent_norm: str = "batch",
+        latent_rate: float = 0.0,
         latent_noise: float = 0.0,
         input_noise: float = 0.0,
         batch_norm: bool = False,
@@ -85,9 +95,11 @@ class DisentanglingAutoencoder(L.LightningModule):
             raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed or synthetic.")
         self.labels = tuple(labels)
         self.conditional_encoder = conditioning == "synthetic"
-        if input_noise < 0 or latent_noise < 0:
-            raise SpectangleError(f"model.input_noise is {input_noise} and model.latent_noise {latent_noise}; they must be at least 0.")
-        self.latent_noise, self.input_noise = latent_noise, input_noise
+        if min(input_noise, latent_noise, latent_rate) < 0:
+            raise SpectangleError(
+                f"model.input_noise is {input_noise}, model.latent_noise {latent_noise} and model.latent_rate {latent_rate}; they must be at least 0."
+            )
+        self.latent_noise, self.input_noise, self.latent_rate = latent_noise, input_noise, latent_rate
         self.reconstruction_weight = reconstruction_weight
         self.optimizer_options: dict[str, Any] = {"lr_end": 0.0, "discriminator_lr_end": 0.2} | dict(optimizer or {})
         ends = self._lr_ends
@@ -101,6 +113,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.label_scaler = LabelScaler(labels)
         self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm, dropout)
         self.decoder = Decoder(latent, len(labels), hidden, n_pixels, batch_norm)
+        self.channel = NoisyChannel(latent) if latent_rate else None
         self.adversary = Adversary(labels, latent, lambdas or {}, bins or {}, **(adversary or {}))
         self._sums: dict[str, Tensor] = {}
         self._count = 0
@@ -111,33 +124,57 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.label_scaler.fit(labels)
         self.adversary.calibrate(labels)
 
-    def encode(self, flux: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional."""
-        return self._encode(self.flux_scaler(flux), None if labels is None else self.label_scaler(labels))
+    def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.
+
+        ``noise`` [B, Z], standard normal, is the draw of a stochastic latent; without it, or for a deterministic latent, the mean.
+        """
+        z = self._encode(self.flux_scaler(flux), None if labels is None else self.label_scaler(labels))
+        return z if noise is None or self.channel is None else self.channel(z, noise)
 
     def decode(self, z: Tensor, labels: Tensor) -> Tensor:
         """Flux [B, P] of latents [B, Z] and labels [B, K] in their units."""
         return self.flux_scaler.inverse(self.decoder(z, self.label_scaler(labels)))
 
+    def draws(self, source_id: np.ndarray | None, n: int) -> Tensor | None:
+        """The fixed draws [n, Z] of n stars, hashed from their source_id (1 to n without); None for a deterministic latent.
+
+        The latent that is released is this sample: its mean still knows what the noise hides.
+        """
+        if self.channel is None:
+            return None
+        return torch.from_numpy(star_normal(np.arange(1, n + 1) if source_id is None else source_id, len(self.channel.log_sigma)))
+
     @torch.no_grad()
-    def embed(self, flux: Tensor, labels: Tensor | None = None, batch_size: int = 4096) -> np.ndarray:
-        """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients."""
-        given = flux.split(batch_size), labels.split(batch_size) if labels is not None and self.conditional_encoder else repeat(None)
+    def embed(self, flux: Tensor, labels: Tensor | None = None, source_id: np.ndarray | None = None, batch_size: int = 4096) -> np.ndarray:
+        """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients: of a stochastic latent, the one
+        sample that belongs to each star."""
+        noise = self.draws(source_id, len(flux))
+        given = [
+            repeat(None) if values is None else values.split(batch_size) for values in (labels if self.conditional_encoder else None, noise)
+        ]
         with self._evaluating():
-            z = [self.encode(x.to(self.device), None if y is None else y.to(self.device)) for x, y in zip(*given, strict=False)]
+            z = [
+                self.encode(x.to(self.device), *(None if values is None else values.to(self.device) for values in rest))
+                for x, *rest in zip(flux.split(batch_size), *given, strict=False)
+            ]
         return torch.cat(z).cpu().float().numpy()
+
+    def embed_stars(self, stars: "Stars") -> np.ndarray:
+        """Latents [N, Z] of stars of a data module."""
+        return self.embed(stars.flux, stars.labels, stars.source_id)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
         flux, noise, labels, bins = batch
         x, y = self.flux_scaler(flux), self.label_scaler(labels)
         progress = self._progress(batch_index)
         self._decay(progress)
-        z = self._training_latent(self._add_noise(x, noise), y)
-        seen = z
+        mean = self._encode(self._add_noise(x, noise), y)
+        z = seen = self._sample(mean)
         if self.input_noise and self.adversary.dropped:
-            seen = self.adversary.views(kept=z, lost=self._training_latent(x, y))
+            seen = self.adversary.views(kept=z, lost=self._sample(self._encode(x, y)))
         cross_entropy = self.discriminator_step(seen.detach(), y, bins)
-        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress)
+        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress, rate=self._rate(mean))
         self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
 
     def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor) -> Tensor:
@@ -151,13 +188,15 @@ class DisentanglingAutoencoder(L.LightningModule):
             optimizer.step()
         return self.adversary.by_name(cross_entropy.detach())
 
-    def autoencoder_step(self, x: Tensor, y: Tensor, z: Tensor, seen: Tensor, bins: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-        """Update encoder and decoder on eq. 4, with the latents that the discriminators have ``seen``; return reconstruction and
-        loss in flux units."""
+    def autoencoder_step(
+        self, x: Tensor, y: Tensor, z: Tensor, seen: Tensor, bins: Tensor, progress: float, rate: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Update encoder and decoder on eq. 4 plus the ``rate`` of a stochastic latent, with the latents that the discriminators have
+        ``seen``; return reconstruction and loss in flux units."""
         error = self.decoder(z, y) - x
         unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
         # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
-        loss = self.reconstruction_weight * error.float().square().mean()
+        loss = self.reconstruction_weight * error.float().square().mean() + rate
         if any(self.adversary.lambdas):
             with _frozen(self.adversary):
                 loss = loss + self.adversary.penalty(seen, y, bins, progress) / unit
@@ -170,14 +209,14 @@ class DisentanglingAutoencoder(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
         flux, _, labels, bins = batch
         x, y = self.flux_scaler(flux), self.label_scaler(labels)
-        z = self._encode(x, y)
+        z = self._sample(self._encode(x, y))
         reconstruction = self._flux_error(self.decoder(z, y) - x)
         cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, y, bins))
         self._accumulate(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         options = {"lr": 1e-3, "betas": (0.9, 0.999), "discriminator_lr": 1e-3, "discriminator_betas": (0.5, 0.999)} | self.optimizer_options
-        autoencoder = [*self.encoder.parameters(), *self.decoder.parameters()]
+        autoencoder = [*self.encoder.parameters(), *self.decoder.parameters(), *(self.channel.parameters() if self.channel else ())]
         return [
             torch.optim.AdamW(
                 autoencoder, lr=options["lr"], betas=tuple(options["betas"]), weight_decay=options.get("weight_decay", 0.0), fused=True
@@ -204,7 +243,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             self.adversary.classes = torch.zeros_like(state["adversary.classes"])
             self.adversary.class_prior = torch.zeros_like(state["adversary.class_prior"])
             if self.adversary.bank.n_bins != self.adversary.n_classes:
-                self.adversary.build_bank(self.adversary.n_classes)
+                self.adversary.build_bank(self.adversary.n_outputs)
 
     def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
         if not self.conditional_encoder:
@@ -213,9 +252,13 @@ class DisentanglingAutoencoder(L.LightningModule):
             raise SpectangleError("This model was trained with conditioning=synthetic: its encoder needs the labels too.")
         return self.encoder(torch.cat([x, y], dim=1))
 
-    def _training_latent(self, x: Tensor, y: Tensor) -> Tensor:
-        z = self._encode(x, y)
-        return z + self.latent_noise * torch.randn_like(z) if self.latent_noise else z
+    def _sample(self, mean: Tensor) -> Tensor:
+        """Latents as the decoder and the discriminators meet them while training."""
+        z = mean if self.channel is None else self.channel(mean, torch.randn_like(mean))
+        return z + self.latent_noise * torch.randn_like(z) if self.latent_noise and self.training else z
+
+    def _rate(self, mean: Tensor) -> Tensor | float:
+        return 0.0 if self.channel is None else self.latent_rate / self.flux_scaler.mean.numel() * self.channel.rate(mean)
 
     def _add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """Scaled spectra [B, P] with ``input_noise`` times their own noise [B], in flux units, on top."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["Decoder", "DiscriminatorBank", "Encoder", "mlp"]
+__all__ = ["Decoder", "DiscriminatorBank", "Encoder", "NoisyChannel", "mlp"]
 
 
 def mlp(sizes: Sequence[int], batch_norm: bool = False, dropout: float = 0.0) -> nn.Sequential:
@@ -57,6 +57,26 @@ class Encoder(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.activation(self.norm(self.layers(inputs)))
+
+
+class NoisyChannel(nn.Module):
+    r"""Add noise of a learned size to each dimension of a latent: :math:`z = \mu + \sigma \epsilon`.
+
+    Arguments:
+        latent: Z.
+    """
+
+    def __init__(self, latent: int):
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.full((latent,), -1.0))
+
+    def forward(self, mean: Tensor, noise: Tensor) -> Tensor:
+        """Sample [B, Z] of means [B, Z] with standard normal noise [B, Z]."""
+        return torch.addcmul(mean, self.log_sigma.exp().to(mean), noise)
+
+    def rate(self, mean: Tensor) -> Tensor:
+        r"""Mean over the batch of :math:`KL(N(\mu, \sigma^2) | N(0, 1))` in nats, summed over the latent."""
+        return (0.5 * (mean.float().square() + (2 * self.log_sigma).exp() - 1) - self.log_sigma).sum(1).mean()
 
 
 class Decoder(nn.Module):

@@ -197,6 +197,7 @@ class DownstreamRegressor(L.Callback):
         self.folder = None if folder is None else Path(folder)
         self.cache = None if cache is None else Path(cache)
         self.metrics: dict[str, float] = {}
+        self.fitted: Any = None
 
     def on_fit_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
         """Score the best checkpoint and log every metric."""
@@ -209,8 +210,8 @@ class DownstreamRegressor(L.Callback):
         if trainer.sanity_checking or not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         data = trainer.datamodule
-        fitted = self._fit(pl_module.embed(data.train.flux, data.train.labels), data.train.labels.numpy())
-        predicted = fitted.predict(pl_module.embed(data.validation.flux, data.validation.labels))
+        fitted = self._fit(pl_module.embed_stars(data.train), data.train.labels.numpy())
+        predicted = fitted.predict(pl_module.embed_stars(data.validation))
         scores = label_metrics("val/latent", data.labels, predicted, data.validation.labels.numpy())
         if self.cache is not None:
             scores |= _kept_mae("val", scores | self._baseline(data), [data.labels[i] for i in pl_module.adversary.kept])
@@ -221,12 +222,12 @@ class DownstreamRegressor(L.Callback):
     def score(self, model: "DisentanglingAutoencoder", data: "SpectraDataModule") -> dict[str, float]:
         """Fit on training stars, score test stars: ``test/latent/<label>/<metric>`` and the baseline ``test/spectra/...``."""
         start = time.perf_counter()
-        fitted = self._fit(model.embed(data.train.flux, data.train.labels), data.train.labels.numpy())
+        fitted = self.fitted = self._fit(model.embed_stars(data.train), data.train.labels.numpy())
         seconds = time.perf_counter() - start
         if self.folder is not None:
             save_regressor(fitted, self.folder / "regressors" / "latent.skops")
         catalogue = data.test.labels.numpy()
-        predicted = fitted.predict(model.embed(data.test.flux, data.test.labels))
+        predicted = fitted.predict(model.embed_stars(data.test))
         self.metrics = label_metrics("test/latent", data.labels, predicted, catalogue) | {"time/regressor/latent": seconds}
         if self.cache is not None:
             self.metrics |= self._baseline(data)

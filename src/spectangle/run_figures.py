@@ -103,7 +103,7 @@ def draw_run(
 def look(run: Run, model: "DisentanglingAutoencoder", data: "SpectraDataModule", max_stars: int) -> Seen:
     """Embed test stars and read their labels with the run's regressors."""
     rows = np.sort(np.random.default_rng(0).permutation(len(data.test))[:max_stars])
-    latent = model.embed(data.test.flux[rows], data.test.labels[rows])
+    latent = model.embed_stars(data.test)[rows]
     truth = data.test.labels[rows].numpy()
 
     def by_name(values: np.ndarray) -> dict[str, np.ndarray]:

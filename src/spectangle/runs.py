@@ -175,7 +175,7 @@ class Run:
         from omegaconf import OmegaConf
 
         node = OmegaConf.load(self.path / ".hydra" / "config.yaml").data
-        wanted = ("labels", "n_stars", "test_fraction", "validation_fraction", "split_seed", "max_masked_fraction")
+        wanted = ("labels", "n_stars", "test_fraction", "validation_fraction", "folds", "fold", "split_seed", "max_masked_fraction")
         options = {key: OmegaConf.to_container(node)[key] for key in wanted if key in node}  # pyright: ignore
         if "EmbeddedSurvey" in str(node.get("_target_", "")):
             options.pop("n_stars", None)  # there it is the size of the survey

@@ -33,7 +33,7 @@ from spectangle.runs import Run, made_once
 from spectangle.table1.collect import FIRST, PURE, SECOND, Representation, Table1, numbers_of
 
 if TYPE_CHECKING:
-    from spectangle.data import SpectraDataModule
+    from spectangle.data import SpectraDataModule, Stars
 
 __all__ = ["BASELINES", "Baseline", "add_baselines", "leace", "principal_components", "score", "supervised_bottleneck"]
 
@@ -71,9 +71,9 @@ class Baseline:
             kept=[places[name] for name in self.representation.kept], dropped=[places[name] for name in self.representation.dropped]
         )
 
-    def embed(self, flux: Tensor, labels: Tensor | None = None) -> np.ndarray:
-        """Representation [N, Z] of spectra [N, P]."""
-        return self.map(flux.numpy())
+    def embed_stars(self, stars: "Stars") -> np.ndarray:
+        """Representation [N, Z] of stars."""
+        return self.map(stars.flux.numpy())
 
 
 def principal_components(flux: np.ndarray, n: int = 25) -> Embed:
@@ -109,8 +109,9 @@ def score(
 ) -> dict[str, float]:
     """Fit regressor and probes on training stars, score test stars: the metric paths of a run."""
     downstream = DownstreamRegressor(regressor, cache=None if cache is None else str(cache))
-    probing = Probes(probes, cache=None if cache is None else str(cache), seed=seed)
-    return downstream.score(baseline, data) | probing.score(baseline, data, data.test)  # pyright: ignore
+    probing = Probes(**probes, cache=None if cache is None else str(cache), seed=seed)
+    found = downstream.score(baseline, data)  # pyright: ignore
+    return found | probing.score(baseline, data, data.test, spare=data.validation, regressor=downstream.fitted)  # pyright: ignore
 
 
 def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path) -> None:
