@@ -26,6 +26,7 @@ class LabelTable:
         flags: {name of a cut: stars [n] that it removes}, in the order in which they are applied.
         preference: Which row of a star to keep, the larger the better [n].
         units: Unit of each label.
+        columns: Anything else per star that the survey keeps, such as names {name: [n], numbers or text}.
     """
 
     origin: str
@@ -36,13 +37,14 @@ class LabelTable:
     flags: dict[str, np.ndarray] = field(default_factory=dict)
     preference: np.ndarray | None = None
     units: dict[str, str] = field(default_factory=lambda: dict(UNITS))
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.source_id)
 
     def keep(self, mask: np.ndarray) -> "LabelTable":
         """The stars of a mask or an index array only."""
-        parts = {name: {key: v[mask] for key, v in getattr(self, name).items()} for name in ("labels", "errors", "flags")}
+        parts = {name: {key: v[mask] for key, v in getattr(self, name).items()} for name in ("labels", "errors", "flags", "columns")}
         preference = None if self.preference is None else self.preference[mask]
         return replace(self, source_id=self.source_id[mask], g_mag=self.g_mag[mask], preference=preference, **parts)
 
