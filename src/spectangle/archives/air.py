@@ -25,7 +25,8 @@ def air_to_vacuum(wavelength: np.ndarray, where: str) -> np.ndarray:
     from specutils.utils.wcs_utils import air_to_vac
 
     if wavelength.min() < 200:
-        raise SpectangleError(f"{where}: wavelengths from {wavelength.min():g} nm in air; below 200 nm they are given in vacuum. State medium=vacuum.")
+        said = f"{where}: air wavelengths from {wavelength.min():g} nm"
+        raise SpectangleError(f"{said}; below 200 nm they are given in vacuum. State archive.form.medium=vacuum.")
     vacuum = air_to_vac(wavelength * u.nm, scheme="iteration", method=FORMULA)
     return nanometres(np.asarray(vacuum.to_value(u.nm)), None, where)
 

@@ -87,7 +87,7 @@ class Continuum:
             knots = np.quantile(place[kept], np.linspace(0, 1, self.knots + 2)[1:-1])  # where the data are, or the fit is undefined
             fitted = LSQUnivariateSpline(place[kept], flux[kept], knots)(place)
             clipped = sigma_clip(np.where(kept, flux - fitted, np.nan), sigma_lower=self.lower, sigma_upper=self.upper, maxiters=1, masked=True)
-            if (left := kept & ~np.ma.getmaskarray(clipped)).sum() in (kept.sum(), 0) or left.sum() < 4 * (self.knots + 4):
+            if (left := kept & ~np.ma.getmaskarray(np.ma.asarray(clipped))).sum() in (kept.sum(), 0) or left.sum() < 4 * (self.knots + 4):
                 break
             kept = left
         return np.asarray(fitted)

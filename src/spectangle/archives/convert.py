@@ -78,6 +78,8 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
             for number, path in enumerate(paths):
                 for chunk in job.source.read(path, bad, job.wanted):
                     _append(file, job.pixels, number, drop_bad_rows(chunk, bad, job.pixels.nonpositive_error))
+            if "flux_error" in file and len(file["flux_error"]) < len(file["source_id"]):
+                del file["flux_error"]  # a survey has errors of all stars or of none
             file.attrs.update(paths=json.dumps([str(p) for p in paths]), sentences=json.dumps(bad.sentences))
             file.attrs.update(bad_rows=bad.count, rows=bad.read, example_id=bad.example_id)
         beside.replace(part)

@@ -14,12 +14,13 @@ import numpy as np
 from spectangle.archives.air import air_to_vacuum
 from spectangle.archives.continuum import Continuum
 from spectangle.archives.labels import LabelTable
+from spectangle.archives.left_out import Star, why_left_out
 from spectangle.archives.miles_files import MilesFiles, find_miles
+from spectangle.archives.name_join import exclude_names
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import positions_in
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.spectrum import Spectrum, normalised
-from spectangle.errors import SpectangleError
 
 __all__ = ["Miles"]
 
@@ -82,37 +83,11 @@ class Miles:
         """The labels of all stars, with the names that were asked to leave out as a flag."""
         return exclude_names(self.files.table.labels(self.origin), self.exclude)
 
-    def left_out(self, wanted: np.ndarray) -> list[str]:
-        """A sentence for each file that no star of the survey can come from."""
+    def left_out(self, chosen: np.ndarray, made: np.ndarray) -> list[str]:
+        """A sentence for each file that is not in the survey, and for each star without a file."""
         table, numbers = self.files.table, self.files.numbers
+        rows = list(zip(table.names, table.miles_id, table.source_id.tolist(), strict=True))
         unknown = [f"{path}: spectrum {number} is not in {table.where}" for number, path in numbers.items() if number not in table.position]
-        lacking = [
-            f"{table.where}: {name} (spectrum {number}) has no file"
-            for name, number in zip(table.names, table.miles_id, strict=True)
-            if number not in numbers
-        ]
-        chosen = set(wanted.tolist())
-        cut = [
-            f"{numbers[number]}: {name} was removed by the cuts on labels"
-            for name, number, star in zip(table.names, table.miles_id, table.source_id.tolist(), strict=True)
-            if number in numbers and star not in chosen
-        ]
-        return self.files.left_out + unknown + lacking + cut
-
-
-def exclude_names(table: LabelTable, names: Sequence[str]) -> LabelTable:
-    """Flag stars by name, for the funnel.
-
-    Raises:
-        SpectangleError: A name is not in the table.
-    """
-    from dataclasses import replace
-
-    from spectangle.archives.names import name_key
-
-    if not names:
-        return table
-    keys = np.array([name_key(name) for name in table.columns["name"]])
-    if unknown := [name for name in names if name_key(name) not in keys]:
-        raise SpectangleError(f"archive.exclude names '{unknown[0]}', and {table.origin} has no star of that name.")
-    return replace(table, flags=table.flags | {"excluded by name": np.isin(keys, [name_key(name) for name in names])})
+        lacking = [f"{table.where}: {name} (spectrum {number}) has no file" for name, number, _ in rows if number not in numbers]
+        stars = [Star(str(numbers[number]), f"{name} (spectrum {number})", star) for name, number, star in rows if number in numbers]
+        return self.files.left_out + unknown + lacking + list(why_left_out(stars, set(table.source_id.tolist()), chosen, made, table.where))

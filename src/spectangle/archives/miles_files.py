@@ -17,14 +17,17 @@ import numpy as np
 
 from spectangle.archives.fits_spectrum import open_fits, read_fits
 from spectangle.archives.miles_table import MilesTable, parse_csv, parse_table
+from spectangle.archives.spectrum_form import SpectrumForm
 from spectangle.errors import SpectangleError
 
 __all__ = ["MilesFiles", "find_miles"]
 
 NUMBER = re.compile(r"(?:^|[_\W])[ms]?(\d{4})V?\.(?:fits?)(?:\.gz)?$", re.IGNORECASE)
 TABLE = re.compile(r"paramsMILES.*\.txt$", re.IGNORECASE)
+FORM = SpectrumForm(wavelength_unit="Angstrom", medium="air")
 WHEEL_FOLDER = "spectral_templates/miles/"
-WHERE_FROM = "pip download --no-deps sdss-mangadap==4.5.0 gets it; give the wheel, the unzipped wheel, or its folder mangadap/data/spectral_templates/miles"
+WHERE_FROM = "pip download --no-deps sdss-mangadap==4.5.0 gets it; give the wheel, or the folder of the FITS files"
+OMITTED = "lies in a folder of its own, as the distribution's omitted spectra do"
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def find_miles(folder: str, labels_table: str | None = None, group: int = 256) -
     place = _spectra_folder(path)
     found, left_out = _by_number({file.name: file for file in sorted(place.iterdir()) if file.is_file()}, folder)
     table = _table(Path(labels_table)) if labels_table else _beside(place)
-    left_out += [f"{file}: lies in a folder of its own, as the distribution's omitted spectra do" for file in sorted(place.glob("*/*.fits"))]
+    left_out += [f"{file}: {OMITTED}" for file in sorted(place.glob("*/*.fits"))]
     files = [found[number] for number in sorted(found)]
     return MilesFiles(table, [files[i : i + group] for i in range(0, len(files), group)], found, left_out)
 
@@ -93,7 +96,7 @@ def _in_wheel(path: Path, labels_table: str | None) -> MilesFiles:
         if labels_table is None and not names:
             raise _no_table(path)
         table = _table(Path(labels_table)) if labels_table else parse_table(archive.read(beside[names[0]]).decode(), f"{path}, {names[0]}")
-    omitted = [f"{path}, {name}: lies in a folder of its own, as the distribution's omitted spectra do" for name in members if name not in beside.values()]
+    omitted = [f"{path}, {name}: {OMITTED}" for name in members if name not in beside.values()]
     return MilesFiles(table, [[path]], found, left_out + omitted)
 
 
@@ -134,7 +137,7 @@ def _beside(place: Path) -> MilesTable:
 
 def _table(path: Path) -> MilesTable:
     if not path.is_file():
-        raise SpectangleError(f"There is no file {path}; MILES' labels were expected there (paramsMILES_v9.1.txt, or labels.csv of the prepared copy).")
+        raise SpectangleError(f"There is no file {path}; MILES' labels were expected there (paramsMILES_v9.1.txt, or the copy's labels.csv).")
     parse = parse_csv if path.suffix == ".csv" else parse_table
     return parse(path.read_text(), str(path))
 
@@ -151,7 +154,7 @@ def _number(name: str) -> str | None:
 def _fits(file: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Wavelengths [P] in Angstrom and flux [1, P]; the headers name no unit and no medium."""
     with open_fits(file, where) as hdulist:
-        spectrum = read_fits(hdulist, where, unit="Angstrom")
+        spectrum = read_fits(hdulist, where, FORM)
     return spectrum.wavelength * 10, spectrum.flux[None]
 
 

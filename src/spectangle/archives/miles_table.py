@@ -18,7 +18,16 @@ from spectangle.errors import SpectangleError
 __all__ = ["MilesTable", "parse_csv", "parse_table"]
 
 LABELS = {"teff": "teff", "logg": "logg", "fe_h": "feh"}  # label: column
-FIELDS = {"name": (0, 18), "cluster": (18, 22), "miles_id": (22, 29), "sptype": (35, 50), "teff": (50, 56), "logg": (56, 63), "feh": (63, 72), "refs": (72, 79)}
+FIELDS = {  # where in a line
+    "name": (0, 18),
+    "cluster": (18, 22),
+    "miles_id": (22, 29),
+    "sptype": (35, 50),
+    "teff": (50, 56),
+    "logg": (56, 63),
+    "feh": (63, 72),
+    "refs": (72, 79),
+}
 MISPRINTS = {"022.": "0221"}  # HD044691A, the only number that the table lacks
 
 

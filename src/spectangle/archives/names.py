@@ -7,13 +7,13 @@ import numpy as np
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["name_id", "name_ids", "name_key"]
+__all__ = ["name_id", "name_ids", "name_key", "refuse_duplicates"]
 
 
 def name_key(name: object) -> str:
-    """What is compared of a name: no blanks, upper case; 'HD 4628' and 'hd4628' are one star."""
-    text = name.decode() if isinstance(name, bytes) else str(name)
-    return "".join(text.split()).upper()
+    """What is compared of a name: no blanks, upper case, no zeros before a number; 'HD 4628' and 'hd4628' are one star, and '0012' and 12."""
+    text = "".join((name.decode() if isinstance(name, bytes) else str(name)).split()).upper()
+    return text.lstrip("0") or "0" if text.isdigit() else text
 
 
 def name_id(name: object) -> int:

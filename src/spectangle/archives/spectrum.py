@@ -23,7 +23,6 @@ class Spectrum:
         flux: Flux [P] or [n, P], in any unit.
         error: Its standard deviation, in the same unit and shape; None where the file has none.
         medium: ``air``, ``vacuum``, or None where the file does not say.
-        names: Names of the star in the file's header {keyword: text}.
     """
 
     wavelength: np.ndarray
@@ -55,7 +54,8 @@ def normalised(spectrum: Spectrum, continuum: Continuum, window: Sequence[float]
 
 
 def _inside(wavelength: np.ndarray, window: Sequence[float], where: str) -> slice:
-    first, last = np.searchsorted(wavelength, [window[0], window[1]], ["left", "right"][0])
+    first, last = np.searchsorted(wavelength, window[0], "left"), np.searchsorted(wavelength, window[1], "right")
     if last - first < 2:
-        raise SpectangleError(f"{where}: {max(last - first, 0)} pixels lie in window={list(window)} nm; it covers {wavelength[0]:g} to {wavelength[-1]:g} nm.")
-    return slice(first, last)
+        covered = f"it covers {wavelength[0]:g} to {wavelength[-1]:g} nm"
+        raise SpectangleError(f"{where}: {max(last - first, 0)} pixels lie in archive.window={list(window)}; {covered}.")
+    return slice(int(first), int(last))
