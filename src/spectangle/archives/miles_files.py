@@ -60,7 +60,7 @@ class MilesFiles:
             yield [number], *_fits(path, str(path))
 
 
-def find_miles(folder: str, labels_table: str | None = None, group: int = 256) -> MilesFiles:
+def find_miles(folder: str, labels_table: str | None = None, group: int = 128) -> MilesFiles:
     """Find the library's spectra and labels.
 
     Arguments:

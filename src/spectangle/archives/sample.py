@@ -4,7 +4,7 @@ Manteiga et al. 2025, A&A 694, A326, section 3.1: 8 <= G <= 14, no STAR_BAD or F
 in GALAH, errors of at most 200 K, 0.5, 0.3 and 0.2 dex; 54,422 stars from APOGEE DR17, 9,883 from GALAH DR3, 64,305 in all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,7 @@ class Cuts:
         quality_flags: Whether the catalogues' own flags remove stars.
         max_masked: Largest fraction of masked survey pixels.
         min_snr: Smallest S/N of the spectrum (median flux / flux_error of its pixels); None: no cut.
-        label_ranges: Ranges that labels must lie within, ends excluded, {label: [low, high]}.
+        label_ranges: Ranges that labels must lie within, ends excluded, {label: [low, high]}; None: no cut.
     """
 
     g_min: float | None = 8.0
@@ -36,16 +36,21 @@ class Cuts:
     quality_flags: bool = True
     max_masked: float = 0.1
     min_snr: float | None = None
-    label_ranges: dict[str, Sequence[float]] = field(default_factory=dict)
+    label_ranges: Mapping[str, Sequence[float] | None] | None = None
 
     def __post_init__(self):
         if self.g_min is not None and self.g_max is not None and self.g_min > self.g_max:
             raise SpectangleError(f"cuts.g_min={self.g_min} is above cuts.g_max={self.g_max}; no star can pass.")
         if not 0 <= self.max_masked < 1:
             raise SpectangleError(f"cuts.max_masked={self.max_masked} must be a fraction from 0 to below 1.")
-        for name, limits in self.label_ranges.items():
+        for name, limits in self.ranges.items():
             if len(limits) != 2 or not limits[0] < limits[1]:
                 raise SpectangleError(f"cuts.label_ranges.{name}={list(limits)} must be two increasing numbers, for instance [4000, 7000].")
+
+    @property
+    def ranges(self) -> dict[str, Sequence[float]]:
+        """The label ranges that are given."""
+        return {name: limits for name, limits in (self.label_ranges or {}).items() if limits is not None}
 
 
 @dataclass
@@ -90,7 +95,7 @@ def _cut(table: LabelTable, keep: np.ndarray, funnel: Funnel, step: str) -> Labe
 
 
 def _range_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
-    for name, (low, high) in cuts.label_ranges.items():
+    for name, (low, high) in cuts.ranges.items():
         if name not in table.labels:
             raise SpectangleError(f"cuts.label_ranges names '{name}'; {table.origin} has the labels {', '.join(table.labels)}.")
         table = _cut(table, (table.labels[name] > low) & (table.labels[name] < high), funnel, f"{low:g} < {name} < {high:g}")

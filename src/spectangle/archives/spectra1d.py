@@ -16,6 +16,7 @@ from spectangle.archives.left_out import Star, why_left_out
 from spectangle.archives.name_join import exclude_names, join_by_name
 from spectangle.archives.resample import Pixels
 from spectangle.archives.rows import BadRows
+from spectangle.archives.source_ids import positions_in
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.spectrum import Spectrum, normalised
 from spectangle.archives.spectrum_form import SpectrumForm, Unstated
@@ -116,7 +117,7 @@ class Spectra1D:
         """Yield the star of one file, if it is wanted, divided by its continuum; a file that cannot be read is a bad row."""
         number = np.array([self._joined[1][path]])
         bad.note(number)
-        if wanted is not None and number[0] not in wanted:
+        if wanted is not None and positions_in(number, wanted)[0] < 0:
             return
         try:
             spectrum = normalised(self._spectrum(path), self.continuum, self.window, str(path))

@@ -42,7 +42,7 @@ class SpectrumForm:
     format: str | None = None
     wavelength_unit: str = "Angstrom"
     medium: str = "header"
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | None] = field(default_factory=dict)
     reference_pixel: float | None = None
 
     def __post_init__(self):
@@ -51,6 +51,11 @@ class SpectrumForm:
         if wrong := set(self.columns) - {"wavelength", "flux", "flux_error"}:
             raise SpectangleError(f"archive.form.columns has the key '{sorted(wrong)[0]}'; it can have wavelength, flux, flux_error.")
         unit_of(self.wavelength_unit, "archive.form.wavelength_unit")
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The columns that are given."""
+        return {key: column for key, column in self.columns.items() if column is not None}
 
     def in_vacuum(self, spectrum: Spectrum, where: str) -> Spectrum:
         """The spectrum on increasing wavelengths in nm in vacuum, flux and error [1, P].

@@ -58,8 +58,8 @@ KINDS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".xml": "votable", ".vot": 
 def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: SpectrumForm) -> Spectrum:
     """The spectrum of a table, wavelengths in nm, flux and error [P].
 
-    Columns are those of `form.columns`, else found by common names; without names they are wavelength, flux and, if there is a third, its error.
-    A name that starts with log means a logarithm, ivar an inverse variance.
+    Columns are those of `form.columns`, others are found by common names; without names they are wavelength, flux and, if there is a
+    third, its error. A name that starts with log means a logarithm, ivar an inverse variance.
 
     Raises:
         SpectangleError: There are no such columns, or no numbers in them.
@@ -80,7 +80,7 @@ def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: Spec
 
 def _columns(table: Any, where: str, form: SpectrumForm) -> dict[str, str]:
     """{wavelength, flux, flux_error: column}, the last only where there is one."""
-    given = require_columns(form.columns, table.colnames, where) if form.columns else {}
+    given = require_columns(form.named, table.colnames, where)
     if re.fullmatch(r"col\d+", table.colnames[0]) and len(table.colnames) in (2, 3) and not given:
         return dict(zip(NAMES, table.colnames, strict=False))
     found = {key: given.get(key) or _first(names, table.colnames) for key, names in NAMES.items()}
