@@ -28,9 +28,9 @@ def _image(path: Path, **header) -> None:
     write_image(path, line(WAVELENGTH), **{"CRPIX1": 1} | header)
 
 
-def _log(path: Path, log, **header) -> None:
+def _log(path: Path, log, extensions: dict | None = None, **header) -> None:
     grid = np.linspace(log(4700.0), log(5100.0), 401)
-    write_image(path, line(np.exp(grid) if log is np.log else 10**grid), CRVAL1=grid[0], CDELT1=grid[1] - grid[0], CRPIX1=1, **header)
+    write_image(path, line(np.exp(grid) if log is np.log else 10**grid), extensions, CRVAL1=grid[0], CDELT1=grid[1] - grid[0], CRPIX1=1, **header)
 
 
 def _standard_log(path: Path) -> None:
@@ -40,6 +40,16 @@ def _standard_log(path: Path) -> None:
 
 def _table(path: Path, columns: dict, units: dict | None = None, **options) -> None:
     Table(columns, units=units).write(path, **options)
+
+
+def _sdss(path: Path) -> None:
+    """The form that specutils knows as SDSS-III/IV spec: log10 in a table, bad pixels marked."""
+    grid = np.linspace(np.log10(4700.0), np.log10(5100.0), 401)
+    table = {"flux": line(10**grid, VACUUM), "loglam": grid, "ivar": np.full(401, 1e4), "and_mask": np.zeros(401, dtype=np.int32)}
+    table["flux"][7], table["and_mask"][7] = 5e6, 1 << 20
+    primary = fits.PrimaryHDU()
+    primary.header.update(TELESCOP="SDSS 2.5-M", FIBERID=3, VERS2D="v5_7_0", VACUUM=True, BUNIT="1E-17 erg/cm^2/s/Ang")
+    fits.HDUList([primary, fits.BinTableHDU(Table(table), name="COADD")]).writeto(path)
 
 
 def _text(path: Path, text: str) -> None:
@@ -62,6 +72,8 @@ FORMS = {  # {file name: how to write it}; all have the line at 4861.333 Angstro
     "log10.fits": lambda p: _log(p, np.log10, DC_FLAG=1, AIRORVAC="air"),
     "ln.fits": lambda p: _log(p, np.log, CTYPE1="LOG-LAMBDA", AIRORVAC="air"),
     "standard_log.fits": _standard_log,
+    "sdss_log.fits": lambda p: _log(p, np.log10, {"IVAR": np.full(401, 1e4)}, CTYPE1="AWAV-LOG"),  # logarithms under the standard's name
+    "sdss.fits": _sdss,
     "extension.fits": lambda p: write_image(p, line(WAVELENGTH), {"WAVELENGTH": WAVELENGTH, "ERR": np.full(401, 0.01)}, MEDIUM="air"),
     "table.fits": lambda p: _table(p, {"WAVE": WAVELENGTH / 10, "FLUX": line(WAVELENGTH, VACUUM), "IVAR": np.full(401, 1e4)}, {"WAVE": "nm"}),
     "log_table.fits": lambda p: _table(p, {"loglam": np.log10(WAVELENGTH), "flux": line(WAVELENGTH), "ivar": np.full(401, 1e4)}),

@@ -6,6 +6,7 @@ LOG), units that are misspelt, and wavelengths in an extension of their own.
 
 import re
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from astropy.table import Table
 
 from spectangle.archives.air import need_specutils
 from spectangle.archives.spectrum import Spectrum
-from spectangle.archives.spectrum_form import SpectrumForm, Unstated, in_nanometres, medium_of, unit_of, without_log
+from spectangle.archives.spectrum_form import RANGE, SpectrumForm, Unstated, in_nanometres, medium_of, unit_of, without_log
 from spectangle.archives.table_spectrum import table_spectrum
 from spectangle.errors import SpectangleError
 
@@ -50,7 +51,17 @@ def header_of(hdulist: Any) -> dict[str, Any]:
     """All keywords of all parts, the first part's first."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {key: value for hdu in reversed(list(hdulist)) for key, value in hdu.header.items() if key and key not in ("COMMENT", "HISTORY")}
+        return {key: value for hdu in reversed(list(hdulist)) for key, value in _cards(hdu.header).items()}
+
+
+def _cards(header: fits.Header) -> dict[str, Any]:
+    """Keywords and values of a header; cards that break the standard are left out."""
+    cards: dict[str, Any] = {}
+    for card in header.cards:
+        with suppress(fits.VerifyError):
+            if card.keyword not in ("", "COMMENT", "HISTORY"):
+                cards[card.keyword] = card.value
+    return cards
 
 
 def read_fits(hdulist: Any, where: str, form: SpectrumForm | None = None) -> Spectrum:
@@ -105,15 +116,15 @@ def _loaded(file: Any, where: str, **options) -> Spectrum:
     if loaded.mask is not None:
         flux[_only_row(np.asarray(loaded.mask), where).astype(bool)] = np.nan
     error = None if loaded.uncertainty is None else _only_row(loaded.uncertainty.represent_as(StdDevUncertainty).array, where).astype(np.float64)
-    header = loaded.meta.get("header") or {}
-    return Spectrum(wavelength, flux, error, medium_of(header))
+    header = loaded.meta.get("header")
+    return Spectrum(wavelength, flux, error, medium_of(_cards(header)) if isinstance(header, fits.Header) else None)
 
 
 def _image(hdulist: Any, hdu: Any, where: str, form: SpectrumForm) -> Spectrum:
     """An image [P] with its axis in the header, or in an extension."""
     if (name := next((name for name in WAVELENGTH_HDUS if name in hdulist and np.shape(hdulist[name].data) == np.shape(hdu.data)), None)) is not None:
         return _by_extension(hdulist, hdu, hdulist[name], where, form)
-    header = hdu.header.copy()
+    header = _cards(hdu.header)
     step = next((header[key] for key in ("CDELT1", "CD1_1") if header.get(key)), None)
     special = str(header.get("CTYPE1", "")).upper().startswith("MULTISPE")
     if special:
@@ -123,7 +134,7 @@ def _image(hdulist: Any, hdu: Any, where: str, form: SpectrumForm) -> Spectrum:
     header["CRPIX1"] = _reference_pixel(header, form, where)
     unit = unit_of(_stated_unit(header) or form.wavelength_unit, where)
     spectrum = _by_header(hdulist, hdu, header, unit, where)
-    if not _is_log(header):
+    if not _is_log(header, unit):
         return spectrum
     values = without_log(header["CRVAL1"] + step * (np.arange(len(spectrum.flux)) + 1 - header["CRPIX1"]), unit, where)
     return Spectrum(in_nanometres(values, unit), spectrum.flux, spectrum.error, spectrum.medium)
@@ -139,7 +150,7 @@ def _by_extension(hdulist: Any, hdu: Any, axis: Any, where: str, form: SpectrumF
     return table_spectrum(Table(table, units=unit), header_of(hdulist), where, form)
 
 
-def _reference_pixel(header: Any, form: SpectrumForm, where: str) -> float:
+def _reference_pixel(header: dict[str, Any], form: SpectrumForm, where: str) -> float:
     number = header.get("CRPIX1", form.reference_pixel)
     if number is None:
         raise Unstated(
@@ -149,7 +160,7 @@ def _reference_pixel(header: Any, form: SpectrumForm, where: str) -> float:
     return number
 
 
-def _by_header(hdulist: Any, hdu: Any, header: fits.Header, unit: Any, where: str) -> Spectrum:
+def _by_header(hdulist: Any, hdu: Any, header: dict[str, Any], unit: Any, where: str) -> Spectrum:
     """An axis of the FITS standard, by specutils' loader; mask and uncertainty by its rules. Only what it needs is shown to it."""
     shown = fits.PrimaryHDU(_only_row(hdu.data, where), fits.Header())
     for key in ("CRVAL1", "CRPIX1", "CDELT1", "CD1_1", "PC1_1", "RESTWAV", "RESTFRQ"):
@@ -169,15 +180,18 @@ def _by_header(hdulist: Any, hdu: Any, header: fits.Header, unit: Any, where: st
     return Spectrum(spectrum.wavelength, spectrum.flux, spectrum.error, medium if unit.physical_type == "length" else "vacuum")
 
 
-def _is_log(header: Any) -> bool:
-    """Whether the axis is a logarithm that the FITS standard does not know (its own is WAVE-LOG)."""
-    kind, unit = (str(header.get(key, "")).upper().strip() for key in ("CTYPE1", "CUNIT1"))
+def _is_log(header: dict[str, Any], unit: Any) -> bool:
+    """Whether the axis is in logarithms of wavelengths.
+
+    The standard's own WAVE-LOG is not: its CRVAL1 is a wavelength. SDSS and others write log10(wavelength) under that name.
+    """
+    kind, stated = (str(header.get(key, "")).upper().strip() for key in ("CTYPE1", "CUNIT1"))
     if STANDARD_AXIS.fullmatch(kind) and kind.endswith("-LOG"):
-        return False
-    return header.get("DC-FLAG", 0) == 1 or "LOG" in kind or kind.startswith("LN") or unit.startswith(("LOG", "LN"))
+        return not RANGE[0] <= in_nanometres(np.array(header["CRVAL1"]), unit) <= RANGE[1]
+    return header.get("DC-FLAG", 0) == 1 or "LOG" in kind or kind.startswith("LN") or stated.startswith(("LOG", "LN"))
 
 
-def _stated_unit(header: Any) -> str | None:
+def _stated_unit(header: dict[str, Any]) -> str | None:
     if str(header.get("CUNIT1", "")).strip():
         return str(header["CUNIT1"])
     words = dict(part.split("=", 1) for part in str(header.get("WAT1_001", "")).split() if "=" in part)

@@ -13,7 +13,7 @@ from spectangle.archives.spectrum import Spectrum
 from spectangle.archives.wavelengths import check_range, nanometres
 from spectangle.errors import SpectangleError
 
-__all__ = ["SpectrumForm", "Unstated", "in_nanometres", "medium_of", "unit_of", "without_log"]
+__all__ = ["RANGE", "SpectrumForm", "Unstated", "in_nanometres", "medium_of", "unit_of", "without_log"]
 
 SPELLINGS = {  # what headers say that astropy does not know
     **dict.fromkeys(("a", "aa", "ang", "angs", "angstrom", "angstroms", "angstroem", "å"), "Angstrom"),
@@ -112,7 +112,7 @@ def without_log(values: np.ndarray, unit: Any, where: str) -> np.ndarray:
     raise SpectangleError(f"{where}: logarithms of wavelengths from {values[0]:g} to {values[-1]:g} give no {unit} of 100 nm to 30 micron.")
 
 
-def medium_of(header: Any, column: str = "") -> str | None:
+def medium_of(header: Mapping[str, Any], column: str = "") -> str | None:
     """``air``, ``vacuum`` or None, by a header and the name of the wavelengths' column.
 
     CTYPE1 = AWAV or WAVE (Greisen et al. 2006, A&A 446, 747), AIRORVAC (IRAF), VACUUM (SDSS), MEDIUM; `wave_air`, `wave_vac`; a
