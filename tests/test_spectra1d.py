@@ -101,10 +101,11 @@ def test_names_become_stable_ids_and_stay_as_a_column(world):
 
 def test_ids_of_the_table_are_kept(world):
     ids = [4295806720, 34361129088, 38655544960]
-    write_labels(world / "labels2.csv", ["HD1", "HD2", "HD3"], source_id=ids, period=[1.5, 2.5, 3.5])
-    made(world, labels_table=str(world / "labels2.csv"), keep_columns=["period"])
+    write_labels(world / "labels2.csv", ["HD1", "HD2", "HD3"], source_id=ids, period=[1.5, 2.5, 3.5], iron=[0.1, 0.2, 0.3])
+    made(world, labels_table=str(world / "labels2.csv"), keep_columns=["period"], label_columns={"fe_h": "iron"})
     with Survey(world / "my.h5") as survey:
         assert survey.source_id.tolist() == ids and survey.column("period").tolist() == [1.5, 2.5, 3.5]
+        assert survey.labels == ("fe_h",) and survey.unit("fe_h") == "dex"
 
 
 @pytest.mark.parametrize(

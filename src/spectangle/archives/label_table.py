@@ -8,7 +8,7 @@ import numpy as np
 from astropy.table import Table
 
 from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.labels import UNITS, LabelTable, is_missing
+from spectangle.archives.labels import UNITS, LabelTable, is_missing, unit_of_label
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids, check_not_rounded
 from spectangle.errors import SpectangleError
@@ -86,7 +86,7 @@ def labels_of(
         labels={name: _floats(path, table[found[name]]) for name in columns},
         errors={name: _floats(path, table[column]) for name, column in errors.items()},
         g_mag=_floats(path, table[g]) if g else np.full(len(ids), np.nan, dtype=np.float32),
-        units={name: (units or {}).get(name) or UNITS.get(name) or str(table[found[name]].unit or "") for name in columns},
+        units={name: (units or {}).get(name) or UNITS.get(name) or str(table[found[name]].unit or unit_of_label(name)) for name in columns},
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from spectangle.archives.labels import UNITS, LabelTable
+from spectangle.archives.labels import LabelTable, unit_of_label
 from spectangle.archives.names import name_ids
 from spectangle.errors import SpectangleError
 
@@ -62,7 +62,7 @@ class MilesTable:
             labels={label: np.array([_number(row[column]) for row in self._rows], dtype=np.float32) for label, column in LABELS.items()},
             errors={},
             g_mag=np.full(len(self._rows), np.nan, dtype=np.float32),
-            units={label: UNITS.get(label, "dex") for label in LABELS},
+            units={label: unit_of_label(label) for label in LABELS},
             columns=columns,
         )
 

@@ -80,7 +80,7 @@ def _counts(result: "Prepared") -> str:
         ("spectra in the files", tally.rows),
         ("labelled stars with a spectrum", tally.found),
         ("stars in the survey", tally.after_snr),
-        ("of these, scaled to their median (cool stars)", tally.median_normalised),
+        ("of these, median 1 and much above it (Gaia scales cool stars so)", tally.median_normalised),
         ("pixels that no star has, left out", tally.empty_pixels),
         ("bad rows skipped", result.bad.count),
     ]
