@@ -10,8 +10,6 @@ Shapes: n spectra, P pixels as they lie in the files. Masked pixels (NaN) take n
 from dataclasses import dataclass
 
 import numpy as np
-from astropy.modeling.fitting import FittingWithOutlierRemoval, LinearLSQFitter
-from astropy.modeling.models import Chebyshev1D
 from astropy.stats import sigma_clip
 from scipy.interpolate import LSQUnivariateSpline
 from scipy.ndimage import median_filter, uniform_filter1d
@@ -75,6 +73,9 @@ class Continuum:
         return median_filter(np.interp(pixel, pixel[good], flux[good]), self.width, mode="nearest")  # interpolated only for the median
 
     def _polynomial(self, flux: np.ndarray, good: np.ndarray) -> np.ndarray:
+        from astropy.modeling.fitting import FittingWithOutlierRemoval, LinearLSQFitter  # half a second
+        from astropy.modeling.models import Chebyshev1D
+
         place = np.linspace(-1, 1, len(flux))
         fitter = FittingWithOutlierRemoval(LinearLSQFitter(), sigma_clip, niter=ROUNDS, sigma_lower=self.lower, sigma_upper=self.upper)
         fitted, _ = fitter(Chebyshev1D(self.degree, domain=(-1, 1)), place[good], flux[good])

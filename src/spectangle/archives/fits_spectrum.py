@@ -6,7 +6,6 @@ LOG), units that are misspelt, and wavelengths in an extension of their own.
 
 import re
 import warnings
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,54 +13,19 @@ from astropy.io import fits
 from astropy.table import Table
 
 from spectangle.archives.air import need_specutils
+from spectangle.archives.fits_file import cards, header_of
 from spectangle.archives.spectrum import Spectrum
 from spectangle.archives.spectrum_form import RANGE, SpectrumForm, Unstated, in_nanometres, medium_of, unit_of, without_log
 from spectangle.archives.table_spectrum import table_spectrum
 from spectangle.errors import SpectangleError
 
-__all__ = ["header_of", "open_fits", "read_fits"]
+__all__ = ["read_fits"]
 
 GENERIC = {"wcs1d-fits", "tabular-fits", "iraf", "ASCII", "IPAC", "ECSV", "multi-extension"}  # loaders that guess; all others know a survey
 WAVELENGTH_HDUS = ("WAVELENGTH", "WAVE", "LAMBDA", "LOGLAM")
 STANDARD_AXIS = re.compile(r"(WAVE|AWAV|FREQ|WAVN|ENER)(-LOG|-[A-Z]2[A-Z])?")
 ERROR_NAMES = dict.fromkeys(("ERROR", "ERRORS", "SIGMA", "NOISE", "STDDEV", "FLUX_ERROR"), "ERR")
 FLUX_HDUS = ("FLUX", "SCI", "DATA", "PRIMARY")
-
-
-def open_fits(file: Any, where: str) -> Any:
-    """Open a FITS file and read it whole.
-
-    Raises:
-        SpectangleError: It is no FITS file, or is truncated.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.filterwarnings("error", message=".*truncated.*")
-            hdulist: Any = fits.open(file, memmap=False, lazy_load_hdus=False)
-            for hdu in hdulist:
-                _ = hdu.data
-        return hdulist
-    except Exception as error:  # astropy raises many kinds
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpectangleError(f"{where} cannot be read as FITS ({said}); copy or download it again.") from None
-
-
-def header_of(hdulist: Any) -> dict[str, Any]:
-    """All keywords of all parts, the first part's first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return {key: value for hdu in reversed(list(hdulist)) for key, value in _cards(hdu.header).items()}
-
-
-def _cards(header: fits.Header) -> dict[str, Any]:
-    """Keywords and values of a header; cards that break the standard are left out."""
-    cards: dict[str, Any] = {}
-    for card in header.cards:
-        with suppress(fits.VerifyError):
-            if card.keyword not in ("", "COMMENT", "HISTORY"):
-                cards[card.keyword] = card.value
-    return cards
 
 
 def read_fits(hdulist: Any, where: str, form: SpectrumForm | None = None) -> Spectrum:
@@ -117,14 +81,14 @@ def _loaded(file: Any, where: str, **options) -> Spectrum:
         flux[_only_row(np.asarray(loaded.mask), where).astype(bool)] = np.nan
     error = None if loaded.uncertainty is None else _only_row(loaded.uncertainty.represent_as(StdDevUncertainty).array, where).astype(np.float64)
     header = loaded.meta.get("header")
-    return Spectrum(wavelength, flux, error, medium_of(_cards(header)) if isinstance(header, fits.Header) else None)
+    return Spectrum(wavelength, flux, error, medium_of(cards(header)) if isinstance(header, fits.Header) else None)
 
 
 def _image(hdulist: Any, hdu: Any, where: str, form: SpectrumForm) -> Spectrum:
     """An image [P] with its axis in the header, or in an extension."""
     if (name := next((name for name in WAVELENGTH_HDUS if name in hdulist and np.shape(hdulist[name].data) == np.shape(hdu.data)), None)) is not None:
         return _by_extension(hdulist, hdu, hdulist[name], where, form)
-    header = _cards(hdu.header)
+    header = cards(hdu.header)
     step = next((header[key] for key in ("CDELT1", "CD1_1") if header.get(key)), None)
     special = str(header.get("CTYPE1", "")).upper().startswith("MULTISPE")
     if special:

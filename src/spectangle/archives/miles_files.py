@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.fits_spectrum import open_fits, read_fits
+from spectangle.archives.fits_file import open_fits
+from spectangle.archives.fits_spectrum import read_fits
 from spectangle.archives.miles_table import MilesTable, parse_csv, parse_table
 from spectangle.archives.spectrum_form import SpectrumForm
 from spectangle.errors import SpectangleError

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.archives.continuum import Continuum
-from spectangle.archives.fits_spectrum import open_fits, read_fits
+from spectangle.archives.fits_file import open_fits
+from spectangle.archives.fits_spectrum import read_fits
 from spectangle.archives.label_table import read_table
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.left_out import Star, why_left_out

@@ -6,7 +6,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from spectangle.archives.fits_spectrum import header_of, open_fits
+from spectangle.archives.fits_file import header_of, open_fits
 from spectangle.archives.table_spectrum import TEXT_ENDINGS
 from spectangle.errors import SpectangleError
 
