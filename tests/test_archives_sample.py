@@ -79,7 +79,7 @@ def run(folder, labels=None, **options):
 
 def test_funnel(world):
     steps = funnel(run(world[0]))
-    expected = {"has a Gaia source_id": 1, "not EXTRATARG duplicate": 1, "not STAR_BAD": 1, "not FE_H_FLAG": 1, "every label measured": 0}
+    expected = {"has a source_id": 1, "not EXTRATARG duplicate": 1, "not STAR_BAD": 1, "not FE_H_FLAG": 1, "every label measured": 0}
     expected |= {"8 <= G <= 14": 3, "teff error <= 200": 1, "m_h error <= 0.3": 1, "one row per star": 1}
     for step, removed in expected.items():
         assert steps["APOGEE DR17", step][1] == removed, step

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from archive_files import Stars, write_apogee, write_bulk, write_galah
 from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from spectangle.cli import TARGETS
 from spectangle.survey import Survey
@@ -24,6 +24,8 @@ ARCHIVES = {
     "gaia_datalink": ["ids=x"],
     "plain": ["spectra=x", "labels_table=y"],
     "gandalf": ["folder=x"],
+    "spectra1d": ["spectra=x", "labels.table=y"],
+    "miles": ["folder=x"],
 }
 
 
@@ -72,7 +74,10 @@ def test_bad_input_is_one_sentence_and_exit_code_1(world):
     assert "Traceback" not in done.stderr and not (world / "none.h5").exists()
 
 
-@pytest.mark.parametrize("override", ["archive.columns.flux=a", "labels.columns={teff: a}", "cuts.max_errors.teff=1", "labels.units={teff: K}"])
+@pytest.mark.parametrize(
+    "override",
+    ["archive.columns.flux=a", "labels.columns={teff: a}", "cuts.max_errors.teff=1", "labels.units={teff: K}", "cuts.label_ranges={teff: [1, 2]}"],
+)
 def test_dictionaries_can_be_overridden(override):
     with hydra.initialize_config_dir(str(ROOT / "conf")):
         hydra.compose("prepare", ["spectra=x", override])
@@ -99,6 +104,7 @@ def test_every_key_is_a_constructor_argument(archive):
     with hydra.initialize_config_dir(str(ROOT / "conf")):
         config = hydra.compose("prepare", [f"archive={archive}", *ARCHIVES[archive]])
     nodes = [config.archive, config.labels, config.cuts, config.pixels]
+    nodes += [node for node in config.archive.values() if isinstance(node, DictConfig) and "_target_" in node]
     for node in nodes:
         keys = set(node) - {"_target_"}
         assert keys == set(inspect.signature(get_class(node._target_)).parameters), node._target_

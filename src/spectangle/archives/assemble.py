@@ -117,6 +117,7 @@ def _append(
     star = position[keep]
     columns = {name: file[name][rows][keep] for name in ("masked_fraction", "median_normalised", "rvs_snr")}
     columns |= {"phot_g_mean_mag": catalogue.g_mag[star], "label_origin": np.array(catalogue.origins)[catalogue.origin[star]]}
+    columns |= {name: values[star] for name, values in catalogue.columns.items()}
     tally.median_normalised += int(columns["median_normalised"].sum())
     tally.by_origin += np.bincount(catalogue.origin[star], minlength=len(tally.by_origin))
     writer.append(
@@ -142,13 +143,13 @@ def _first_time(file, rows: slice, ids, position, seen, bad: BadRows) -> np.ndar
 
 
 def _close_funnel(funnel: Funnel, catalogue: Catalogue, cuts: Cuts, tally: Tally) -> None:
-    funnel.add("sample", "has an RVS spectrum", tally.found)
+    funnel.add("sample", "has a spectrum", tally.found)
     funnel.add("sample", f"masked pixels <= {cuts.max_masked:.0%}", tally.after_masked)
     if cuts.min_snr is not None:
         funnel.add("sample", f"S/N >= {cuts.min_snr:g}", tally.after_snr)
     for name, number in zip(catalogue.origins, tally.by_origin, strict=True):
         funnel.add(f"survey: {name}", "stars", number, PAPER.get(name))
-    funnel.add("survey: total", "stars", tally.after_snr, PAPER["total"])
+    funnel.add("survey: total", "stars", tally.after_snr, PAPER["total"] if PAPER.keys() & set(catalogue.origins) else None)
 
 
 def _empty_join(parts: Sequence[Path], catalogue: Catalogue, tally: Tally) -> SpectangleError:

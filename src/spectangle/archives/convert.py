@@ -78,6 +78,7 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
             for number, path in enumerate(paths):
                 for chunk in job.source.read(path, bad, job.wanted):
                     _append(file, job.pixels, number, drop_bad_rows(chunk, bad, job.pixels.nonpositive_error))
+            _drop_partial_errors(file)
             file.attrs.update(paths=json.dumps([str(p) for p in paths]), sentences=json.dumps(bad.sentences))
             file.attrs.update(bad_rows=bad.count, rows=bad.read, example_id=bad.example_id)
         beside.replace(part)
@@ -115,6 +116,12 @@ def _append(file: Any, pixels: Pixels, number: int, chunk: SpectraChunk) -> None
         values["flux_error"] = error
     for name, array in values.items():
         _extend(file, name, array)
+
+
+def _drop_partial_errors(file: Any) -> None:
+    """Drop the errors where some stars of the part have none: a survey has errors of all stars or of none."""
+    if "flux_error" in file and len(file["flux_error"]) < len(file["source_id"]):
+        del file["flux_error"]
 
 
 def _extend(file: Any, name: str, values: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Join catalogues by Gaia source_id: the first in the list wins, and what the overlap says about them is reported."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Catalogue:
         origin: Index [m] into `origins`.
         origins: Names of the catalogues.
         units: Unit of each label.
+        columns: Anything else per star {name: [m]}.
     """
 
     source_id: np.ndarray
@@ -33,6 +34,7 @@ class Catalogue:
     origin: np.ndarray
     origins: tuple[str, ...]
     units: dict[str, str]
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,4 +97,10 @@ def _stack(tables: Sequence[LabelTable]) -> Catalogue:
         origin=np.concatenate([np.full(len(t), i) for i, t in enumerate(tables)])[order],
         origins=tuple(t.origin for t in tables),
         units=tables[0].units,
+        columns={name: np.concatenate([_column(t, name) for t in tables])[order] for name in dict.fromkeys(n for t in tables for n in t.columns)},
     )
+
+
+def _column(table: LabelTable, name: str) -> np.ndarray:
+    """A column of a table [n]; text that is empty where the table has none."""
+    return table.columns.get(name, np.full(len(table), ""))

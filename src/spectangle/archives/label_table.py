@@ -8,12 +8,12 @@ import numpy as np
 from astropy.table import Table
 
 from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.labels import UNITS, LabelTable, is_missing
+from spectangle.archives.labels import UNITS, LabelTable, is_missing, unit_of_label
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids, check_not_rounded
 from spectangle.errors import SpectangleError
 
-__all__ = ["drop_bad_labels", "read_label_table", "read_table"]
+__all__ = ["drop_bad_labels", "labels_of", "read_label_table", "read_table"]
 
 
 def read_table(path: str | Path) -> Any:
@@ -57,24 +57,37 @@ def read_label_table(
         SpectangleError: A column is missing, an id comes twice or as a float, or there are too many bad rows.
     """
     table = read_table(path)
+    column = require_columns({"source_id": id_column}, table.colnames, str(path))["source_id"]
+    ids = as_source_ids(table[column], f"{path}, column {column}")
+    check_not_rounded(ids, f"{path}, column {column}")
+    _refuse_duplicates(path, ids)
+    return drop_bad_labels(labels_of(table, path, ids, columns, units, magnitude, origin), path, bad)
+
+
+def labels_of(
+    table: Any,
+    path: str | Path,
+    ids: np.ndarray,
+    columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+    magnitude: str = "phot_g_mean_mag",
+    origin: str | None = None,
+) -> LabelTable:
+    """The labels of a table whose rows have ids [n]; the other arguments are those of :func:`read_label_table`."""
     columns = dict(columns or {name: name for name in UNITS if find_column(name, table.colnames)})
     if not columns:
         raise SpectangleError(f"{path} has no label column; it has: {', '.join(table.colnames)}. Name them: labels.columns='{{teff: my_column}}'.")
-    found = require_columns({"source_id": id_column} | columns, table.colnames, str(path))
-    ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
-    check_not_rounded(ids, f"{path}, column {found['source_id']}")
-    _refuse_duplicates(path, ids)
+    found = require_columns(columns, table.colnames, str(path))
     g = find_column(magnitude, table.colnames)
     errors = {name: column for name in columns if (column := find_column(f"{columns[name]}_error", table.colnames))}
-    labels = LabelTable(
+    return LabelTable(
         origin=origin or Path(path).stem,
         source_id=ids,
         labels={name: _floats(path, table[found[name]]) for name in columns},
         errors={name: _floats(path, table[column]) for name, column in errors.items()},
         g_mag=_floats(path, table[g]) if g else np.full(len(ids), np.nan, dtype=np.float32),
-        units={name: (units or {}).get(name) or UNITS.get(name) or str(table[found[name]].unit or "") for name in columns},
+        units={name: (units or {}).get(name) or UNITS.get(name) or str(table[found[name]].unit or unit_of_label(name)) for name in columns},
     )
-    return drop_bad_labels(labels, path, bad)
 
 
 def drop_bad_labels(labels: LabelTable, path: str | Path, bad: BadRows) -> LabelTable:

@@ -6,7 +6,7 @@ goes on where it stopped; the folder is removed when the survey stands.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,11 @@ from spectangle.archives.rows import BadRows
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
 from spectangle.console import console
 from spectangle.errors import SpectangleError
+from spectangle.survey import Survey
 
 __all__ = ["LabelSources", "Prepared", "prepare"]
+
+SHOWN = 8  # files that are not used; the report has all
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ class LabelSources:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation made: the survey's path, the funnel, the overlaps of catalogues, the counts, the bad rows."""
+    """What a preparation made: the survey's path, the funnel, the overlaps of catalogues, the counts, the bad rows, the files not used."""
 
     survey: Path
     funnel: Funnel
     overlaps: list[Overlap]
     tally: Tally
     bad: BadRows
+    left_out: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -116,16 +120,19 @@ def prepare(
         raise SpectangleError(f"{survey} exists already; choose another name with survey=..., or say overwrite=true.")
     if labels is not None and not labels.named and hasattr(archive, "download"):
         return _only_download(archive)
-    cuts, pixels, funnel, bad = cuts or Cuts(), pixels or Pixels(), Funnel(), BadRows(max_bad_rows)
+    pixels = pixels or Pixels()
+    cuts, funnel, bad = cuts or Cuts(), Funnel(), BadRows(max_bad_rows)
     catalogue, overlaps = _catalogue(archive, labels or LabelSources(), cuts, funnel, bad)
-    job = Job(archive, pixels, catalogue.source_id, survey.with_name(survey.name + ".parts"), max_bad_rows)
+    grid = archive.fit_pixels(pixels, catalogue.source_id) if hasattr(archive, "fit_pixels") else pixels
+    job = Job(archive, grid, catalogue.source_id, survey.with_name(survey.name + ".parts"), max_bad_rows)
     parts = read_spectra(job, archive.work(), workers)
     origin = " x ".join([archive.origin, *(name for name in catalogue.origins if name != archive.origin)])
+    origin += f"; cite {archive.cite}" if hasattr(archive, "cite") else ""
     try:
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
     finally:
         _print_funnel(funnel, overlaps)
-    result = Prepared(survey, funnel, overlaps, tally, bad)
+    result = Prepared(survey, funnel, overlaps, tally, bad, _left_out(archive, catalogue, survey))
     _finish(result, job.folder, report)
     return result
 
@@ -147,6 +154,14 @@ def _catalogue(archive, labels: LabelSources, cuts: Cuts, funnel: Funnel, bad: B
         raise
 
 
+def _left_out(archive, catalogue: Catalogue, survey: Path) -> list[str]:
+    """A sentence for each file that is not in the survey, where the archive has files of single stars."""
+    if not hasattr(archive, "left_out"):
+        return []
+    with Survey(survey) as made:
+        return archive.left_out(catalogue.source_id, made.source_id)
+
+
 def _finish(result: Prepared, parts: Path, report: bool) -> None:
     if report:
         from spectangle.archives.sample_report import write_report
@@ -156,6 +171,11 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
         console.print(f"skipped: {sentence}", markup=False)
     if result.bad.count > 20:
         console.print(f"skipped: {result.bad.count - 20} more rows")
+    shown = SHOWN if report else len(result.left_out)
+    for sentence in result.left_out[:shown]:
+        console.print(f"not in the survey: {sentence}", markup=False)
+    if len(result.left_out) > shown:
+        console.print(f"not in the survey: {len(result.left_out) - shown} more; the report names them all.")
     if result.tally.empty_pixels:
         console.print(f"{result.tally.empty_pixels} pixels are masked in every star and were left out.")
     shutil.rmtree(parts, ignore_errors=True)
@@ -167,7 +187,8 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
 def _print_funnel(funnel: Funnel, overlaps: Sequence[Overlap]) -> None:
     if not funnel.steps:
         return
-    table = Table(title="The sample (paper: Manteiga et al. 2025, section 3.1)")
+    paper = any(step["paper"] for step in funnel.steps)
+    table = Table(title="The sample (paper: Manteiga et al. 2025, section 3.1)" if paper else "The sample")
     for name in ("of", "step"):
         table.add_column(name, overflow="fold")
     for name in ("stars left", "removed", "paper"):

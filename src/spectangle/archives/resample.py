@@ -27,7 +27,7 @@ class Pixels:
     Arguments:
         method: ``inverse_variance``, ``mean``, ``resample`` or ``none``.
         factor: Neighbours to a pixel for the two means; a remainder at the red end is dropped (2401 = 3 * 800 + 1).
-        start, step, number: The grid of ``resample`` in nm: start + step * i.
+        start, step, number: The grid of ``resample`` in nm: start + step * i; None: found from the files, where the archive can.
         min_good: Good neighbours that a mean needs (for ``resample``: this part of ``factor`` as covered fraction), else it is masked.
         fill: What a masked pixel becomes: ``nan`` (kept as a mask), ``one`` (the continuum) or ``interpolate`` (its
             good neighbours; the edges repeat the last good pixel).
@@ -36,9 +36,9 @@ class Pixels:
 
     method: str = "inverse_variance"
     factor: int = 3
-    start: float = 846.015
-    step: float = 0.03
-    number: int = 800
+    start: float | None = 846.015
+    step: float | None = 0.03
+    number: int | None = 800
     min_good: int = 2
     fill: str = "nan"
     nonpositive_error: str = "skip_star"
@@ -59,6 +59,8 @@ class Pixels:
         if self.method == "none":
             return wavelength
         if self.method == "resample":
+            if self.start is None or self.step is None or self.number is None:
+                raise SpectangleError("pixels.start, pixels.step and pixels.number must be given: only archive=spectra1d finds them from the files.")
             return np.round(self.start + self.step * np.arange(self.number), 6)
         q = len(wavelength) // self.factor
         if q < 2:

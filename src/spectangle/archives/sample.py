@@ -4,6 +4,7 @@ Manteiga et al. 2025, A&A 694, A326, section 3.1: 8 <= G <= 14, no STAR_BAD or F
 in GALAH, errors of at most 200 K, 0.5, 0.3 and 0.2 dex; 54,422 stars from APOGEE DR17, 9,883 from GALAH DR3, 64,305 in all.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ class Cuts:
         quality_flags: Whether the catalogues' own flags remove stars.
         max_masked: Largest fraction of masked survey pixels.
         min_snr: Smallest S/N of the spectrum (median flux / flux_error of its pixels); None: no cut.
+        label_ranges: Ranges that labels must lie within, ends excluded, {label: [low, high]}; None: no cut.
     """
 
     g_min: float | None = 8.0
@@ -34,12 +36,21 @@ class Cuts:
     quality_flags: bool = True
     max_masked: float = 0.1
     min_snr: float | None = None
+    label_ranges: Mapping[str, Sequence[float] | None] | None = None
 
     def __post_init__(self):
         if self.g_min is not None and self.g_max is not None and self.g_min > self.g_max:
             raise SpectangleError(f"cuts.g_min={self.g_min} is above cuts.g_max={self.g_max}; no star can pass.")
         if not 0 <= self.max_masked < 1:
             raise SpectangleError(f"cuts.max_masked={self.max_masked} must be a fraction from 0 to below 1.")
+        for name, limits in self.ranges.items():
+            if len(limits) != 2 or not limits[0] < limits[1]:
+                raise SpectangleError(f"cuts.label_ranges.{name}={list(limits)} must be two increasing numbers, for instance [4000, 7000].")
+
+    @property
+    def ranges(self) -> dict[str, Sequence[float]]:
+        """The label ranges that are given."""
+        return {name: limits for name, limits in (self.label_ranges or {}).items() if limits is not None}
 
 
 @dataclass
@@ -61,12 +72,13 @@ class Funnel:
 def apply_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
     """Apply the cuts to a catalogue, one after the other; each adds a line to the funnel. Returns unique stars."""
     funnel.add(table.origin, "rows", len(table))
-    table = _cut(table, table.source_id > 0, funnel, "has a Gaia source_id")
+    table = _cut(table, table.source_id > 0, funnel, "has a source_id")
     if cuts.quality_flags:
         for name in list(table.flags):
             table = _cut(table, ~table.flags[name], funnel, f"not {name}")
     missing = np.any([is_missing(values) for values in table.labels.values()], axis=0)
     table = _cut(table, ~missing, funnel, "every label measured")
+    table = _range_cuts(table, cuts, funnel)
     table = _magnitude_cut(table, cuts, funnel)
     for name, limit in cuts.max_errors.items():
         if name in table.errors:
@@ -79,6 +91,14 @@ def apply_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
 def _cut(table: LabelTable, keep: np.ndarray, funnel: Funnel, step: str) -> LabelTable:
     table = table.keep(keep)
     funnel.add(table.origin, step, len(table))
+    return table
+
+
+def _range_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
+    for name, (low, high) in cuts.ranges.items():
+        if name not in table.labels:
+            raise SpectangleError(f"cuts.label_ranges names '{name}'; {table.origin} has the labels {', '.join(table.labels)}.")
+        table = _cut(table, (table.labels[name] > low) & (table.labels[name] < high), funnel, f"{low:g} < {name} < {high:g}")
     return table
 
 

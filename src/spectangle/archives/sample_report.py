@@ -59,6 +59,9 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
     if result.bad.sentences:
         shown = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in result.bad.sentences[:50])
         yield f"<h2>Rows skipped: {result.bad.count}</h2><ul>{shown}</ul>"
+    if result.left_out:
+        shown = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in result.left_out)
+        yield f"<h2>Not in the survey: {len(result.left_out)}</h2><details><summary>each with its reason</summary><ul>{shown}</ul></details>"
 
 
 def _example_spectra(survey: Survey, labels: Mapping[str, np.ndarray], n: int = 6) -> Figure:
@@ -77,7 +80,7 @@ def _counts(result: "Prepared") -> str:
         ("spectra in the files", tally.rows),
         ("labelled stars with a spectrum", tally.found),
         ("stars in the survey", tally.after_snr),
-        ("of these, scaled to their median (cool stars)", tally.median_normalised),
+        ("of these, median 1 and much above it (Gaia scales cool stars so)", tally.median_normalised),
         ("pixels that no star has, left out", tally.empty_pixels),
         ("bad rows skipped", result.bad.count),
     ]

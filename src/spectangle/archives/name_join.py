@@ -1,0 +1,128 @@
+"""Join files of spectra with the rows of a table by the names of their stars."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spectangle.archives.columns import find_column, require_columns
+from spectangle.archives.label_table import labels_of
+from spectangle.archives.labels import LabelTable
+from spectangle.archives.names import name_id, name_key, refuse_duplicates
+from spectangle.archives.source_ids import as_source_ids, check_not_rounded
+from spectangle.archives.star_files import FITS_ENDINGS
+from spectangle.archives.table_spectrum import TEXT_ENDINGS
+from spectangle.errors import SpectangleError
+
+if TYPE_CHECKING:
+    from spectangle.archives.spectra1d import Spectra1D
+
+__all__ = ["exclude_names", "join_by_name"]
+
+MATCH_COLUMNS = ("name", "star", "star_name", "object", "file", "filename", "spectrum", "source_id")
+
+
+def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: "Spectra1D") -> tuple[LabelTable, dict[Path, int], list[str]]:
+    """Join {file: name of its star} with a table.
+
+    Arguments:
+        table: Labels, a row per star.
+        where: Its file, for sentences.
+        names: Names of stars by file.
+        keys: Whose match_column, id_column, label_columns, units and keep_columns hold.
+
+    Returns:
+        Labels of the stars with files; {file: id}; a sentence for each file without a row, and one on the rows without a file.
+
+    Raises:
+        SpectangleError: None joins, two files or two rows have one star, or ids collide.
+    """
+    column = _match_column(table, where, keys.match_column)
+    row_keys = [_key(value) for value in np.ma.filled(table[column].astype(str), "")]
+    files = _by_key(names)
+    rows = [row for row, key in enumerate(row_keys) if key in files]
+    if not rows:
+        example = next(iter(names.values()), "none")
+        raise SpectangleError(
+            f"No file belongs to a row of {where}: its column {column} has names such as '{table[column][0]}', the files such as '{example}'. "
+            "Say where the names are: archive.match_column, archive.name_keyword, archive.name_pattern."
+        )
+    stars = [names[files[row_keys[row]]] for row in rows]
+    ids = _ids(table[rows], where, stars, keys.id_column)
+    refuse_duplicates(stars, ids.tolist(), where)
+    labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units)
+    kept = require_columns({name: name for name in keys.keep_columns}, table.colnames, where)
+    columns = {"name": np.array(stars)} | {name: _plain(table[found][rows]) for name, found in kept.items()}
+    numbers = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
+    return replace(labels, columns=columns), numbers, _alone(names, numbers, table[column], row_keys, files, where)
+
+
+def exclude_names(table: LabelTable, names: Sequence[str]) -> LabelTable:
+    """Flag stars by name, for the funnel.
+
+    Raises:
+        SpectangleError: A name is not in the table.
+    """
+    if not names:
+        return table
+    keys = np.array([name_key(name) for name in table.columns["name"]])
+    if unknown := [name for name in names if name_key(name) not in keys]:
+        raise SpectangleError(f"archive.exclude names '{unknown[0]}', and {table.origin} has no star of that name.")
+    return replace(table, flags=table.flags | {"excluded by name": np.isin(keys, [name_key(name) for name in names])})
+
+
+def _match_column(table: Any, where: str, given: str | None) -> str:
+    if given is not None:
+        return require_columns({"name": given}, table.colnames, where)["name"]
+    found = next((column for name in MATCH_COLUMNS if (column := find_column(name, table.colnames))), None)
+    if found is None:
+        shown = ", ".join(table.colnames[:30])
+        raise SpectangleError(f"{where} has no column of names ({', '.join(MATCH_COLUMNS)}); it has: {shown}. Name it: archive.match_column=...")
+    return found
+
+
+def _key(value: str) -> str:
+    """What is compared: the name, or the file's name without folder and ending."""
+    text = value.strip()
+    bare = text.lower().removesuffix(".gz")
+    for ending in FITS_ENDINGS + TEXT_ENDINGS:
+        if bare.endswith(ending):
+            return name_key(Path(text[: len(bare) - len(ending)]).name)
+    return name_key(text)
+
+
+def _by_key(names: Mapping[Path, str]) -> dict[str, Path]:
+    """{what is compared: file}; two files of one star are refused."""
+    files: dict[str, Path] = {}
+    for path, name in names.items():
+        if (key := name_key(name)) in files:
+            raise SpectangleError(f"{files[key]} and {path} are both of star '{name}'; one spectrum per star was expected. Keep one of them.")
+        files[key] = path
+    return files
+
+
+def _ids(table: Any, where: str, stars: Sequence[str], id_column: str) -> np.ndarray:
+    """The ids [n] of a table, or of the stars' names where it has none."""
+    column = find_column(id_column, table.colnames)
+    if column is None:
+        return np.array([name_id(name) for name in stars], dtype=np.int64)
+    ids = as_source_ids(table[column], f"{where}, column {column}")
+    check_not_rounded(ids, f"{where}, column {column}")
+    return ids
+
+
+def _plain(column: Any) -> np.ndarray:
+    """Values [n] that a survey stores: numbers, or text."""
+    values = np.ma.asarray(column)
+    return np.asarray(values.filled("" if values.dtype.kind in "USO" else np.nan if values.dtype.kind == "f" else 0))
+
+
+def _alone(
+    names: Mapping[Path, str], numbers: Mapping[Path, int], column: Any, row_keys: list[str], files: Mapping[str, Path], where: str
+) -> list[str]:
+    """Sentences on files without a row and rows without a file."""
+    lone = [str(value) for value, key in zip(column, row_keys, strict=True) if key not in files]
+    sentences = [f"{path}: star {name} has no row in {where}" for path, name in names.items() if path not in numbers]
+    return sentences + ([f"{where}: {len(lone)} row(s) have no file, the first is {lone[0]}"] if lone else [])

@@ -1,0 +1,118 @@
+"""One spectrum of a table: a row per pixel (or one row of arrays) in a FITS table, or in a text file of any form that astropy reads."""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from spectangle.archives.columns import find_column, require_columns
+from spectangle.archives.spectrum import Spectrum
+from spectangle.archives.spectrum_form import SpectrumForm, in_nanometres, medium_of, unit_of, without_log
+from spectangle.errors import SpectangleError
+
+__all__ = ["TEXT_ENDINGS", "read_text", "table_spectrum"]
+
+TEXT_ENDINGS = (".txt", ".dat", ".asc", ".ascii", ".csv", ".tsv", ".ecsv", ".tbl", ".xml", ".vot", ".votable")
+# fmt: off
+NAMES = {
+    "wavelength": ["wavelength", "wave", "lambda", "lam", "wl", "wvl", "wavelength_air", "wavelength_vac", "wave_air", "wave_vac", "lambda_air",
+                   "lambda_vac", "awav", "loglam", "log_lambda", "log_wave", "loglambda", "spectral_axis", "frequency", "wavenumber", "energy"],
+    "flux": ["flux", "normalized_flux", "norm_flux", "flux_norm", "fluxes", "intensity", "counts", "spec"],
+    "flux_error": ["flux_error", "flux_err", "fluxerr", "error", "err", "errors", "sigma", "e_flux", "uncertainty", "flux_uncertainty", "std",
+                   "stdev", "noise", "ivar"],
+}
+# fmt: on
+
+
+def read_text(path: Path, form: SpectrumForm) -> tuple[Spectrum, dict[str, Any]]:
+    """Read a text file: whitespace, commas or tabs between columns, with a header or without, ECSV, IPAC, VOTable.
+
+    Returns:
+        The spectrum, wavelengths in nm, flux and error [P]; and what the file says besides (ECSV's meta, comments).
+
+    Raises:
+        SpectangleError: It is no table of numbers, or its columns have no known names.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "ascii")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = Table.read(path, format=kind, **({"comment": "#"} if kind == "ascii.csv" else {}))
+            if kind == "ascii.csv" and _is_number(table.colnames[0]):  # no line of names
+                table = Table.read(path, format="ascii.no_header", delimiter=",")
+    except Exception as error:  # astropy raises many kinds
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SpectangleError(f"{path} cannot be read as a table ({said}); columns of wavelength and flux were expected.") from None
+    header = dict(table.meta)
+    return table_spectrum(table, header, str(path), form), header
+
+
+KINDS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".xml": "votable", ".vot": "votable", ".votable": "votable"}
+
+
+def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: SpectrumForm) -> Spectrum:
+    """The spectrum of a table, wavelengths in nm, flux and error [P].
+
+    Columns are those of `form.columns`, others are found by common names; without names they are wavelength, flux and, if there is a
+    third, its error. A name that starts with log means a logarithm, ivar an inverse variance.
+
+    Raises:
+        SpectangleError: There are no such columns, or no numbers in them.
+    """
+    found = _columns(table, where, form)
+    values = {key: _numbers(table[column], where) for key, column in found.items()}
+    if len({len(v) for v in values.values()}) > 1 or len(values["flux"]) < 2:
+        lengths = ", ".join(str(len(v)) for v in values.values())
+        raise SpectangleError(f"{where}: columns {', '.join(found.values())} have {lengths} values; as many in each were expected, two at least.")
+    column = found["wavelength"]
+    unit = unit_of(table[column].unit or header.get("CUNIT1") or form.wavelength_unit, f"{where}, column {column}")
+    wavelength = values["wavelength"]
+    if column.lower().startswith("log"):
+        wavelength = without_log(wavelength, unit, where)
+    medium = medium_of(header, column) if unit.physical_type == "length" else "vacuum"
+    return Spectrum(in_nanometres(wavelength, unit), values["flux"], _error(values.get("flux_error"), found.get("flux_error", "")), medium)
+
+
+def _columns(table: Any, where: str, form: SpectrumForm) -> dict[str, str]:
+    """{wavelength, flux, flux_error: column}, the last only where there is one."""
+    given = require_columns(form.named, table.colnames, where)
+    if re.fullmatch(r"col\d+", table.colnames[0]) and len(table.colnames) in (2, 3) and not given:
+        return dict(zip(NAMES, table.colnames, strict=False))
+    found = {key: given.get(key) or _first(names, table.colnames) for key, names in NAMES.items()}
+    for key in ("wavelength", "flux"):
+        if found[key] is None:
+            shown = ", ".join(table.colnames[:30])
+            raise SpectangleError(f"{where}: no column is known as {key}; it has: {shown}. Name it: archive.form.columns.{key}=...")
+    return {key: column for key, column in found.items() if column is not None}
+
+
+def _first(names: Iterable[str], available: list[str]) -> str | None:
+    return next((column for name in names if (column := find_column(name, available))), None)
+
+
+def _numbers(column: Any, where: str) -> np.ndarray:
+    """Values [P] float64 of a column of numbers, or of one row with an array; NaN where masked."""
+    try:
+        return np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan).reshape(-1)
+    except (TypeError, ValueError):
+        raise SpectangleError(f"{where}: column '{column.name}' holds text ('{column[0]}'); numbers were expected.") from None
+
+
+def _error(values: np.ndarray | None, column: str) -> np.ndarray | None:
+    if values is None or column.lower() != "ivar":
+        return values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values > 0, 1 / np.sqrt(values), np.nan)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
