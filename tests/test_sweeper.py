@@ -123,7 +123,8 @@ def test_another_space_or_config_in_the_same_folder_is_refused(tmp_path: Path):
 
 def test_test_metrics_cannot_be_an_objective(tmp_path: Path):
     write_sweep(tmp_path)
-    assert "test stars are read once" in sweep(tmp_path, "objective=test/latent/teff/mae", code=1)
+    for name in ("test/latent/teff/mae", "largest_excess", "val/reconstruction + probe/teff/r2"):
+        assert "they are read once" in sweep(tmp_path, f"objective='{name}'", code=1)
 
 
 def test_a_dry_run_starts_nothing(tmp_path: Path):

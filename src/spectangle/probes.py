@@ -56,9 +56,9 @@ class Probes(L.Callback):
     the survey does not know.
 
     Arguments:
-        large: Unfitted scikit-learn regressors by name, for surveys with many unseen stars.
+        large: Unfitted scikit-learn regressors by name, for surveys with many stars.
         small: The same for few stars; they are also fitted on seen and unseen stars together.
-        small_below: So many unseen stars are few.
+        small_below: So many stars, seen and unseen, are few.
         cache: Folder where the reference on raw spectra is cached; None leaves the reference out.
         max_stars: Fit probes on at most this many unseen stars (and as many seen ones), drawn by ``seed``; None = all. Fewer find less.
         bootstrap: Resamples of the scored stars.
@@ -70,7 +70,7 @@ class Probes(L.Callback):
         self,
         large: Mapping[str, Any],
         small: Mapping[str, Any] | None = None,
-        small_below: int = 3000,
+        small_below: int = 5000,
         cache: str | None = None,
         max_stars: int | None = None,
         bootstrap: int = 200,
@@ -137,8 +137,8 @@ class Probes(L.Callback):
         return {key: float(value) for key, value in scores.items()}
 
     def _cross_fit(self, seen: Measured, scored: Measured, spare: Measured | None) -> CrossFit:
-        small = len(scored) + (0 if spare is None else len(spare)) < self.small_below
-        unseen = len(scored) if spare is None else len(scored) + len(spare)
+        unseen = len(scored) + (0 if spare is None else len(spare))
+        small = unseen + len(seen) < self.small_below
         seen = self._drawn(seen, self.max_stars if small else min(self.max_stars or unseen, unseen))
         if self.max_stars is not None:
             scored, spare = self._drawn(scored, self.max_stars), None

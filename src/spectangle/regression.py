@@ -37,15 +37,14 @@ TRUSTED = ["spectangle.regression.TorchMLPRegressor", "sklearn.neural_network._s
 
 
 def sklearn_regressor(
-    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, seed: int = 0
+    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, early_stopping: bool = True, seed: int = 0
 ) -> BaseEstimator:
     """Build the paper's regressor: scikit-learn's network with two hidden layers, all labels at once (section 3.3).
 
-    Inputs and labels are standardised; 10 % of the fitting stars decide when to stop.
+    Inputs and labels are standardised; 10 % of the fitting stars decide when to stop, or the training loss if ``early_stopping`` is off.
     """
-    network = MLPRegressor(
-        hidden_layer_sizes=tuple(hidden), alpha=alpha, max_iter=max_iter, early_stopping=True, n_iter_no_change=patience, random_state=seed
-    )
+    options: dict[str, Any] = {"alpha": alpha, "max_iter": max_iter, "n_iter_no_change": patience, "random_state": seed}
+    network = MLPRegressor(hidden_layer_sizes=tuple(hidden), early_stopping=early_stopping, **options)
     return _standardised(network)
 
 

@@ -20,6 +20,9 @@ __all__ = ["Options", "Plan", "make_plan"]
 # what may differ between two starts of one sweep: it changes no result
 FREE_KEYS = ("threads", "logger", "callbacks.progress", "callbacks.regressor.cache")
 
+# final numbers of a run, by which nothing may be chosen; what is measured for choices begins with val/ or train/
+ON_TEST_STARS = ("test/", "probe/", "erasure/", "retention/", "reference/", "floor/", "floor_decoder/", "excess", "largest_excess")
+
 
 @dataclass
 class Options:
@@ -148,8 +151,12 @@ def make_plan(
     objectives = list(objective) if isinstance(objective, ListConfig) else [objective]
     directions = _directions(direction, objectives)
     for name in objectives:
-        if str(name).startswith("test/"):
-            raise SpectangleError(f"objective is {name}: test stars are read once, for the final table; choose by a validation metric (val/...).")
+        if wrong := [part.strip() for part in str(name).split(" + ") if part.strip().startswith(ON_TEST_STARS)]:
+            raise SpectangleError(
+                f"objective is {name}, and {wrong[0]} is measured on test stars: they are read once, for the final table. Choose by "
+                f"validation metrics, for instance val/{wrong[0].removeprefix('test/')} (callbacks.probes and callbacks.regressor measure it with "
+                "every_n_epochs=${trainer.max_epochs})."
+            )
     plan = Plan(Path(config.hydra.sweep.dir).resolve(), space, shared, objectives, directions, sampler, pruner, chosen)
     if plan.prunes and len(objectives) > 1:
         raise SpectangleError(f"Pruning needs one objective, this sweep has {len(objectives)}; use hydra/sweeper/pruner=none.")

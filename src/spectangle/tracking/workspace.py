@@ -31,8 +31,9 @@ class Panel:
 def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
     """Sections and their panels, for the labels of a survey."""
     both = ["spectra", "latent"]
-    importance = [Panel("importance", "", [name]) for name in (RECONSTRUCTION, *(f"probe/{label}/r2" for label in labels))]
-    columns = [RECONSTRUCTION, *(f"probe/{label}/r2" for label in labels)]
+    # configurations are compared on validation stars; the probes' need callbacks.probes.every_n_epochs
+    columns = [RECONSTRUCTION, *(_validated(label) for label in labels)]
+    importance = [Panel("importance", "", [name]) for name in columns]
     return {
         "Adversarial training": [
             Panel("line", "Reconstruction: mean squared error of the flux", ["train/reconstruction", "val/reconstruction"], options={"log_y": True}),
@@ -61,7 +62,7 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
         "Sweep": [
             Panel("parallel", "Choices and results", columns, list(TUNED) + [f"lambdas.{label}" for label in labels]),
             *importance,
-            *(Panel("scatter", f"Erasure of {a} against retention of {b}", [f"erasure/{a}", f"retention/{b}"]) for a, b in _pairs(labels)),
+            *(Panel("scatter", f"What is left of {a} against {b}, validation stars", [_validated(a), _validated(b)]) for a, b in _pairs(labels)),
         ],
     }
 
@@ -105,7 +106,7 @@ def build(entity: str, project: str, name: str, labels: Sequence[str], filters: 
     ]
     runs = workspaces.RunsetSettings(
         filters=[expr.Config(key) == value for key, value in filters.items()],
-        pinned_columns=["run:displayName", "run:tags", f"summary:{RECONSTRUCTION}", *(f"summary:probe/{label}/r2" for label in labels)],
+        pinned_columns=["run:displayName", "run:tags", f"summary:{RECONSTRUCTION}", *(f"summary:{_validated(label)}" for label in labels)],
     )
     settings = workspaces.WorkspaceSettings(x_axis="epoch")
     view = workspaces.Workspace(
@@ -113,6 +114,10 @@ def build(entity: str, project: str, name: str, labels: Sequence[str], filters: 
     )
     view._internal_name = VIEW
     return view
+
+
+def _validated(label: str) -> str:
+    return f"best/val/probe/{label}/r2"
 
 
 def _panel(panel: Panel) -> Any:
