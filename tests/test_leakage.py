@@ -1,0 +1,201 @@
+"""Leakage: cross-fitting, stacking, the floor and its correction, on cases whose answer is known."""
+
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.svm import SVR
+
+from spectangle import leakage
+from spectangle.leakage import CrossFit, Measured, bootstrap_r2, erasure, leaks, simex, stacked
+from spectangle.metrics import r2
+from spectangle.probe_networks import AveragedMLPRegressor
+
+PROBES = {
+    "ridge": Ridge(),
+    "networks": AveragedMLPRegressor(hidden=(64, 32), members=1, epochs=30, batch_size=128),
+    "boosting": HistGradientBoostingRegressor(max_iter=60),
+    "neighbours": KNeighborsRegressor(20),
+}
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+def stars(z, labels, errors=None, truth=None, first=0):
+    nothing = np.full(labels.shape, np.nan)
+    ids = np.arange(first, first + len(z)) + 2**60
+    return Measured(ids, z, labels, nothing if errors is None else errors, nothing if truth is None else truth)
+
+
+def scores(z, label):
+    half = len(z) // 2
+    fit = CrossFit(PROBES, stars(z[:half], label[:half, None]), stars(z[half:], label[half:, None], first=half))
+    predictions = fit.predictions(lambda s: s.z, lambda s: s.labels)
+    found = {name: r2(prediction[:, 0], label[half:]) for name, prediction in predictions.items()}
+    return found | {"all": r2(fit.stacked(predictions, 0, label[half:]), label[half:])}
+
+
+def test_every_probe_finds_a_planted_label(random):
+    label = random.normal(size=3000)
+    z = random.normal(size=(3000, 6))
+    z[:, 2] += 1.5 * label
+    found = scores(z, label)
+    assert all(0.45 < score < 0.75 for score in found.values())  # the most that can be read is 0.69
+    assert found["all"] > max(score for name, score in found.items() if name != "all") - 0.01
+
+
+def test_no_probe_finds_a_removed_label(random):
+    found = scores(random.normal(size=(3000, 6)), random.normal(size=3000))
+    assert all(score < 0.05 for score in found.values()) and found["all"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_nonlinear_trace_is_found_by_networks_and_missed_by_ridge(random):
+    z = random.choice([-1.0, 1.0], size=(3000, 6)) + 0.1 * random.normal(size=(3000, 6))
+    found = scores(z, np.sign(z[:, 1]) * np.sign(z[:, 4]))
+    assert found["ridge"] < 0.05 and found["networks"] > 0.9 and found["all"] > 0.9
+
+
+def test_a_shrunken_trace_is_still_found(random):
+    """What hides from a discriminator: a trace a thousand times smaller than the rest."""
+    label = random.normal(size=3000)
+    z = random.normal(size=(3000, 6))
+    z[:, 3] = 1e-3 * label
+    assert scores(z, label)["networks"] > 0.9
+
+
+def test_few_stars_need_those_that_the_encoder_saw(random):
+    """A leak in 500 stars that only a strong probe of all of them finds: a hundred unseen ones do not show it."""
+    z = random.normal(size=(500, 10))
+    label = z[:, 1] * z[:, 4] + 0.3 * random.normal(size=500)
+    seen, unseen = stars(z[:400], label[:400, None]), stars(z[400:], label[400:, None], first=400)
+    probes = {"ridge": Ridge(), "svr": SVR(C=10, gamma=0.03)}
+    found = {}
+    for small in (False, True):
+        fit = CrossFit(probes, seen, unseen, small=small)
+        predicted = fit.predictions(lambda s: s.z, lambda s: s.labels)
+        found[small] = r2(fit.stacked(predicted, 0, label[400:]), label[400:])
+        assert r2(predicted["ridge"][:, 0], label[400:]) < 0.1
+    assert found[True] > max(0.2, found[False] + 0.1)
+
+
+def test_a_star_is_never_predicted_by_a_probe_that_saw_it(random, monkeypatch):
+    unseen, spare = stars(np.arange(100.0)[:, None], random.normal(size=(100, 1))), stars(np.arange(100.0, 130)[:, None], random.normal(size=(30, 1)))
+    fit = CrossFit({"spy": Ridge()}, unseen, unseen, spare)
+    assert sorted(np.bincount(fit.fold)) == [20] * 5
+    for fold in range(5):
+        held = unseen[fit.fold == fold]
+        rest = np.concatenate([unseen[fit.fold != fold].z, spare.z])
+        assert not set(held.z[:, 0]) & set(rest[:, 0]) and len(rest) == 110
+    asked = []
+    original = leakage.fitted_predictions
+    monkeypatch.setattr(
+        leakage, "fitted_predictions", lambda probes, x, y, new: (asked.append((set(x[:, 0]), set(new[:, 0]))), original(probes, x, y, new))[1]
+    )
+    fit.predictions(lambda s: s.z, lambda s: s.labels)
+    assert len(asked) == 5 and all(not fitted & predicted and len(fitted) == 110 for fitted, predicted in asked)
+    assert set.union(*(predicted for _, predicted in asked)) == set(np.arange(100.0))
+
+
+def test_stacking_chooses_on_other_folds_than_it_is_scored_on(random):
+    """Many candidates that know nothing: the best of them looks good on the stars where it was chosen, the stack does not."""
+    truth, fold = random.normal(size=100), np.arange(100) % 5
+    noise = [0.3 * random.normal(size=100) for _ in range(200)]
+    assert max(np.corrcoef(candidate, truth)[0, 1] for candidate in noise) > 0.2
+    assert r2(stacked(noise[:20], truth, fold), truth) < 0.05
+    good = truth + random.normal(size=100)
+    both = r2(stacked([good, *noise[:10]], truth, fold), truth)
+    assert both == pytest.approx(r2(stacked([good], truth, fold), truth), abs=0.1) and both > 0.3
+    assert np.allclose(stacked([], truth, fold)[fold == 0], truth[fold != 0].mean())
+
+
+def population(random, n=4000, leaks_own=False, error=0.0):
+    """m_h follows teff; the latent has teff, and m_h's own part if it leaks; the catalogue has errors."""
+    teff, own = random.normal(size=(2, n))
+    true = np.stack([teff, 0.7 * teff + 0.7 * own], axis=1)
+    labels = true.copy()
+    labels[:, 0] += error * random.normal(size=n)
+    z = np.stack([teff, own if leaks_own else random.normal(size=n)], axis=1)
+    return z, labels, true
+
+
+def excess(z, labels, errors=None, truth=None, n=2000):
+    probes = {"ridge": Ridge(), "boosting": HistGradientBoostingRegressor(max_iter=50)}
+
+    def pick(values, part):
+        return None if values is None else values[part]
+
+    seen, scored = (stars(z[p], labels[p], pick(errors, p), pick(truth, p), first=p.start or 0) for p in (slice(0, n), slice(n, None)))
+    fit = CrossFit(probes, seen, scored)
+    return leaks(fit, fit.predictions(lambda s: s.z, lambda s: s.labels), [0], [1], 50, 0)[1]
+
+
+@pytest.mark.parametrize("leaks_own", [False, True])
+def test_excess_is_leakage_beyond_the_population(random, leaks_own):
+    """A latent with teff shows m_h as far as the population does, and has no excess unless it knows more."""
+    z, labels, _ = population(random, leaks_own=leaks_own)
+    found = excess(z, labels)
+    assert found.floor == pytest.approx(0.5, abs=0.05) and found.upper_bound
+    assert found.excess == pytest.approx(0.5 if leaks_own else 0.0, abs=0.05)
+    assert found.low <= found.excess <= found.high
+
+
+def test_the_floor_is_that_of_the_true_kept_labels(random):
+    """With catalogue errors in teff the floor is too low, and a latent that knows the true teff seems to leak: by truth, or by errors, not."""
+    z, labels, true = population(random, n=12000, error=0.6)
+    errors = np.full(labels.shape, 0.6)
+    plain, corrected, known = excess(z, labels, n=4000), excess(z, labels, errors, n=4000), excess(z, labels, errors, true, n=4000)
+    assert plain.upper_bound and not corrected.upper_bound and not known.upper_bound
+    assert plain.floor < 0.4 and plain.excess > 0.1
+    assert known.floor == pytest.approx(0.5, abs=0.03) and known.excess == pytest.approx(0, abs=0.02)
+    assert corrected.floor == pytest.approx(0.5, abs=0.06) and abs(corrected.excess) < 0.06
+
+
+def test_simex_reads_a_parabola_at_minus_one():
+    def level(step):
+        return 0.5 - 0.1 * step + 0.02 * step**2
+
+    assert simex(level(0), {step: level(step) for step in (0.5, 1.0, 1.5)}) == pytest.approx(0.12)
+
+
+def test_the_decoder_s_floor_is_what_errors_of_the_label_itself_say(random):
+    z, labels, true = population(random)
+    labels[:, 1] += 0.3 * random.normal(size=len(labels))
+    errors = np.stack([np.zeros(len(labels)), np.full(len(labels), 0.3)], axis=1)
+    found = excess(z, labels, errors, true)
+    with_noise = np.c_[true[:, 0], labels[:, 1] - true[:, 1]]
+    half = len(labels) // 2
+    by_hand = Ridge().fit(with_noise[:half], labels[:half, 1]).score(with_noise[half:], labels[half:, 1])
+    assert found.decoder == pytest.approx(by_hand, abs=0.03) and found.decoder > found.floor + 0.05
+
+
+def test_erasure_by_hand():
+    assert erasure(0.25, 1.0) == 0.75
+    assert erasure(1.2, 1.0) == 0 and erasure(-0.3, 0.9) == 1
+
+
+def test_bootstrap_covers_the_r2_and_is_paired(random):
+    truth = random.normal(size=2000)
+    close, closer = truth + 0.5 * random.normal(size=2000), truth + 0.49 * random.normal(size=2000)
+    draws = bootstrap_r2([close, close, closer], truth, draws=300)
+    low, high = np.quantile(draws[0], [0.025, 0.975])
+    assert low < r2(close, truth) < high and high - low < 0.1
+    assert np.array_equal(draws[0], draws[1])
+    assert draws.shape == (3, 300)
+
+
+def test_averaged_networks_are_repeatable_and_leave_the_random_state_alone(random):
+    import torch
+
+    x, y = random.normal(size=(200, 5)), random.normal(size=(200, 2))
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    one, two = (AveragedMLPRegressor((8,), members=3, epochs=3, seed=1).fit(x, y).predict(x) for _ in range(2))
+    assert (one == two).all() and one.shape == (200, 2)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
