@@ -49,7 +49,8 @@ def test_the_onnx_graph_agrees_and_takes_masked_pixels(toy_survey: Path, exporte
     with Survey(toy_survey) as survey:
         flux = survey.flux(0, 7)
     flux[2, 5:9] = np.nan
-    latent, labels = session.run(None, {"flux": flux})
+    noise = model.network.draws(None, len(flux))
+    latent, labels = session.run(None, {"flux": flux} | ({} if noise is None else {"noise": noise.numpy()}))
     np.testing.assert_allclose(latent, model.encode(flux), atol=1e-5)
     np.testing.assert_allclose(labels[:, 0], model.predict(flux)["teff"], rtol=1e-5)
 

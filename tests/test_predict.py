@@ -106,7 +106,7 @@ def test_a_regressor_that_is_no_network_is_refused():
 def test_labels_are_those_of_the_run(toy_runs, toy_survey: Path, model):
     """What predict reads of the test stars scores as the run said."""
     data = Run(toy_runs[0]).data()
-    table = model.predict(data.test.flux.numpy())
+    table = model.predict(data.test.flux.numpy(), source_id=data.test.source_id)
     mae = np.abs(np.asarray(table["teff"]) - data.test.labels[:, 0].numpy()).mean()
     assert mae == pytest.approx(model.metrics["test/latent/teff/mae"], rel=1e-3)
 
