@@ -139,8 +139,11 @@ def _sample(model: "TrainedModel") -> str:
     return """The latent is a sample: the mean that the encoder finds plus noise of a learned size in each dimension, one fixed draw for each star,
 hashed from its `source_id`. The noise covers what is left of the removed labels; the mean still knows it, so the mean is not released, and all
 numbers here are of samples. A star has the same draw whenever it is read: give the same `source_id` each time (without, stars are
-numbered from 1 as they come). Averages over one spectrum under several `source_id` are the mean again: do not hand them on. Whoever has this
-folder has the encoder and can compute the mean: where the removed labels must stay unknown, hand on latents, not the model.
+numbered from 1 as they come). Averages over one spectrum under several `source_id` are the mean again: do not hand them on.
+
+The sample hides what is left of a removed label from a reader who takes it as it is; it is no secret. The draws are a public function of `source_id`,
+and whoever has this folder has the encoder: either way the mean can be computed. Where the removed labels must stay unknown, hand on
+latents without `source_id` and in another order, and not the model.
 
 """
 
