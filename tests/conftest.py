@@ -51,6 +51,17 @@ def toy_runs(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFacto
     return [folder / "0", folder / "1", folder / "2"]
 
 
+@pytest.fixture(scope="session")
+def stochastic_run(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose latent is a sample: mean plus noise of a learned size."""
+    folder = tmp_path_factory.mktemp("stochastic") / "run"
+    options = [f"data.path={toy_survey}", "model=tiny", "model.latent_rate=1.0", "lambdas=first_pair", "trainer.max_epochs=8", "threads=1"]
+    words = [sys.executable, str(ROOT / "train.py"), "data=survey", *options, "callbacks.probes=null", "callbacks.figures=null"]
+    done = subprocess.run([*words, f"hydra.run.dir={folder}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory):
     """Keep caches of tests out of the user's."""

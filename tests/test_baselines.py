@@ -43,7 +43,7 @@ def test_no_linear_probe_survives_leace_and_a_non_linear_one_does():
     random = np.random.default_rng(0)
     label, rest = random.normal(size=4000), random.normal(size=(4000, 3))
     latent = np.c_[label + 0.1 * rest[:, 0], label**2, rest].astype(np.float32)
-    z = leace(lambda x: x, latent[:3000], label[:3000, None])(latent)
+    z = leace(latent[:3000], label[:3000, None])(latent)
     linear = LinearRegression().fit(z[:3000], label[:3000])
     assert r2(linear.predict(z[3000:]), label[3000:]) < 0.02
     squared = LinearRegression().fit(z[:3000], label[:3000] ** 2)
@@ -66,7 +66,7 @@ def test_without_a_decoder_only_the_discriminators_teach(toy_survey):
 
 def test_scores_have_the_paths_of_a_run(data, tmp_path):
     baseline = Baseline(principal_components(data.train.flux.numpy(), 5), data.labels, FIRST)
-    metrics = score(baseline, data, Ridge(), {"ridge": Ridge()}, tmp_path, 0)
+    metrics = score(baseline, data, Ridge(), {"large": {"ridge": Ridge()}}, tmp_path, 0)
     for path in ("test/latent/teff/mae", "test/spectra/teff/mae", "probe/teff/r2", "erasure/m_h", "floor/m_h", "excess/alpha_fe"):
         assert np.isfinite(metrics[path])
     assert "excess/teff" not in metrics and metrics["probe/teff/r2"] > 0.5
@@ -90,7 +90,7 @@ def test_each_baseline_maps_the_stars_of_a_run(toy_runs, tmp_path):
     run = next(Run(path) for path in toy_runs if not any(Run(path).config["lambdas"].values()))
     fitted = baselines._Fitted(run, tmp_path)
     for key, representation in BASELINES.items():
-        z = fitted._map(key, representation)(fitted.data.test.flux.numpy())
+        z = fitted._baseline(key, representation).embed_stars(fitted.data.test)
         assert z.shape[0] == len(fitted.data.test) and np.isfinite(z).all()
 
 

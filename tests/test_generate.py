@@ -59,9 +59,10 @@ def test_generated_spectra_are_a_survey(toy_runs, tmp_path: Path, command):
         np.testing.assert_array_equal(survey.column("original_m_h"), test.labels[:10, 2])
         assert survey.unit("teff") == "K" and run.path.name in survey.attributes["origin"] and survey.attributes["release"] == "m_h=-0.1"
         model, labels = run.model(), test.labels[:10].clone()
+        latent = torch.from_numpy(model.embed(test.flux[:10], source_id=test.source_id[:10]))
         labels[:, 2] = -0.1
         with torch.no_grad():
-            expected = model.decode(model.encode(test.flux[:10]), labels)
+            expected = model.decode(latent, labels)
         np.testing.assert_allclose(survey.flux(), expected, atol=1e-6)
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG") and leftovers(tmp_path) == []
 
@@ -75,7 +76,7 @@ def test_a_grid_can_be_trained_on(toy_runs, tmp_path: Path):
         assert len(set(survey.column("parent_source_id"))) == 4
     data = SpectraDataModule(str(out))
     data.setup()
-    assert len(data.train) == 29
+    assert len(data.train) + len(data.validation) + len(data.test) == 40 and len(data.train) > 20
 
 
 def test_nothing_set_gives_reconstructions(toy_runs, tmp_path: Path):

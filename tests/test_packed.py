@@ -13,6 +13,7 @@ VARIANTS = [
     {"batch_norm": True, "flux_scaling": "pixel"},
     {"latent_norm": "none", "latent_activation": "sigmoid", "flux_scaling": "none"},
     {"dropout": 0.3, "hidden": (16,)},
+    {"latent_rate": 1.0},
 ]
 
 
@@ -39,11 +40,19 @@ def test_packed_is_trained(options: dict, fused: bool, monkeypatch):
     packed = PackedModel(model)
     for n in (1, 7, 1025):
         flux = 0.8 + 0.1 * torch.randn(n, 40)
-        labels, z, residual = packed(flux)
-        expected = model.network.encode(flux)
+        noise = model.network.draws(None, n)
+        labels, z, residual = packed(flux, noise)
+        expected = model.network.encode(flux, noise=noise)
         torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(labels, model.readout(expected), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(residual, model.network.decode(expected, model.readout(expected)) - flux, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_mean_of_a_stochastic_latent_is_not_read():
+    packed = PackedModel(trained_model({"latent_rate": 1.0}))
+    with pytest.raises(TypeError):
+        packed(torch.ones(2, 40))
 
 
 def test_packing_leaves_the_network_alone():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectangle.archives.source_ids import as_source_ids
 from spectangle.errors import SpectangleError
 from spectangle.export.readout import Readout
 from spectangle.prediction.calibration import Calibration, calibrate
@@ -76,9 +77,13 @@ class TrainedModel:
         """lambda of each label: above 0 disentangled, below 0 entangled."""
         return dict(zip(self.labels, self.network.adversary.lambdas, strict=True))
 
-    def encode(self, flux: np.ndarray, wavelength: np.ndarray | None = None) -> np.ndarray:
-        """Latents [n, Z] of spectra [n, P] (NaN = masked pixel), given on a grid in nm or on the model's own."""
-        return read_spectra([self], self._on_grid(flux, wavelength), None).latent
+    def encode(self, flux: np.ndarray, wavelength: np.ndarray | None = None, source_id: np.ndarray | None = None) -> np.ndarray:
+        """Latents [n, Z] of spectra [n, P] (NaN = masked pixel), given on a grid in nm or on the model's own.
+
+        A stochastic latent is one fixed draw for each ``source_id`` [n] (default: 1 to n), the same whenever that star is read.
+        """
+        flux = self._on_grid(flux, wavelength)
+        return read_spectra([self], flux, None, _identifiers(source_id, len(flux))).latent
 
     def predict(
         self,
@@ -94,26 +99,31 @@ class TrainedModel:
         Arguments:
             flux, flux_error: Spectra and errors [n, P]; NaN = masked pixel.
             wavelength: Their grid in nm, if it is not the model's own.
-            source_id: Identifiers [n]; default: 1 to n.
+            source_id: Identifiers [n] (default: 1 to n); the draw of a stochastic latent belongs to them.
             coverage: Probability that the catalogue's label lies within the uncertainty.
             limits: Of the quality flags.
         """
         from spectangle.prediction.star_table import star_table
 
         flux, flux_error = self._on_grid(flux, wavelength, flux_error, both=True)
-        ids = np.arange(1, len(flux) + 1) if source_id is None else np.asarray(source_id)
-        return star_table(self, read_spectra([self], flux, flux_error), ids, flux_error is not None, coverage, limits or Limits())
+        ids = _identifiers(source_id, len(flux))
+        return star_table(self, read_spectra([self], flux, flux_error, ids), ids, flux_error is not None, coverage, limits or Limits())
 
     @torch.inference_mode()
-    def generate(self, flux: np.ndarray, wavelength: np.ndarray | None = None, **labels: float | np.ndarray) -> np.ndarray:
+    def generate(
+        self, flux: np.ndarray, wavelength: np.ndarray | None = None, source_id: np.ndarray | None = None, **labels: float | np.ndarray
+    ) -> np.ndarray:
         """Spectra [n, P] of the same stars with other labels, ``model.generate(flux, teff=6000)``; the others are as read.
+
+        The latent is that of :meth:`encode` with the same ``source_id`` [n] (default: 1 to n).
 
         Raises:
             SpectangleError: A label is not one of the model's.
         """
         if unknown := set(labels) - set(self.labels):
             raise SpectangleError(f"This model does not know the label {sorted(unknown)[0]}; its labels are {', '.join(self.labels)}.")
-        reading = read_spectra([self], self._on_grid(flux, wavelength), None)
+        flux = self._on_grid(flux, wavelength)
+        reading = read_spectra([self], flux, None, _identifiers(source_id, len(flux)))
         values = reading.labels.copy()
         for name, value in labels.items():
             values[:, self.labels.index(name)] = value
@@ -143,6 +153,14 @@ class TrainedModel:
             )
         flux, error = to_grid(grid, flux, error, self.wavelength, "The spectra")
         return (flux, error) if both else flux
+
+
+def _identifiers(source_id: np.ndarray | None, n: int) -> np.ndarray:
+    """Identifiers [n] of stars, 1 to n where none are given."""
+    ids = np.arange(1, n + 1) if source_id is None else np.atleast_1d(as_source_ids(source_id, "source_id"))
+    if ids.shape != (n,):
+        raise SpectangleError(f"There are {ids.size} source_id and {n} spectra; give one for each spectrum, in the same order.")
+    return ids
 
 
 def load(path: str | Path, survey: str | Path | None = None, calibrated: bool = True) -> TrainedModel:

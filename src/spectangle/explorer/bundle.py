@@ -47,11 +47,12 @@ class Bundle:
             if not len(rows):
                 raise SpectangleError(f"The survey has no star {source_id}.")
             flux = survey.flux(rows[0], rows[0] + 1)
+            ids = survey.source_id[rows[:1]]
             labels = np.array([[survey.label(name)[rows[0]] for name in self.models[0].labels]], np.float32)
         if any(model.network.conditional_encoder for model in self.models) and not np.isfinite(labels).all():
             raise SpectangleError(f"Star {source_id} lacks a label, and the encoder of a run with conditioning=synthetic needs all of them.")
         filled = np.where(np.isfinite(flux), flux, self.models[0].fill.numpy()).astype(np.float32)
-        latents = [model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels)) for model in self.models]
+        latents = [model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids) for model in self.models]
         return {"id": source_id, "flux": pack_flux(flux), "labels": pack(labels), "latents": [pack(z) for z in latents]}
 
 
@@ -100,7 +101,7 @@ def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, An
 
 def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> dict[str, Any]:
     flux, labels = data.test.flux[torch.from_numpy(rows)], data.test.labels[torch.from_numpy(rows)]
-    latent = model.network.embed(flux, labels)
+    latent = model.network.embed(flux, labels, data.test.source_id[rows])
     maps = latent_maps(latent, run.derived(f"map-{run.checkpoint_hash[:12]}.npz"))
     scalers = model.network.flux_scaler, model.network.label_scaler
     return {

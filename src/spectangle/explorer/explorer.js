@@ -321,7 +321,7 @@ const Spectangle = (() => {
     const row = element("div", `knows ${aim[0].replace(" ", "-")}`), bar = element("div", "bar"), fill = element("div", "fill");
     fill.style.width = percent(knows.r2 ?? 0);
     bar.append(fill, mark("tick", knows.spectra, "from the raw spectra"), mark("tick floor", knows.floor, "from the kept labels alone, without the latent"));
-    bar.title = `R² of ${label.name} read from the latent by ${knows.by === "probe" ? "the best of the independent probes" : "the downstream regressor"}`;
+    bar.title = `R² of ${label.name} read from the latent by ${knows.by === "probe" ? "all independent probes together, on stars that the encoder never saw" : "the downstream regressor"}`;
     row.append(element("span", "name", label.name), element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(knows.r2)));
     if (read) {
       const cell = element("span", "reading");

@@ -28,7 +28,7 @@ def _head(model: "TrainedModel", run: Run) -> str:
     wavelength = model.wavelength
     rows = {
         "spectra": f"{len(wavelength)} pixels, {wavelength[0]:.3f} to {wavelength[-1]:.3f} nm in vacuum, flux over continuum, rest frame",
-        "latent": f"{hparams['latent']} numbers",
+        "latent": f"{hparams['latent']} numbers" + ("" if model.network.channel is None else ", one fixed random draw for each star"),
         "labels": ", ".join(f"{name} [{model.units[name]}]" for name in model.labels),
         "conditioning": hparams["conditioning"],
         "survey": f"{_survey(run)} (content {model.identity['survey'][:16]})",
@@ -70,9 +70,10 @@ def _calls(model: "TrainedModel") -> str:
     changed = [name for name in model.labels if model.lambdas[name] > 0] or model.labels  # a spectrum follows what the latent lost
     if model.network.conditional_encoder:
         return "flux = model.decode(latent, labels)                 # latents [n, Z], labels [n, K] in their units"
-    return f"""table = model.predict(flux, flux_error)             # labels, uncertainties, flags; wavelength=... for another grid
-latent = model.encode(flux)
-changed = model.generate(flux, {changed[0]}={model.readout.label_mean[model.labels.index(changed[0])]:.4g})"""
+    ids = "" if model.network.channel is None else ", source_id=source_id"
+    return f"""table = model.predict(flux, flux_error{ids})  # labels, uncertainties, flags; wavelength=... for another grid
+latent = model.encode(flux{ids})
+changed = model.generate(flux{ids}, {changed[0]}={model.readout.label_mean[model.labels.index(changed[0])]:.4g})"""
 
 
 def _formats(model: "TrainedModel") -> str:
@@ -81,7 +82,20 @@ def _formats(model: "TrainedModel") -> str:
             "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: change labels of a survey that has "
             "them with `python generate.py run=this-folder spectra=survey.h5`."
         )
-    return "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."
+    onnx = "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."
+    return onnx if model.network.channel is None else onnx.replace("`flux` (float32, NaN = masked)", "`flux` and `noise`") + _noise_of_onnx(model)
+
+
+def _noise_of_onnx(model: "TrainedModel") -> str:
+    return f""" `flux` is float32 with
+NaN = masked, and `noise` the draws of the stars, which put the latents where `model.encode` has them:
+
+```python
+from spectangle.star_draws import star_normal
+
+noise = star_normal(source_id, {model.network.hparams["latent"]})  # float32 [stars, latent], from int64 source_id
+latent, labels = session.run(None, {{"flux": flux, "noise": noise}})
+```"""
 
 
 def _numbers(model: "TrainedModel") -> str:
@@ -98,16 +112,40 @@ def _numbers(model: "TrainedModel") -> str:
 
 
 def _latent(model: "TrainedModel") -> str:
-    rows = []
+    rows, bound = [], bool(model.metrics.get("excess_is_upper_bound"))
     for name, value in model.lambdas.items():
         probes = [number(model.metrics.get(key)) for key in (f"probe/{name}/r2", f"erasure/{name}", f"excess/{name}")]
         rows.append((name, f"{value:+g}", WORDS[(value > 0) - (value < 0)], *probes))
     return f"""## What the latent knows
 
-Independent regressors on the frozen latent (R2 of the best of them); erasure is what they lost of what the spectra hold; excess is
-what the latent tells about a label beyond what the kept labels tell about it anyway.
+{_sample(model)}Independent regressors on the frozen latent, put together (R2): each test star is read by probes that were fitted on other
+stars; neither they nor the encoder had seen it. Erasure is what they lost of what the spectra hold. Excess is what the latent
+tells about a removed label beyond what the kept labels tell about it anyway{_bound(bound)}.
 
-{_table(("label", "lambda", "aim", "probe R2", "erasure", "excess"), rows)}"""
+{_table(("label", "lambda", "aim", "probe R2", "erasure", "excess (at most)" if bound else "excess"), rows)}"""
+
+
+def _bound(bound: bool) -> str:
+    if not bound:
+        return ""
+    return """; it is at most the number in the table, because the catalogue's values of the
+kept labels have errors that the survey does not state: they make what the kept labels tell look smaller than it is"""
+
+
+def _sample(model: "TrainedModel") -> str:
+    """Why the latent is a draw, and what undoes it."""
+    if model.network.channel is None:
+        return ""
+    return """The latent is a sample: the mean that the encoder finds plus noise of a learned size in each dimension, one fixed draw for each star,
+hashed from its `source_id`. The noise covers what is left of the removed labels; the mean still knows it, so the mean is not released, and all
+numbers here are of samples. A star has the same draw whenever it is read: give the same `source_id` each time (without, stars are
+numbered from 1 as they come). Averages over one spectrum under several `source_id` are the mean again: do not hand them on.
+
+The sample hides what is left of a removed label from a reader who takes it as it is; it is no secret. The draws are a public function of `source_id`,
+and whoever has this folder has the encoder: either way the mean can be computed. Where the removed labels must stay unknown, hand on
+latents without `source_id` and in another order, and not the model.
+
+"""
 
 
 def _uncertainties(model: "TrainedModel") -> str:

@@ -1,4 +1,8 @@
-"""Encoder and regressor as one ONNX graph: flux [batch, P] in continuum units, NaN = masked, to latent and labels."""
+"""Encoder and regressor as one ONNX graph: flux [stars, P] in continuum units, NaN = masked, to latent and labels.
+
+A stochastic latent has a second input, noise [stars, Z]: the draws of the stars, ``spectangle.star_draws.star_normal(source_id, Z)``. So the
+graph has no random numbers in it, and the latent of a star is the same in any runtime.
+"""
 
 import io
 import logging
@@ -22,16 +26,23 @@ TOLERANCE = 1e-5
 
 
 class _Inference(nn.Module):
-    """flux [B, P] -> latent [B, Z], labels [B, K] in their units."""
+    """flux [B, P] (and noise [B, Z]) -> latent [B, Z], labels [B, K] in their units."""
 
     def __init__(self, model: "TrainedModel"):
         super().__init__()
-        self.scaler, self.encoder, self.readout = model.network.flux_scaler, model.network.encoder, model.readout
+        self.scaler, self.encoder, self.channel, self.readout = (
+            model.network.flux_scaler,
+            model.network.encoder,
+            model.network.channel,
+            model.readout,
+        )
         self.fill: Tensor
         self.register_buffer("fill", model.fill.clone())
 
-    def forward(self, flux: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, flux: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         latent = self.encoder(self.scaler(torch.where(torch.isnan(flux), self.fill, flux)))
+        if self.channel is not None:
+            latent = self.channel(latent, noise)
         return latent, self.readout(latent)
 
 
@@ -51,12 +62,12 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
     except ImportError as error:
         raise SpectangleError(f"ONNX needs {error.name}: pip install 'spectangle[export]', or say onnx=false.") from None
     graph = _Inference(model).eval()
-    flux = _examples(model)
-    _write(graph, flux, path)
+    inputs = _examples(model)
+    _write(graph, inputs, path)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    latent, labels = session.run(None, {"flux": flux.numpy()})
+    latent, labels = session.run(None, {name: values.numpy() for name, values in inputs.items()})
     with torch.inference_mode():
-        expected_latent, expected_labels = graph(flux)
+        expected_latent, expected_labels = graph(**inputs)
     scales = (model.readout.scale.numpy(), model.readout.label_scale.numpy())
     pairs = ((latent, expected_latent.numpy(), scales[0]), (labels, expected_labels.numpy(), scales[1]))
     difference = max(float((np.abs(a - b) / scale).max()) for a, b, scale in pairs)
@@ -67,17 +78,20 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
     return difference
 
 
-def _write(graph: nn.Module, flux: Tensor, path: Path) -> None:
-    options = {"input_names": ["flux"], "output_names": ["latent", "labels"], "dynamo": True, "external_data": False, "verbose": False}
+def _write(graph: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
+    options = {"input_names": list(inputs), "output_names": ["latent", "labels"], "dynamo": True, "external_data": False, "verbose": False}
     for name in ("onnxscript", "torch.onnx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        torch.onnx.export(graph, (flux,), str(path), dynamic_shapes={"flux": {0: torch.export.Dim("stars")}}, **options)
+        stars = torch.export.Dim("stars")
+        torch.onnx.export(graph, tuple(inputs.values()), str(path), dynamic_shapes={name: {0: stars} for name in inputs}, **options)
 
 
-def _examples(model: "TrainedModel", count: int = 64) -> Tensor:
-    """Spectra around the mean of the training stars, with masked pixels [count, P]."""
+def _examples(model: "TrainedModel", count: int = 64) -> dict[str, Tensor]:
+    """Inputs of the graph: flux around the mean of the training stars, with masked pixels [count, P], and the noise that a latent needs."""
     random = torch.Generator().manual_seed(0)
-    noise = torch.randn(count, len(model.fill), generator=random) * model.network.flux_scaler.unit
-    return torch.where(torch.rand(noise.shape, generator=random) < 0.02, torch.nan, model.fill + noise)
+    scatter = torch.randn(count, len(model.fill), generator=random) * model.network.flux_scaler.unit
+    flux = torch.where(torch.rand(scatter.shape, generator=random) < 0.02, torch.nan, model.fill + scatter)
+    noise = model.network.draws(None, count)
+    return {"flux": flux} if noise is None else {"flux": flux, "noise": noise}

@@ -1,8 +1,8 @@
 """A model to hand to others: safetensors weights, a JSON config, a model card and ONNX, in one folder.
 
-model.safetensors   encoder, decoder, scalers, bins, regressor, wavelength grid, calibration
+model.safetensors   encoder, channel, decoder, scalers, bins, regressor, wavelength grid, calibration
 config.json         sizes and names: what is needed to build the model around the weights
-model.onnx          encoder and regressor: flux -> latent, labels
+model.onnx          encoder and regressor: flux (and the noise of a stochastic latent) -> latent, labels
 README.md           the model card
 """
 
@@ -28,7 +28,7 @@ __all__ = ["export", "load_exported"]
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-PARTS = ("encoder.", "decoder.", "flux_scaler.", "label_scaler.", "adversary.bins.")  # of the network; discriminators stay behind
+PARTS = ("encoder.", "channel.", "decoder.", "flux_scaler.", "label_scaler.", "adversary.bins.")  # of the network; discriminators stay behind
 
 
 def export(run: str | None, out: str | None, onnx: bool = True, survey: str | None = None, overwrite: bool = False) -> Path:

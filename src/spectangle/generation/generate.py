@@ -105,7 +105,8 @@ def _warn(model: TrainedModel, changed: np.ndarray, grid: Sequence[Mapping[str, 
 def parents_of(
     model: TrainedModel, run: str, spectra: str | None, survey: str | None = None, source_id: Sequence[int] | None = None, n_stars: int | None = None
 ) -> Parents:
-    """Read the stars to start from; labels that their catalogue lacks are read from the spectra.
+    """Read the stars to start from, each with the latent that belongs to its source_id; labels that their catalogue lacks are read from
+    the spectra.
 
     Raises:
         SpectangleError: A source_id is not among them.
@@ -123,7 +124,7 @@ def parents_of(
         rows = np.arange(len(ids))[:n_stars]
     ids, flux, labels = ids[rows], flux[rows], labels[rows]
     if not model.network.conditional_encoder:
-        reading = read_spectra([model], flux, None)
+        reading = read_spectra([model], flux, None, ids)
         labels = np.where(np.isfinite(labels), labels, reading.labels)
         return Parents(ids, flux, labels, reading.latent)
     if not np.isfinite(labels).all():
@@ -131,7 +132,7 @@ def parents_of(
             "This run has conditioning=synthetic: it needs the labels of every star that it encodes. Give a survey with all labels."
         )
     filled = np.where(np.isfinite(flux), flux, model.fill.numpy()).astype(np.float32)
-    return Parents(ids, flux, labels, model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels)))
+    return Parents(ids, flux, labels, model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids))
 
 
 def _read(model: TrainedModel, spectra: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

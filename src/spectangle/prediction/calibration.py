@@ -111,7 +111,7 @@ class Calibration:
 
 def calibrate(models: Sequence["TrainedModel"], data: "SpectraDataModule") -> Calibration:
     """Measure what is normal for a model, or for an ensemble, from the stars that it was trained on and the held-out ones."""
-    labels, latents = data.train.labels.numpy(), _latents(models[0], data.train)
+    labels, latents = data.train.labels.numpy(), models[0].network.embed_stars(data.train)
     values = {
         "label_range": np.stack([labels.min(0), labels.max(0)]),
         "pixel_mean": data.train.flux.mean(0).numpy(),
@@ -125,7 +125,7 @@ def calibrate(models: Sequence["TrainedModel"], data: "SpectraDataModule") -> Ca
     empty = {"feature_range": np.zeros((2, 1)), "difficulty": np.zeros((k, 1)), "scores": np.zeros((n, k)), "test_scores": np.zeros((1, k))}
     known = Calibration(**values, limits=np.ones(4), **empty)
     models = [model.with_calibration(known if i == 0 else model.calibration) for i, model in enumerate(models)]
-    train, validation, test = (read_spectra(models, stars.flux.numpy(), None) for stars in (data.train, data.validation, data.test))
+    train, validation, test = (_read(models, stars) for stars in (data.train, data.validation, data.test))
     values["limits"] = np.array(
         [
             np.quantile(validation.distance, NORMAL),
@@ -170,13 +170,14 @@ def _whitening(latents: np.ndarray) -> np.ndarray:
     return (axes / np.sqrt(np.maximum(variance, 1e-6 * variance.max()))).astype(np.float32)
 
 
-def _latents(model: "TrainedModel", stars: "Stars") -> np.ndarray:
-    return model.network.embed(stars.flux)
+def _read(models: Sequence["TrainedModel"], stars: "Stars", error: np.ndarray | None = None) -> Reading:
+    """Read stars of the survey as a prediction does: the latent of each is its own draw."""
+    return read_spectra(models, stars.flux.numpy(), error, stars.source_id)
 
 
 @torch.inference_mode()
 def _pixel_residual(model: "TrainedModel", stars: "Stars") -> np.ndarray:
-    z = model.network.encode(stars.flux)
+    z = torch.from_numpy(model.network.embed_stars(stars))
     return (model.network.decode(z, model.readout(z)) - stars.flux).square().mean(0).sqrt().numpy()
 
 
@@ -189,4 +190,4 @@ def _chi2_with_errors(models: Sequence["TrainedModel"], data: "SpectraDataModule
             return float("inf")
         rows = data.validation.rows
         error = np.concatenate([np.asarray(survey.flux_error(a, b))[rows[(rows >= a) & (rows < b)] - a] for a, b in survey.chunks()])
-    return float(np.quantile(read_spectra(models, data.validation.flux.numpy(), error).chi2, NORMAL))
+    return float(np.quantile(_read(models, data.validation, error).chi2, NORMAL))

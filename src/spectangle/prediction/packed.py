@@ -49,7 +49,7 @@ class PackedLayers:
 
 
 class PackedModel:
-    """Encoder, regressor and decoder; the flux scaler's unit is folded into the first and the last layer.
+    """Encoder, channel, regressor and decoder; the flux scaler's unit is folded into the first and the last layer.
 
     Arguments:
         model: Its encoder must not need labels.
@@ -64,14 +64,19 @@ class PackedModel:
         decoder[-1] = (decoder[-1][0] * scale[:, None], decoder[-1][1] * scale)
         self.mean = network.flux_scaler.mean
         self.encoder, self.decoder = PackedLayers(encoder), PackedLayers(decoder)
-        self.activation, self.label_scaler = network.encoder.activation, network.label_scaler
+        self.activation, self.channel, self.label_scaler = network.encoder.activation, network.channel, network.label_scaler
         readout = model.readout
         self.readout, self.latent_scale = PackedLayers(folded_layers(readout.layers)), (readout.mean, readout.scale)
         self.label_scale = (readout.label_mean, readout.label_scale)
 
-    def __call__(self, flux: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels [B, K], latent [B, Z] and reconstruction - flux [B, P] of spectra [B, P] without masked pixels."""
+    def __call__(self, flux: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels [B, K], latent [B, Z] and reconstruction - flux [B, P] of spectra [B, P] without masked pixels.
+
+        A stochastic latent needs ``noise`` [B, Z], the draws of these stars: its mean is never read.
+        """
         centred = flux - self.mean
         z = self.activation(self.encoder(centred))
+        if self.channel is not None:
+            z = self.channel(z, noise)
         labels = torch.addcmul(self.label_scale[0], self.readout((z - self.latent_scale[0]) / self.latent_scale[1]), self.label_scale[1])
         return labels, z, self.decoder(torch.cat([z, self.label_scaler(labels)], dim=1)).sub_(centred)

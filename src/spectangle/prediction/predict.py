@@ -132,7 +132,7 @@ def _in_parallel(models: Sequence[TrainedModel], chunks: Iterator[StarChunk]) ->
     try:
         with ThreadPoolExecutor(threads) as pool:
             for chunk in chunks:
-                pending.append((chunk, pool.submit(read_spectra, models, chunk.flux, chunk.flux_error)))
+                pending.append((chunk, pool.submit(read_spectra, models, chunk.flux, chunk.flux_error, chunk.source_id)))
                 if len(pending) > 2 * threads:
                     first, reading = pending.popleft()
                     yield first, reading.result()

@@ -24,7 +24,7 @@ class Reading:
     Arguments:
         labels: Mean of the models' labels [n, K], in their units.
         spread: Standard deviation over the models [n, K]; 0 for one model.
-        latent: z of the first model [n, Z].
+        latent: z of the first model [n, Z]; of a stochastic latent, the draw that belongs to each star.
         distance: Mahalanobis distance from the training stars' latents [n], mean of the models.
         rms: Root mean square residual of the reconstruction [n], flux units.
         chi2: Mean squared residual over its error [n] per usable pixel.
@@ -56,7 +56,9 @@ def join(readings: Iterable[Reading]) -> Reading:
 
 
 @torch.inference_mode()
-def read_spectra(models: Sequence["TrainedModel"], flux: np.ndarray, flux_error: np.ndarray | None, batch_size: int = 1024) -> Reading:
+def read_spectra(
+    models: Sequence["TrainedModel"], flux: np.ndarray, flux_error: np.ndarray | None, source_id: np.ndarray | None, batch_size: int = 1024
+) -> Reading:
     """Read spectra [n, P] on the models' own grid; NaN = masked pixel.
 
     Masked pixels get the training mean before the encoder sees them, as in training, and do not count in chi2. Without
@@ -65,16 +67,19 @@ def read_spectra(models: Sequence["TrainedModel"], flux: np.ndarray, flux_error:
     Arguments:
         models: One model, or an ensemble that reads the same stars.
         flux, flux_error: Spectra and their errors [n, P], errors or None.
+        source_id: Whose spectra they are [n]: the draw of a stochastic latent goes with the star; None numbers them from 1.
         batch_size: Stars at a time: few enough to stay in the processor's cache.
     """
+    draws = [model.network.draws(source_id, len(flux)) for model in models]
     batches = []
     for start in range(0, len(flux), batch_size):
         rows = slice(start, start + batch_size)
-        batches.append(_read_batch(models, _tensor(flux[rows]), None if flux_error is None else _tensor(flux_error[rows])))
+        noises = [None if noise is None else noise[rows] for noise in draws]
+        batches.append(_read_batch(models, _tensor(flux[rows]), None if flux_error is None else _tensor(flux_error[rows]), noises))
     return join(batches)
 
 
-def _read_batch(models: Sequence["TrainedModel"], flux: Tensor, error: Tensor | None) -> Reading:
+def _read_batch(models: Sequence["TrainedModel"], flux: Tensor, error: Tensor | None, noises: Sequence[Tensor | None]) -> Reading:
     weight = _pixel_weight(models[0], flux) if error is None else error.reciprocal()
     bad = _bad_pixels(flux, error, weight)
     filled = _fill(flux, bad, models[0].fill)
@@ -84,7 +89,7 @@ def _read_batch(models: Sequence["TrainedModel"], flux: Tensor, error: Tensor | 
     count = n_usable.clamp(min=1)
     # einsum multiplies and sums in one pass
     snr = torch.full((len(flux),), torch.nan) if error is None else torch.from_numpy(np.einsum("bp,bp->b", filled.numpy(), weight.numpy())) / count
-    passes = [_pass(model, filled, bad, weight) for model in models]
+    passes = [_pass(model, filled, bad, weight, noise) for model, noise in zip(models, noises, strict=True)]
     labels = torch.stack([labels for labels, *_ in passes])
     spread = labels.std(0, correction=0) if len(models) > 1 else torch.zeros_like(labels[0])
     square, chi2, distance = (torch.stack([one[i] for one in passes]).mean(0) for i in (2, 3, 4))
@@ -103,9 +108,9 @@ def _fill(flux: Tensor, bad: Tensor, fill: Tensor) -> Tensor:
     return filled
 
 
-def _pass(model: "TrainedModel", filled: Tensor, bad: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+def _pass(model: "TrainedModel", filled: Tensor, bad: Tensor, weight: Tensor, noise: Tensor | None) -> tuple[Tensor, ...]:
     """Labels, latent, sums of squared residuals in flux units and in units of the error, distance."""
-    labels, z, residual = model.packed(filled)
+    labels, z, residual = model.packed(filled, noise)
     residual.view(-1)[bad] = 0.0
     square = torch.linalg.vector_norm(residual, dim=1).square()
     chi2 = torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()

@@ -23,7 +23,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from spectangle.errors import SpectangleError
 from spectangle.outputs import write_beside
@@ -51,17 +50,19 @@ BASELINES = {
 
 @dataclass
 class Baseline:
-    """A map from spectra to a representation, in the clothes of a model, so that regressor and probes take it for one.
+    """A map to a representation, in the clothes of a model, so that regressor and probes take it for one.
 
     Arguments:
-        map: Spectra [N, P] to representation [N, Z].
+        map: Spectra [N, P], or what ``read`` gives, to representation [N, Z].
         labels: Names of all labels.
         representation: What it is meant to keep and to lose.
+        read: What of the stars is mapped; default: their spectra.
     """
 
     map: Embed
     labels: Sequence[str]
     representation: Representation
+    read: "Callable[[Stars], np.ndarray] | None" = None
 
     @property
     def adversary(self) -> SimpleNamespace:
@@ -73,7 +74,7 @@ class Baseline:
 
     def embed_stars(self, stars: "Stars") -> np.ndarray:
         """Representation [N, Z] of stars."""
-        return self.map(stars.flux.numpy())
+        return self.map(stars.flux.numpy() if self.read is None else self.read(stars))
 
 
 def principal_components(flux: np.ndarray, n: int = 25) -> Embed:
@@ -88,8 +89,8 @@ def supervised_bottleneck(regressor: Any, columns: Sequence[int]) -> Embed:
     return lambda flux: regressor.predict(flux)[:, list(columns)]
 
 
-def leace(encode: Embed, flux: np.ndarray, dropped: np.ndarray) -> Embed:
-    """An encoder whose latent has lost labels [N, D] of training spectra [N, P] to every linear reader.
+def leace(latent: np.ndarray, dropped: np.ndarray) -> Embed:
+    """What takes labels [N, D] of training stars out of their latents [N, Z], and of new ones, for every linear reader.
 
     Raises:
         SpectangleError: The package concept-erasure is not installed.
@@ -100,8 +101,8 @@ def leace(encode: Embed, flux: np.ndarray, dropped: np.ndarray) -> Embed:
         raise SpectangleError("The LEACE baseline needs the package concept-erasure: pip install spectangle[erasure].") from None
     import torch
 
-    eraser = LeaceEraser.fit(torch.from_numpy(encode(flux)).double(), torch.from_numpy(np.asarray(dropped)).double())
-    return lambda new: eraser(torch.from_numpy(encode(new)).double()).numpy().astype(np.float32)
+    eraser = LeaceEraser.fit(torch.from_numpy(latent).double(), torch.from_numpy(np.asarray(dropped)).double())
+    return lambda new: eraser(torch.from_numpy(new).double()).numpy().astype(np.float32)
 
 
 def score(
@@ -163,22 +164,21 @@ class _Fitted:
 
         start = time.perf_counter()
         regressor, probes = hydra.utils.instantiate(self.config["regressor"]), hydra.utils.instantiate(self.config["probes"])
-        baseline = Baseline(self._map(key, representation), self.data.labels, representation)
+        baseline = self._baseline(key, representation)
         metrics = score(baseline, self.data, regressor, probes, self.cache, self.config.get("seed", 0))
         log.info("baseline %s, seed %s: %.0f s", representation.title, self.config.get("seed", 0), time.perf_counter() - start)
         return {name: float(value) for name, value in metrics.items()}
 
-    def _map(self, key: str, representation: Representation) -> Embed:
-        import torch
-
+    def _baseline(self, key: str, representation: Representation) -> Baseline:
         data = self.data
         places = [data.labels.index(name) for name in (representation.kept if key.startswith("bottleneck") else representation.dropped)]
         if key == "pca":
-            return principal_components(data.train.flux.numpy())
+            return Baseline(principal_components(data.train.flux.numpy()), data.labels, representation)
         if key.startswith("bottleneck"):
-            return supervised_bottleneck(self.run.regressor("spectra"), places)
+            return Baseline(supervised_bottleneck(self.run.regressor("spectra"), places), data.labels, representation)
         model = self.run.model()
-        return leace(lambda flux: model.embed(torch.from_numpy(flux)), data.train.flux.numpy(), data.train.labels[:, places].numpy())
+        eraser = leace(model.embed_stars(data.train), data.train.labels[:, places].numpy())
+        return Baseline(eraser, data.labels, representation, read=model.embed_stars)
 
 
 def _resolved(run: Run) -> dict[str, Any]:
