@@ -1,6 +1,5 @@
 """Leakage: cross-fitting, stacking, the floor and its correction, on cases whose answer is known."""
 
-
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
@@ -197,5 +196,3 @@ def test_averaged_networks_are_repeatable_and_leave_the_random_state_alone(rando
     one, two = (AveragedMLPRegressor((8,), members=3, epochs=3, seed=1).fit(x, y).predict(x) for _ in range(2))
     assert (one == two).all() and one.shape == (200, 2)
     assert torch.equal(before, torch.random.get_rng_state())
-
-

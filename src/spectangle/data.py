@@ -239,19 +239,15 @@ def cache_folder() -> Path:
     return folder
 
 
-def roles(
-    source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, folds: int | None = None, fold: int = 0
-) -> np.ndarray:
+def roles(source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, folds: int | None = None, fold: int = 0) -> np.ndarray:
     """Role of each star [N]: 0 training, 1 validation, 2 test, by a hash of (seed, source_id) alone.
 
     No other star matters, nor does the order of the file: what is a test star in a subset of a survey is one in the whole, and a cut
     star leaves the others as they are. The fractions are met as a random draw meets them.
     """
     place, second = star_uniform(source_id, seed, stream=0), star_uniform(source_id, seed, stream=1)
-    if folds is not None:
-        test = np.floor(place * folds) == fold
-    else:
-        test = place < max(test_fraction, np.partition(place, 2)[2])  # two at the least
+    at_least_two = max(test_fraction, np.partition(place, 2)[2])
+    test = place < at_least_two if folds is None else np.floor(place * folds) == fold
     rest = np.where(test, np.inf, second)
     validation = rest < max(validation_fraction, np.partition(rest, 2)[2])
     return np.where(test, TEST, np.where(validation, VALIDATION, TRAIN))

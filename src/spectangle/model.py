@@ -137,22 +137,21 @@ class DisentanglingAutoencoder(L.LightningModule):
         return self.flux_scaler.inverse(self.decoder(z, self.label_scaler(labels)))
 
     def draws(self, source_id: np.ndarray | None, n: int) -> Tensor | None:
-        """The fixed draws [n, Z] of n stars, hashed from their source_id (1 to n without); None for a deterministic latent.
+        """The fixed draws [n, Z] of n stars, hashed from their source_id (1 to n without) and the model's salt; None for a deterministic latent.
 
         The latent that is released is this sample: its mean still knows what the noise hides.
         """
         if self.channel is None:
             return None
-        return torch.from_numpy(star_normal(np.arange(1, n + 1) if source_id is None else source_id, len(self.channel.log_sigma)))
+        ids = np.arange(1, n + 1) if source_id is None else source_id
+        return torch.from_numpy(star_normal(ids, len(self.channel.log_sigma), seed=int(self.channel.salt)))
 
     @torch.no_grad()
     def embed(self, flux: Tensor, labels: Tensor | None = None, source_id: np.ndarray | None = None, batch_size: int = 4096) -> np.ndarray:
         """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients: of a stochastic latent, the one
         sample that belongs to each star."""
         noise = self.draws(source_id, len(flux))
-        given = [
-            repeat(None) if values is None else values.split(batch_size) for values in (labels if self.conditional_encoder else None, noise)
-        ]
+        given = [repeat(None) if values is None else values.split(batch_size) for values in (labels if self.conditional_encoder else None, noise)]
         with self._evaluating():
             z = [
                 self.encode(x.to(self.device), *(None if values is None else values.to(self.device) for values in rest))

@@ -62,12 +62,18 @@ class Encoder(nn.Module):
 class NoisyChannel(nn.Module):
     r"""Add noise of a learned size to each dimension of a latent: :math:`z = \mu + \sigma \epsilon`.
 
+    The draw of a star follows from its id and a random number of the model's own, ``salt``: who has a table of latents and ids, but not
+    the model, cannot take the noise off.
+
     Arguments:
         latent: Z.
     """
 
+    salt: Tensor
+
     def __init__(self, latent: int):
         super().__init__()
+        self.register_buffer("salt", torch.randint(2**62, ()))
         self.log_sigma = nn.Parameter(torch.full((latent,), -1.0))
 
     def forward(self, mean: Tensor, noise: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ NaN = masked, and `noise` the draws of the stars, which put the latents where `m
 ```python
 from spectangle.star_draws import star_normal
 
-noise = star_normal(source_id, {model.network.hparams["latent"]})  # float32 [stars, latent], from int64 source_id
+noise = star_normal(source_id, {model.network.hparams["latent"]}, seed={int(model.network.channel.salt)})  # [stars, latent]; ids are int64
 latent, labels = session.run(None, {{"flux": flux, "noise": noise}})
 ```"""
 
@@ -141,9 +141,8 @@ hashed from its `source_id`. The noise covers what is left of the removed labels
 numbers here are of samples. A star has the same draw whenever it is read: give the same `source_id` each time (without, stars are
 numbered from 1 as they come). Averages over one spectrum under several `source_id` are the mean again: do not hand them on.
 
-The sample hides what is left of a removed label from a reader who takes it as it is; it is no secret. The draws are a public function of `source_id`,
-and whoever has this folder has the encoder: either way the mean can be computed. Where the removed labels must stay unknown, hand on
-latents without `source_id` and in another order, and not the model.
+The draws follow from the ids and the salt of this model: a table of latents and ids alone does not give the mean away, whoever has this
+folder can compute it. Where the removed labels must stay unknown, hand on latents, not the model.
 
 """
 

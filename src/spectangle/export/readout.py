@@ -46,16 +46,18 @@ class Readout(nn.Module):
         try:
             pipeline, labels = regressor.regressor_, regressor.transformer_
             inputs, network = pipeline.steps[0][1], pipeline.steps[-1][1]
-            weights, biases = network.coefs_, network.intercepts_
+            linear = hasattr(network, "coef_")  # ridge: a network of one layer
+            weights, biases = ([network.coef_.T], [network.intercept_]) if linear else (network.coefs_, network.intercepts_)
         except AttributeError:
             raise SpectangleError(
-                f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn and regressor=torch "
+                f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn, torch, small and ridge "
                 "can be copied into the model. Train with one of them: python train.py resume=RUN regressor=sklearn."
             ) from None
         if getattr(network, "activation", "relu") != "relu":
             raise SpectangleError(f"The run's regressor has the activation {network.activation}; only relu can be copied into the model.")
         readout = cls([weights[0].shape[0], *(w.shape[1] for w in weights)])
-        readout._fill([inputs.mean_, inputs.scale_, labels.mean_, labels.scale_], weights, biases)
+        scale = np.ones_like(inputs.mean_) if inputs.scale_ is None else inputs.scale_
+        readout._fill([inputs.mean_, scale, labels.mean_, labels.scale_], weights, biases)
         return readout.eval()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What report.py can print, by kind: the leaderboard of a sweep, the difference of runs, Table 1, the frontier, the figures of runs."""
+"""What report.py can print, by kind: the leaderboard of a sweep, the difference of runs, Table 1, the frontier, folds, the figures of runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from spectangle.reports.leaderboard import Leaderboard
 from spectangle.reports.page import dashboard_command
 from spectangle.runs import Run, differing, flat
 
-__all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_frontier", "print_leaderboard", "print_table1"]
+__all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_folds", "print_frontier", "print_leaderboard", "print_table1"]
 
 QUIET = ("time/", "memory/")  # differs between any two runs
 
@@ -93,6 +93,16 @@ def print_frontier(cfg: DictConfig) -> None:
     frontier.print_frontier(cfg)
 
 
+def print_folds(cfg: DictConfig) -> None:
+    """Print what the runs of a cross-validation found, with the spread over folds."""
+    from spectangle.reports.folds import fold_groups, fold_table
+
+    if cfg.sweep is None:
+        raise SpectangleError("sweep is missing; give the folder of a sweep over folds: python report.py kind=folds sweep=runs/folds.")
+    for title, runs in fold_groups(cfg.sweep).items():
+        print_table(fold_table(title, runs))
+
+
 def draw_figures(cfg: DictConfig) -> None:
     """Draw the figures of runs again, into their folders."""
     from spectangle.run_figures import draw_run
@@ -109,5 +119,6 @@ KINDS: dict[str, Callable[[DictConfig], None]] = {
     "diff": print_difference,
     "table1": print_table1,
     "frontier": print_frontier,
+    "folds": print_folds,
     "figures": draw_figures,
 }

@@ -1,0 +1,91 @@
+"""Cross-validation: what the runs of a sweep over folds (and seeds) found of each label, with mean and spread over the folds."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from spectangle.errors import SpectangleError
+from spectangle.runs import Run, flat, list_runs
+from spectangle.tables import number
+
+__all__ = ["fold_groups", "fold_table"]
+
+APART = ("data.fold", "seed", "threads", "hydra", "logger", "callbacks")  # what the runs of one experiment may differ in
+WORDS = {-1: "entangled", 0: "neutral", 1: "disentangled"}
+
+
+def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
+    """Finished runs below a folder by experiment, named by its lambdas.
+
+    Raises:
+        SpectangleError: None is finished, or none has folds.
+    """
+    runs = [run for run in list_runs(folder) if run.finished]
+    runs = [run for run in runs if run.config.get("data", {}).get("folds")]
+    if not runs:
+        raise SpectangleError(f"{folder} has no finished run with data.folds; make some: python train.py -cd sweeps -cn folds data.path=my.h5.")
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        choices = {key: value for key, value in flat(run.config).items() if not key.startswith(APART)}
+        groups.setdefault(repr(sorted(choices.items(), key=str)), []).append(run)
+    return {_title(runs, list(groups.values())): runs for runs in groups.values()}
+
+
+def fold_table(title: str, runs: Sequence[Run]) -> Table:
+    """Labels as rows: MAE from spectra and latent, R2 of the probes, floor and excess; mean and standard deviation over folds.
+
+    Seeds of one fold are averaged first, so that the spread is that of the folds.
+    """
+    folds = _by_fold(runs)
+    whole = runs[0].config["data"]["folds"]
+    seeds = len({run.config.get("seed", 0) for run in runs})
+    heading = f"{title}: {len(folds)} of {whole} folds" + (f", {seeds} seeds" if seeds > 1 else "")
+    table = Table(title=escape(heading), title_justify="left")
+    bound = "excess\n(at most)" if any(fold.get("excess_is_upper_bound") for fold in folds.values()) else "excess"
+    for name in ("label", "in the latent", "MAE, spectra", "MAE, latent", "latent / spectra", "probes R2", "floor", bound):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("label", "in the latent") else "right")
+    lambdas = {name: float(value or 0) for name, value in runs[0].config["lambdas"].items()}
+    for label in sorted({path.split("/")[2] for path in next(iter(folds.values())) if path.startswith("test/latent/")}, key=list(lambdas).index):
+        unit = "K" if label == "teff" else "dex"
+        paths = (f"test/spectra/{label}/mae", f"test/latent/{label}/mae")
+        ratio = [fold[paths[1]] / fold[paths[0]] for fold in folds.values() if paths[0] in fold]
+        sign = (lambdas[label] > 0) - (lambdas[label] < 0)
+        cells = [_spread(_values(folds, path), unit) for path in paths] + [_spread(ratio)]
+        cells += [_spread(_values(folds, path)) for path in (f"probe/{label}/r2", f"floor/{label}", f"excess/{label}")]
+        table.add_row(escape(f"{label} [{unit}]"), WORDS[sign], *cells)
+    return table
+
+
+def _by_fold(runs: Sequence[Run]) -> dict[int, dict[str, float]]:
+    """Metrics of each fold, averaged over its seeds."""
+    found: dict[int, list[Mapping[str, float]]] = {}
+    for run in runs:
+        found.setdefault(int(run.config["data"]["fold"]), []).append(run.metrics)
+    return {
+        fold: {path: statistics.fmean(one[path] for one in members) for path in members[0] if all(path in one for one in members)}
+        for fold, members in sorted(found.items())
+    }
+
+
+def _values(folds: Mapping[int, Mapping[str, float]], path: str) -> list[float]:
+    return [fold[path] for fold in folds.values() if path in fold]
+
+
+def _spread(values: Sequence[float], unit: str = "") -> str:
+    if not values:
+        return ""
+    mean = number(statistics.fmean(values), unit)
+    return f"{mean} ± {number(statistics.stdev(values), unit)}" if len(values) > 1 else mean
+
+
+def _title(runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> str:
+    lambdas = {name: float(value or 0) for name, value in runs[0].config["lambdas"].items()}
+    parts = [
+        f"{word} {', '.join(names)}" for sign, word in WORDS.items() if (names := [name for name, v in lambdas.items() if (v > 0) - (v < 0) == sign])
+    ]
+    same = [group for group in groups if group[0].config["lambdas"] == runs[0].config["lambdas"]]
+    number_of = f" ({same.index(runs) + 1})" if len(same) > 1 else ""
+    return "; ".join(parts) + number_of
