@@ -1,7 +1,8 @@
 """Encoder and regressor as one ONNX graph: flux [stars, P] in continuum units, NaN = masked, to latent and labels.
 
 A stochastic latent has a second input, noise [stars, Z]: the draws of the stars,
-``spectangle.star_draws.star_normal(source_id, Z, seed=salt)``. So the graph has no random numbers in it, and the latent of a star is the same in any runtime.
+``spectangle.star_draws.star_normal(source_id, Z, seed=salt)``. So the graph has no random numbers in it, and the latent of a star is
+the same in any runtime.
 """
 
 import io
