@@ -4,6 +4,8 @@ import difflib
 import functools
 import os
 import re
+import secrets
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spectangle.arguments import resume_arguments, sweep_arguments
 from spectangle.errors import SpectangleError
+from spectangle.interruption import Stopped, stop_on
 
 __all__ = ["hydra_app"]
 
@@ -29,11 +33,12 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
     """Make a function of a DictConfig a command: ``hydra.main`` on ``conf/`` with errors that a user can act on.
 
     A :class:`SpectangleError` or an error of the config is printed as one sentence (exit code 1), Ctrl-C exits with
-    130; any other exception keeps its traceback. ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    130, SIGTERM with 143; any other exception keeps its traceback. ``HYDRA_FULL_ERROR=1`` shows every traceback.
     """
 
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
         OmegaConf.register_resolver("cache_folder", _cache_folder, replace=True)
+        OmegaConf.register_resolver("unique", lambda: secrets.token_hex(2), replace=True, use_cache=True)
         failed: list[Exception] = []
 
         @functools.wraps(function)
@@ -48,16 +53,19 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
         command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(job)
 
         def run() -> None:
-            sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
+            stop_on(signal.SIGINT, signal.SIGTERM)
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
             failed.clear()
             try:
+                sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
                 command()
                 if failed:
                     raise failed[0]
             except KeyboardInterrupt:
                 sys.exit(130)
+            except Stopped as stopped:
+                sys.exit(stopped.exit_code)
             except EXPLAINED as error:
                 if full:
                     raise
@@ -67,30 +75,6 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
         return functools.update_wrapper(run, function)  # pyright: ignore
 
     return decorate
-
-
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """Replace ``resume=RUN`` by the overrides that made RUN and by its folder: the run goes on where it stopped."""
-    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if not folders:
-        return arguments
-    run, rest = Path(folders[-1]).resolve(), [argument for argument in arguments if not argument.startswith("resume=")]
-    overrides = run / ".hydra" / "overrides.yaml"
-    if not overrides.is_file():
-        print(f"error: {run} is not a run folder: it has no .hydra/overrides.yaml. Give the folder that train.py printed.", file=sys.stderr)
-        sys.exit(1)
-    made = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
-    folders = [source.path for source in made.runtime.config_sources if source.provider == "command-line"]
-    primary = ["-cn", made.job.config_name, *(["-cd", folders[0]] if folders else [])]  # a run of a sweep has the sweep's config
-    return [*primary, *OmegaConf.to_container(OmegaConf.load(overrides)), *rest, f"hydra.run.dir={run}", "hydra.mode=RUN"]  # pyright: ignore
-
-
-def sweep_arguments(arguments: list[str]) -> list[str]:
-    """Spell out the short names of a sweep's keys: ``sweep.workers=4`` is ``hydra.sweeper.workers=4``."""
-    short = {"sweep.dir=": "hydra.sweep.dir=", "sweep.": "hydra.sweeper.", "trial_seeds=": "hydra.sweeper.trial_seeds="}
-    short["dry_run="] = "hydra.sweeper.dry_run="
-    found = ((argument, next((key for key in short if argument.startswith(key)), None)) for argument in arguments)
-    return [argument if key is None else short[key] + argument[len(key) :] for argument, key in found]
 
 
 def explain(error: Exception, config_name: str) -> str:

@@ -167,8 +167,9 @@ def load_regressor(path: str | Path) -> BaseEstimator:
 
 def best_model(trainer: L.Trainer, model: "DisentanglingAutoencoder") -> "DisentanglingAutoencoder":
     """The model of the best checkpoint, or the model as it is where no checkpoint was written."""
-    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    return type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval() if path else model
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+    path = Path(folder or "") / "best.ckpt"  # not where the folder was when it was written: it may have been moved since
+    return type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval() if folder and path.is_file() else model
 
 
 def save_regressor(regressor: BaseEstimator, path: Path) -> None:

@@ -13,6 +13,7 @@ import json
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -25,6 +26,7 @@ from filelock import FileLock
 from spectangle import __version__
 from spectangle.errors import SpectangleError
 from spectangle.outputs import write_beside
+from spectangle.ownership import check_owner
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -66,11 +68,23 @@ class Run:
         return (self.path / "metrics.json").is_file()
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The resolved choices of the run, as plain containers."""
+    def written_config(self) -> dict[str, Any]:
+        """The choices of the run as they were written, interpolations included."""
         from omegaconf import OmegaConf
 
-        return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=False)  # pyright: ignore
+        path = self.path / ".hydra" / "config.yaml"
+        try:
+            return OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # pyright: ignore
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise SpectangleError(f"{path} cannot be read ({error}); the run cannot be understood without it: train it again elsewhere.") from error
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The choices of the run as plain containers, with every value that another key gives; what a machine gives stays as it was written."""
+        from omegaconf import OmegaConf
+
+        written = self.written_config
+        return _resolved(written, OmegaConf.create(written))
 
     @property
     def overrides(self) -> list[str]:
@@ -182,18 +196,28 @@ class Run:
         return options
 
     def write_manifest(self, **facts: Any) -> None:
-        """Write what the run was made with, and any facts that are given."""
-        write_beside(self.path / "manifest.json", json.dumps(_environment() | facts, indent=2) + "\n")
+        """Write what the run was made with, any facts that are given, and every start so far."""
+        try:
+            starts = self.manifest.get("starts", [])
+        except SpectangleError:  # the first start, or a file that a full disk cut off
+            starts = []
+        now = _environment() | facts
+        start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": now["git"]["commit"]} | {key: now[key] for key in ("command", "host")}
+        self._write("manifest.json", json.dumps(now | {"starts": [*starts, start]}, indent=2) + "\n")
 
     def write_metrics(self, metrics: Mapping[str, float]) -> None:
         """Write the final numbers: the last thing a run does."""
-        write_beside(self.path / "metrics.json", json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
+        self._write("metrics.json", json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the metrics by epoch."""
         columns = ["epoch", *sorted({key for row in rows for key in row} - {"epoch"})]
         lines = [",".join(columns)] + [",".join(_cell(row.get(key)) for key in columns) for row in rows]
-        write_beside(self.path / "metrics.csv", "\n".join(lines) + "\n")
+        self._write("metrics.csv", "\n".join(lines) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        check_owner(self.path)
+        write_beside(self.path / name, text)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -314,6 +338,21 @@ def made_once(path: Path) -> Iterator[bool]:
     finally:
         if lock is not None:
             lock.release()
+
+
+def _resolved(node: Any, root: Any, prefix: str = "") -> Any:
+    if isinstance(node, dict):
+        return {key: _resolved(value, root, f"{prefix}.{key}" if prefix else str(key)) for key, value in node.items()}
+    if not isinstance(node, str) or "${" not in node or ":" in node:  # with a colon: a folder of the machine, or the run's own
+        return node
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found = OmegaConf.select(root, prefix)
+        return OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found
+    except OmegaConfBaseException:
+        return node
 
 
 def _cell(value: float | None) -> str:

@@ -37,7 +37,7 @@ def print_difference(cfg: DictConfig) -> None:
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
     names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-    print_table(difference_table("What was chosen", names, [flat(run.config) | _facts(run) for run in runs]))
+    print_table(difference_table("What was chosen", names, [flat(run.written_config) | _facts(run) for run in runs]))
     measured = [{k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs]
     print_table(difference_table("What came out", names, measured))
 

@@ -28,6 +28,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from spectangle.errors import SpectangleError
+from spectangle.interruption import Stopped, stop_on
 from spectangle.runs import ConfigurationFolder
 from spectangle.sweeps.link import Pruned, link
 from spectangle.sweeps.plan import Plan
@@ -99,7 +100,9 @@ class Attempt:
     def _outcome(self) -> Outcome:
         self.process.join()
         if self._last is None:
-            return Outcome("failed", reason=_ending(self.process.exitcode or 0), facts=self._tail())
+            code = self.process.exitcode or 0
+            state = "interrupted" if code == -signal.SIGTERM else "failed"  # before it could answer
+            return Outcome(state, reason=_ending(code), facts=self._tail())
         state, reason, text = self._last
         return Outcome(state, reason=reason, facts={"traceback": text} if text else {})
 
@@ -129,8 +132,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and a pre-emption reach every process; the worker decides
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and a time limit reach every process; the worker decides
+    stop_on(signal.SIGTERM)  # so does scancel, but it may be meant for this run alone
     die_with_parent(parent)
     if len(arguments) == 1:
         arguments = loads(arguments[0])
@@ -138,7 +142,7 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
     os.environ.update(environment)
     _redirect(folder / "output.log")
     try:
-        link.pipe = pipe if prunes else None
+        link.pipe, link.claimed = pipe if prunes else None, True
         for seed, run in zip(seeds or [None], ConfigurationFolder(folder).runs(seeds), strict=True):
             if not run.finished:
                 _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
@@ -147,6 +151,8 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
         pipe.send(("complete", "", ""))
     except Pruned as pruned:
         pipe.send(("pruned", str(pruned), ""))
+    except Stopped as stopped:
+        pipe.send(("interrupted", f"the run was {stopped}", ""))
     except Exception as error:
         text = "" if isinstance(error, SpectangleError) else traceback.format_exc()
         pipe.send(("failed", f"{type(error).__name__}: {error}" if text else str(error), text[-4000:]))
