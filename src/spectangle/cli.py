@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectangle.arguments import resume_arguments, sweep_arguments
-from spectangle.errors import SpectangleError
+from spectangle.errors import SpectangleError, root_cause
 from spectangle.interruption import Stopped, stop_on
 
 __all__ = ["hydra_app"]
@@ -79,7 +79,7 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
 
 def explain(error: Exception, config_name: str) -> str:
     """Say what was wrong with the command line, with the nearest existing key or group option."""
-    root = _root(error)
+    root = root_cause(error)
     if isinstance(root, SpectangleError):
         return str(root)
     text = str(error)
@@ -103,12 +103,6 @@ def _cache_folder() -> str:
     from spectangle.data import cache_folder
 
     return str(cache_folder())
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _did_you_mean(word: str, words: list[str]) -> str:

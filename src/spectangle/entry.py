@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
+from spectangle.outputs import redacted, write_beside
 from spectangle.ownership import owned
 from spectangle.runs import Run, differing, flat
 from spectangle.sweeps.link import link
@@ -63,7 +63,7 @@ def _write_config(run: Run, cfg: DictConfig) -> None:
     """What Hydra itself would write before anything could be compared (``hydra.output_subdir``)."""
     hydra: Any = HydraConfig.instance().cfg
     for name, node in (("config", cfg), ("hydra", hydra), ("overrides", hydra.hydra.overrides.task)):
-        write_beside(run.path / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(node))
+        write_beside(run.path / ".hydra" / f"{name}.yaml", redacted(OmegaConf.to_yaml(node)))
 
 
 def _word(config: dict[str, Any], key: str) -> str:

@@ -21,6 +21,7 @@ from spectangle.model import DisentanglingAutoencoder
 from spectangle.progress import History
 from spectangle.resumption import Continuity, measure_last_epoch, objective_names, resumable
 from spectangle.runs import Run, measure
+from spectangle.seeds import check_seed
 from spectangle.sweeps.pruning import sweep_callbacks
 from spectangle.tables import result_table
 from spectangle.threads import use_threads
@@ -40,6 +41,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         SpectangleError: The folder holds another experiment, or another process trains in it.
         Stopped: A signal came; the run can be resumed.
     """
+    check_seed("seed", cfg.seed)
     run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
     if run.finished:
         refuse_change(run, cfg)

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from filelock import FileLock
 
 from spectangle import __version__
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
+from spectangle.outputs import redacted, write_beside
 from spectangle.ownership import check_owner
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.path / "metrics.json").is_file()
+        """Whether the final numbers are there, and whole: a full disk may have cut them off."""
+        try:
+            return isinstance(json.loads((self.path / "metrics.json").read_text()), dict)
+        except (OSError, ValueError):
+            return False
 
     @property
     def written_config(self) -> dict[str, Any]:
@@ -111,11 +116,12 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """Metrics by epoch."""
-        path = self.path / "metrics.csv"
-        if not path.is_file():
+        try:
+            lines = (self.path / "metrics.csv").read_text(errors="replace").splitlines()
+        except OSError:
             return []
-        with path.open() as file:
-            return [{key: float(value) for key, value in row.items() if value not in ("", None)} for row in csv.DictReader(file)]
+        rows = (_numbers(row) for row in csv.DictReader(lines))
+        return [row for row in rows if "epoch" in row]  # a line that was cut off is no epoch
 
     def model(self, checkpoint: str = "best") -> "DisentanglingAutoencoder":
         """The trained model, in evaluation mode on the CPU."""
@@ -238,9 +244,10 @@ class ConfigurationFolder:
     def record(self) -> dict[str, Any]:
         """Parameters, state and objectives, as far as they are known."""
         try:
-            return json.loads((self.path / "trial.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            found = json.loads((self.path / "trial.json").read_text())
+        except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def write_record(self, **facts: Any) -> None:
         """Add facts to the record."""
@@ -277,11 +284,12 @@ def write_sweep_record(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def sweep_record(folder: Path) -> dict[str, Any]:
-    """What a sweep folder holds; nothing for a plain Hydra multirun."""
+    """What a sweep folder holds; nothing for a plain Hydra multirun, and where the file is damaged."""
     try:
-        return json.loads((folder / "sweep.json").read_text())
-    except FileNotFoundError:
+        found = json.loads((folder / "sweep.json").read_text())
+    except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def measure(metrics: Mapping[str, float], name: str) -> float | None:
@@ -306,7 +314,8 @@ def differing(columns: Sequence[Mapping[str, Any]]) -> list[str]:
 def list_runs(folder: str | Path) -> Iterator[Run]:
     """Yield every run below a folder, in the order of their paths."""
     for path in sorted(Path(folder).glob("**/.hydra/config.yaml")):
-        yield Run(path.parents[1])
+        if not any(part.startswith(".") for part in path.parent.parent.relative_to(folder).parts):  # what a sweep has set aside
+            yield Run(path.parents[1])
 
 
 def required(run: str | None) -> str:
@@ -355,13 +364,20 @@ def _resolved(node: Any, root: Any, prefix: str = "") -> Any:
         return node
 
 
+def _numbers(row: Mapping[Any, Any]) -> dict[str, float]:
+    try:
+        return {key: float(value) for key, value in row.items() if value not in ("", None)}
+    except (TypeError, ValueError):
+        return {}
+
+
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.10g}"
 
 
 def _environment() -> dict[str, Any]:
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "spectangle": __version__,
         "git": _git(),
         "python": platform.python_version(),

@@ -30,9 +30,9 @@ from omegaconf import DictConfig, open_dict
 from spectangle.errors import SpectangleError
 from spectangle.interruption import Stopped, stop_on
 from spectangle.runs import ConfigurationFolder
+from spectangle.sweeps.claims import Claim, Outcome
 from spectangle.sweeps.link import Pruned, link
 from spectangle.sweeps.plan import Plan
-from spectangle.sweeps.study import Claim, Outcome
 
 __all__ = ["App", "Attempt", "dumps", "loads", "start_method"]
 
