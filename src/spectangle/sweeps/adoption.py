@@ -22,10 +22,10 @@ def identified(plan: Plan, storage: optuna.storages.BaseStorage) -> dict[str, st
     The name of the folder alone would not do: folders of one name may share a database, and a folder may be renamed.
     """
     record = sweep_record(plan.folder)
+    if not record and not plan.options.storage and len(known := storage.get_all_studies()) == 1:  # sweep.json is lost; a journal lies in the folder
+        record = {"id": known[0].user_attrs.get("sweep"), "study_name": known[0].study_name}
     number = record.get("id") or uuid.uuid4().hex[:8]
-    known = [] if plan.options.storage else [study.study_name for study in storage.get_all_studies()]  # a journal lies in the folder
-    name = plan.options.study_name or record.get("study_name") or (known[0] if len(known) == 1 else f"{plan.folder.name}-{number}")
-    return {"id": number, "study_name": name}
+    return {"id": number, "study_name": plan.options.study_name or record.get("study_name") or f"{plan.folder.name}-{number}"}
 
 
 def open_study(plan: Plan, storage: optuna.storages.BaseStorage, identity: dict[str, str]) -> optuna.Study:
@@ -41,13 +41,13 @@ def open_study(plan: Plan, storage: optuna.storages.BaseStorage, identity: dict[
         pruner=plan.make_pruner(),
         load_if_exists=True,
     )
-    facts = study.user_attrs
+    facts, url = study.user_attrs, plan.options.storage
     other, place = facts.get("sweep", identity["id"]) != identity["id"], Path(facts.get("folder", plan.folder))
-    copied = bool(plan.options.storage) and place != plan.folder and sweep_record(place).get("id") == identity["id"]
-    if other or copied:
+    copied = place != plan.folder and sweep_record(place).get("id") == identity["id"]
+    if url and (other or copied):
+        hint = f", or delete {plan.folder}/sweep.json, which is a copy" if copied else ""
         raise SpectangleError(
-            f"The study {identity['study_name']} in {redacted(plan.options.storage or str(plan.folder))} is that of the sweep in {place}; "
-            f"give another sweep.study_name{f', or delete {plan.folder}/sweep.json, which is a copy' if copied else ''}."
+            f"The study {identity['study_name']} in {redacted(url)} is that of the sweep in {place}; give another sweep.study_name{hint}."
         )
     for key, value in (("sweep", identity["id"]), ("folder", str(plan.folder))):
         if facts.get(key) != value:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from spectangle.console import console
 from spectangle.errors import SpectangleError
@@ -32,6 +32,8 @@ def renew_configurations(study: Study) -> None:
         complete = [name for name, attempts in known.items() if any(trial.state == TrialState.COMPLETE for trial in attempts)]
         gone = [name for name in complete if name not in asked and not _all_finished(study, name)]
         study.set_aside([*asked, *gone], lock)
+    for name in complete:
+        _mend_record(study, name, known[name])
     if gone:
         console.print(f"{', '.join(gone)}: finished, but the results are gone; they run again", markup=False)
     if stale := [name for name in complete if name not in (*asked, *gone) and _stale(study, name)]:
@@ -55,6 +57,14 @@ def keep_files(folder: Path) -> None:
     if folder.is_dir():
         place.parent.mkdir(exist_ok=True)
         folder.rename(place)
+
+
+def _mend_record(study: Study, name: str, attempts: Sequence[FrozenTrial]) -> None:
+    """Write the record of a finished configuration again if its file is damaged: the study knows what was in it."""
+    folder, done = ConfigurationFolder(study.folder / name), [trial for trial in attempts if trial.state == TrialState.COMPLETE]
+    if folder.path.is_dir() and "name" not in folder.record:
+        facts = {"params": done[-1].params, "trial": done[-1].number, "values": done[-1].values, "attempts": len(attempts)}
+        folder.write_record(name=name, state="complete", reason="", **facts)
 
 
 def _all_finished(study: Study, name: str) -> bool:
