@@ -6,8 +6,6 @@ is fitted on the frozen latent of training stars and scored on other stars; leak
 Shapes: N stars, F features, K labels, D probed labels.
 """
 
-import hashlib
-import json
 import logging
 import time
 import warnings
@@ -26,11 +24,10 @@ from sklearn.base import clone
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.preprocessing import StandardScaler
 
+from spectangle.caching import cache_key, kept, settings
 from spectangle.console import render
 from spectangle.metrics import r2
-from spectangle.outputs import write_beside
 from spectangle.regression import best_model
-from spectangle.runs import made_once
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule, Stars
@@ -215,17 +212,15 @@ class Probes(L.Callback):
         """Best R2 of each label from raw spectra, once for each (survey, split, probes)."""
         assert self.cache is not None
         fit = np.sort(np.random.default_rng(self.seed).permutation(fit)[:REFERENCE_STARS])
-        facts = [data.fingerprint, {name: repr(probe) for name, probe in self.probes.items()}, len(fit), self.seed]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        stored = self.cache / "baselines" / f"probes-{key}.json"
-        with made_once(stored) as missing:
-            if missing:
-                log.info("probing the raw spectra once for this survey ...")
-                predictions = probe_predictions(self.probes, data.train.flux[fit].numpy(), data.train.labels[fit].numpy(), data.test.flux.numpy())
-                y = data.test.labels.numpy()
-                best = {label: max(r2(p[:, i], y[:, i]) for p in predictions.values()) for i, label in enumerate(data.labels)}
-                write_beside(stored, json.dumps(best))
-        return json.loads(stored.read_text())
+        key = cache_key(data.fingerprint, settings(self.probes), len(fit), self.seed)
+
+        def make() -> dict[str, float]:
+            log.info("probing the raw spectra once for this survey ...")
+            predictions = probe_predictions(self.probes, data.train.flux[fit].numpy(), data.train.labels[fit].numpy(), data.test.flux.numpy())
+            y = data.test.labels.numpy()
+            return {label: max(r2(p[:, i], y[:, i]) for p in predictions.values()) for i, label in enumerate(data.labels)}
+
+        return kept(self.cache / "baselines" / f"probes-{key}.json", make)
 
 
 def _best(predictions: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -330,20 +330,25 @@ def required(run: str | None) -> str:
 
 
 @contextmanager
-def made_once(path: Path) -> Iterator[bool]:
+def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists) -> Iterator[bool]:
     """Yield whether a file is still to be made, while no other process makes it: what runs share is computed once.
 
-    Where the file system knows no locks, several may make it; each must write it beside and rename it.
+    Where no lock can be had (the file system knows none, or the folder is somebody else's), several may make it; each must
+    write it beside and rename it.
+
+    Arguments:
+        path: The file.
+        whole: Whether it is there, and is what it should be.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = None if path.exists() else FileLock(f"{path}.lock")
+    lock = None if whole(path) else FileLock(f"{path}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if lock is not None:
             lock.acquire()
     except (NotImplementedError, OSError):
         lock = None
     try:
-        yield not path.exists()
+        yield not whole(path)
     finally:
         if lock is not None:
             lock.release()
