@@ -10,8 +10,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["quoted", "resume_arguments", "sweep_arguments"]
+__all__ = ["CONF", "quoted", "resume_arguments", "sweep_arguments"]
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 SHORT = {
     "sweep.dir=": "hydra.sweep.dir=",
     "sweep.": "hydra.sweeper.",
@@ -68,9 +69,14 @@ def _quoted_path(argument: str) -> str:
 
 def _configs(made: dict[str, Any]) -> list[str]:
     """Where the configs of a run came from: its primary config, and every folder that was added to the packaged ones."""
-    sources = {source["provider"]: source["path"] for source in made["runtime"]["config_sources"] if source.get("path")}
     words = ["-cn", made["job"]["config_name"]]
     for option, provider in (("-cp", "main"), ("-cd", "command-line")):
-        if provider in sources:
-            words += [option, unquote(urlparse(sources[provider]).path) if "://" in sources[provider] else sources[provider]]
+        for place in (_path(source["path"]) for source in made["runtime"]["config_sources"] if source["provider"] == provider):
+            if place.is_dir() and place != CONF:
+                words += [option, str(place)]
     return words + [item for item in made["overrides"]["hydra"] if item.lstrip("+").startswith("hydra.searchpath=")]
+
+
+def _path(source: str) -> Path:
+    """The folder of a config source, which may be written as a URL."""
+    return Path(unquote(urlparse(source).path) if "://" in source else source)

@@ -8,7 +8,6 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,17 +15,18 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from spectangle.arguments import resume_arguments, sweep_arguments
+from spectangle.arguments import CONF, resume_arguments, sweep_arguments
 from spectangle.errors import SpectangleError, root_cause
-from spectangle.interruption import Stopped, stop_on
+from spectangle.interruption import Stopped, stopping_on
+from spectangle.streams import unbreakable_output
 
 __all__ = ["hydra_app"]
 
 # what a config may build: the project's own classes and those of the libraries that its groups name
 TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
-EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException)
-CONF = Path(__file__).resolve().parents[2] / "conf"
+EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
@@ -53,13 +53,17 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
         command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(job)
 
         def run() -> None:
-            stop_on(signal.SIGINT, signal.SIGTERM)
+            with unbreakable_output():
+                guarded()
+
+        def guarded() -> None:
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
             failed.clear()
             try:
                 sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
-                command()
+                with stopping_on(signal.SIGTERM, signal.SIGHUP):
+                    command()
                 if failed:
                     raise failed[0]
             except KeyboardInterrupt:

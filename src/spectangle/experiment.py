@@ -3,6 +3,7 @@
 import logging
 import resource
 import shlex
+import signal
 import sys
 import time
 import warnings
@@ -16,7 +17,7 @@ from spectangle.console import render
 from spectangle.data import SpectraDataModule
 from spectangle.entry import entered, refuse_change
 from spectangle.errors import SpectangleError
-from spectangle.interruption import Stopped
+from spectangle.interruption import Stopped, stopping_on
 from spectangle.model import DisentanglingAutoencoder
 from spectangle.progress import History
 from spectangle.resumption import Continuity, measure_last_epoch, objective_names, resumable
@@ -48,7 +49,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         log.info("%s is finished already.", run.path)
         return run.metrics
     try:
-        with entered(run, cfg), Session(cfg) as session:
+        with stopping_on(signal.SIGINT), entered(run, cfg), Session(cfg) as session:
             return train_from(cfg, run, session)
     except (Stopped, KeyboardInterrupt):
         log.info("stopped; go on with: python train.py %s", shlex.quote(f"resume={run.path}"))

@@ -2,9 +2,11 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Stopped", "stop_on"]
+__all__ = ["Stopped", "ending_signals", "stopping_on"]
 
 
 class Stopped(BaseException):
@@ -19,11 +21,23 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-def stop_on(*numbers: int) -> None:
-    """Raise :class:`Stopped` in the main thread when one of these signals comes."""
+@contextmanager
+def stopping_on(*numbers: int) -> Iterator[None]:
+    """Raise :class:`Stopped` in the main thread when one of these signals comes while the block runs; what is ignored stays ignored."""
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in numbers:
-            signal.signal(number, _stop)
+        before = {number: signal.signal(number, _stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def ending_signals(*more: int) -> tuple[int, ...]:
+    """The signals that ask this process to end: SIGHUP among them unless ``nohup`` ignores it."""
+    hangs_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    return (signal.SIGTERM, signal.SIGINT, *hangs_up, *more)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
+from spectangle.interruption import ending_signals
 from spectangle.runs import sweep_record
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.plan import Plan
@@ -81,7 +82,7 @@ class Crew:
             return
         if self.context.get_start_method() == "fork":
             preload(self.plan.options.preload)  # workers share the memory of what is imported here
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        numbers = ending_signals(signal.SIGUSR1)
         before = [signal.signal(number, self._stop) for number in numbers]
         try:
             self._tend()
@@ -150,8 +151,11 @@ def conclude(plan: Plan, study: Study) -> None:
     from spectangle.reports.leaderboard import Leaderboard
 
     board = Leaderboard(plan.folder)
-    board.write()
     print_table(board.table(limit=10))
+    try:
+        board.write()
+    except SpectangleError as error:
+        console.print(f"not written: {error}", markup=False)
     command = shlex.join(["python", "report.py", f"sweep={plan.folder}"])
     console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: {command}", markup=False)
     if failed := study.failed:

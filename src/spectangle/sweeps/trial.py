@@ -8,6 +8,7 @@ to its worker through a pipe: ``("report", step, value)`` at each epoch, answere
 import ctypes
 import faulthandler
 import gc
+import getpass
 import os
 import pickle
 import signal
@@ -28,8 +29,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from spectangle.errors import SpectangleError
-from spectangle.interruption import Stopped, stop_on
+from spectangle.interruption import Stopped, stopping_on
 from spectangle.runs import ConfigurationFolder
+from spectangle.streams import open_missing
 from spectangle.sweeps.claims import Claim, Outcome
 from spectangle.sweeps.link import Pruned, link
 from spectangle.sweeps.plan import Plan
@@ -132,9 +134,8 @@ def die_with_parent(parent: int) -> None:
 
 
 def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and a time limit reach every process; the worker decides
-    stop_on(signal.SIGTERM)  # so does scancel, but it may be meant for this run alone
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C, a closed terminal and a time limit reach every process; the worker decides
     die_with_parent(parent)
     if len(arguments) == 1:
         arguments = loads(arguments[0])
@@ -145,7 +146,8 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
         link.pipe, link.claimed = pipe if prunes else None, True
         for seed, run in zip(seeds or [None], ConfigurationFolder(folder).runs(seeds), strict=True):
             if not run.finished:
-                _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
+                with stopping_on(signal.SIGTERM):  # scancel reaches every process too, but it may be meant for this run alone
+                    _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
                 gc.collect()  # a trainer is a cycle: without this, the stars of one seed stay while the next one trains
             link.pipe = None  # the first seed speaks for all
         pipe.send(("complete", "", ""))
@@ -180,8 +182,13 @@ def _run(app: App, overrides: list[str], folder: Path, number: int) -> None:
 
 def _redirect(path: Path) -> None:
     """Send everything that the run prints, C code included, into a file of its folder."""
+    open_missing()
     sys.stdout.flush()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        file = os.open(path, flags, 0o666)  # the umask decides: in a shared folder a colleague may go on
+    except PermissionError:  # a colleague began, whose umask keeps us out of the file, not of the folder
+        file = os.open(path.with_stem(f"output-{getpass.getuser()}"), flags, 0o666)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

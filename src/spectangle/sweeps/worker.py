@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import time
 
+from spectangle.interruption import ending_signals
 from spectangle.runs import ConfigurationFolder
 from spectangle.sweeps.again import keep_files
 from spectangle.sweeps.claims import Claim, Outcome, check
@@ -43,7 +44,7 @@ class Worker:
 
     def work(self) -> None:
         """Run configurations until the sweep is done or this worker is told to stop."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in ending_signals(signal.SIGUSR1):
             signal.signal(number, self._stop)
         parent = os.getppid()
         preload(self.plan.options.preload)
