@@ -5,9 +5,12 @@ import functools
 import os
 import re
 import secrets
+import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -40,9 +43,11 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
         OmegaConf.register_resolver("cache_folder", _cache_folder, replace=True)
         OmegaConf.register_resolver("unique", lambda: secrets.token_hex(2), replace=True, use_cache=True)
         failed: list[Exception] = []
+        begun: list[bool] = []
 
         @functools.wraps(function)
         def job(cfg: DictConfig) -> object:
+            begun.append(True)
             try:
                 return function(cfg)
             except EXPLAINED as error:
@@ -60,6 +65,7 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
             failed.clear()
+            begun.clear()
             try:
                 sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
                 with stopping_on(signal.SIGTERM, signal.SIGHUP):
@@ -75,10 +81,21 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
                     raise
                 print(f"error: {explain(error, config_name)}", file=sys.stderr)
                 sys.exit(1)
+            except (TypeError, ValueError, AttributeError, OSError) as error:
+                if full or begun or not composing(error):
+                    raise
+                print(f"error: Hydra cannot make a config of {shlex.join(sys.argv[1:])}: {error}", file=sys.stderr)
+                sys.exit(1)
 
         return functools.update_wrapper(run, function)  # pyright: ignore
 
     return decorate
+
+
+def composing(error: BaseException) -> bool:
+    """Whether an error came from inside Hydra or OmegaConf, while the config was put together."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith(("hydra.", "omegaconf"))
 
 
 def explain(error: Exception, config_name: str) -> str:
@@ -97,10 +114,25 @@ def explain(error: Exception, config_name: str) -> str:
             return (
                 f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus before the key: +{key[1]}=0.1"
             )
-        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], _known_keys(config_name))} `--cfg job` shows every key."
+        known = _known_keys(config_name)
+        if key[1] in known:
+            return " ".join(text.split())  # the key is there, the reason is another one
+        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], known)} `--cfg job` shows every key."
     if isinstance(error, OverrideParseException):
-        return text.splitlines()[0] + " (overrides are written key=value)"
+        reason = " ".join(line.strip() for line in text.splitlines()[1:] if line.strip() and "://" not in line)
+        return f"'{error.override}' is no override: {reason}. Overrides are written key=value; text with commas, brackets or spaces is quoted twice."
+    if primary := re.search(r"Cannot find primary config '([^']+)'", text):
+        return missing_primary(primary[1], text)
     return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment"))
+
+
+def missing_primary(name: str, text: str) -> str:
+    """Say which configs there are in the folders that were searched, and among the sweeps."""
+    folders = [Path(place) for place in re.findall(r"path=file://(\S+)", text)]
+    hint = "" if "provider=command-line" in text else " Sweeps need their folder too: -cd sweeps."
+    folders = [folder for folder in folders if folder != CONF] or [CONF, CONF.with_name("sweeps")]
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    return f"There is no config '{name}'.{_did_you_mean(name, names)}{hint} There are: {', '.join(names)}."
 
 
 def _cache_folder() -> str:

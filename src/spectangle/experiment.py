@@ -11,8 +11,10 @@ import warnings
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig
 
+from spectangle.checks import check_config
 from spectangle.console import render
 from spectangle.data import SpectraDataModule
 from spectangle.entry import entered, refuse_change
@@ -22,7 +24,6 @@ from spectangle.model import DisentanglingAutoencoder
 from spectangle.progress import History
 from spectangle.resumption import Continuity, measure_last_epoch, objective_names, resumable
 from spectangle.runs import Run, measure
-from spectangle.seeds import check_seed
 from spectangle.sweeps.pruning import sweep_callbacks
 from spectangle.tables import result_table
 from spectangle.threads import use_threads
@@ -42,7 +43,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
         SpectangleError: The folder holds another experiment, or another process trains in it.
         Stopped: A signal came; the run can be resumed.
     """
-    check_seed("seed", cfg.seed)
+    check_config(cfg)
     run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
     if run.finished:
         refuse_change(run, cfg)
@@ -72,7 +73,10 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
     loggers = [History(str(run.path)), *session.loggers]
     trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
-    trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
+    except MisconfigurationException as error:  # what Lightning notices only while it trains
+        raise SpectangleError(f"Lightning cannot train with this config: {' '.join(str(error).split())}") from error
     metrics = collect(run, callbacks) | costs(model) | {"time/total": time.perf_counter() - start}
     objectives(cfg, metrics)  # a run that lacks its objective is not finished
     run.write_metrics(metrics)
