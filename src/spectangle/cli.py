@@ -24,11 +24,13 @@ from spectangle.arguments import CONF, resume_arguments, sweep_arguments
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.interruption import Stopped, stopping_on
 from spectangle.streams import unbreakable_output
+from spectangle.threads import let_threads_sleep
 
 __all__ = ["hydra_app"]
 
 # what a config may build: the project's own classes and those of the libraries that its groups name
 TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
+let_threads_sleep()  # this is the first import of every command
 EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 

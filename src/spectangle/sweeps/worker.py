@@ -127,7 +127,9 @@ class Worker:
     def environment(self) -> dict[str, str]:
         """Threads, GPU and names for the process of a run."""
         threads = self.plan.options.threads or max(1, cores() // self.workers)
-        found = {"OMP_NUM_THREADS": str(threads), "WANDB_RUN_GROUP": self.plan.folder.name}
+        found = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {
+            "WANDB_RUN_GROUP": self.plan.folder.name
+        }
         found["SLURM_JOB_NAME"] = "bash"  # Lightning then leaves requeueing to the worker
         gpus = available_gpus()
         return found | ({"CUDA_VISIBLE_DEVICES": gpus[self.slot % len(gpus)]} if gpus else {})
