@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-ALL    := slurm,archives,erasure,app,export,dashboards,dev
+ALL    := slurm,postgres,archives,erasure,app,export,dashboards,dev
 
 .DEFAULT_GOAL := help
 .PHONY: help train test lint format constraints clean

@@ -21,6 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from postgres import Postgres, why_not
 from sweep_tools import command, environment, records, trials, write_sweep
 
 FAILURES = {"raise": 5, "not_a_number": 3, "exit": 4, "kill": 4}  # configurations that misbehave in their first attempt
@@ -31,7 +32,7 @@ RETRIES = 12
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--storages", nargs="+", default=["journal", "sqlite", *(["postgresql"] if find_postgres() else [])])
+    parser.add_argument("--storages", nargs="+", default=["journal", "sqlite", *(["postgresql"] if not why_not() else [])])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epoch-s", type=float, default=0.15)
     arguments = parser.parse_args()
@@ -159,40 +160,6 @@ def expected(x: float) -> float:
     for epoch in range(EPOCHS):
         score += (x - 0.3) ** 2 + (1 - 2) ** 2 + 0.01 * 0 + 0.001 * epoch
     return score
-
-
-class Postgres:
-    """A PostgreSQL server of our own, in a folder, on a free port."""
-
-    def __init__(self, folder: Path, port: int = 54391):
-        self.folder, self.port = folder, port
-        self.url = f"postgresql+{driver()}://postgres@127.0.0.1:{port}/postgres"
-
-    def start(self) -> "Postgres":
-        self.folder.mkdir()
-        shutil.chown(self.folder, "postgres")
-        self.folder.parent.chmod(0o755)
-        self._run("initdb", "-D", str(self.folder / "data"), "-A", "trust", "-U", "postgres")
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-o", f"-p {self.port} -k {self.folder}", "-w", "-l", str(self.folder / "log"), "start")
-        return self
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run([str(find_postgres() / program), *arguments], check=True, capture_output=True, user="postgres", cwd=self.folder)
-
-
-def find_postgres() -> Path | None:
-    """The folder of PostgreSQL's programs, if they, a driver and a user that may run them are here."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found and driver() and os.geteuid() == 0 else None
-
-
-def driver() -> str | None:
-    import importlib.util
-
-    return next((name for name in ("psycopg", "psycopg2", "pg8000") if importlib.util.find_spec(name)), None)
 
 
 if __name__ == "__main__":

@@ -14,35 +14,42 @@ from omegaconf import DictConfig, ListConfig
 
 from spectangle.cli import hydra_app
 from spectangle.outputs import write_beside
+from spectangle.ownership import check_owner, owned
 from spectangle.runs import Run
+from spectangle.sweeps.link import Pruned, link
 
 
 @hydra_app()
 def main(cfg: DictConfig) -> float | list[float]:
-    from spectangle.sweeps.link import Pruned, link
-
     run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
     if not run.finished:
-        state = Path(run.last_checkpoint)
-        epoch, score = (eval(state.read_text())) if state.exists() else (0, 0.0)
-        tries = attempts(run.path)
-        while epoch < cfg.epochs:
-            time.sleep(cfg.epoch_s)
-            score += (cfg.x - 0.3) ** 2 + (cfg.y - 2) ** 2 + 0.01 * cfg.seed + 0.001 * epoch
-            epoch += 1
-            write_beside(state, repr((epoch, score)))
-            with open(run.path / "epochs.log", "a") as file:
-                file.write(f"{epoch}\n")
-            if link.report(epoch, score):
-                raise Pruned(f"stopped in epoch {epoch}")
-            if epoch >= cfg.fail_epoch and tries <= cfg.fail_tries:
-                misbehave(cfg.fail)
-        if tries <= cfg.fail_tries:
-            misbehave(cfg.fail)  # also when all epochs were done in earlier attempts
-        value = float("nan") if cfg.fail == "not_a_number" and tries <= cfg.fail_tries else float("inf") if cfg.fail == "infinite" else score
-        run.write_metrics({"score": value, "other": -cfg.x})
+        with owned(run.path, replace=link.claimed):
+            work(cfg, run)
     names = cfg.objective if isinstance(cfg.objective, ListConfig) else [cfg.objective]
     return [run.metrics[name] for name in names]
+
+
+def work(cfg: DictConfig, run: Run) -> None:
+    """Train what is left."""
+    state = Path(run.last_checkpoint)
+    epoch, score = (eval(state.read_text())) if state.exists() else (0, 0.0)
+    tries = attempts(run.path)
+    while epoch < cfg.epochs:
+        time.sleep(cfg.epoch_s)
+        score += (cfg.x - 0.3) ** 2 + (cfg.y - 2) ** 2 + 0.01 * cfg.seed + 0.001 * epoch
+        epoch += 1
+        check_owner(run.path)
+        write_beside(state, repr((epoch, score)))
+        with open(run.path / "epochs.log", "a") as file:
+            file.write(f"{epoch}\n")
+        if link.report(epoch, score):
+            raise Pruned(f"stopped in epoch {epoch}")
+        if epoch >= cfg.fail_epoch and tries <= cfg.fail_tries:
+            misbehave(cfg.fail)
+    if tries <= cfg.fail_tries:
+        misbehave(cfg.fail)  # also when all epochs were done in earlier attempts
+    value = float("nan") if cfg.fail == "not_a_number" and tries <= cfg.fail_tries else float("inf") if cfg.fail == "infinite" else score
+    run.write_metrics({"score": value, "other": -cfg.x})
 
 
 def attempts(folder: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import yaml
 
-from spectangle.runs import ConfigurationFolder
+from spectangle.runs import ConfigurationFolder, sweep_record
 from spectangle.sweeps.storage import open_storage
 
 APP = Path(__file__).parent / "sweep_app.py"
@@ -81,9 +81,9 @@ def starts(folder: Path) -> dict[str, int]:
     return {path.parent.name: len(path.read_text().splitlines()) for path in sorted(folder.glob("*/starts.log"))}
 
 
-def trials(folder: Path, storage: str | None = None, name: str = "sweep") -> list[optuna.trial.FrozenTrial]:
+def trials(folder: Path, storage: str | None = None) -> list[optuna.trial.FrozenTrial]:
     """Every attempt in the study."""
-    study = optuna.load_study(storage=open_storage(storage, folder), study_name=name)
+    study = optuna.load_study(storage=open_storage(storage, folder), study_name=sweep_record(folder)["study_name"])
     return [trial for trial in study.get_trials() if "discarded" not in trial.user_attrs]
 
 

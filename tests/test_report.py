@@ -13,8 +13,11 @@ from sweep_tools import TRAIN, environment, records, sweep, write_sweep
 
 from spectangle.console import render
 from spectangle.errors import SpectangleError
+from spectangle.outputs import write_beside
 from spectangle.reports.leaderboard import Leaderboard
 from spectangle.reports.make import difference_table
+from spectangle.reports.page import importance, importance_note
+from spectangle.runs import write_sweep_record
 
 SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
 
@@ -113,6 +116,30 @@ def test_the_difference_of_two_runs(swept: Path):
     output = call("report.py", "kind=diff", f"runs=[{one},{two}]")
     assert re.search(r"x +│ +0.1 +│ +0.2 +│ +\+100.0 %", output) and "fail" not in output
     assert "1 of 2 differ" in render(difference_table("t", ["a", "b"], [{"k": 1, "l": 2}, {"k": 1, "l": 3}]))
+
+
+def made_up(folder: Path, values: dict[tuple[float, float], list[float]]) -> Leaderboard:
+    """The leaderboard of a sweep over a and b that exists on paper only."""
+    for number, ((a, b), found) in enumerate(values.items()):
+        write_beside(
+            folder / f"c{number}" / "trial.json", json.dumps({"name": f"c{number}", "params": {"a": a, "b": b}, "state": "complete", "values": found})
+        )
+    write_sweep_record(folder, {"objectives": ["one", "two"], "directions": ["minimize", "maximize"], "swept": ["a", "b"]})
+    return Leaderboard(folder)
+
+
+def test_importance_is_the_share_of_the_variance(tmp_path: Path):
+    """Main effects by hand: one = 10 a + b, two = b, over a full grid: variances 100 : 1 and 0 : 1."""
+    board = made_up(tmp_path, {(a, b): [10 * a + b, b] for a in range(6) for b in range(6)})
+    one, two = importance(board, 0), importance(board, 1)
+    assert one["a"] == pytest.approx(100 / 101, abs=0.03) and one["b"] == pytest.approx(1 / 101, abs=0.03)
+    assert two["b"] > 0.97 and "36 configurations" in importance_note(board)
+
+
+def test_too_few_points_have_no_importance(tmp_path: Path):
+    board = made_up(tmp_path, {(1, 1): [1, 1], (2, 1): [2, 1]})
+    assert importance(board, 0) == {} and "needs at least 4" in importance_note(board)
+    assert "a hint" in importance_note(made_up(tmp_path, {(a, b): [a, b] for a in range(2) for b in range(3)}))
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -12,9 +12,9 @@ from browser import AVAILABLE, Browser
 from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
-from spectangle.runs import list_runs
+from spectangle.runs import Run, list_runs
 from spectangle.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
-from spectangle.table1.frontier import frontier_points, print_frontier
+from spectangle.table1.frontier import draw, frontier_points, print_frontier
 from spectangle.table1.grids import leakage_grid, long_rows, paper_grids, ratio_grid
 from spectangle.table1.printed import terminal_text
 from spectangle.table1.report import print_table1
@@ -186,6 +186,30 @@ def test_the_frontier_is_drawn_from_validation_stars(sweep, tmp_path, capsys):
     cheapest = next(line for line in printed.splitlines() if "0.818" in line)
     assert "*" in cheapest and "logg" in cheapest and "model.input_noise" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"frontier.pdf", "frontier.png"}
+
+
+def test_values_that_other_keys_give_are_read(tmp_path):
+    """sweeps/paper_grid.yaml writes lambdas.teff as ${strength}."""
+    run = Run(make_run(tmp_path / "run", SIGNS["second"], 0, strength=0.01))
+    config = yaml.safe_load((run.path / ".hydra/config.yaml").read_text())
+    config["lambdas"] |= {"teff": "${strength}", "logg": "${strength}"}
+    config["folder"] = "${hydra:runtime.output_dir}/x"
+    (run.path / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
+    assert representation_of(run.config) == SECOND and run.config["lambdas"]["teff"] == 0.01
+    assert run.config["folder"] == "${hydra:runtime.output_dir}/x"
+    assert collect(tmp_path)[0].representations[-1] == SECOND
+
+
+def test_a_frontier_of_many_choices_stays_on_the_page(sweep, tmp_path, capsys):
+    for i in range(6):
+        path = make_run(sweep / f"grid-{i}", SIGNS["second"], 0, 100.0 + i)
+        choices = ["lambdas=second_pair", f"model.hidden=[512,256,{i}]", f"strength={10.0**-i}", f"bins.count={i}", "model=small"]
+        (path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(choices))
+    points = frontier_points(list_runs(sweep))
+    notes = [text.get_text() for text in draw(points).axes[0].texts]
+    assert notes == [str(number + 1) for number in range(len(points))]
+    print_frontier(OmegaConf.create({"sweep": str(sweep), "output": str(tmp_path / "out")}))
+    assert f"│ {len(points)} " in capsys.readouterr().out
 
 
 def test_a_sweep_without_a_frontier_says_what_to_measure(tmp_path):

@@ -104,6 +104,14 @@ def wait_for(condition, process, seconds=90):
         (["optimizer.lr=1e20"], "diverged in epoch 0"),
         (["objective=val/nonsense"], "objective names val/nonsense"),
         (["resume=/nowhere"], "is not a run folder"),
+        (["lambdas"], "'lambdas' is no override: "),
+        (["model.hidden=[1"], "is no override: "),
+        (["lambdas=[1]"], "Hydra cannot make a config of"),
+        (["lambdas=3"], "Config group override must be a string"),
+        (["-cn", "paper_grd"], "Did you mean 'paper_grid'? Sweeps need their folder too: -cd sweeps."),
+        (["-cd", str(ROOT / "sweeps"), "-cn", "frontie"], "Did you mean 'frontier'?"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs is 0"),
+        (["callbacks.checkpoint.monitor=val/nonsense"], "Lightning cannot train with this config"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

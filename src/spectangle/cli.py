@@ -4,7 +4,11 @@ import difflib
 import functools
 import os
 import re
+import secrets
+import shlex
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,30 +18,38 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from spectangle.errors import SpectangleError
+from spectangle.arguments import CONF, resume_arguments, sweep_arguments
+from spectangle.errors import SpectangleError, root_cause
+from spectangle.interruption import Stopped, stopping_on
+from spectangle.streams import unbreakable_output
+from spectangle.threads import let_threads_sleep
 
 __all__ = ["hydra_app"]
 
 # what a config may build: the project's own classes and those of the libraries that its groups name
 TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
-EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException)
-CONF = Path(__file__).resolve().parents[2] / "conf"
+let_threads_sleep()  # this is the first import of every command
+EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
     """Make a function of a DictConfig a command: ``hydra.main`` on ``conf/`` with errors that a user can act on.
 
     A :class:`SpectangleError` or an error of the config is printed as one sentence (exit code 1), Ctrl-C exits with
-    130; any other exception keeps its traceback. ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    130, SIGTERM with 143; any other exception keeps its traceback. ``HYDRA_FULL_ERROR=1`` shows every traceback.
     """
 
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
         OmegaConf.register_resolver("cache_folder", _cache_folder, replace=True)
+        OmegaConf.register_resolver("unique", lambda: secrets.token_hex(2), replace=True, use_cache=True)
         failed: list[Exception] = []
+        begun: list[bool] = []
 
         @functools.wraps(function)
         def job(cfg: DictConfig) -> object:
+            begun.append(True)
             try:
                 return function(cfg)
             except EXPLAINED as error:
@@ -48,20 +60,33 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
         command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(job)
 
         def run() -> None:
-            sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
+            with unbreakable_output():
+                guarded()
+
+        def guarded() -> None:
             full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
             failed.clear()
+            begun.clear()
             try:
-                command()
+                sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
+                with stopping_on(signal.SIGTERM, signal.SIGHUP):
+                    command()
                 if failed:
                     raise failed[0]
             except KeyboardInterrupt:
                 sys.exit(130)
+            except Stopped as stopped:
+                sys.exit(stopped.exit_code)
             except EXPLAINED as error:
                 if full:
                     raise
                 print(f"error: {explain(error, config_name)}", file=sys.stderr)
+                sys.exit(1)
+            except (TypeError, ValueError, AttributeError, OSError) as error:
+                if full or begun or not composing(error):
+                    raise
+                print(f"error: Hydra cannot make a config of {shlex.join(sys.argv[1:])}: {error}", file=sys.stderr)
                 sys.exit(1)
 
         return functools.update_wrapper(run, function)  # pyright: ignore
@@ -69,33 +94,15 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
     return decorate
 
 
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """Replace ``resume=RUN`` by the overrides that made RUN and by its folder: the run goes on where it stopped."""
-    folders = [argument.removeprefix("resume=") for argument in arguments if argument.startswith("resume=")]
-    if not folders:
-        return arguments
-    run, rest = Path(folders[-1]).resolve(), [argument for argument in arguments if not argument.startswith("resume=")]
-    overrides = run / ".hydra" / "overrides.yaml"
-    if not overrides.is_file():
-        print(f"error: {run} is not a run folder: it has no .hydra/overrides.yaml. Give the folder that train.py printed.", file=sys.stderr)
-        sys.exit(1)
-    made = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra
-    folders = [source.path for source in made.runtime.config_sources if source.provider == "command-line"]
-    primary = ["-cn", made.job.config_name, *(["-cd", folders[0]] if folders else [])]  # a run of a sweep has the sweep's config
-    return [*primary, *OmegaConf.to_container(OmegaConf.load(overrides)), *rest, f"hydra.run.dir={run}", "hydra.mode=RUN"]  # pyright: ignore
-
-
-def sweep_arguments(arguments: list[str]) -> list[str]:
-    """Spell out the short names of a sweep's keys: ``sweep.workers=4`` is ``hydra.sweeper.workers=4``."""
-    short = {"sweep.dir=": "hydra.sweep.dir=", "sweep.": "hydra.sweeper.", "trial_seeds=": "hydra.sweeper.trial_seeds="}
-    short["dry_run="] = "hydra.sweeper.dry_run="
-    found = ((argument, next((key for key in short if argument.startswith(key)), None)) for argument in arguments)
-    return [argument if key is None else short[key] + argument[len(key) :] for argument, key in found]
+def composing(error: BaseException) -> bool:
+    """Whether an error came from inside Hydra or OmegaConf, while the config was put together."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith(("hydra.", "omegaconf"))
 
 
 def explain(error: Exception, config_name: str) -> str:
     """Say what was wrong with the command line, with the nearest existing key or group option."""
-    root = _root(error)
+    root = root_cause(error)
     if isinstance(root, SpectangleError):
         return str(root)
     text = str(error)
@@ -109,22 +116,31 @@ def explain(error: Exception, config_name: str) -> str:
             return (
                 f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus before the key: +{key[1]}=0.1"
             )
-        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], _known_keys(config_name))} `--cfg job` shows every key."
+        known = _known_keys(config_name)
+        if key[1] in known:
+            return " ".join(text.split())  # the key is there, the reason is another one
+        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], known)} `--cfg job` shows every key."
     if isinstance(error, OverrideParseException):
-        return text.splitlines()[0] + " (overrides are written key=value)"
+        reason = " ".join(line.strip() for line in text.splitlines()[1:] if line.strip() and "://" not in line)
+        return f"'{error.override}' is no override: {reason}. Overrides are written key=value; text with commas, brackets or spaces is quoted twice."
+    if primary := re.search(r"Cannot find primary config '([^']+)'", text):
+        return missing_primary(primary[1], text)
     return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment"))
+
+
+def missing_primary(name: str, text: str) -> str:
+    """Say which configs there are in the folders that were searched, and among the sweeps."""
+    folders = [Path(place) for place in re.findall(r"path=file://(\S+)", text)]
+    hint = "" if "provider=command-line" in text else " Sweeps need their folder too: -cd sweeps."
+    folders = [folder for folder in folders if folder != CONF] or [CONF, CONF.with_name("sweeps")]
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    return f"There is no config '{name}'.{_did_you_mean(name, names)}{hint} There are: {', '.join(names)}."
 
 
 def _cache_folder() -> str:
     from spectangle.data import cache_folder
 
     return str(cache_folder())
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _did_you_mean(word: str, words: list[str]) -> str:

@@ -14,7 +14,10 @@ class ConsoleHandler(logging.Handler):
     """Print log lines above a progress bar, not through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), markup=False)
+        try:
+            console.print(self.format(record), markup=False)
+        except Exception:  # a line that cannot be shown is in train.log
+            self.handleError(record)
 
 
 def progress_bar(**options) -> Progress:

@@ -58,17 +58,19 @@ class Batches:
         self.tensors, self.batch_size, self.order = tensors, batch_size, order
 
     def __len__(self) -> int:
-        return -(-len(self.tensors[0]) // self.batch_size)
+        n = len(self.tensors[0])
+        return -(-n // self.batch_size) - self._drops_last(n)
+
+    def _drops_last(self, n: int) -> bool:
+        """Whether a last batch of one star is left out: batch normalisation cannot train on it."""
+        return self.order is not None and n > 1 and n % self.batch_size == 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         n = len(self.tensors[0])
         rows = torch.arange(n) if self.order is None else self.order()
         rows = rows.to(self.tensors[0].device)
-        for start in range(0, n, self.batch_size):
-            chosen = rows[start : start + self.batch_size]
-            if self.order is not None and len(chosen) == 1 and n > 1:
-                return  # batch normalisation cannot train on one star
-            yield tuple(tensor[chosen] for tensor in self.tensors)
+        for start in range(0, n - self._drops_last(n), self.batch_size):
+            yield tuple(tensor[rows[start : start + self.batch_size]] for tensor in self.tensors)
 
 
 class SpectraDataModule(L.LightningDataModule):

@@ -1,8 +1,9 @@
 """One experiment, from a config to a finished run folder."""
 
 import logging
-import pickle
 import resource
+import shlex
+import signal
 import sys
 import time
 import warnings
@@ -10,13 +11,18 @@ import warnings
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig
 
+from spectangle.checks import check_config
 from spectangle.console import render
 from spectangle.data import SpectraDataModule
+from spectangle.entry import entered, refuse_change
 from spectangle.errors import SpectangleError
+from spectangle.interruption import Stopped, stopping_on
 from spectangle.model import DisentanglingAutoencoder
 from spectangle.progress import History
+from spectangle.resumption import Continuity, measure_last_epoch, objective_names, resumable
 from spectangle.runs import Run, measure
 from spectangle.sweeps.pruning import sweep_callbacks
 from spectangle.tables import result_table
@@ -32,19 +38,29 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """Train the model of a config, run its callbacks, and return the final numbers by metric path.
 
     A run folder that holds a checkpoint is resumed, one that is finished is only read.
+
+    Raises:
+        SpectangleError: The folder holds another experiment, or another process trains in it.
+        Stopped: A signal came; the run can be resumed.
     """
+    quiet_lightning()
+    check_config(cfg)
     run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
     if run.finished:
+        refuse_change(run, cfg)
         log.info("%s is finished already.", run.path)
         return run.metrics
-    with Session(cfg) as session:
-        return train_from(cfg, run, session)
+    try:
+        with stopping_on(signal.SIGINT), entered(run, cfg), Session(cfg) as session:
+            return train_from(cfg, run, session)
+    except (Stopped, KeyboardInterrupt):
+        log.info("stopped; go on with: python train.py %s", shlex.quote(f"resume={run.path}"))
+        raise
 
 
 def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     """Train in a run folder that is not finished yet, seen by the session's loggers."""
     start = time.perf_counter()
-    quiet_lightning()
     use_threads(cfg.threads)
     torch.manual_seed(cfg.seed)
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
@@ -52,11 +68,17 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     model = build_model(cfg, data)
     run.write_manifest(seed=cfg.seed, survey={"path": str(data.path), "content_hash": data.content_hash})
     announce(run, data, model)
+    resumed = resumable(run)
+    measure_last_epoch(cfg, run, resumed, model, data)
     callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
     loggers = [History(str(run.path)), *session.loggers]
-    trainer = hydra.utils.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
-    trainer.fit(model, datamodule=data, ckpt_path=resumable(run), weights_only=True)
+    trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
+    except MisconfigurationException as error:  # what Lightning notices only while it trains
+        raise SpectangleError(f"Lightning cannot train with this config: {' '.join(str(error).split())}") from error
     metrics = collect(run, callbacks) | costs(model) | {"time/total": time.perf_counter() - start}
+    objectives(cfg, metrics)  # a run that lacks its objective is not finished
     run.write_metrics(metrics)
     log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
     log.info("The run is in %s", run.path)
@@ -94,22 +116,15 @@ def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
 def quiet_lightning() -> None:
     """Keep Lightning's banners and its hints that do not apply out of the log."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for hint in (".*srun.*", ".*LeafSpec.*", ".*does not have many workers.*", ".*exists and is not empty.*"):
+    hints = (
+        ".*srun.*",
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*callbacks used to create the checkpoint.*",
+    )
+    for hint in hints:
         warnings.filterwarnings("ignore", hint)
-
-
-def resumable(run: Run) -> str | None:
-    """The checkpoint where an interrupted run goes on; one that was cut off while it was written is removed."""
-    if not run.last_checkpoint.is_file():
-        return None
-    try:
-        torch.load(run.last_checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
-        log.warning("%s was cut off while it was written: the run starts again.", run.last_checkpoint)
-        run.last_checkpoint.unlink()
-        return None
-    log.info("resumed from %s", run.last_checkpoint)
-    return str(run.last_checkpoint)
 
 
 def collect(run: Run, callbacks: list) -> dict[str, float]:
@@ -134,7 +149,7 @@ def costs(model: DisentanglingAutoencoder) -> dict[str, float]:
 
 def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...]:
     """The metric(s) that the config names as objective, for a sweeper."""
-    names = list(cfg.objective) if isinstance(cfg.objective, ListConfig) else [cfg.objective]
+    names = objective_names(cfg)
     values = tuple(measure(metrics, name) for name in names)
     if missing := [name for name, value in zip(names, values, strict=True) if value is None]:
         raise SpectangleError(f"objective names {', '.join(missing)}, which this run does not measure; it measures: {', '.join(sorted(metrics))}.")

@@ -1,5 +1,6 @@
-"""What is written: never over a file by accident, and whole or not at all."""
+"""What is written: never over a file by accident, whole or not at all, and without passwords."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,14 @@ from pathlib import Path
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["refuse_existing", "whole_file", "write_beside"]
+__all__ = ["redacted", "refuse_existing", "whole_file", "write_beside"]
+
+PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
+
+
+def redacted(text: str) -> str:
+    """Text without the passwords of its URLs."""
+    return PASSWORD.sub(r"\1:***@", text)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

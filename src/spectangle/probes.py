@@ -6,13 +6,10 @@ the frozen latents of stars that the encoder never saw, and scored on others of 
 Shapes: N stars, Z latent, K labels.
 """
 
-import hashlib
-import json
 import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +20,11 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.linalg import LinAlgWarning
 
+from spectangle.caching import cache_key, kept, settings
 from spectangle.console import render
 from spectangle.leakage import CrossFit, Measured, Predictions, bootstrap_r2, erasure, leaks, stacked
 from spectangle.metrics import r2
-from spectangle.outputs import write_beside
 from spectangle.regression import DownstreamRegressor, best_model
-from spectangle.runs import made_once
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule, Stars
@@ -202,16 +198,14 @@ class Probes(L.Callback):
     def _reference(self, data: "SpectraDataModule") -> dict[str, float]:
         """R2 of each label from the raw spectra by the same probes, once for each (survey, split, probes)."""
         assert self.cache is not None
-        suites = {name: repr(probe) for suite in (self.large, self.small) for name, probe in suite.items()}
-        versions = [version("scikit-learn"), version("torch"), version("spectangle")]
-        facts = [data.fingerprint, suites, self.small_below, self.max_stars, self.seed, versions]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        stored = self.cache / "baselines" / f"probes-{key}.json"
-        with made_once(stored) as missing:
-            if missing:
-                log.info("probing the raw spectra once for this survey ...")
-                write_beside(stored, json.dumps(self._probed_spectra(data)))
-        return json.loads(stored.read_text())
+        suites = [settings(suite) for suite in (self.large, self.small)]
+        key = cache_key(data.fingerprint, suites, self.small_below, self.max_stars, self.seed)
+
+        def make() -> dict[str, float]:
+            log.info("probing the raw spectra once for this survey ...")
+            return self._probed_spectra(data)
+
+        return kept(self.cache / "baselines" / f"probes-{key}.json", make)
 
     def _probed_spectra(self, data: "SpectraDataModule") -> dict[str, float]:
         from sklearn.decomposition import PCA

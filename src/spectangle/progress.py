@@ -96,6 +96,7 @@ class History(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if "epoch" in metrics:
             self._rows.setdefault(int(metrics["epoch"]), {}).update({key: float(value) for key, value in metrics.items()})
+            self.save()  # at once, before the epoch's checkpoint: what was measured is not measured again
 
     @rank_zero_only
     def save(self) -> None:

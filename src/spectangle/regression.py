@@ -3,11 +3,10 @@
 Shapes: N stars, F features (800 pixels or 25 latents), K labels.
 """
 
-import hashlib
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from spectangle.caching import cache_key, kept, settings
 from spectangle.errors import SpectangleError
 from spectangle.metrics import label_metrics
-from spectangle.outputs import whole_file, write_beside
-from spectangle.runs import made_once
+from spectangle.outputs import whole_file
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -176,8 +175,9 @@ def load_regressor(path: str | Path) -> BaseEstimator:
 
 def best_model(trainer: L.Trainer, model: "DisentanglingAutoencoder") -> "DisentanglingAutoencoder":
     """The model of the best checkpoint, or the model as it is where no checkpoint was written."""
-    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    return type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval() if path else model
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+    path = Path(folder or "") / "best.ckpt"  # not where the folder was when it was written: it may have been moved since
+    return type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval() if folder and path.is_file() else model
 
 
 def save_regressor(regressor: BaseEstimator, path: Path) -> None:
@@ -251,23 +251,25 @@ class DownstreamRegressor(L.Callback):
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
         """The same regressor on the spectra themselves, from the cache if it is there."""
         assert self.cache is not None
-        facts = [data.fingerprint, repr(self.regressor), "validation and test stars"]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        key = cache_key(data.fingerprint, settings(self.regressor), "validation and test stars")
         stored, fitted_path = self.cache / "baselines" / f"{key}.json", self.cache / "baselines" / f"{key}.skops"
-        with made_once(stored) as missing:
-            if missing:
-                start = time.perf_counter()
-                fitted = self._fit(data.train.flux.numpy(), data.train.labels.numpy())
-                seconds = time.perf_counter() - start
-                metrics = {"time/regressor/spectra": seconds}
-                for prefix, stars in (("val", data.validation), ("test", data.test)):
-                    metrics |= label_metrics(f"{prefix}/spectra", data.labels, fitted.predict(stars.flux.numpy()), stars.labels.numpy())
-                save_regressor(fitted, fitted_path)
-                write_beside(stored, json.dumps(metrics))
+        fitted: list[Any] = []
+
+        def make() -> dict[str, float]:
+            start = time.perf_counter()
+            fitted.append(self._fit(data.train.flux.numpy(), data.train.labels.numpy()))
+            metrics = {"time/regressor/spectra": time.perf_counter() - start}
+            for prefix, stars in (("val", data.validation), ("test", data.test)):
+                metrics |= label_metrics(f"{prefix}/spectra", data.labels, fitted[0].predict(stars.flux.numpy()), stars.labels.numpy())
+            with suppress(OSError):  # a cache that cannot be written
+                save_regressor(fitted[0], fitted_path)
+            return metrics
+
+        metrics = kept(stored, make, beside=fitted_path)
         if self.folder is not None:
             with whole_file(self.folder / "regressors" / "spectra.skops") as part:
-                shutil.copyfile(fitted_path, part)
-        return json.loads(stored.read_text())
+                _ = save_regressor(fitted[0], part) if fitted else shutil.copyfile(fitted_path, part)
+        return metrics
 
 
 def _kept_mae(prefix: str, metrics: Mapping[str, float], kept: Sequence[str]) -> dict[str, float]:

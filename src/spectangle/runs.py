@@ -11,9 +11,11 @@ import csv
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +26,8 @@ from filelock import FileLock
 
 from spectangle import __version__
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
+from spectangle.outputs import redacted, write_beside
+from spectangle.ownership import check_owner
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -63,14 +66,30 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.path / "metrics.json").is_file()
+        """Whether the final numbers are there, and whole: a full disk may have cut them off."""
+        try:
+            return isinstance(json.loads((self.path / "metrics.json").read_text()), dict)
+        except (OSError, ValueError):
+            return False
+
+    @property
+    def written_config(self) -> dict[str, Any]:
+        """The choices of the run as they were written, interpolations included."""
+        from omegaconf import OmegaConf
+
+        path = self.path / ".hydra" / "config.yaml"
+        try:
+            return OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # pyright: ignore
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise SpectangleError(f"{path} cannot be read ({error}); the run cannot be understood without it: train it again elsewhere.") from error
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved choices of the run, as plain containers."""
+        """The choices of the run as plain containers, with every value that another key gives; what a machine gives stays as it was written."""
         from omegaconf import OmegaConf
 
-        return OmegaConf.to_container(OmegaConf.load(self.path / ".hydra" / "config.yaml"), resolve=False)  # pyright: ignore
+        written = self.written_config
+        return _resolved(written, OmegaConf.create(written))
 
     @property
     def overrides(self) -> list[str]:
@@ -97,11 +116,12 @@ class Run:
     @property
     def history(self) -> list[dict[str, float]]:
         """Metrics by epoch."""
-        path = self.path / "metrics.csv"
-        if not path.is_file():
+        try:
+            lines = (self.path / "metrics.csv").read_text(errors="replace").splitlines()
+        except OSError:
             return []
-        with path.open() as file:
-            return [{key: float(value) for key, value in row.items() if value not in ("", None)} for row in csv.DictReader(file)]
+        rows = (_numbers(row) for row in csv.DictReader(lines))
+        return [row for row in rows if "epoch" in row]  # a line that was cut off is no epoch
 
     def model(self, checkpoint: str = "best") -> "DisentanglingAutoencoder":
         """The trained model, in evaluation mode on the CPU."""
@@ -182,18 +202,28 @@ class Run:
         return options
 
     def write_manifest(self, **facts: Any) -> None:
-        """Write what the run was made with, and any facts that are given."""
-        write_beside(self.path / "manifest.json", json.dumps(_environment() | facts, indent=2) + "\n")
+        """Write what the run was made with, any facts that are given, and every start so far."""
+        try:
+            starts = self.manifest.get("starts", [])
+        except SpectangleError:  # the first start, or a file that a full disk cut off
+            starts = []
+        now = _environment() | facts
+        start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": now["git"]["commit"]} | {key: now[key] for key in ("command", "host")}
+        self._write("manifest.json", json.dumps(now | {"starts": [*starts, start]}, indent=2) + "\n")
 
     def write_metrics(self, metrics: Mapping[str, float]) -> None:
         """Write the final numbers: the last thing a run does."""
-        write_beside(self.path / "metrics.json", json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
+        self._write("metrics.json", json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write the metrics by epoch."""
         columns = ["epoch", *sorted({key for row in rows for key in row} - {"epoch"})]
         lines = [",".join(columns)] + [",".join(_cell(row.get(key)) for key in columns) for row in rows]
-        write_beside(self.path / "metrics.csv", "\n".join(lines) + "\n")
+        self._write("metrics.csv", "\n".join(lines) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        check_owner(self.path)
+        write_beside(self.path / name, text)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -214,9 +244,10 @@ class ConfigurationFolder:
     def record(self) -> dict[str, Any]:
         """Parameters, state and objectives, as far as they are known."""
         try:
-            return json.loads((self.path / "trial.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            found = json.loads((self.path / "trial.json").read_text())
+        except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def write_record(self, **facts: Any) -> None:
         """Add facts to the record."""
@@ -253,11 +284,12 @@ def write_sweep_record(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def sweep_record(folder: Path) -> dict[str, Any]:
-    """What a sweep folder holds; nothing for a plain Hydra multirun."""
+    """What a sweep folder holds; nothing for a plain Hydra multirun, and where the file is damaged."""
     try:
-        return json.loads((folder / "sweep.json").read_text())
-    except FileNotFoundError:
+        found = json.loads((folder / "sweep.json").read_text())
+    except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def measure(metrics: Mapping[str, float], name: str) -> float | None:
@@ -282,7 +314,8 @@ def differing(columns: Sequence[Mapping[str, Any]]) -> list[str]:
 def list_runs(folder: str | Path) -> Iterator[Run]:
     """Yield every run below a folder, in the order of their paths."""
     for path in sorted(Path(folder).glob("**/.hydra/config.yaml")):
-        yield Run(path.parents[1])
+        if not any(part.startswith(".") for part in path.parent.parent.relative_to(folder).parts):  # what a sweep has set aside
+            yield Run(path.parents[1])
 
 
 def required(run: str | None) -> str:
@@ -297,23 +330,50 @@ def required(run: str | None) -> str:
 
 
 @contextmanager
-def made_once(path: Path) -> Iterator[bool]:
+def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists) -> Iterator[bool]:
     """Yield whether a file is still to be made, while no other process makes it: what runs share is computed once.
 
-    Where the file system knows no locks, several may make it; each must write it beside and rename it.
+    Where no lock can be had (the file system knows none, or the folder is somebody else's), several may make it; each must
+    write it beside and rename it.
+
+    Arguments:
+        path: The file.
+        whole: Whether it is there, and is what it should be.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = None if path.exists() else FileLock(f"{path}.lock")
+    lock = None if whole(path) else FileLock(f"{path}.lock")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if lock is not None:
             lock.acquire()
     except (NotImplementedError, OSError):
         lock = None
     try:
-        yield not path.exists()
+        yield not whole(path)
     finally:
         if lock is not None:
             lock.release()
+
+
+def _resolved(node: Any, root: Any, prefix: str = "") -> Any:
+    if isinstance(node, dict):
+        return {key: _resolved(value, root, f"{prefix}.{key}" if prefix else str(key)) for key, value in node.items()}
+    if not isinstance(node, str) or "${" not in node or ":" in node:  # with a colon: a folder of the machine, or the run's own
+        return node
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found = OmegaConf.select(root, prefix)
+        return OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found
+    except OmegaConfBaseException:
+        return node
+
+
+def _numbers(row: Mapping[Any, Any]) -> dict[str, float]:
+    try:
+        return {key: float(value) for key, value in row.items() if value not in ("", None)}
+    except (TypeError, ValueError):
+        return {}
 
 
 def _cell(value: float | None) -> str:
@@ -322,7 +382,7 @@ def _cell(value: float | None) -> str:
 
 def _environment() -> dict[str, Any]:
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "spectangle": __version__,
         "git": _git(),
         "python": platform.python_version(),

@@ -1,15 +1,32 @@
-"""How many CPU threads to use."""
+"""How many CPU threads to use, and what they do while they wait."""
 
 import os
+from typing import Any
 
-__all__ = ["available_cores", "cores", "use_threads"]
+__all__ = ["available_cores", "cores", "let_threads_sleep", "use_threads"]
+
+# Turns of the loop in which a waiting thread of libgomp looks for work before it sleeps. By default 300,000, some milliseconds: where
+# another process wants the core, two trainings took twenty times as long as one. 500 turns are longer than the pauses inside a batch, so
+# that a quiet machine loses nothing; benchmarks/shared_cores.py measures both.
+SPIN = 500
+_limits: Any = None
+
+
+def let_threads_sleep() -> None:
+    """Let waiting OpenMP threads leave the core to others; call it before torch is imported, which reads the environment once."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN)
 
 
 def use_threads(count: int | None = None) -> None:
-    """Let torch use so many threads; None = all that this process may use."""
+    """Let torch, BLAS and scikit-learn use so many threads; None = all that this process may use."""
     import torch
+    from threadpoolctl import threadpool_limits
 
-    torch.set_num_threads(count or available_cores())
+    global _limits
+    count = count or available_cores()
+    torch.set_num_threads(count)
+    _limits = threadpool_limits(count)  # a worker's libraries were loaded with all cores, before it knew its share
 
 
 def available_cores() -> int:

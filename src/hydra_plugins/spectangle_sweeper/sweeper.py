@@ -7,9 +7,9 @@ from typing import Any
 
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
-__all__ = ["SpectangleSweeper"]
+__all__ = ["SpectangleSweeper", "forget_storage"]
 
 
 class SpectangleSweeper(Sweeper):
@@ -35,4 +35,13 @@ class SpectangleSweeper(Sweeper):
 
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None
         plan = make_plan(self.config, arguments, self.sampler, self.pruner, self.direction, self.params, self.options)
+        forget_storage(self.config)
         run_sweep(plan, App(self.hydra_context, self.task_function, self.config))
+
+
+def forget_storage(config: DictConfig) -> None:
+    """Take the storage, which may hold a password, out of the config that the runs get and write down: only the plan needs it."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweeper.storage = None
+        kept = [item for item in config.hydra.overrides.hydra if not item.startswith("hydra.sweeper.storage=")]
+        config.hydra.overrides.hydra = [*kept, "hydra.sweeper.storage=null"]

@@ -23,9 +23,12 @@ def print_leaderboard(cfg: DictConfig) -> None:
     if cfg.sweep is None:
         raise SpectangleError("sweep is missing; give the folder of a sweep: python report.py sweep=runs/paper_grid.")
     board = Leaderboard(cfg.sweep)
-    board.write()
     print_table(board.table(cfg.limit, cfg.hide_failed))
-    console.print(f"written: {board.folder}/report.html, results.csv, results.ecsv", markup=False)
+    try:
+        board.write()
+        console.print(f"written: {board.folder}/report.html, results.csv, results.ecsv", markup=False)
+    except SpectangleError as error:  # somebody else's sweep, or a full disk: the table is there all the same
+        console.print(f"not written: {error}", markup=False)
     if command := dashboard_command(board):
         console.print(f"the study in Optuna's dashboard: {command}", markup=False)
 
@@ -37,7 +40,7 @@ def print_difference(cfg: DictConfig) -> None:
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
     names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-    print_table(difference_table("What was chosen", names, [flat(run.config) | _facts(run) for run in runs]))
+    print_table(difference_table("What was chosen", names, [flat(run.written_config) | _facts(run) for run in runs]))
     measured = [{k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs]
     print_table(difference_table("What came out", names, measured))
 

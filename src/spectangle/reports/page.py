@@ -19,6 +19,7 @@ __all__ = ["dashboard_command", "importance", "page"]
 
 CURVES = 80  # learning curves at most; the best ones
 POINTS = 200  # epochs of a curve at most
+LEAST, FEW = 4, 6  # configurations for any importance, and for each parameter of one that can be believed
 
 
 def page(board: "Leaderboard") -> str:
@@ -44,18 +45,22 @@ def report_data(board: "Leaderboard") -> dict[str, Any]:
         "seeds": seeds,
         "entries": [_entry(entry, order.get(entry.name)) for entry in board.entries],
         "importance": {name: importance(board, index) for index, name in enumerate(board.objectives)},
+        "importance_note": importance_note(board),
         "curves": _curves(board, seeds),
         "dashboard": dashboard_command(board),
     }
 
 
 def importance(board: "Leaderboard", index: int) -> dict[str, float]:
-    """How much each parameter matters for an objective (Optuna's default evaluator); empty where too little is known."""
+    """How much of an objective's variance each parameter explains (fANOVA: Hutter et al. 2014, ICML 32, 754).
+
+    Optuna's default evaluator (PED-ANOVA) compares the best configurations with the others: other numbers, and far from the
+    main effects of a small grid. Empty where too little is known, see :func:`importance_note`.
+    """
     import optuna
 
-    done = [entry for entry in board.entries if entry.values and entry.state == "complete"]
-    keys = [key for key in board.varying if all(key in entry.params for entry in done)]
-    if len(done) < 4 or not keys:
+    done, keys = _judged(board)
+    if len(done) < LEAST or not keys:
         return {}
     spaces = {key: _distribution([entry.params[key] for entry in done]) for key in keys}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -68,10 +73,26 @@ def importance(board: "Leaderboard", index: int) -> dict[str, float]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(study)
+            found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
     return {key: value for key, value in found.items() if math.isfinite(value)}
+
+
+def importance_note(board: "Leaderboard") -> str:
+    """What to make of the importances: a word where there are none, or too few points to believe them."""
+    done, keys = _judged(board)
+    if len(done) < LEAST or not keys:
+        return f"{len(done)} configurations are complete; the importance of parameters needs at least {LEAST}."
+    if len(done) < FEW * len(keys):
+        return f"From {len(done)} configurations for {len(keys)} parameters: a hint, not a measurement."
+    return f"Share of the objective's variance over {len(done)} configurations (fANOVA)."
+
+
+def _judged(board: "Leaderboard") -> tuple[list["Entry"], list[str]]:
+    """The configurations that have values, and the parameters that all of them have."""
+    done = [entry for entry in board.entries if entry.values and entry.state == "complete"]
+    return done, [key for key in board.varying if all(key in entry.params for entry in done)]
 
 
 def dashboard_command(board: "Leaderboard") -> str:

@@ -9,10 +9,11 @@ from hydra.core.plugins import Plugins
 
 from spectangle.console import console
 from spectangle.runs import ConfigurationFolder
+from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine
-from spectangle.sweeps.study import Claim, Outcome, Study, check
+from spectangle.sweeps.study import Study
 from spectangle.sweeps.trial import App
 
 __all__ = ["run_batches"]
@@ -58,6 +59,7 @@ def _launch(plan: Plan, study: Study, launcher: Any, claims: list[Claim]) -> Non
     overrides = []
     for claim, run in jobs:
         facts = {"name": claim.name, "params": claim.params, "overrides": claim.overrides, "trial": claim.trial.number, "started": time.time()}
+        facts["config"] = plan.digest
         ConfigurationFolder(plan.folder / claim.name).write_record(
             **facts, state="running", reason="", attempts=len(study.configurations[claim.name])
         )
@@ -88,4 +90,5 @@ def _reason(result: Any) -> str:
 def _beat(record: WorkerRecord, stop: threading.Event) -> None:
     parent = os.getpid()
     while not stop.wait(1) and os.getpid() == parent:
-        record.beat()
+        if not record.beat():
+            record.write()  # taken for dead, but its jobs are not: they are asked for by their numbers

@@ -10,9 +10,10 @@ class Pruned(Exception):
 
 
 class _Link:
-    """Closed (no pipe) in a run that no sweep prunes."""
+    """Closed (no pipe) in a run that no sweep prunes; ``claimed`` in one that the study has given to this process alone."""
 
     pipe: Connection | None = None
+    claimed: bool = False
 
     def report(self, step: int, value: float) -> bool:
         """Report an objective; return whether to stop."""

@@ -2,25 +2,24 @@
 
 A worker on this machine is asked for by its process; one on another node by its SLURM job and by its heartbeat, the
 modification time of its file. Times are compared with that of a file written by the observer, because the clocks of
-nodes and file server differ.
+nodes and file server differ. The file of a worker that is taken for dead is removed: one that comes back sees it.
 """
 
 import json
 import os
 import platform
-import shutil
-import subprocess
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from spectangle.outputs import write_beside
+from spectangle.sweeps.jobs import ENDED, job_states
 
-__all__ = ["WorkerRecord", "alive", "job_states", "living_workers", "place", "process_start"]
+__all__ = ["WorkerRecord", "alive", "living_workers", "place", "process_start"]
 
 BEATS = 12  # heartbeats that may be missed; a file server may hide one for a minute
-ENDED = ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 
 
 class WorkerRecord:
@@ -46,25 +45,32 @@ class WorkerRecord:
     def set_child(self, pid: int | None) -> None:
         """Note the process of the run, so that nobody starts the same run beside it."""
         self.child = None if pid is None else [pid, process_start(pid)]
-        self.write()
+        if self.path.exists():  # a record that was removed is not made again: its worker was taken for dead
+            self.write()
 
-    def beat(self) -> None:
-        if time.monotonic() - self._last >= self.heartbeat_s:
-            self._last = time.monotonic()
-            try:
-                os.utime(self.path)
-            except FileNotFoundError:
-                self.write()
+    def beat(self) -> bool:
+        """Give a sign of life when one is due; return whether nobody has taken this worker for dead."""
+        if time.monotonic() - self._last < self.heartbeat_s:
+            return True
+        self._last = time.monotonic()
+        try:
+            os.utime(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:  # the file server hangs; the next beat may come through
+            pass
+        return True
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
 
 
 def living_workers(folder: Path) -> set[str]:
-    """Names of the workers that are alive; the files of dead ones are removed."""
+    """Names of the workers that are alive; the files of dead ones are removed. SLURM is asked once for all."""
+    records = {path: _facts(path) for path in sorted((folder / "workers").glob("*.json"))}
     living = set()
-    for path in sorted((folder / "workers").glob("*.json")):
-        if alive(path):
+    for path, answer in _judge(records).items():
+        if answer:
             living.add(path.stem)
         else:
             path.unlink(missing_ok=True)
@@ -72,38 +78,42 @@ def living_workers(folder: Path) -> set[str]:
 
 
 def alive(path: Path) -> bool:
-    """Whether the worker of a record, or a run that it left behind, is still at work; asked twice before it is given up."""
-    return _alive(path) or (time.sleep(0.1), _alive(path))[1]
+    """Whether the worker of a record, or a run that it left behind, is still at work."""
+    return _judge({path: _facts(path)})[path]
 
 
-def _alive(path: Path) -> bool:
-    try:
-        facts, modified = json.loads(path.read_text()), path.stat().st_mtime
-    except OSError:
-        return False
-    except json.JSONDecodeError:
-        return True
+def _judge(records: dict[Path, Any]) -> dict[Path, bool]:
+    """Whether each worker is alive; who seems dead is asked for twice."""
+    far = {facts["slurm_job"] for facts in records.values() if facts and facts["place"] != place() and facts["slurm_job"]}
+    states = job_states(sorted(far))
+    found = {path: _alive(path, facts, states) for path, facts in records.items()}
+    if not all(found.values()):
+        time.sleep(0.1)
+        found |= {path: _alive(path, _facts(path), states) for path, answer in found.items() if not answer}
+    return found
+
+
+def _alive(path: Path, facts: Any, states: dict[str, str]) -> bool:
+    if not facts:
+        return facts is not None  # a file that is being written is a sign of life, one that is gone is none
     if facts["place"] == place():
         return _runs(facts["pid"], facts["start"]) or bool(facts["child"] and _runs(*facts["child"]))
-    if facts["slurm_job"] and job_states([facts["slurm_job"]]).get(facts["slurm_job"]) in ENDED:
+    if states.get(facts["slurm_job"]) in ENDED:
         return False
-    return _now(path.parent) - modified < BEATS * facts["heartbeat_s"]
+    try:
+        return _now(path.parent) - path.stat().st_mtime < BEATS * facts["heartbeat_s"]
+    except OSError:
+        return False
 
 
-def job_states(jobs: list[str]) -> dict[str, str]:
-    """States of SLURM jobs; nothing where there is no SLURM."""
-    if not jobs or shutil.which("squeue") is None:
+def _facts(path: Path) -> dict[str, Any] | None:
+    """What a record says: nothing yet where it is not whole, None where it is not there."""
+    try:
+        return json.loads(path.read_text())
+    except OSError:
+        return None
+    except ValueError:
         return {}
-    states = {}
-    for job in jobs:  # one by one: a single forgotten id makes squeue refuse the whole list
-        answer = subprocess.run(["squeue", "-h", "-t", "all", "-j", job, "-o", "%T"], capture_output=True, text=True)
-        if answer.returncode == 0 and answer.stdout.strip():
-            states[job] = answer.stdout.split()[0]
-        elif "Invalid job id" in answer.stderr or answer.returncode == 0:
-            states[job] = "COMPLETED"  # so long ago that it was forgotten
-        else:
-            states[job] = "UNKNOWN"  # the controller does not answer
-    return states
 
 
 def place() -> str:
@@ -136,9 +146,12 @@ def _runs(pid: int, start: str | None) -> bool:
 
 
 def _now(folder: Path) -> float:
-    """The file server's time."""
+    """The file server's time; our own for a folder that we may only read."""
     probe = folder / f".clock-{os.getpid()}"
-    probe.touch()
-    now = probe.stat().st_mtime
-    probe.unlink(missing_ok=True)
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+    except OSError:
+        return time.time()
     return now

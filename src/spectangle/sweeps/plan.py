@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,13 +13,13 @@ import optuna
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from spectangle.errors import SpectangleError
-from spectangle.sweeps.space import Space, parse_space
+from spectangle.entry import CHANGES_NOTHING, named
+from spectangle.errors import SpectangleError, root_cause
+from spectangle.outputs import redacted
+from spectangle.seeds import check_seed
+from spectangle.sweeps.space import Space, parse_space, written
 
 __all__ = ["Options", "Plan", "make_plan"]
-
-# what may differ between two starts of one sweep: it changes no result
-FREE_KEYS = ("threads", "logger", "callbacks.progress", "callbacks.regressor.cache")
 
 # final numbers of a run, by which nothing may be chosen; what is measured for choices begins with val/ or train/
 ON_TEST_STARS = ("test/", "probe/", "erasure/", "retention/", "reference/", "floor/", "floor_decoder/", "excess", "largest_excess")
@@ -38,6 +39,7 @@ class Options:
     storage: str | None = None
     study_name: str | None = None
     allow_change: bool = False
+    rerun: Sequence[str] = ()
     dry_run: bool = False
     batch: int = 8
     heartbeat_s: float = 10
@@ -46,13 +48,24 @@ class Options:
     custom_search_space: str | None = None
 
     def __post_init__(self):
-        for name, low in (("n_trials", 1), ("workers", 1), ("retries", 0), ("batch", 1), ("heartbeat_s", 0.1)):
-            if getattr(self, name) < low:
-                raise SpectangleError(f"sweep.{name} is {getattr(self, name)}; it must be at least {low}.")
-        if not 0 <= self.max_failure_rate <= 1:
-            raise SpectangleError(f"sweep.max_failure_rate is {self.max_failure_rate}; it must lie between 0 and 1.")
-        if self.trial_seeds is not None and len(set(self.trial_seeds)) < max(1, len(self.trial_seeds)):
-            raise SpectangleError(f"trial_seeds is {list(self.trial_seeds)}; give different seeds, or null.")
+        for name, low in (("n_trials", 1), ("workers", 1), ("retries", 0), ("batch", 1), ("threads", 1)):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and not isinstance(value, bool) and value >= low or name == "threads" and value is None):
+                raise SpectangleError(f"sweep.{name} is {_word(value)}; it must be a whole number of at least {low}.")
+        for name, low, high in (("heartbeat_s", 0.1, math.inf), ("max_failure_rate", 0, 1), ("trial_timeout_min", 0, math.inf)):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and low <= value <= high or name == "trial_timeout_min" and value is None):
+                raise SpectangleError(f"sweep.{name} is {_word(value)}; it must be a number between {low:g} and {high:g}.")
+        for name in ("allow_change", "dry_run"):
+            if not isinstance(getattr(self, name), bool):
+                raise SpectangleError(f"sweep.{name} is {_word(getattr(self, name))}; it must be true or false.")
+        if self.trial_seeds is not None:
+            self.trial_seeds = _list("trial_seeds", self.trial_seeds)
+            for seed in self.trial_seeds:
+                check_seed("trial_seeds", seed)
+            if len(set(self.trial_seeds)) < max(1, len(self.trial_seeds)):
+                raise SpectangleError(f"trial_seeds is {list(self.trial_seeds)}; give different seeds, or null.")
+        self.rerun = [str(name) for name in _list("sweep.rerun", self.rerun)]
 
 
 @dataclass
@@ -78,9 +91,11 @@ class Plan:
     pruner: Any
     options: Options
 
-    @property
-    def study_name(self) -> str:
-        return self.options.study_name or self.folder.name
+    @functools.cached_property
+    def digest(self) -> str:
+        """A short hash of the config that the runs share, to tell results of an earlier config."""
+        shared = {key: value for key, value in self.fingerprint().items() if key in ("config", "fixed")}
+        return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     @functools.cached_property
     def grid(self) -> list[dict[str, Any]] | None:
@@ -107,6 +122,29 @@ class Plan:
             node["seed"] = int.from_bytes(hashlib.sha256(f"{node['seed']}/{number}".encode()).digest()[:4], "big")
         return instantiate(node, _execution_whitelist_=("optuna.*", "hydra_plugins.hydra_optuna_sweeper.*"))
 
+    def rehearse(self) -> None:
+        """Let sampler and pruner propose something in a study of their own, before anything is started.
+
+        Raises:
+            SpectangleError: They cannot do that here: a package is missing, or the space or the objectives are not for them.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(directions=self.directions, sampler=optuna.samplers.RandomSampler(seed=0), pruner=self.make_pruner())  # pyright: ignore
+        try:
+            for number in range(2):  # many samplers draw their first points at random
+                trial = study.ask()
+                self.space.define(self.config, trial)
+                study.tell(trial, [0.0] * len(self.directions))
+                study.sampler = self.make_sampler(number)
+        except optuna.TrialPruned:  # custom_search_space leaves this point out
+            pass
+        except SpectangleError:
+            raise
+        except Exception as error:
+            reason = str(root_cause(error)).strip().splitlines()[0].rstrip(".")
+            name = str((self.sampler or {}).get("_target_", "sampler")).rpartition(".")[2]
+            raise SpectangleError(f"hydra/sweeper/sampler cannot be used here: {name}: {reason}. Take another one, for instance tpe.") from error
+
     def make_pruner(self) -> optuna.pruners.BasePruner:
         if not self.prunes:
             return optuna.pruners.NopPruner()
@@ -114,14 +152,15 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """What a reader of the folder needs to know without the study."""
-        facts = {"study_name": self.study_name, "storage": self.options.storage, "objectives": self.objectives, "directions": self.directions}
+        storage = self.options.storage and redacted(self.options.storage)
+        facts = {"storage": storage, "objectives": self.objectives, "directions": self.directions}
         seeds = None if self.options.trial_seeds is None else list(self.options.trial_seeds)
         return facts | {"seeds": seeds, "n_trials": self.n_trials, "swept": list(self.space.swept)}
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same when a sweep goes on: the space, the objectives and every key that all runs share."""
         config = OmegaConf.to_container(self.config, resolve=False)
-        shared = {key: value for key, value in sorted(flatten(config)) if key != "hydra" and not _free(key)}
+        shared = {key: value for key, value in sorted(flatten(config)) if key not in ("hydra", "objective") and not named(key, CHANGES_NOTHING)}
         seeds = None if self.options.trial_seeds is None else list(self.options.trial_seeds)
         return self.space.describe() | {
             "objectives": dict(zip(self.objectives, self.directions, strict=True)),
@@ -143,12 +182,14 @@ def make_plan(
         raise SpectangleError(f"hydra.sweeper has no {', '.join(sorted(unknown))}; its keys are in conf/hydra/sweeper/spectangle.yaml.")
     chosen = Options(**options)
     extend = get_method(chosen.custom_search_space) if chosen.custom_search_space else None
-    space = parse_space([*(f"{key}={value}" for key, value in params.items()), *arguments], extend, is_grid(sampler))
+    space = parse_space([*(f"{key}={written(value)}" for key, value in params.items()), *arguments], extend, is_grid(sampler))
     if not space.swept and extend is None:
         raise SpectangleError("This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params.")
     shared = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # pyright: ignore
     objective = shared.get("objective")
     objectives = list(objective) if isinstance(objective, ListConfig) else [objective]
+    if not objectives or not all(isinstance(name, str) and name for name in objectives):
+        raise SpectangleError(f"objective is {_word(objective)}; it must be a metric path, for instance val/reconstruction, or a list of them.")
     directions = _directions(direction, objectives)
     for name in objectives:
         if wrong := [part.strip() for part in str(name).split(" + ") if part.strip().startswith(ON_TEST_STARS)]:
@@ -189,11 +230,17 @@ def _directions(direction: Any, objectives: Sequence[str]) -> list[str]:
     return names
 
 
+def _list(name: str, value: Any) -> list[Any]:
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+        raise SpectangleError(f"{name} is {_word(value)}; it must be a list, for instance {name}=[{_word(value)}].")
+    return list(value)
+
+
+def _word(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
 def _plain(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _plain(value) for key, value in node.items()}
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def _free(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in FREE_KEYS)

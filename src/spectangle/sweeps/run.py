@@ -1,6 +1,7 @@
 """Run a planned sweep: on this machine, as batches through a launcher, or as SLURM workers; then say how it went."""
 
 import os
+import shlex
 import signal
 import time
 from multiprocessing import get_context
@@ -8,6 +9,9 @@ from typing import Any
 
 from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
+from spectangle.interruption import ending_signals
+from spectangle.runs import sweep_record
+from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine, describe_plan
 from spectangle.sweeps.study import Study
@@ -30,12 +34,11 @@ def run_sweep(plan: Plan, app: App) -> None:
     if plan.options.dry_run:
         return console.print(describe_plan(plan), soft_wrap=True)
     target = app.config.hydra.launcher._target_
-    study = Study(plan)
+    plan.rehearse()
     if target.endswith("SlurmWorkers"):
-        from spectangle.sweeps.slurm import submit_workers
-
-        submit_workers(plan, app.config.hydra.launcher)
-        return
+        return submit(plan, app)
+    study = Study(plan)
+    renew_configurations(study)
     from spectangle.tracking.sweep import summarized
 
     with summarized(plan.folder, app.config):
@@ -46,6 +49,16 @@ def run_sweep(plan: Plan, app: App) -> None:
 
             run_batches(plan, app, study)
     conclude(plan, study)
+
+
+def submit(plan: Plan, app: App) -> None:
+    """Submit the workers of a sweep; a sweep that SLURM refuses has fixed nothing."""
+    from spectangle.sweeps.slurm import submit_workers
+
+    if sweep_record(plan.folder):
+        renew_configurations(Study(plan))
+    submit_workers(plan, app.config.hydra.launcher)
+    Study(plan)
 
 
 class Crew:
@@ -69,7 +82,7 @@ class Crew:
             return
         if self.context.get_start_method() == "fork":
             preload(self.plan.options.preload)  # workers share the memory of what is imported here
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        numbers = ending_signals(signal.SIGUSR1)
         before = [signal.signal(number, self._stop) for number in numbers]
         try:
             self._tend()
@@ -127,7 +140,7 @@ class Crew:
         if self.stopped_by == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
             requeue()
             raise SystemExit(0)
-        console.print(f"stopped; the same command goes on in {self.plan.folder}")
+        console.print(f"stopped; the same command goes on in {self.plan.folder}", markup=False)
         if self.stopped_by == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + self.stopped_by)
@@ -138,9 +151,13 @@ def conclude(plan: Plan, study: Study) -> None:
     from spectangle.reports.leaderboard import Leaderboard
 
     board = Leaderboard(plan.folder)
-    board.write()
     print_table(board.table(limit=10))
-    console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: python report.py sweep={plan.folder}")
+    try:
+        board.write()
+    except SpectangleError as error:
+        console.print(f"not written: {error}", markup=False)
+    command = shlex.join(["python", "report.py", f"sweep={plan.folder}"])
+    console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: {command}", markup=False)
     if failed := study.failed:
         attempts = study.configurations
         first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")

@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from spectangle.arguments import quoted
 from spectangle.console import console
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
+from spectangle.outputs import redacted, write_beside
 from spectangle.sweeps.plan import Plan
 
 __all__ = ["sbatch_options", "submit_workers", "worker_script"]
@@ -27,7 +28,10 @@ def submit_workers(plan: Plan, options: DictConfig) -> str:
     if shutil.which("sbatch") is None:
         raise SpectangleError("hydra/launcher=slurm_workers needs SLURM's sbatch, which is not on this machine; log in to the cluster first.")
     script = plan.folder / "slurm" / "worker.sbatch"
-    write_beside(script, worker_script(plan, OmegaConf.to_container(options, resolve=True), sys.argv))  # pyright: ignore
+    text = worker_script(plan, OmegaConf.to_container(options, resolve=True), sys.argv)  # pyright: ignore
+    write_beside(script, text)
+    if redacted(text) != text:
+        script.chmod(0o600)  # it holds the password of the storage
     inherited = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_CPUS", "SLURM_NTASKS", "SLURM_MEM")  # of a job that submits from inside
     environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
     environment.pop("HYDRA_FULL_ERROR", None)  # set by our own command line
@@ -35,10 +39,14 @@ def submit_workers(plan: Plan, options: DictConfig) -> str:
     if answer.returncode:
         raise SpectangleError(f"sbatch refused {script}: {answer.stderr.strip()}")
     job = answer.stdout.strip().split(";")[0]
-    console.print(f"job {job}: {options.workers} workers for {plan.n_trials} configurations in {plan.folder}")
-    console.print(f"  watch          squeue -j {job}; python report.py sweep={plan.folder}")
-    console.print(f"  more workers   sbatch {script}")
-    console.print(f"  stop           scancel {job}  (a new sbatch goes on)")
+    folder = shlex.quote(f"sweep={plan.folder}")
+    for line in (
+        f"job {job}: {options.workers} workers for {plan.n_trials} configurations in {plan.folder}",
+        f"  watch          squeue -j {job}; python report.py {folder}",
+        f"  more workers   sbatch {shlex.quote(str(script))}",
+        f"  stop           scancel {job}  (a new sbatch goes on)",
+    ):
+        console.print(line, markup=False)
     return job
 
 
@@ -50,17 +58,18 @@ def worker_script(plan: Plan, options: dict[str, Any], command: list[str]) -> st
         options: Keys of ``conf/hydra/launcher/slurm_workers.yaml``.
         command: The command line of the sweep.
     """
-    dropped = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.workers=", "hydra.sweep.dir=")
+    dropped = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.workers=", "hydra.sweep.dir=", "hydra.sweeper.rerun=")
     arguments = [argument for argument in command[1:] if not argument.startswith(dropped)]
-    arguments += ["hydra/launcher=basic", "hydra.sweeper.workers=1", f"hydra.sweep.dir={plan.folder}"]
-    lines = [f"#SBATCH --{key}={value}" for key, value in sbatch_options(options).items()]
+    arguments += ["hydra/launcher=basic", "hydra.sweeper.workers=1", f"hydra.sweep.dir={quoted(str(plan.folder))}"]
+    lines = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in sbatch_options(options).items()]
+    names = {"job-name": plan.folder.name, "output": f"{str(plan.folder).replace('%', '%%')}/slurm/%A_%a.log"}
     lines += [
         f"#SBATCH --array=1-{options['workers']}",
         f"#SBATCH --signal=B:USR1@{options['signal_s']}",
         "#SBATCH --requeue",
         "#SBATCH --open-mode=append",
     ]
-    lines += [f"#SBATCH --job-name={plan.study_name}", f"#SBATCH --output={plan.folder}/slurm/%A_%a.log"]
+    lines += [f"#SBATCH --{key}={shlex.quote(value)}" for key, value in names.items()]
     program = shlex.join([sys.executable, str(Path(command[0]).resolve()), *arguments])
     run = [f"cd {shlex.quote(os.getcwd())}", *options["setup"], f"exec {program}  # exec: SLURM signals the worker itself"]
     return "\n".join(["#!/bin/bash", *lines, "", *run]) + "\n"

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["Space", "identity", "override", "parse_space"]
+__all__ = ["Space", "identity", "override", "parse_space", "written"]
 
 
 @dataclass
@@ -155,6 +155,15 @@ def override(key: str, value: Any) -> str:
     return f"{key}={QuotedString(text=value, quote=Quote.single).with_quotes()}"
 
 
+def written(value: Any) -> str:
+    """A value of ``hydra.sweeper.params`` as an override has it: text is a search space, all else one value."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(written(item) for item in value) + "]"
+    return json.dumps(value) if isinstance(value, bool) or value is None else str(value)
+
+
 def identity(params: Mapping[str, Any]) -> str:
     """The name of a configuration: a hash of its swept overrides, whatever their order or spelling."""
     pairs = sorted((key.lstrip("+"), _plain(key, value)) for key, value in params.items())
@@ -180,10 +189,16 @@ def _distribution(item: Override, grid: bool) -> BaseDistribution:
             return create_optuna_distribution_from_override(item)
         except ValueError as error:
             raise SpectangleError(f"{item.input_line} is no search space: {error}") from error
-    values = list(dict.fromkeys(_choice(value) for value in item.sweep_iterator()))
+    values = list({_text(value): _choice(value) for value in item.sweep_iterator()}.items())
     if not values:
         raise SpectangleError(f"{item.input_line} has no values; give at least one.")
-    return CategoricalDistribution(values)
+    equal = len({value for _, value in values}) < len(values)  # 1, 1.0 and true: to Optuna one value, to Hydra three
+    return CategoricalDistribution([text if equal else value for text, value in values])
+
+
+def _text(value: Any) -> str:
+    """The text of an override's value: what tells values apart that Python thinks equal."""
+    return override("", _choice(value))[1:]
 
 
 def _choice(value: Any) -> Any:

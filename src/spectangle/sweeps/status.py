@@ -5,6 +5,7 @@ from collections import Counter
 
 from optuna.trial import TrialState
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from spectangle.console import console
@@ -38,7 +39,7 @@ class StatusLine:
     def __exit__(self, *error: object) -> None:
         if self._live:
             self._live.stop()
-        console.print(self.text())
+        console.print(self.text(), markup=False)
 
     def update(self) -> None:
         if time.monotonic() < self._next:
@@ -46,9 +47,9 @@ class StatusLine:
         self._next = time.monotonic() + (1 if self._live else EVERY_S)
         text = self.text()
         if self._live:
-            self._live.update(text)
+            self._live.update(escape(text))
         elif text != self._said:
-            console.print(text)
+            console.print(text, markup=False)
         self._said = text
 
     def text(self) -> str:
@@ -78,18 +79,20 @@ class StatusLine:
 
 def describe_plan(plan: Plan) -> RenderableType:
     """The points of a sweep, their folders, what is done already, and about how long the rest takes."""
-    table = Table(title=f"{plan.folder}: {plan.n_trials} configurations", title_justify="left")
+    table = Table(title=escape(f"{plan.folder}: {plan.n_trials} configurations"), title_justify="left")
     keys = list(plan.space.swept)
     extra = [key for point in plan.grid or [] for key in point if key not in keys]
     keys += list(dict.fromkeys(extra))
     for name in ("folder", *keys, "state"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(escape(name), no_wrap=True)
     records = _records(plan)
     for point in (plan.grid or [])[:SHOWN]:
         name = identity(point)
-        table.add_row(name, *(str(point.get(key, "")) for key in keys), records.get(name, {}).get("state", "new"))
+        table.add_row(name, *(escape(str(point.get(key, ""))) for key in keys), records.get(name, {}).get("state", "new"))
     if plan.grid is None:
-        table.add_row("...", *(str(value) for value in plan.space.swept.values()), f"proposed by {plan.sampler['_target_'].rpartition('.')[2]}")
+        table.add_row(
+            "...", *(escape(str(value)) for value in plan.space.swept.values()), f"proposed by {plan.sampler['_target_'].rpartition('.')[2]}"
+        )
     notes = [f"... and {len(plan.grid) - SHOWN} more"] if plan.grid and len(plan.grid) > SHOWN else []
     return Group(table, *notes, _estimate(plan, records), "Nothing was started (dry_run).")
 

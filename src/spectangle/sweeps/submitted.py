@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.errors import SpectangleError
-from spectangle.sweeps.liveness import ENDED, job_states
+from spectangle.sweeps.jobs import ENDED, job_states
 from spectangle.sweeps.slurm import sbatch_options
 
 __all__ = ["launch"]

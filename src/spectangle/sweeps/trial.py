@@ -8,6 +8,7 @@ to its worker through a pipe: ``("report", step, value)`` at each epoch, answere
 import ctypes
 import faulthandler
 import gc
+import getpass
 import os
 import pickle
 import signal
@@ -28,10 +29,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from spectangle.errors import SpectangleError
+from spectangle.interruption import Stopped, stopping_on
 from spectangle.runs import ConfigurationFolder
+from spectangle.streams import open_missing
+from spectangle.sweeps.claims import Claim, Outcome
 from spectangle.sweeps.link import Pruned, link
 from spectangle.sweeps.plan import Plan
-from spectangle.sweeps.study import Claim, Outcome
 
 __all__ = ["App", "Attempt", "dumps", "loads", "start_method"]
 
@@ -99,7 +102,9 @@ class Attempt:
     def _outcome(self) -> Outcome:
         self.process.join()
         if self._last is None:
-            return Outcome("failed", reason=_ending(self.process.exitcode or 0), facts=self._tail())
+            code = self.process.exitcode or 0
+            state = "interrupted" if code == -signal.SIGTERM else "failed"  # before it could answer
+            return Outcome(state, reason=_ending(code), facts=self._tail())
         state, reason, text = self._last
         return Outcome(state, reason=reason, facts={"traceback": text} if text else {})
 
@@ -129,8 +134,8 @@ def die_with_parent(parent: int) -> None:
 
 
 def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and a pre-emption reach every process; the worker decides
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C, a closed terminal and a time limit reach every process; the worker decides
     die_with_parent(parent)
     if len(arguments) == 1:
         arguments = loads(arguments[0])
@@ -138,15 +143,18 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
     os.environ.update(environment)
     _redirect(folder / "output.log")
     try:
-        link.pipe = pipe if prunes else None
+        link.pipe, link.claimed = pipe if prunes else None, True
         for seed, run in zip(seeds or [None], ConfigurationFolder(folder).runs(seeds), strict=True):
             if not run.finished:
-                _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
+                with stopping_on(signal.SIGTERM):  # scancel reaches every process too, but it may be meant for this run alone
+                    _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
                 gc.collect()  # a trainer is a cycle: without this, the stars of one seed stay while the next one trains
             link.pipe = None  # the first seed speaks for all
         pipe.send(("complete", "", ""))
     except Pruned as pruned:
         pipe.send(("pruned", str(pruned), ""))
+    except Stopped as stopped:
+        pipe.send(("interrupted", f"the run was {stopped}", ""))
     except Exception as error:
         text = "" if isinstance(error, SpectangleError) else traceback.format_exc()
         pipe.send(("failed", f"{type(error).__name__}: {error}" if text else str(error), text[-4000:]))
@@ -174,8 +182,13 @@ def _run(app: App, overrides: list[str], folder: Path, number: int) -> None:
 
 def _redirect(path: Path) -> None:
     """Send everything that the run prints, C code included, into a file of its folder."""
+    open_missing()
     sys.stdout.flush()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        file = os.open(path, flags, 0o666)  # the umask decides: in a shared folder a colleague may go on
+    except PermissionError:  # a colleague began, whose umask keeps us out of the file, not of the folder
+        file = os.open(path.with_stem(f"output-{getpass.getuser()}"), flags, 0o666)
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)

@@ -9,10 +9,13 @@ import statistics
 import subprocess
 import time
 
+from spectangle.interruption import ending_signals
 from spectangle.runs import ConfigurationFolder
+from spectangle.sweeps.again import keep_files
+from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.plan import Plan
-from spectangle.sweeps.study import Claim, Outcome, Study, check
+from spectangle.sweeps.study import Study
 from spectangle.sweeps.trial import App, Attempt
 from spectangle.threads import cores
 
@@ -20,6 +23,7 @@ __all__ = ["Worker", "available_gpus", "preload"]
 
 log = logging.getLogger(__name__)
 WAIT_S = 0.5
+TAKEN_FOR_DEAD = Outcome("interrupted", reason="this worker was taken for dead; another one runs the configuration", facts={"seconds": 0.0})
 
 
 class Worker:
@@ -40,23 +44,36 @@ class Worker:
 
     def work(self) -> None:
         """Run configurations until the sweep is done or this worker is told to stop."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in ending_signals(signal.SIGUSR1):
             signal.signal(number, self._stop)
         parent = os.getppid()
         preload(self.plan.options.preload)
-        record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
+        self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
         try:
             study = Study(self.plan)
             while not self.stopping and not study.done:
                 if os.getppid() != parent:
                     self.stopping = "the sweep was killed"
-                elif claim := study.claim(record.name):
-                    study.tell(claim, self._run(study, claim, record, parent))
-                elif not study.done:
-                    record.beat()
+                elif claim := study.claim(self.record.name):
+                    self._work_on(study, claim, parent)
+                elif not study.done and self.record.beat():
                     time.sleep(WAIT_S)
+                else:
+                    self._return()
         finally:
-            record.remove()
+            self.record.remove()
+
+    def _work_on(self, study: Study, claim: Claim, parent: int) -> None:
+        outcome = self._run(study, claim, self.record, parent)
+        if outcome is TAKEN_FOR_DEAD:
+            self._return()
+        else:
+            study.tell(claim, outcome)
+
+    def _return(self) -> None:
+        """Come back under a new name after this worker was taken for dead."""
+        self.record.remove()
+        self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
 
     def _run(self, study: Study, claim: Claim, record: WorkerRecord, parent: int) -> Outcome:
         folder = ConfigurationFolder(self.plan.folder / claim.name)
@@ -65,21 +82,24 @@ class Worker:
             if (outcome := check(values, names)).state == "complete":
                 return outcome
             folder.reject(seeds)
+        elif folder.record.get("config", self.plan.digest) != self.plan.digest:
+            keep_files(folder.path)  # begun with another config (sweep.allow_change): not to be mixed
         attempts = len(study.configurations.get(claim.name, []))
         facts = {"name": claim.name, "params": claim.params, "overrides": claim.overrides, "trial": claim.trial.number}
+        facts["config"] = self.plan.digest
         folder.write_record(**facts, state="running", reason="", worker=record.name, attempts=attempts, started=time.time())
-        outcome = self._supervise(Attempt(self.app, claim, folder.path, self.plan, self.environment()), claim, record, parent)
+        outcome = self._supervise(Attempt(self.app, claim, folder.path, self.plan, self.environment()), study, claim, record, parent)
         outcome.facts["seconds"] = round(outcome.facts["seconds"], 3)
-        if outcome.state != "complete":
+        if outcome.state != "complete" or outcome is TAKEN_FOR_DEAD:
             return outcome
         final = check(folder.objectives(names, seeds), names)
         rows = folder.values(names, seeds) or []
         spread = {"spread": [statistics.stdev(column) for column in zip(*rows, strict=True)]} if len(rows) > 1 else {}
         return Outcome(final.state, final.values, final.reason, outcome.facts | spread)
 
-    def _supervise(self, attempt: Attempt, claim: Claim, record: WorkerRecord, parent: int) -> Outcome:
-        """Wait for the run, with an eye on signals, the clock and the sweep that started us."""
-        limit = self.plan.options.trial_timeout_min
+    def _supervise(self, attempt: Attempt, study: Study, claim: Claim, record: WorkerRecord, parent: int) -> Outcome:
+        """Wait for the run, with an eye on signals, the clock, the sweep that started us and those who may think us dead."""
+        limit, asked = self.plan.options.trial_timeout_min, time.monotonic()
         record.set_child(attempt.process.pid)
 
         def prune(step: int, value: float) -> bool:
@@ -89,7 +109,11 @@ class Worker:
         outcome = None
         while outcome is None:
             outcome = attempt.poll(WAIT_S, prune)
-            record.beat()
+            lost, due = not record.beat(), time.monotonic() - asked > record.heartbeat_s
+            if lost or (due and study.lost(claim)):
+                attempt.kill("interrupted", TAKEN_FOR_DEAD.reason)
+                return TAKEN_FOR_DEAD
+            asked = time.monotonic() if due else asked
             if outcome is None and limit and attempt.seconds > 60 * limit:
                 outcome = attempt.kill("failed", f"it took longer than sweep.trial_timeout_min={limit}")
             elif outcome is None and os.getppid() != parent:
@@ -103,7 +127,9 @@ class Worker:
     def environment(self) -> dict[str, str]:
         """Threads, GPU and names for the process of a run."""
         threads = self.plan.options.threads or max(1, cores() // self.workers)
-        found = {"OMP_NUM_THREADS": str(threads), "WANDB_RUN_GROUP": self.plan.study_name}
+        found = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {
+            "WANDB_RUN_GROUP": self.plan.folder.name
+        }
         found["SLURM_JOB_NAME"] = "bash"  # Lightning then leaves requeueing to the worker
         gpus = available_gpus()
         return found | ({"CUDA_VISIBLE_DEVICES": gpus[self.slot % len(gpus)]} if gpus else {})

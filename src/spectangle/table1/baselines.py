@@ -12,8 +12,6 @@ The fourth, an encoder with the same supervision and no decoder, is a run of its
 Shapes: N stars, P pixels, Z latent, D dropped labels.
 """
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spectangle.caching import cache_key, kept
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
 from spectangle.probes import Probes
 from spectangle.regression import DownstreamRegressor
-from spectangle.runs import Run, made_once
+from spectangle.runs import Run
 from spectangle.table1.collect import FIRST, PURE, SECOND, Representation, Table1, numbers_of
 
 if TYPE_CHECKING:
@@ -153,11 +151,7 @@ class _Fitted:
         model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
         facts = [key, model, self.run.manifest["survey"]["content_hash"], self.config["regressor"], self.config["probes"]]
         facts.append({name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")})
-        stored = self.cache / "baselines" / f"table1-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}.json"
-        with made_once(stored) as missing:
-            if missing:
-                write_beside(stored, json.dumps(self._computed(key, representation)))
-        return json.loads(stored.read_text())
+        return kept(self.cache / "baselines" / f"table1-{cache_key(*facts)}.json", lambda: self._computed(key, representation))
 
     def _computed(self, key: str, representation: Representation) -> dict[str, float]:
         import hydra

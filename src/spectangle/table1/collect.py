@@ -181,7 +181,7 @@ def numbers_of(metrics: Mapping[str, float], labels: Iterable[str], source: str 
 
 def _add_runs(table: Table1, representation: Representation, runs: Sequence[Run]) -> None:
     seeds = [run.config.get("seed", 0) for run in runs]
-    if differing := _differing([run.config for run in runs]):
+    if differing := _differing([run.written_config for run in runs]):
         table.notes.append(
             f"The {len(runs)} runs of {representation.title} differ in more than the seed ({', '.join(differing)}); "
             "their mean and spread mix these choices. Give a folder with one experiment per representation."

@@ -56,12 +56,22 @@ def frontier_points(runs: Iterable[Run], stars: str = "val") -> list[Point]:
     return sorted(points, key=lambda point: point.representation.title)
 
 
+def in_order(points: Sequence[Point]) -> list[Point]:
+    """The points as the table has them: by representation, the cheapest first. Their places are their numbers in table and figure."""
+    titles = list(dict.fromkeys(one.representation.title for one in points))
+    return sorted(points, key=lambda one: (titles.index(one.representation.title), one.kept_mae))
+
+
 def draw(points: Sequence[Point]) -> Figure:
-    """The points as a figure, each pair with its front; what only some runs chose is written beside them."""
+    """The points as a figure, each pair with its front; what only some runs chose is written beside them, or their number in the
+    table where that is more than one short word."""
+    points = in_order(points)
     varying = differing([one.choices for one in points])
     kept_mae, excess = np.array([one.kept_mae for one in points]), np.array([one.largest_excess for one in points])
-    notes = [", ".join(str(one.choices.get(key, "")) for key in varying) for one in points]
-    return frontier_figure(kept_mae, excess, [one.representation.title for one in points], notes=notes, notes_title=", ".join(varying))
+    notes, title = [str(one.choices.get(key, "")) for one in points for key in varying], ", ".join(varying)
+    if len(varying) > 1 or any(len(note) > 8 for note in notes):
+        notes, title = [str(number + 1) for number in range(len(points))], "number in the table"
+    return frontier_figure(kept_mae, excess, [one.representation.title for one in points], notes=notes, notes_title=title if varying else "")
 
 
 def print_frontier(cfg: DictConfig) -> None:
@@ -84,8 +94,9 @@ def frontier_table(points: Sequence[Point]) -> Table:
     """The points by representation, the cheapest first; a star marks those that no other beats in both."""
     varying = differing([one.choices for one in points])
     table = Table(title=f"Kept labels against leaks, {len(points)} runs, validation stars", title_justify="left")
-    for heading in ("", "latent", *varying):
+    for heading in ("", "", "latent", *varying):
         table.add_column(escape(heading), no_wrap=True)
+    numbers = {id(one): str(number + 1) for number, one in enumerate(in_order(points))}
     for heading in ("MAE of kept labels\n(raw spectra = 1)", "largest excess\n(R2)", "of"):
         table.add_column(escape(heading), justify="right", no_wrap=True)
     for title in dict.fromkeys(one.representation.title for one in points):
@@ -94,6 +105,6 @@ def frontier_table(points: Sequence[Point]) -> Table:
         for i, one in enumerate(group):
             worst = max(one.excess, key=lambda name: one.excess[name])
             choices = [escape(str(one.choices.get(key, ""))) for key in varying]
-            table.add_row("*" if i in front else "", title, *choices, f"{one.kept_mae:.3f}", f"{one.largest_excess:.3f}", worst)
+            table.add_row(numbers[id(one)], "*" if i in front else "", title, *choices, f"{one.kept_mae:.3f}", f"{one.largest_excess:.3f}", worst)
         table.add_section()
     return table

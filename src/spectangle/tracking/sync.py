@@ -70,7 +70,7 @@ def sync(folder: str | Path | None, list_only: bool = False, timeout_s: float = 
     if folder is None or not Path(folder).is_dir():
         raise SpectangleError(f"{folder} is not a folder; give a sweep or a run: python sync.py sweep=runs/paper_grid.")
     found = find(Path(folder))
-    console.print(listing(found, Path(folder)) if found else f"Everything in {folder} is at W&B.")
+    console.print(listing(found, Path(folder)) if found else escape(f"Everything in {folder} is at W&B."))
     todo = [item for item in found if not item.live]
     if list_only or not todo:
         return 0

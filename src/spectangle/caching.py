@@ -1,0 +1,69 @@
+"""What is computed once and kept in the cache: found by all that decides it, made again where its file is damaged."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from spectangle import __version__
+from spectangle.errors import SpectangleError
+from spectangle.outputs import write_beside
+from spectangle.runs import made_once
+
+__all__ = ["cache_key", "kept", "settings"]
+
+log = logging.getLogger(__name__)
+DECIDING = ("scikit-learn", "torch", "numpy")  # another version may fit other numbers
+
+
+def cache_key(*facts: Any) -> str:
+    """A short hash of facts, of this version and of those of the packages that compute."""
+    versions = {"spectangle": __version__} | {name: metadata.version(name) for name in DECIDING}
+    return hashlib.sha256(json.dumps([versions, *facts], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def settings(estimator: Any) -> Any:
+    """Class and parameters of an estimator and of those inside it; its ``repr`` would leave out what is long."""
+    if isinstance(estimator, Mapping):
+        return {str(key): settings(value) for key, value in estimator.items()}
+    if isinstance(estimator, (list, tuple)):
+        return [settings(value) for value in estimator]
+    if hasattr(estimator, "get_params") and not isinstance(estimator, type):
+        kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
+        return {"class": kind} | {key: settings(value) for key, value in sorted(estimator.get_params(deep=False).items())}
+    if callable(estimator):
+        return f"{estimator.__module__}.{getattr(estimator, '__qualname__', type(estimator).__qualname__)}"
+    if hasattr(estimator, "tolist"):
+        return estimator.tolist()
+    return estimator if isinstance(estimator, (bool, int, float, str)) or estimator is None else repr(estimator)
+
+
+def kept(path: Path, make: Callable[[], dict[str, float]], beside: Path | None = None) -> dict[str, float]:
+    """Numbers from the cache; made and stored if they are not there, not whole, or lack the file that belongs beside them.
+
+    A cache that cannot be written (a full disk, a folder of somebody else's) costs a word, not the numbers.
+    """
+
+    def whole(path: Path) -> bool:
+        return _read(path) is not None and (beside is None or (beside.is_file() and beside.stat().st_size > 0))
+
+    with made_once(path, whole) as missing:
+        if not missing:
+            return _read(path) or {}
+        numbers = make()
+        try:
+            write_beside(path, json.dumps(numbers))
+        except SpectangleError as error:
+            log.warning("%s; it is computed again next time.", error)
+        return numbers
+
+
+def _read(path: Path) -> dict[str, float] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,61 @@
+"""The cache: keyed by all that decides a number, mended where it is damaged, done without where it cannot be written."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from spectangle import caching
+from spectangle.caching import cache_key, kept, settings
+from spectangle.regression import sklearn_regressor
+
+
+def count(calls: list[int]):
+    def make() -> dict[str, float]:
+        calls.append(1)
+        return {"a": 1.0}
+
+    return make
+
+
+def test_numbers_are_made_once(tmp_path: Path):
+    calls: list[int] = []
+    assert [kept(tmp_path / "a.json", count(calls)) for _ in range(3)] == [{"a": 1.0}] * 3 and len(calls) == 1
+
+
+@pytest.mark.parametrize("damage", ["", '{"a": 1', "[1]", "\x00\x00"])
+def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str):
+    (tmp_path / "a.json").write_text(damage)
+    calls: list[int] = []
+    assert kept(tmp_path / "a.json", count(calls)) == {"a": 1.0} == json.loads((tmp_path / "a.json").read_text()) and len(calls) == 1
+
+
+def test_a_file_without_its_companion_is_made_again(tmp_path: Path):
+    calls: list[int] = []
+    for expected in (1, 2, 2):
+        kept(tmp_path / "a.json", count(calls), beside=tmp_path / "a.skops")
+        assert len(calls) == expected
+        (tmp_path / "a.skops").write_bytes(b"x" if expected == 2 else b"")
+
+
+def test_a_cache_that_cannot_be_written_costs_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "file").write_text("no folder")
+    with caplog.at_level(logging.WARNING):
+        assert kept(tmp_path / "file" / "baselines" / "a.json", count([])) == {"a": 1.0}
+    assert "could not be written" in caplog.text
+
+
+def test_another_version_has_another_key(monkeypatch: pytest.MonkeyPatch):
+    before = cache_key("facts")
+    monkeypatch.setattr(caching.metadata, "version", lambda name: "0.0.1")
+    assert cache_key("facts") != before
+    after = cache_key("facts")
+    monkeypatch.setattr(caching, "__version__", "9")
+    assert cache_key("facts") != after
+
+
+def test_every_setting_counts_however_long_the_list():
+    hidden = list(range(1, 400))
+    one, two = settings(sklearn_regressor(hidden)), settings(sklearn_regressor([*hidden[:-1], 7]))
+    assert one != two and json.dumps(one, sort_keys=True) == json.dumps(settings(sklearn_regressor(hidden)), sort_keys=True)

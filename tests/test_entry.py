@@ -1,0 +1,192 @@
+"""Entering a run folder: no two experiments in one, no two processes in one, and nothing is lost when a run goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import ROOT, Command
+
+from spectangle.errors import SpectangleError
+from spectangle.interruption import Stopped
+from spectangle.ownership import OWNER, Superseded, check_owner, owned
+from spectangle.regression import DownstreamRegressor
+from spectangle.runs import Run
+
+BARE = ["data=survey", "model=tiny", "threads=1", "callbacks.regressor=null", "callbacks.probes=null", "callbacks.figures=null"]
+MEASURED = ["data=survey", "model=tiny", "threads=1", "lambdas=first_pair", "regressor.max_iter=5", "probes=quick", "callbacks.figures=null",
+            "callbacks.regressor.every_n_epochs=2", "callbacks.probes.every_n_epochs=2", "trainer.max_epochs=2",
+            "objective=[val/latent/teff/mae,val/excess/m_h + val/excess/alpha_fe]"]  # fmt: skip
+
+
+@pytest.fixture
+def train(monkeypatch, capsys, toy_survey):
+    command = Command(monkeypatch, capsys)
+    return lambda *arguments: command("train", *arguments, *([] if arguments[0].startswith("resume=") else [f"data.path={toy_survey}"]))
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen:
+    line = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def comparable(run: Path) -> dict[str, float]:
+    return {key: value for key, value in Run(run).metrics.items() if not key.startswith(("time/", "memory/"))}
+
+
+# ---------------------------------------------------------------------- one experiment, one process
+
+
+def test_runs_of_one_second_have_folders_of_their_own(toy_survey, tmp_path):
+    started = [start(*BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path) for seed in (0, 1)]
+    sweeps = [start("-m", *BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path) for seed in (2, 3)]
+    for process in started + sweeps:
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, output
+    runs = [Run(path.parent) for path in tmp_path.glob("runs/**/metrics.json")]
+    assert sorted(run.manifest["seed"] for run in runs) == sorted(run.config["seed"] for run in runs) == [0, 1, 2, 3]
+
+
+def test_a_finished_run_is_not_read_as_another_experiment(train, tmp_path):
+    assert train(*BARE, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}")[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / ".hydra").iterdir()}
+    code, _, err = train(*BARE, "trainer.max_epochs=1", "model.latent=7", "seed=5", f"hydra.run.dir={tmp_path}")
+    assert code == 1 and "model.latent (was 4, is 7)" in err and "seed (was 0, is 5)" in err
+    assert {path: path.read_bytes() for path in (tmp_path / ".hydra").iterdir()} == before
+    assert train(*BARE, "trainer.max_epochs=1", "logger=tensorboard", f"hydra.run.dir={tmp_path}")[0] == 0
+
+
+def test_an_unfinished_run_goes_on_as_what_it_was_or_not_at_all(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(DownstreamRegressor, "score", stopped)
+        code, out, _ = train(*MEASURED, f"hydra.run.dir={tmp_path}")
+    assert code == 143 and f"python train.py resume={tmp_path}" in out
+    for change in ("model.latent=7", "lambdas=second_pair", "data.batch_size=64", "optimizer.lr=0.1"):
+        code, _, err = train(f"resume={tmp_path}", change)
+        assert code == 1 and "holds another experiment" in err and "Traceback" not in err
+    code, _, err = train(f"resume={tmp_path}", "trainer.max_epochs=4", "callbacks.figures=null")
+    assert code == 0, err
+    assert len(Run(tmp_path).history) == 4 and Run(tmp_path).config["trainer"]["max_epochs"] == 4
+    starts = Run(tmp_path).manifest["starts"]
+    assert len(starts) == 2 and "trainer.max_epochs=4" in starts[1]["command"]
+
+
+def stopped(*_, **__):
+    raise Stopped(signal.SIGTERM)
+
+
+def test_a_run_that_is_alive_is_left_alone(toy_survey, tmp_path):
+    run = tmp_path / "run"
+    first = start(*BARE, f"data.path={toy_survey}", "trainer.max_epochs=3000", f"hydra.run.dir={run}", cwd=tmp_path)
+    wait_for(lambda: Run(run, must_exist=False).history, first)
+    second = start(f"resume={run}", cwd=tmp_path)
+    output = second.communicate(timeout=60)[0]
+    assert second.returncode == 1 and f"is being trained by process {first.pid} on" in output
+    first.send_signal(signal.SIGTERM)
+    output = first.communicate(timeout=60)[0]
+    assert first.returncode == 143 and "stopped; go on with" in output
+    assert not (run / "metrics.json").exists()
+
+
+def test_who_was_replaced_writes_nothing_more(tmp_path):
+    with owned(tmp_path):
+        run = Run(tmp_path, must_exist=False)
+        run.write_metrics({"a": 1.0})
+        (tmp_path / OWNER).write_text(json.dumps({"token": "another", "pid": 1, "host": "elsewhere", "since": "now"}))
+        with pytest.raises(Superseded, match="process 1 on elsewhere"):
+            run.write_metrics({"a": 2.0})
+        assert run.metrics == {"a": 1.0}
+    check_owner(tmp_path)
+
+
+def test_a_file_system_without_locks_costs_a_word(tmp_path, monkeypatch, caplog):
+    def no_locks(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_locks)
+    with owned(tmp_path):
+        assert "knows no locks" in caplog.text
+    with pytest.raises(SpectangleError, match="could not be made"), owned(tmp_path / OWNER / "below"):
+        pass
+
+
+# ---------------------------------------------------------------------- the window after the last epoch
+
+
+@pytest.fixture(scope="module")
+def calm(toy_survey, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calm")
+    output = start(*MEASURED, f"data.path={toy_survey}", f"hydra.run.dir={folder}", cwd=folder).communicate(timeout=120)[0]
+    assert (folder / "metrics.json").is_file(), output
+    return folder
+
+
+@pytest.mark.parametrize("lost", ["nothing", "row", "history", "place"])
+def test_a_run_stopped_after_its_last_epoch_is_finished_by_a_resume(train, calm, tmp_path, monkeypatch, lost):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(DownstreamRegressor, "score", stopped)
+        assert train(*MEASURED, f"hydra.run.dir={folder}")[0] == 143
+    if lost == "row":
+        lines = (folder / "metrics.csv").read_text().splitlines(keepends=True)
+        (folder / "metrics.csv").write_text("".join(lines[:-1]))
+    elif lost == "history":
+        (folder / "metrics.csv").write_text('epoch,val/rec\n0,"0.')
+    elif lost == "place":
+        folder = folder.rename(tmp_path / "moved")
+    code, out, err = train(f"resume={folder}")
+    assert code == 0, err
+    assert "nan" not in out
+    wanted = {key: value for key, value in comparable(calm).items() if not key.startswith("train/") or lost in ("nothing", "place")}
+    assert {key: comparable(folder).get(key) for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 41])
+def test_a_last_batch_of_one_star_does_not_cost_the_validation(train, tmp_path, batch_size):
+    """288 training stars: 288 % 7 = 1, 288 % 41 = 1, 288 % 2 = 0."""
+    code, _, err = train(*BARE, "trainer.max_epochs=2", f"data.batch_size={batch_size}", f"hydra.run.dir={tmp_path}")
+    assert code == 0, err
+    assert len(Run(tmp_path).history) == 2 and "val/reconstruction" in Run(tmp_path).metrics
+
+
+# ---------------------------------------------------------------------- which checkpoint is which
+
+
+def test_the_last_checkpoint_is_the_last_epoch_and_the_best_one_the_best(train, tmp_path):
+    options = [
+        "trainer.max_epochs=5",
+        "callbacks.checkpoint.monitor=val/reconstruction",
+        "callbacks.checkpoint.mode=max",
+        "callbacks.checkpoint.save_top_k=3",
+    ]
+    code, _, err = train(*BARE, *options, f"hydra.run.dir={tmp_path}")
+    assert code == 0, err
+    run = Run(tmp_path)
+    errors = [row["val/reconstruction"] for row in run.history]
+    epochs = {name: torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epochs == {"best": errors.index(max(errors)), "last": 4} and run.metrics["epoch/best"] == epochs["best"]
+    assert len(list((tmp_path / "checkpoints").glob("epoch=*.ckpt"))) == 3
+
+
+def test_a_moved_run_keeps_its_best_epoch(train, tmp_path, monkeypatch):
+    options = ["trainer.max_epochs=3", "callbacks.checkpoint.monitor=val/reconstruction", "callbacks.checkpoint.mode=max"]
+    assert train(*BARE, *options, f"hydra.run.dir={tmp_path / 'a'}")[0] == 0
+    (tmp_path / "a/metrics.json").unlink()
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    code, _, err = train(f"resume={tmp_path / 'b'}", "trainer.max_epochs=5")
+    assert code == 0, err
+    assert Run(tmp_path / "b").metrics["epoch/best"] == 0 and not (tmp_path / "a").exists()

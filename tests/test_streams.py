@@ -1,0 +1,135 @@
+"""Output never kills work, and a run is resumed from wherever it was started."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import ROOT, Command
+from sweep_tools import command, environment, records, write_sweep
+
+from spectangle.arguments import quoted, resume_arguments, sweep_arguments
+from spectangle.errors import SpectangleError
+from spectangle.interruption import Stopped
+from spectangle.regression import DownstreamRegressor
+from spectangle.runs import Run
+from spectangle.streams import Unbreakable
+
+BARE = [
+    "data=survey",
+    "model=tiny",
+    "threads=1",
+    "trainer.max_epochs=3",
+    "callbacks.regressor=null",
+    "callbacks.probes=null",
+    "callbacks.figures=null",
+]
+
+
+def line(survey: Path, folder: Path) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *BARE, f"data.path={survey}", f"hydra.run.dir={folder}"]
+
+
+@pytest.mark.parametrize("fate", [">&- 2>&-", "| head -c 1 >/dev/null; exit ${PIPESTATUS[0]}", ">/dev/full 2>&1"])
+def test_a_run_outlives_its_output(toy_survey, tmp_path, fate):
+    script = " ".join(map(repr, line(toy_survey, tmp_path / "run"))) + " " + fate
+    done = subprocess.run(["bash", "-c", script], env=environment(), timeout=120)
+    assert done.returncode == 0 and Run(tmp_path / "run").finished
+
+
+def test_a_run_outlives_its_terminal_and_a_narrow_encoding(toy_survey, tmp_path):
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        line(toy_survey, tmp_path / "run"), stdout=slave, stderr=slave, env=environment() | {"PYTHONIOENCODING": "latin-1"}, start_new_session=True
+    )
+    os.close(slave)
+    os.read(master, 1)
+    os.close(master)
+    assert process.wait(timeout=120) == 0 and Run(tmp_path / "run").finished
+
+
+def test_a_sweep_outlives_its_output(tmp_path):
+    folder = write_sweep(tmp_path, params={"x": "choice(0.1, 0.2)"})
+    script = " ".join(map(repr, command(tmp_path))) + " >&- 2>&-"
+    assert subprocess.run(["bash", "-c", script], env=environment(), cwd=tmp_path, timeout=120).returncode == 0
+    assert {record["state"] for record in records(folder).values()} == {"complete"} and (folder / "report.html").is_file()
+    done = subprocess.run(command(tmp_path), env=environment() | {"PYTHONIOENCODING": "latin-1"}, cwd=tmp_path, timeout=120, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_broken_stream_goes_nowhere():
+    class Broken:
+        encoding = "utf-8"
+
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+        flush = write
+
+        def fileno(self):
+            raise ValueError("no file")
+
+    stream = Unbreakable(Broken())
+    assert stream.write("one") == 3 and stream.write("two") == 3 and not stream.isatty()
+
+
+# ---------------------------------------------------------------------- paths and resume
+
+
+@pytest.mark.parametrize("name", ["plain", "a (b)", "a,b", "a b", "run[v2]", "it's", "k=v"])
+def test_a_folder_of_any_name_is_one_value(name):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    read = OverridesParser.create().parse_override(f"hydra.run.dir={quoted('/x/' + name)}").value()
+    assert getattr(read, "text", read) == f"/x/{name}"
+    (argument,) = sweep_arguments([f"sweep.dir=/x/{name}"])
+    assert not OverridesParser.create().parse_override(argument).is_sweep_override()
+
+
+def test_a_folder_of_any_name_can_be_trained_in_resumed_and_swept(toy_survey, tmp_path, monkeypatch, capsys):
+    folder, call = tmp_path / "a (b), [v2]", Command(monkeypatch, capsys)
+    code, _, err = call("train", *BARE, f"data.path={toy_survey}", f"hydra.run.dir={folder}")
+    assert code == 0, err
+    code, out, err = call("train", f"resume={folder}")
+    assert code == 0 and f"{folder} is finished already" in out, err
+    write_sweep(tmp_path, params={"x": "choice('[/x/y]', '[b]')"})
+    env = environment() | {"HYDRA_FULL_ERROR": "0"}
+    done = subprocess.run(command(tmp_path, f"sweep.dir={folder}/s"), env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stdout + done.stderr and str(folder / "s") in done.stdout + done.stderr
+
+
+def test_a_run_is_resumed_with_its_configs_and_from_its_folder(toy_survey, tmp_path, monkeypatch, capsys):
+    """Started with -cd, hydra.searchpath and a relative path, resumed from somewhere else."""
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    for folder in (start / "own", start / "more/model", elsewhere):
+        folder.mkdir(parents=True)
+    (start / "toy.h5").symlink_to(toy_survey)
+    (start / "own/mine.yaml").write_text(yaml.safe_dump({"defaults": ["config", {"override model": "other"}, "_self_"], "seed": 7}))
+    (start / "more/model/other.yaml").write_text((ROOT / "conf/model/tiny.yaml").read_text().replace("latent: 4", "latent: 3"))
+    call = Command(monkeypatch, capsys)
+    monkeypatch.chdir(start)
+    options = [item for item in BARE if not item.startswith("model")] + ["data.path=toy.h5", "hydra.run.dir=run"]
+    options[options.index("callbacks.regressor=null")] = "regressor.max_iter=5"
+    search = f"hydra.searchpath=[file://{start}/more]"
+    with monkeypatch.context() as patched:
+        patched.setattr(DownstreamRegressor, "score", interrupted)
+        code, _, err = call("train", "-cd", "own", "-cn", "mine", search, *options)
+    assert code == 143, err
+    monkeypatch.chdir(elsewhere)
+    code, _, err = call("train", f"resume={os.path.relpath(start / 'run')}")
+    assert code == 0, err
+    run = Run(start / "run")
+    assert run.finished and run.config["seed"] == 7 and run.config["model"]["latent"] == 3 and not list(elsewhere.iterdir())
+
+
+def interrupted(*_, **__):
+    raise Stopped(15)
+
+
+def test_what_is_no_run_is_not_resumed(tmp_path):
+    with pytest.raises(SpectangleError, match="is not a run folder"):
+        resume_arguments([f"resume={tmp_path}"])
+    assert resume_arguments(["a=1"]) == ["a=1"]

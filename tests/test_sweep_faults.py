@@ -1,0 +1,421 @@
+"""What happens to sweeps in real life: shared databases, stalled workers, slow locks, damaged files, terminated runs, changed minds."""
+
+import json
+import os
+import signal
+import stat
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import write_toy_survey
+from omegaconf import OmegaConf
+from postgres import Postgres, why_not
+from sweep_tools import TRAIN, environment, records, start, starts, sweep, trials, wait_for, write_sweep
+
+from spectangle.errors import SpectangleError
+from spectangle.outputs import redacted
+from spectangle.runs import ConfigurationFolder, Run, sweep_record
+from spectangle.sweeps import jobs, locks
+from spectangle.sweeps.again import renew_configurations
+from spectangle.sweeps.claims import Outcome
+from spectangle.sweeps.locks import FolderLock, alone
+from spectangle.sweeps.plan import Options, Plan
+from spectangle.sweeps.space import identity, override, parse_space, written
+from spectangle.sweeps.storage import Journal, open_storage
+from spectangle.sweeps.study import Study
+
+GRID = {"_target_": "optuna.samplers.GridSampler"}
+TPE = {"_target_": "optuna.samplers.TPESampler", "seed": 0, "n_startup_trials": 3}
+
+
+def make_plan(folder: Path, *space: str, sampler: dict = GRID, lr: float = 0.1, **options) -> Plan:
+    config = OmegaConf.create({"lr": lr, "objective": "score"})
+    parsed = parse_space(space or ["x=choice(0.1,0.2)"], grid=sampler is GRID)
+    return Plan(folder.resolve(), parsed, config, ["score"], ["minimize"], sampler, None, Options(**options))
+
+
+def finish(study: Study, claim, value: float | None = None) -> None:
+    """Do what a worker does, with a run of one number."""
+    run = Run(study.folder / claim.name, must_exist=False)
+    score = sum(float(item) for item in claim.params.values()) if value is None else value
+    ConfigurationFolder(run.path).write_record(name=claim.name, params=claim.params, config=study.plan.digest)
+    run.write_metrics({"score": score})
+    study.tell(claim, Outcome("complete", [score]))
+
+
+def run_all(study: Study) -> list[dict]:
+    done = []
+    while not study.done:
+        if claim := study.claim("worker"):
+            finish(study, claim)
+            done.append(claim.params)
+    return done
+
+
+# ---------------------------------------------------------------------- whose study it is
+
+
+def test_folders_of_one_name_share_a_database_and_nothing_else(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    for place in ("a", "b"):
+        assert len(run_all(Study(make_plan(tmp_path / place / "sweep", storage=url)))) == 2
+    names = {sweep_record(tmp_path / place / "sweep")["study_name"] for place in ("a", "b")}
+    assert len(names) == 2 and all(name.startswith("sweep-") for name in names)
+
+
+def test_a_renamed_sweep_goes_on(tmp_path):
+    run_all(Study(make_plan(tmp_path / "one", "x=interval(0,1)", sampler=TPE, n_trials=3)))
+    (tmp_path / "one").rename(tmp_path / "two")
+    study = Study(make_plan(tmp_path / "two", "x=interval(0,1)", sampler=TPE, n_trials=3))
+    assert study.done and len(study.configurations) == 3
+    (tmp_path / "two/sweep.json").write_text('{"half')
+    assert Study(make_plan(tmp_path / "two", "x=interval(0,1)", sampler=TPE, n_trials=3)).done
+
+
+def test_a_study_of_another_folder_is_refused(tmp_path):
+    options = {"storage": f"sqlite:///{tmp_path}/study.db", "study_name": "mine"}
+    Study(make_plan(tmp_path / "a", **options))
+    with pytest.raises(SpectangleError, match="is that of the sweep in .*/a"):
+        Study(make_plan(tmp_path / "b", **options))
+
+
+# ---------------------------------------------------------------------- dead, stalled and slow
+
+
+def test_a_stalled_worker_that_comes_back_writes_nothing(tmp_path):
+    """Stopped with all of its processes, it looks like a node that hangs; meanwhile another one takes its run and finishes it."""
+    folder = write_sweep(tmp_path, params={"x": "choice(0.1)"}, retries=3, heartbeat_s=0.2)
+    arguments = ["epochs=40", "epoch_s=0.2"]
+    first = start(tmp_path, *arguments)
+    wait_for(lambda: len((next(iter(folder.glob("*/epochs.log")), None) or Path(os.devnull)).read_text().split()) >= 2)
+    family = [first.pid, *descendants(first.pid)]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    (record,) = (folder / "workers").glob("*.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"place": "another node"}))
+    second = start(tmp_path, *arguments)
+    wait_for(lambda: len(starts(folder)) and max(starts(folder).values()) == 2, 120)
+    taken = (folder / "taken", *folder.glob("*/.owner"))[-1].read_text()
+    for pid in family:
+        os.kill(pid, signal.SIGCONT)
+    outputs = [process.communicate(timeout=240)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    (owner,) = folder.glob("*/.owner")
+    assert owner.read_text() == taken and max(starts(folder).values()) == 2
+    lines = next(folder.glob("*/epochs.log")).read_text().split()
+    assert [int(line) for line in lines] == sorted(int(line) for line in lines) and len(lines) <= 41
+    assert [record["state"] for record in records(folder).values()] == ["complete"]
+
+
+def descendants(pid: int) -> list[int]:
+    own = [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+    return [*own, *(below for child in own for below in descendants(child))]
+
+
+def test_a_lock_that_is_held_long_is_not_broken_and_a_dead_one_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "GRACE_S", 0.5)
+    monkeypatch.setattr(locks, "REFRESH_S", 0.1)
+    order = []
+
+    def late() -> None:
+        with alone(tmp_path):
+            order.append("second")
+
+    with alone(tmp_path) as lock:
+        other = threading.Thread(target=late)
+        other.start()
+        time.sleep(1.5)
+        assert lock.held
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    (tmp_path / "study.lock").write_text("a dead process")
+    begin = time.monotonic()
+    with alone(tmp_path) as lock:
+        assert lock.held and 0.4 < time.monotonic() - begin < 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_holder_that_lost_its_lock_queues_nothing_more(tmp_path):
+    plan = make_plan(tmp_path, "x=range(0,10)")
+    study = Study(plan)
+    before = len(study.trials)
+    lost = FolderLock(tmp_path / "study.lock")
+    assert not lost.held
+    study.study.set_user_attr("set_aside", [trial.number for trial in study.trials])
+    study._enqueue_grid(lost)
+    assert before == 10 and len(study.trials) == 0
+
+
+def test_a_point_that_was_queued_twice_runs_once(tmp_path):
+    study = Study(make_plan(tmp_path, "x=choice(0.1,0.2)"))
+    for params in ({"x": 0.1}, {"x": 0.2}):
+        study.study.enqueue_trial(params, user_attrs={"configuration": identity(params)})
+    assert len(run_all(study)) == 2
+    assert Counter(trial.state.name for trial in trials(tmp_path)) == {"COMPLETE": 2}
+
+
+def test_slurm_is_asked_once_and_not_under_the_lock(tmp_path, monkeypatch):
+    tools, calls = tmp_path / "bin", tmp_path / "calls"
+    tools.mkdir()
+    (tools / "squeue").write_text(
+        f'#!/bin/sh\necho "$@" >> {calls}\n[ -e {tmp_path}/sweep/study.lock ] && echo LOCKED >> {calls}\necho "7 7_N/A RUNNING"\n'
+    )
+    (tools / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    study = Study(make_plan(tmp_path / "sweep"))
+    (study.folder / "workers").mkdir()
+    for number in range(6):
+        facts = {"place": "elsewhere", "pid": 1, "start": "1", "heartbeat_s": 60, "slurm_job": str(number + 5), "child": None}
+        (study.folder / "workers" / f"w{number}.json").write_text(json.dumps(facts))
+    study.claim("me")
+    assert len(calls.read_text().splitlines()) == 1 and "-j 10,5,6,7,8,9" in calls.read_text()
+    assert [path.stem for path in (study.folder / "workers").glob("*.json")] == ["w2"]  # job 7; the others are forgotten
+
+
+def test_one_forgotten_job_does_not_hide_the_others(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+
+    def ask(asked):
+        return (1, [], "slurm_load_jobs error: Invalid job id specified") if "9" in asked else (0, [f"{job} {job}_N/A RUNNING" for job in asked], "")
+
+    monkeypatch.setattr(jobs, "_ask", ask)
+    assert jobs.job_states(["8", "9"]) == {"8": "RUNNING", "9": "COMPLETED"}
+
+
+# ---------------------------------------------------------------------- points
+
+
+@pytest.mark.parametrize(
+    ("text", "values"), [("1,1.0", [1, 1.0]), ("0,false", [0, False]), ("1,true,1.0", [1, True, 1.0]), ("choice(1,2,2)", [1, 2])]
+)
+def test_a_grid_keeps_what_only_python_thinks_equal(tmp_path, text, values):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    study = Study(make_plan(tmp_path, f"x={text}"))
+    done = []
+    while not study.done:
+        claim = study.claim("worker")
+        assert claim
+        done.append(OverridesParser.create().parse_override(claim.overrides[-1]).value())
+        finish(study, claim, 1.0)
+    assert [(type(value), value) for value in done] == [(type(value), value) for value in values]
+
+
+def test_values_of_a_config_are_written_as_hydra_reads_them():
+    assert [written(value) for value in (None, True, 1e-3, "choice(1,2)", [1, None, [True]])] == [
+        "null",
+        "true",
+        "0.001",
+        "choice(1,2)",
+        "[1,null,[true]]",
+    ]
+    assert override("a", None) == "a=null" and parse_space([f"a={written(None)}", "b=1,2"]).fixed == ["a=null"]
+
+
+def test_proposals_do_not_depend_on_kills(tmp_path):
+    """TPE in peace, and with every third attempt killed: the same ten points."""
+    calm = run_all(Study(make_plan(tmp_path / "calm", "x=interval(0,1)", "y=interval(0,1)", sampler=TPE, n_trials=10)))
+    study, killed = Study(make_plan(tmp_path / "killed", "x=interval(0,1)", "y=interval(0,1)", sampler=TPE, n_trials=10, retries=5)), 0
+    while not study.done:
+        if claim := study.claim("worker"):
+            if killed % 3 == 1:
+                study.tell(claim, Outcome("failed", reason="killed"))
+            else:
+                finish(study, claim)
+            killed += 1
+    assert len(study.trials) > 10
+    found = sorted(tuple(attempts[-1].params.values()) for attempts in study.configurations.values())
+    assert found == sorted(tuple(params.values()) for params in calm)
+
+
+# ---------------------------------------------------------------------- again
+
+
+def test_what_lost_its_files_runs_again(tmp_path, capsys):
+    study = Study(make_plan(tmp_path))
+    run_all(study)
+    name = next(iter(study.configurations))
+    (tmp_path / name / "metrics.json").write_text("")
+    renew_configurations(study)
+    assert not study.done and [identity(params) for params in run_all(study)] == [name]
+    assert "the results are gone" in capsys.readouterr().out
+
+
+def test_stale_results_are_named_and_rerun_sets_them_aside(tmp_path, capsys):
+    run_all(Study(make_plan(tmp_path)))
+    with pytest.raises(SpectangleError, match=r"config \(lr\)"):
+        Study(make_plan(tmp_path, lr=0.2))
+    changed = Study(make_plan(tmp_path, lr=0.2, allow_change=True))
+    renew_configurations(changed)
+    names = list(changed.configurations)
+    assert changed.done and f"sweep.rerun=[{','.join(names)}]" in capsys.readouterr().out
+    changed.plan.options.rerun = names[:1]
+    renew_configurations(changed)
+    assert len(list((tmp_path / ".aside").iterdir())) == 1 and len(run_all(changed)) == 1
+    changed.plan.options.rerun = ["c0"]
+    with pytest.raises(SpectangleError, match="names c0, which this sweep does not have"):
+        renew_configurations(changed)
+
+
+# ---------------------------------------------------------------------- damaged files
+
+
+@pytest.mark.parametrize("damage", ['{"op_code": 5, "worker', '{"op_code": 5, "wor{"op_code":5}\n{"op_code":5}\n', "\x00\x00\x00"])
+def test_half_a_line_in_the_journal_is_cut_off(tmp_path, damage, caplog):
+    run_all(Study(make_plan(tmp_path)))
+    with open(tmp_path / "study.log", "a") as file:
+        file.write(damage)
+    study = Study(make_plan(tmp_path))
+    assert study.done and len(study.configurations) == 2 and "study.log was damaged" in caplog.text
+    study.study.set_user_attr("more", 1)
+    assert Study(make_plan(tmp_path)).study.user_attrs["more"] == 1
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "study.log")
+    journal.append_logs([{"a": 1}])
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SpectangleError, match="free some space"):
+        journal.append_logs([{"a": 2}])
+    assert (tmp_path / "study.log").read_text() == '{"a":1}\n'
+
+
+def full(file: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_damaged_files_of_one_configuration_cost_one_configuration(tmp_path):
+    folder = write_sweep(tmp_path)
+    sweep(tmp_path)
+    paths = sorted(folder.glob("c*"))
+    (paths[0] / "metrics.json").write_text('{"score": 0.')
+    (paths[1] / "trial.json").write_text("[1, 2")
+    (folder / "sweep.json").write_text("")
+    output = sweep(tmp_path)
+    assert f"{paths[0].name}: finished, but the results are gone" in output
+    assert sum(record["state"] == "complete" for record in records(folder).values()) >= 5
+    assert starts(folder)[paths[0].name] == 2 and sum(starts(folder).values()) == 7
+
+
+# ---------------------------------------------------------------------- options and storages
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"workers": None}, "sweep.workers is null; it must be a whole number"),
+        ({"workers": 2.5}, "sweep.workers is 2.5"),
+        ({"n_trials": "many"}, "sweep.n_trials is many"),
+        ({"trial_seeds": 3}, r"trial_seeds is 3; it must be a list, for instance trial_seeds=\[3\]"),
+        ({"trial_seeds": [0, -1]}, "trial_seeds is -1; a seed is a whole number"),
+        ({"trial_seeds": [2**32]}, "a seed is a whole number between 0 and 4294967295"),
+        ({"trial_seeds": [1, 1]}, "give different seeds"),
+        ({"max_failure_rate": 2}, "must be a number between 0 and 1"),
+        ({"trial_timeout_min": "long"}, "sweep.trial_timeout_min is long"),
+        ({"rerun": "c1"}, "sweep.rerun is c1; it must be a list"),
+        ({"dry_run": "maybe"}, "it must be true or false"),
+    ],
+)
+def test_options_are_checked_at_the_start(option, sentence):
+    with pytest.raises(SpectangleError, match=sentence):
+        Options(**option)
+
+
+def test_every_sampler_is_tried_before_anything_starts(tmp_path, monkeypatch):
+    for name in ("TPESampler", "RandomSampler", "CmaEsSampler", "NSGAIISampler", "GPSampler", "QMCSampler"):
+        make_plan(tmp_path, "x=interval(0,1)", "y=interval(0,1)", sampler={"_target_": f"optuna.samplers.{name}"}).rehearse()
+    monkeypatch.setattr("optuna.samplers._cmaes.cmaes", optuna._imports._LazyImport("no_such_package"))
+    node = {"_target_": "optuna.samplers.CmaEsSampler"}
+    with pytest.raises(SpectangleError, match="cannot be used here: CmaEsSampler"):
+        make_plan(tmp_path, "x=interval(0,1)", "y=interval(0,1)", sampler=node).rehearse()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_password_stays_out_of_every_file_and_message(tmp_path):
+    secret = "postgresql://me:s3cret@127.0.0.1:9/stars"
+    assert redacted(f"a {secret} b") == "a postgresql://me:***@127.0.0.1:9/stars b"
+    with pytest.raises(SpectangleError, match=r"me:\*\*\*@") as error:
+        open_storage(secret, tmp_path)
+    assert "s3cret" not in str(error.value)
+    plan = make_plan(tmp_path, storage=secret)
+    assert "s3cret" not in json.dumps(plan.record())
+
+
+def test_postgresql_without_a_driver_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SpectangleError, match=r"pip install 'spectangle\[postgres\]'"):
+        open_storage("postgresql://127.0.0.1/stars", tmp_path)
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+def test_a_sweep_on_postgresql_keeps_its_password_to_itself(tmp_path):
+    server = Postgres(tmp_path / "server" / "postgres").start()
+    try:
+        for place in ("a", "b"):  # two folders of one name in one database
+            (tmp_path / place).mkdir()
+            folder = write_sweep(tmp_path / place)
+            sweep(tmp_path / place, f"sweep.storage={server.url}", "sweep.workers=2")
+            assert Counter(trial.state.name for trial in trials(folder, server.url)) == {"COMPLETE": 6}
+            assert set(starts(folder).values()) == {1} and len(records(folder)) == 6
+            written_files = [path for path in folder.rglob("*") if path.is_file()]
+            assert len(written_files) > 20 and not [path for path in written_files if b"s3cret" in path.read_bytes()]
+    finally:
+        server.stop()
+
+
+# ---------------------------------------------------------------------- the real application
+
+
+REAL = """
+defaults: [config, {{override data: survey}}, {{override model: tiny}}, {{override hydra/sweeper: spectangle}},
+  {{override hydra/sweeper/sampler: grid}}, _self_]
+data: {{path: {folder}/toy.h5}}
+threads: 1
+trainer: {{max_epochs: 400}}
+callbacks: {{regressor: null, probes: null, figures: null}}
+hydra: {{mode: MULTIRUN, sweep: {{dir: "{folder}/sweep"}}, sweeper: {{retries: 0, params: {{model.latent: "choice(2)"}}}}}}
+"""
+
+
+def real_sweep(folder: Path, *arguments: str):
+    import subprocess
+    import sys
+
+    line = [sys.executable, str(TRAIN), "-cd", str(folder), "-cn", "real", *arguments]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=folder)
+
+
+@pytest.mark.slow
+def test_a_terminated_run_is_interrupted_and_not_failed(tmp_path):
+    """SIGTERM to the run alone, to the whole sweep, and then in peace: with Lightning, which takes the signal over."""
+    write_toy_survey(tmp_path / "toy.h5", n=160, n_pixels=20)
+    (tmp_path / "real.yaml").write_text(REAL.format(folder=tmp_path))
+    epochs = lambda: max((len(Run(path.parents[1]).history) for path in tmp_path.glob("sweep/*/.hydra/config.yaml")), default=0)  # noqa: E731
+    process = real_sweep(tmp_path)
+    wait_for(lambda: epochs() > 3)
+    os.kill(descendants(process.pid)[-1], signal.SIGTERM)  # the run
+    wait_for(lambda: any(trial.user_attrs.get("interrupted") for trial in trials(tmp_path / "sweep")))
+    before = epochs()
+    wait_for(lambda: epochs() > before + 3)
+    for pid in [process.pid, *descendants(process.pid)]:  # as scancel does
+        os.kill(pid, signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 143 and "the same command goes on" in output
+    process = real_sweep(tmp_path)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    found = trials(tmp_path / "sweep")
+    assert [trial.state.name for trial in found] == ["FAIL", "FAIL", "COMPLETE"]
+    assert all(trial.user_attrs.get("interrupted") for trial in found[:2])
+    (run,) = (Run(path.parents[1]) for path in tmp_path.glob("sweep/*/.hydra/config.yaml"))
+    assert [row["epoch"] for row in run.history] == list(range(400)) and len(run.manifest["starts"]) == 3
+    assert not stat.S_IMODE(os.stat(run.path).st_mode) & stat.S_IWOTH
+
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
