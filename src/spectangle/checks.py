@@ -24,12 +24,15 @@ RANGES: dict[str, tuple[str, float, float, bool]] = {
     "threads": (WHOLE, 1, math.inf, True),
     "trainer.max_epochs": (WHOLE, 1, math.inf, False),
     "data.n_stars": (WHOLE, 20, math.inf, True),
+    "data.folds": (WHOLE, 2, math.inf, True),
+    "data.fold": (WHOLE, 0, math.inf, False),
     "data.batch_size": (WHOLE, 2, math.inf, False),
     "data.test_fraction": (NUMBER, 0, 1, False),
     "data.validation_fraction": (NUMBER, 0, 1, False),
     "data.max_masked_fraction": (NUMBER, 0, 1, False),
     "model.latent": (WHOLE, 1, math.inf, False),
     "model.dropout": (NUMBER, 0, 0.99, False),
+    "model.latent_rate": (NUMBER, 0, math.inf, False),
     "model.latent_noise": (NUMBER, 0, math.inf, False),
     "model.input_noise": (NUMBER, 0, math.inf, False),
     "model.reconstruction_weight": (NUMBER, 0, math.inf, False),
@@ -43,6 +46,7 @@ RANGES: dict[str, tuple[str, float, float, bool]] = {
     "optimizer.weight_decay": (NUMBER, 0, math.inf, False),
     "callbacks.regressor.every_n_epochs": (WHOLE, 0, math.inf, False),
     "callbacks.probes.every_n_epochs": (WHOLE, 0, math.inf, False),
+    "callbacks.probes.small_below": (WHOLE, 0, math.inf, False),
     "callbacks.probes.bootstrap": (WHOLE, 1, math.inf, False),
     "callbacks.probes.max_stars": (WHOLE, 20, math.inf, True),
     "callbacks.figures.max_stars": (WHOLE, 1, math.inf, False),
@@ -95,8 +99,11 @@ def check_config(cfg: DictConfig) -> None:
             raise SpectangleError(f"{name} is {_word(node)} in the config; it must say what it builds (_target_); callbacks may be null.")
     for path, node in _nodes(cfg):
         _check_arguments(path, node)
-    for name, node in _group(cfg, "probes").items():
-        _check_estimator(f"probes.{name}", node)
+    for size, suite in _group(cfg, "probes").items():
+        if not isinstance(suite, DictConfig) and not (suite is None and size == "small"):
+            raise SpectangleError(f"probes.{size} is {_word(suite)}; probes.large and probes.small hold regressors by name.")
+        for name, node in (suite or {}).items():
+            _check_estimator(f"probes.{size}.{name}", node)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -186,7 +193,7 @@ def _check_estimator(path: str, node: Any) -> None:
         raise SpectangleError(f"{path} is {_word(node)}; it must name a scikit-learn regressor: _target_ and its parameters.")
     try:
         estimator = instantiate(node)
-        few = {"max_iter": 1} if "max_iter" in estimator.get_params() else {}
+        few = {key: 1 for key in ("max_iter", "epochs", "n_estimators") if key in estimator.get_params()}
         x = np.random.default_rng(0).normal(size=(40, 3))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
