@@ -43,8 +43,6 @@ def train(cfg: DictConfig) -> dict[str, float]:
         SpectangleError: The folder holds another experiment, or another process trains in it.
         Stopped: A signal came; the run can be resumed.
     """
-    quiet_lightning()
-    check_config(cfg)
     run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
     if run.finished:
         refuse_change(run, cfg)
@@ -61,6 +59,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
 def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     """Train in a run folder that is not finished yet, seen by the session's loggers."""
     start = time.perf_counter()
+    quiet_lightning()
+    check_config(cfg)  # the loggers are open: they see it fail
     use_threads(cfg.threads)
     torch.manual_seed(cfg.seed)
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
