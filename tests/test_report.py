@@ -156,3 +156,30 @@ def test_each_sweep_has_a_smoke_variant():
 def test_the_smoke_sweeps_run(name: str, tmp_path: Path):
     output = call("train.py", "-cd", "sweeps", "-cn", name, f"sweep.dir={tmp_path}", "sweep.workers=2")
     assert "failed" not in output and (tmp_path / "report.html").is_file()
+
+
+def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
+    """Two seeds of each fold: the spread is that of the folds' means."""
+    from spectangle.reports.folds import fold_groups, fold_table
+
+    mae = {(0, 0): 100.0, (0, 1): 120.0, (1, 0): 130.0, (1, 1): 150.0}
+    for (fold, seed), value in mae.items():
+        run = tmp_path / f"{fold}-{seed}"
+        (run / ".hydra").mkdir(parents=True)
+        config = {"data": {"folds": 5, "fold": fold}, "seed": seed, "lambdas": {"teff": -1.0, "fe_h": 1.0}}
+        (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+        metrics = {"test/latent/teff/mae": value, "test/spectra/teff/mae": 2 * value, "test/latent/fe_h/mae": 0.5, "excess/fe_h": 0.01 * fold}
+        (run / "metrics.json").write_text(json.dumps(metrics | {"excess_is_upper_bound": 1.0}))
+    groups = fold_groups(tmp_path)
+    assert list(groups) == ["entangled teff; disentangled fe_h"]
+    table = fold_table(*next(iter(groups.items())))
+    text = render(table)
+    assert "2 of 5 folds, 2 seeds" in text and "125 ± 21" in text and "0.500 ± 0.000" in text and "(at most)" in text
+    assert "0.005 ± 0.007" in text
+
+
+def test_folds_need_runs_with_folds(tmp_path):
+    from spectangle.reports.folds import fold_groups
+
+    with pytest.raises(SpectangleError, match="no finished run with data.folds"):
+        fold_groups(tmp_path)

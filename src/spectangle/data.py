@@ -307,5 +307,5 @@ def _select(
     flux: np.ndarray, noise: np.ndarray, labels: np.ndarray, errors: np.ndarray, truth: np.ndarray, source_id: np.ndarray, rows: np.ndarray
 ) -> Stars:
     rows = np.sort(rows)
-    tensors = [torch.from_numpy(values[rows]) for values in (flux, noise, labels)]
-    return Stars(rows, source_id[rows], *tensors, errors[rows], truth[rows], classes=torch.zeros(len(rows), 0))
+    x, sigma, y = (torch.from_numpy(values[rows]) for values in (flux, noise, labels))
+    return Stars(rows, source_id[rows], x, sigma, y, errors[rows], truth[rows], classes=torch.zeros(len(rows), 0))

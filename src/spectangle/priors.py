@@ -43,7 +43,7 @@ class BinPriors(nn.Module):
             return self
         drawn = np.random.default_rng(0).permutation(len(kept))[:20000]
         n_cells = int(np.clip(len(kept) // STARS_PER_CELL, 1, MOST_CELLS))
-        self.cells = torch.from_numpy(KMeans(n_cells, n_init=1, random_state=0).fit(kept[drawn].numpy()).cluster_centers_).float()
+        self.cells = torch.from_numpy(KMeans(n_cells, n_init="auto", random_state=0).fit(kept[drawn].numpy()).cluster_centers_).float()
         everyone, cell = self.shares[0], self._cell(kept)
         counts = torch.zeros(n_cells, *everyone.shape)
         for d in range(len(everyone)):

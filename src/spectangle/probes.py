@@ -161,19 +161,20 @@ class Probes(L.Callback):
             scores |= {f"{path}/r2": r2(best, truth), f"{path}/r2_low": np.quantile(draws, 0.025), f"{path}/r2_high": np.quantile(draws, 0.975)}
             if seen := [value for name, value in each.items() if name.endswith("/seen")]:
                 scores[f"{path}/seen"] = max(seen)
-            if control:
-                strongest = max(fit.probes, key=lambda name: each[name])
-                scores[f"{path}/control"] = self._control(fit, strongest, i)
+        if control:
+            scores |= {f"{prefix}probe/{labels[i]}/control": value for i, value in enumerate(self._controls(fit, candidates))}
         return scores
 
-    def _control(self, fit: CrossFit, probe: str, column: int) -> float:
-        """R2 of a probe, fitted and scored on labels that were permuted among the unseen stars: about 0, whatever the latent knows."""
+    def _controls(self, fit: CrossFit, candidates: Predictions) -> list[float]:
+        """R2 of each label when the strongest probe is fitted and scored on labels that were permuted among the unseen stars: about 0."""
+        truths = fit.scored.labels.astype(np.float64)
+        strongest = max(fit.probes, key=lambda name: sum(r2(p, t) for p, t in zip(candidates[name].T, truths.T, strict=True)))
         random = np.random.default_rng(self.seed)
         shuffled = [_permuted(part, random) for part in (fit.seen, fit.scored, fit.spare)]
         permuted = CrossFit(fit.probes, *shuffled, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
-        truth = permuted.scored.labels[:, column].astype(np.float64)
-        found = permuted.predictions(_latent, lambda stars: stars.labels[:, column : column + 1], {probe: fit.probes[probe]})
-        return r2(permuted.stacked(found, 0, truth), truth)
+        found = permuted.predictions(_latent, _labels, {strongest: fit.probes[strongest]})
+        truths = permuted.scored.labels.astype(np.float64)
+        return [r2(permuted.stacked(found, i, truth), truth) for i, truth in enumerate(truths.T)]
 
     def _excess(
         self, prefix: str, labels: Sequence[str], fit: CrossFit, z_only: Predictions, kept: list[int], dropped: list[int]

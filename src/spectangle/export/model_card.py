@@ -87,13 +87,14 @@ def _formats(model: "TrainedModel") -> str:
 
 
 def _noise_of_onnx(model: "TrainedModel") -> str:
+    salt = int(model.network.channel.salt)  # pyright: ignore[reportOptionalMemberAccess]  # called for stochastic latents only
     return f""" `flux` is float32 with
 NaN = masked, and `noise` the draws of the stars, which put the latents where `model.encode` has them:
 
 ```python
 from spectangle.star_draws import star_normal
 
-noise = star_normal(source_id, {model.network.hparams["latent"]}, seed={int(model.network.channel.salt)})  # [stars, latent]; ids are int64
+noise = star_normal(source_id, {model.network.hparams["latent"]}, seed={salt})  # [stars, latent]; ids are int64
 latent, labels = session.run(None, {{"flux": flux, "noise": noise}})
 ```"""
 
