@@ -1,5 +1,10 @@
 """Toy surveys and runs: tiny, quick, and hard enough that a wrong answer shows."""
 
+from spectangle.threads import let_threads_sleep
+
+let_threads_sleep()  # before torch is loaded: tests share the cores with the processes that they start
+
+# ruff: noqa: E402
 import os
 import subprocess
 import sys
