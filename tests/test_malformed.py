@@ -98,7 +98,7 @@ def test_two_hundred_malformed_inputs_are_sentences(tmp_path, survey):
         ("trainer.fast_dev_run", True, "it leaves no checkpoint"),
         ("trainer.precision", "17", "trainer.precision is 17"),
         ("model.latent", 0, "model.latent is 0"),
-        ("probes.ridge.alpha", -1, "probes.ridge does not work"),
+        ("probes.large.ridge.alpha", -1, "probes.large.ridge does not work"),
         ("model.conditioning", 3, "takes a text"),
     ],
 )

@@ -252,8 +252,13 @@ class DisentanglingAutoencoder(L.LightningModule):
         return self.encoder(torch.cat([x, y], dim=1))
 
     def _sample(self, mean: Tensor) -> Tensor:
-        """Latents as the decoder and the discriminators meet them while training."""
-        z = mean if self.channel is None else self.channel(mean, torch.randn_like(mean))
+        """Latents as the decoder and the discriminators meet them; out of training with draws that are the same each time."""
+        if self.channel is None:
+            z = mean
+        elif self.training:
+            z = self.channel(mean, torch.randn_like(mean))
+        else:
+            z = self.channel(mean, torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean))
         return z + self.latent_noise * torch.randn_like(z) if self.latent_noise and self.training else z
 
     def _rate(self, mean: Tensor) -> Tensor | float:
