@@ -65,7 +65,7 @@ def test_what_is_measured_of_a_kept_and_a_lost_label(random, leak, tmp_path):
     assert found["reference/teff/r2"] > 0.95 and 0 <= found["erasure/m_h"] <= 1
     assert "excess/teff" not in found and "probe/m_h/seen" in found
     table = probe_table(found, LABELS, {"teff": 1.0, "m_h": 0.0})
-    assert table.columns[9].header == "excess\n(at most)"
+    assert table.columns[9].header == "excess\nat most"
 
 
 def test_neutral_labels_are_no_leakage(random):

@@ -255,8 +255,8 @@ def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapp
     """What the latent knows of each label: adversary's view, probes' view, floor and excess."""
     table = Table(title="What the latent knows (R2 of all probes together, on test stars that the encoder never saw)", title_justify="left")
     table.add_column("label", no_wrap=True)
-    bound = "excess\n(at most)" if metrics.get("excess_is_upper_bound") else "excess"
-    headings = ("discriminator\n[nats]", "probes\nR2", "95 %", "fitted on\nseen stars", "permuted\nlabels", "raw\nspectra", "erased", "floor", bound)
+    bound = "excess\nat most" if metrics.get("excess_is_upper_bound") else "excess"
+    headings = ("adversary\n[nats]", "probes\nR2", "95 %", "seen\nstars", "permuted\nlabels", "raw\nspectra", "erased", "floor", bound)
     for name in (*headings, "95 % "):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for label in labels:
