@@ -213,7 +213,7 @@ def leaks(fit: CrossFit, z_only: Predictions, kept: Sequence[int], dropped: Sequ
 def _floor_gains(fit: CrossFit, kept: Sequence[int], dropped: Sequence[int], seed: int) -> dict[int, float]:
     """What the floors of the dropped labels gain when the errors of the kept ones are taken out."""
     probes = {name: probe for name, probe in fit.probes.items() if name in ("ridge", "boosting", "svr")} or fit.probes
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng([seed, 1994])  # a stream of its own: one that also made the labels would not be noise
     floors: dict[float, list[float]] = {}
     for step in (0.0, *SIMEX_STEPS):
         blurred = [None if part is None else part.blurred(kept, step, random) for part in (fit.seen, fit.scored, fit.spare)]
