@@ -37,6 +37,7 @@ RANGES: dict[str, tuple[str, float, float, bool]] = {
     "model.input_noise": (NUMBER, 0, math.inf, False),
     "model.reconstruction_weight": (NUMBER, 0, math.inf, False),
     "adversary.discriminator_steps": (WHOLE, 1, math.inf, False),
+    "adversary.lambda_scale": (NUMBER, 0, math.inf, False),
     "adversary.warmup": (NUMBER, 0, 1, False),
     "adversary.plateau_steps": (WHOLE, 1, math.inf, False),
     "adversary.plateau_patience": (WHOLE, 0, math.inf, False),
