@@ -62,7 +62,7 @@ def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, tit
 
 def leakage_grid(table: Table1) -> Grid:
     """What the strongest probe still reads from each latent, against the floor that the population implies."""
-    headings = ["representation", "label", "", "best probe R2", "permuted labels", "raw spectra", "floor", "excess", "erasure", "retention"]
+    headings = ["representation", "label", "", "probes R2", "permuted labels", "raw spectra", "floor", "excess", "erasure", "retention"]
     rows, kinds = [], []
     for one in table.representations:
         for label in table.labels:
@@ -72,7 +72,7 @@ def leakage_grid(table: Table1) -> Grid:
             rows.append([one.title, _label(label), table.role(one, label), *(_with_spread(cell.mean, cell.spread) if cell else "" for cell in cells)])
             kinds.append(table.role(one, label) or "value")
     note = (
-        "Floor: R2 from the kept labels' catalogue values alone. Excess: R2 from (z, kept labels) minus the floor. "
+        "Floor: R2 from the kept labels alone. Excess: R2 from (z, kept labels) minus the floor, on stars never seen. "
         "Erasure: lost fraction of what the same probes read from the raw spectra. "
         "Test stars; \N{PLUS-MINUS SIGN} is the standard deviation over seeds."
     )

@@ -16,7 +16,7 @@ __all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_resu
 
 ACCURACY = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
 EVIDENCE = {
-    "best probe R2": "probe/{}/r2",
+    "probes R2": "probe/{}/r2",
     "R2 low": "probe/{}/r2_low",
     "R2 high": "probe/{}/r2_high",
     "permuted labels": "probe/{}/control",

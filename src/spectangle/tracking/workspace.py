@@ -48,7 +48,7 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
             ),
         ],
         "What the latent knows": [
-            Panel("bar", "R2 of the best probe, test stars", [f"probe/{label}/r2" for label in labels]),
+            Panel("bar", "R2 of the probes, test stars", [f"probe/{label}/r2" for label in labels]),
             Panel("bar", "Erasure: 1 = nothing left, against the raw spectra", [f"erasure/{label}" for label in labels]),
             Panel("media", "Probes, floor and excess", ["tables/probes"]),
         ],
