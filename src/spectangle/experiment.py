@@ -105,6 +105,8 @@ def announce(run: Run, data: SpectraDataModule, model: DisentanglingAutoencoder)
         log.info("        %s", note)
     words = [f"{name} {sign} ({value:+g})" for (name, sign), value in zip(signs(model).items(), model.adversary.lambdas, strict=True)]
     log.info("labels  %s", ", ".join(words))
+    if any(model.adversary.lambdas) and model.adversary.lambda_unit == "scaled":
+        log.info("        lambda 1 is %.1e in the paper's unit, nats against squared flux", model.flux_scaler.unit**2)
 
 
 def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
