@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from spectangle.metrics import r2
 from spectangle.star_draws import star_uniform
 
-__all__ = ["CrossFit", "Measured", "bootstrap_r2", "erasure", "simex", "stacked"]
+__all__ = ["CrossFit", "Measured", "bootstrap_r2", "erasure", "leaks", "simex", "stacked"]
 
 Predictions = dict[str, np.ndarray]
 FOLD_STREAM, SIMEX_STEPS = 3, (0.5, 1.0, 1.5)
@@ -190,9 +190,14 @@ def leaks(fit: CrossFit, z_only: Predictions, kept: Sequence[int], dropped: Sequ
     corrected for their errors by :func:`simex`; where neither is known, the excess is an upper bound. The excess is :math:`R^2` from all
     probes of (z, kept labels), of z alone and of the kept labels alone, stacked, minus the floor.
     """
-    targets = lambda stars: stars.labels[:, list(dropped)]  # noqa: E731
+
+    def targets(stars: Measured) -> np.ndarray:
+        return stars.labels[:, list(dropped)]
+
+    def known(stars: Measured) -> np.ndarray:
+        return stars.known(kept)[0]
+
     source = fit.scored.known(kept)[1] if kept else "true"
-    known = lambda stars: stars.known(kept)[0]  # noqa: E731
     alone = fit.predictions(known, targets) if kept else {}
     both = fit.predictions(lambda stars: np.c_[stars.z, known(stars)], targets) if kept else {}
     gains = _floor_gains(fit, kept, dropped, seed) if source == "errors" else dict.fromkeys(dropped, 0.0)
