@@ -9,6 +9,7 @@ from hydra.utils import get_class, get_method
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.adversary import Adversary
+from spectangle.resolvers import register_resolvers
 from spectangle.scaling import LabelBins
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -23,7 +24,7 @@ def configs():
 
 
 def composed(*overrides):
-    OmegaConf.register_resolver("cache_folder", lambda: "cache", replace=True)
+    register_resolvers()
     with initialize_config_dir(str(CONF)):
         return compose("config", overrides=list(overrides))
 
@@ -86,3 +87,18 @@ def test_files_are_short():
     """Choices only; top-level files of entry points may be longer."""
     long = [path for group in GROUPS for path in (CONF / group).glob("*.yaml") if len(path.read_text().splitlines()) > 50]
     assert not long
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        (["lambdas=first_pair"], 1.0),
+        (["lambdas=none"], 0.0),
+        (["lambdas=none", "lambdas.teff=-1"], 1.0),
+        (["lambdas=none", "model.latent_rate=6"], 6),
+        (["lambdas=first_pair", "model.latent_rate=0"], 0),
+    ],
+)
+def test_the_pure_latent_is_deterministic_unless_asked(overrides, rate):
+    """With all lambda 0 the noise would lose whatever the decoder is told."""
+    assert composed(*overrides).model.latent_rate == rate

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from spectangle.checks import check_config, fits
 from spectangle.errors import SpectangleError
 from spectangle.experiment import objectives, train
+from spectangle.resolvers import register_resolvers
 
 CONF = ROOT / "conf"
 BAD = (None, "abc", -1, math.nan, [], [-1], {"a": "b"}, 2.5)
@@ -26,6 +27,7 @@ TRIED = 220
 
 
 def composed(folder: Path, survey: Path) -> DictConfig:
+    register_resolvers()
     OmegaConf.register_resolver("cache_folder", lambda: str(folder / "cache"), replace=True)
     OmegaConf.register_resolver("unique", lambda: "0", replace=True)
     with initialize_config_dir(str(CONF)):
@@ -123,8 +125,7 @@ def test_values_fit_annotations(value, hint, answer):
 
 @pytest.mark.parametrize("group", ["data=synthetic", "model=paper", "model=wide", "experiment=paper_literal", "regressor=torch", "probes=default"])
 def test_what_comes_with_the_project_is_accepted(group):
-    OmegaConf.register_resolver("cache_folder", lambda: "cache", replace=True)
-    OmegaConf.register_resolver("unique", lambda: "0", replace=True)
+    register_resolvers()
     with initialize_config_dir(str(CONF)):
         cfg = compose("config", overrides=["+out=here", group], return_hydra_config=True)
     with open_dict(cfg):

@@ -4,7 +4,6 @@ import difflib
 import functools
 import os
 import re
-import secrets
 import shlex
 import signal
 import sys
@@ -23,6 +22,7 @@ from yaml import YAMLError
 from spectangle.arguments import CONF, resume_arguments, sweep_arguments
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.interruption import Stopped, stopping_on
+from spectangle.resolvers import register_resolvers
 from spectangle.streams import unbreakable_output
 from spectangle.threads import let_threads_sleep
 
@@ -42,8 +42,7 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
     """
 
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
-        OmegaConf.register_resolver("cache_folder", _cache_folder, replace=True)
-        OmegaConf.register_resolver("unique", lambda: secrets.token_hex(2), replace=True, use_cache=True)
+        register_resolvers()
         failed: list[Exception] = []
         begun: list[bool] = []
 
@@ -135,12 +134,6 @@ def missing_primary(name: str, text: str) -> str:
     folders = [folder for folder in folders if folder != CONF] or [CONF, CONF.with_name("sweeps")]
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     return f"There is no config '{name}'.{_did_you_mean(name, names)}{hint} There are: {', '.join(names)}."
-
-
-def _cache_folder() -> str:
-    from spectangle.data import cache_folder
-
-    return str(cache_folder())
 
 
 def _did_you_mean(word: str, words: list[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from torch import Tensor
 
 from spectangle.networks import DiscriminatorBank
@@ -16,8 +16,8 @@ from spectangle.networks import DiscriminatorBank
 __all__ = ["AveragedMLPRegressor"]
 
 
-class AveragedMLPRegressor(RegressorMixin, BaseEstimator):
-    """Average M fully connected networks with ReLU, fitted side by side as one bank on every star.
+class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Average M fully connected networks with ReLU, fitted side by side as one bank on every star, each for all labels at once.
 
     AdamW on the squared error, a rate that falls to zero along a cosine, a fixed number of epochs: no stars are held out, which
     matters where there are few. On a GPU if there is one.
@@ -33,11 +33,11 @@ class AveragedMLPRegressor(RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden: Sequence[int] = (256, 128),
+        hidden: Sequence[int] = (128, 64, 64),
         members: int = 2,
         epochs: int = 40,
         batch_size: int = 256,
-        lr: float = 2e-3,
+        lr: float = 8e-3,
         weight_decay: float = 1e-2,
         seed: int = 0,
     ):

@@ -28,6 +28,7 @@ from spectangle import __version__
 from spectangle.errors import SpectangleError
 from spectangle.outputs import redacted, write_beside
 from spectangle.ownership import check_owner
+from spectangle.resolvers import OF_THE_CHOICES, register_resolvers
 
 if TYPE_CHECKING:
     from spectangle.data import SpectraDataModule
@@ -88,6 +89,7 @@ class Run:
         """The choices of the run as plain containers, with every value that another key gives; what a machine gives stays as it was written."""
         from omegaconf import OmegaConf
 
+        register_resolvers()
         written = self.written_config
         return _resolved(written, OmegaConf.create(written))
 
@@ -357,7 +359,9 @@ def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists) -> Iterat
 def _resolved(node: Any, root: Any, prefix: str = "") -> Any:
     if isinstance(node, dict):
         return {key: _resolved(value, root, f"{prefix}.{key}" if prefix else str(key)) for key, value in node.items()}
-    if not isinstance(node, str) or "${" not in node or ":" in node:  # with a colon: a folder of the machine, or the run's own
+    if not isinstance(node, str) or "${" not in node:
+        return node
+    if ":" in node and not node.startswith(tuple(f"${{{name}:" for name in OF_THE_CHOICES)):  # a folder of the machine, or the run's own
         return node
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
