@@ -239,6 +239,7 @@ def test_what_the_population_tells_is_no_leak(page):
     assert page.run(code, 0.01, 0.3) == ""
     assert "logg was to be erased" in page.run(code, 0.2, 0.5)
     assert "logg was to be erased" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""  # without probes: against the spectra
+    assert "may still be read" in page.run(code.replace("{r2: 0.9}", "{r2: 0.9, atMost: true}"), 0.2, 0.5)
 
 
 def test_batch_normalisation_is_folded_into_the_decoder():

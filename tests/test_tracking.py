@@ -18,6 +18,7 @@ import spectangle
 from spectangle.runs import Run
 from spectangle.tracking.connection import choose_mode, reachable
 from spectangle.tracking.files import merge, read, records, segments, write_records
+from spectangle.tracking.record import probe_rows
 from spectangle.tracking.run import summary_of
 from spectangle.tracking.sync import find, note_synced, sync
 
@@ -345,3 +346,11 @@ def _wait_for(condition, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("bound", "word"), [(1.0, "upper bound"), (0.0, "measured")])
+def test_the_table_of_probes_says_what_its_excess_is(bound, word):
+    """Where nobody knows the errors of the kept labels, it is an upper bound; a kept label has none."""
+    metrics = {"probe/teff/r2": 0.9, "probe/fe_h/r2": 0.2, "excess/fe_h": 0.03, "excess_is_upper_bound": bound}
+    columns, rows = probe_rows(metrics, ["teff", "fe_h"], {"teff": "entangled", "fe_h": "disentangled"})
+    assert [row[columns.index("excess is")] for row in rows] == [None, word]

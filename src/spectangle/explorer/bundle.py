@@ -131,6 +131,7 @@ def _knows(model: TrainedModel, name: str) -> dict[str, Any]:
         "spectra": metrics.get(f"test/spectra/{name}/r2"),
         "floor": metrics.get(f"floor/{name}"),
         "excess": metrics.get(f"excess/{name}"),
+        "atMost": bool(metrics.get("excess_is_upper_bound")),
         "by": "probe" if probe else "regressor",
     }
 

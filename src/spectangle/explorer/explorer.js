@@ -321,7 +321,8 @@ const Spectangle = (() => {
     const row = element("div", `knows ${aim[0].replace(" ", "-")}`), bar = element("div", "bar"), fill = element("div", "fill");
     fill.style.width = percent(knows.r2 ?? 0);
     bar.append(fill, mark("tick", knows.spectra, "from the raw spectra"), mark("tick floor", knows.floor, "from the kept labels alone, without the latent"));
-    bar.title = `R² of ${label.name} read from the latent by ${knows.by === "probe" ? "all independent probes together, on stars that the encoder never saw" : "the downstream regressor"}`;
+    const excess = Number.isFinite(knows.excess) ? `; ${knows.atMost ? "at most " : ""}${shown(knows.excess)} beyond the kept labels` : "";
+    bar.title = `R² of ${label.name} read from the latent by ${knows.by === "probe" ? "all independent probes together, on stars that the encoder never saw" : "the downstream regressor"}${excess}`;
     row.append(element("span", "name", label.name), element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(knows.r2)));
     if (read) {
       const cell = element("span", "reading");
@@ -343,7 +344,8 @@ const Spectangle = (() => {
   function verdict(run) {  // an erased label that can still be read must not look erased; what the kept labels tell of it is no leak
     const leaks = ({r2, excess, spectra}) => (Number.isFinite(excess) ? excess > 0.1 : r2 > 0.5 * (spectra ?? 1));
     const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && leaks(run.knows[k])).map((label) => label.name);
-    return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be erased and can still be read.` : "");
+    const can = run.knows[0].atMost ? "may still be read (the errors of the kept labels are not known, so that this is an upper bound)" : "can still be read";
+    return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be erased and ${can}.` : "");
   }
 
   function drawReading() {

@@ -51,11 +51,14 @@ def downstream_rows(
 
 
 def probe_rows(metrics: Mapping[str, float], labels: Sequence[str], signs: Mapping[str, str]) -> tuple[list[str], list[list]]:
-    """What independent probes read from the latent, label by label."""
+    """What independent probes read from the latent, label by label; an excess is an upper bound where the errors of the kept labels are unknown."""
+    meaning = "upper bound" if metrics.get("excess_is_upper_bound") else "measured"
     rows = [
-        [label, signs[label], *(metrics.get(path.format(label)) for path in EVIDENCE.values())] for label in labels if f"probe/{label}/r2" in metrics
+        [label, signs[label], *(metrics.get(path.format(label)) for path in EVIDENCE.values()), meaning if f"excess/{label}" in metrics else None]
+        for label in labels
+        if f"probe/{label}/r2" in metrics
     ]
-    return ["label", "in the latent", *EVIDENCE], rows
+    return ["label", "in the latent", *EVIDENCE, "excess is"], rows
 
 
 def log_results(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str]) -> None:
