@@ -13,8 +13,8 @@ help: ## say what the targets do
 train: $(VENV)/.run ## set up, make the embedded survey, train the paper's first pair, print the tables
 	$(BIN)/python train.py lambdas=first_pair
 
-test: $(VENV)/.all ## set up with every extra and run the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.all ## set up with every extra and run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.all ## check style and types
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ import pytest
 
 from spectangle.survey import SurveyWriter
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_BASE_URL", "http://127.0.0.1:9")
 os.environ.setdefault("WANDB_SILENT", "true")
