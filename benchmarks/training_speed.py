@@ -10,17 +10,22 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
+import hydra
 import lightning as L
 import torch
+from hydra import compose, initialize_config_dir
 from rich.table import Table
 
 from spectangle.console import console
 from spectangle.data import Batches
 from spectangle.model import DisentanglingAutoencoder, _frozen
+from spectangle.resolvers import register_resolvers
 
 PIXELS, LABELS, PAIR = 800, ["teff", "logg", "m_h", "alpha_fe"], {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
-NOISE = 0.5  # model.input_noise of the defaults
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 class RandomStars(L.LightningDataModule):
@@ -60,9 +65,21 @@ def operations(model: DisentanglingAutoencoder) -> float:
     return autoencoder + discriminators + through
 
 
-def build(steps: int, data: RandomStars, adversary: dict | None = None, input_noise: float = 0.0) -> DisentanglingAutoencoder:
-    options = {"discriminator_steps": steps, "hidden": [64, 32]} | (adversary or {})
-    model = DisentanglingAutoencoder(PIXELS, LABELS, lambdas=PAIR, bins={"count": 10}, adversary=options, input_noise=input_noise)
+def paper(steps: int) -> DisentanglingAutoencoder:
+    """The paper's adversary: ten bins, plain labels, a deterministic latent."""
+    options = {"discriminator_steps": steps, "hidden": [64, 32], "lambda_unit": "flux"}
+    return DisentanglingAutoencoder(PIXELS, LABELS, lambdas=PAIR, bins={"count": 10}, adversary=options)
+
+
+def default() -> DisentanglingAutoencoder:
+    """What ``train.py lambdas=first_pair`` trains."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF)):
+        config = compose("config", overrides=["lambdas=first_pair"])
+    return hydra.utils.instantiate(config.model, n_pixels=PIXELS, labels=LABELS, _execution_whitelist_=["spectangle.*"])
+
+
+def ready(model: DisentanglingAutoencoder, data: RandomStars) -> DisentanglingAutoencoder:
     model.calibrate(data.flux, data.labels)
     data.classes = model.adversary.classify(data.labels)
     return model
@@ -99,13 +116,15 @@ def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
     """Spectra per second of a bare torch loop that does the same arithmetic."""
     autoencoder, discriminators = model.configure_optimizers()
     adversary, seconds = model.adversary, 0.0
+    unit = 1.0 if adversary.lambda_unit == "scaled" else model.flux_scaler.unit**2
     for _ in range(2):
         start = time.perf_counter()
         for flux, noise, labels, classes in data.train_dataloader():
             x, y = model.flux_scaler(flux), model.label_scaler(labels)
-            z = seen = model.encoder(model._add_noise(x, noise))
+            mean = model.encoder(model._add_noise(x, noise))
+            z = seen = model._sample(mean)
             if model.input_noise:
-                seen = adversary.views(kept=z, lost=model.encoder(x))
+                seen = adversary.views(kept=z, lost=model._sample(model.encoder(x)))
             for _ in range(adversary.steps):
                 loss = adversary.cross_entropy(seen.detach(), y, classes).sum()
                 discriminators.zero_grad()
@@ -113,7 +132,7 @@ def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
                 discriminators.step()
             error = model.decoder(z, y) - x
             with _frozen(adversary):
-                loss = error.square().mean() + adversary.penalty(seen, y, classes, 0.5) / model.flux_scaler.unit**2
+                loss = error.square().mean() + model._rate(mean) + adversary.penalty(seen, y, classes, 0.5) / unit
             autoencoder.zero_grad()
             loss.backward()
             autoencoder.step()
@@ -130,30 +149,27 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     data = RandomStars(options.stars, options.batch_size)
-    paper, default = {}, {"hidden": [256, 128], "condition_on": "kept", "objective": "capped", "schedule": "linear"}
 
     def bf16(model: DisentanglingAutoencoder, data: RandomStars) -> float:
         return lightning_loop(model, data, "bf16-mixed")
 
-    cases: dict[str, tuple[tuple[int, dict, float], Callable[..., float]]] = {
-        "Lightning, 1 step": ((1, paper, 0.0), lightning_loop),
-        "plain loop, 1 step": ((1, paper, 0.0), plain_loop),
-        "bf16-mixed, 1 step": ((1, paper, 0.0), bf16),
-        "Lightning, 5 steps": ((5, paper, 0.0), lightning_loop),
-        "Lightning, default": ((5, default, NOISE), lightning_loop),
-        "plain loop, default": ((5, default, NOISE), plain_loop),
+    cases: dict[str, tuple[Callable[[], DisentanglingAutoencoder], Callable[..., float]]] = {
+        "Lightning, 1 step": (partial(paper, 1), lightning_loop),
+        "plain loop, 1 step": (partial(paper, 1), plain_loop),
+        "bf16-mixed, 1 step": (partial(paper, 1), bf16),
+        "Lightning, 5 steps": (partial(paper, 5), lightning_loop),
+        "Lightning, default": (default, lightning_loop),
+        "plain loop, default": (default, plain_loop),
+        "bf16-mixed, default": (default, bf16),
     }
-
-    def model(steps: int, adversary: dict, input_noise: float) -> DisentanglingAutoencoder:
-        return build(steps, data, adversary, input_noise)
 
     rates: dict[str, list[float]] = {name: [] for name in cases}
     gemm = []
     for _ in range(options.rounds):
         gemm.append(gemm_rate())
-        for name, (choices, loop) in cases.items():
-            rates[name].append(loop(model(*choices), data))
-    report(statistics.median(gemm), rates, {name: operations(model(*choices)) for name, (choices, _) in cases.items()}, options)
+        for name, (build, loop) in cases.items():
+            rates[name].append(loop(ready(build(), data), data))
+    report(statistics.median(gemm), rates, {name: operations(build()) for name, (build, _) in cases.items()}, options)
 
 
 def report(gemm: float, rates: dict[str, list[float]], work: dict[str, float], options: argparse.Namespace) -> None:
