@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import Command
 from sweep_tools import TRAIN, environment, records, sweep, write_sweep
 
 from spectangle.console import render
@@ -183,3 +184,20 @@ def test_folds_need_runs_with_folds(tmp_path):
 
     with pytest.raises(SpectangleError, match="no finished run with data.folds"):
         fold_groups(tmp_path)
+
+
+def test_folds_are_drawn_with_each_star_as_a_test_star(toy_survey, tmp_path, monkeypatch, capsys):
+    from spectangle.figures import predictions
+    from spectangle.reports import fold_figures
+
+    options = [f"data.path={toy_survey}", "data.folds=2", "model=tiny", "lambdas=first_pair", "trainer.max_epochs=2", "threads=1", "regressor=torch"]
+    quick = ["callbacks.probes=null", "callbacks.figures=null", "-m", "data.fold=0,1", f"hydra.sweep.dir={tmp_path}"]
+    call("train.py", "data=survey", *options, *quick)
+    drawn = []
+    monkeypatch.setattr(fold_figures, "prediction_figure", lambda *a, **k: drawn.append(a) or predictions.prediction_figure(*a, **k))
+    code, printed, errors = Command(monkeypatch, capsys)("report", "kind=folds", f"sweep={tmp_path}")
+    assert code == 0 and "2 of 2 folds" in printed, errors
+    written = sorted(path.name for path in (tmp_path / "figures").glob("*.png"))
+    assert written == ["teff-logg-kiel_chemical.png", "teff-logg-predicted.png", "teff-logg-tsne.png"]
+    predicted, catalogue = drawn[0][:2]
+    assert len(catalogue["teff"]) == len(predicted["teff"]) == 400

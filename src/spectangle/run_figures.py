@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from spectangle.errors import SpectangleError
 from spectangle.figures import (
+    diagram_axes,
     diagrams_figure,
     information_figure,
     map_figure,
@@ -146,7 +147,7 @@ def reconstructions(model: "DisentanglingAutoencoder", data: "SpectraDataModule"
 
 def _figures(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, tsne_stars: int) -> Iterator[tuple[str, Figure]]:
     yield "predicted", prediction_figure(seen.predicted, seen.catalogue, seen.units, "Read from the latent, test stars")
-    if {"teff", "logg", "m_h"} <= set(seen.catalogue):
+    if diagram_axes(seen.catalogue):
         columns = {"from the spectra": [seen.spectra_predicted] * 2} if seen.spectra_predicted else {}
         yield "kiel_chemical", diagrams_figure(seen.catalogue, columns | {"from the latent": [seen.predicted] * 2}, seen.units)
     yield "information", information_figure({"latent": mutual_information(seen.latent, np.stack(list(seen.catalogue.values()), axis=1))}, data.labels)

@@ -2,7 +2,7 @@
 
 from spectangle.figures.latent import frontier_figure, information_figure, mutual_information, pareto_front
 from spectangle.figures.maps import map_figure, neighbour_r2, plane
-from spectangle.figures.predictions import diagrams_figure, noise_residual_figure, prediction_figure
+from spectangle.figures.predictions import diagram_axes, diagrams_figure, noise_residual_figure, prediction_figure
 from spectangle.figures.reconstruction import reconstruction_figure
 from spectangle.figures.style import axis_title, data_uri, save, symbol
 from spectangle.figures.survey import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
@@ -11,6 +11,7 @@ __all__ = [
     "abundance_figure",
     "axis_title",
     "data_uri",
+    "diagram_axes",
     "diagrams_figure",
     "frontier_figure",
     "information_figure",

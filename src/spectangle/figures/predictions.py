@@ -3,7 +3,7 @@
 Shapes: N stars, K labels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,9 +13,16 @@ from spectangle.figures.style import COLOURS, GREY, INK, axis_title, orient, qua
 from spectangle.metrics import residual_metrics
 from spectangle.tables import number
 
-__all__ = ["diagrams_figure", "noise_residual_figure", "prediction_figure"]
+__all__ = ["diagram_axes", "diagrams_figure", "noise_residual_figure", "prediction_figure"]
 
-DIAGRAMS = (("teff", "logg", "m_h"), ("m_h", "alpha_fe", "teff"))  # across, up, colour
+METALLICITIES = ("m_h", "fe_h")
+
+
+def diagram_axes(labels: Collection[str]) -> list[tuple[str, str, str]]:
+    """Kiel and chemical diagram as far as a survey has their labels: across, up, colour."""
+    metallicity = next((name for name in METALLICITIES if name in labels), METALLICITIES[0])
+    diagrams = [("teff", "logg", metallicity), (metallicity, "alpha_fe", "teff")]
+    return [names for names in diagrams if set(names) <= set(labels)]
 
 
 def diagrams_figure(
@@ -25,12 +32,12 @@ def diagrams_figure(
 
     Arguments:
         catalogue: Labels [N] by name.
-        columns: By the title of a column, predicted labels [N] by name: of the Kiel and of the chemical diagram (they
+        columns: By the title of a column, predicted labels [N] by name for each of :func:`diagram_axes` (Kiel and chemical diagram
             may come from two latents, as in the paper).
         units: Unit of each label.
     """
-    rows = [names for names in DIAGRAMS if set(names) <= set(catalogue)]
-    columns = {"catalogue": [catalogue, catalogue]} | dict(columns)
+    rows = diagram_axes(catalogue)
+    columns = {"catalogue": [catalogue] * len(rows)} | dict(columns)
     figure = Figure(figsize=(4.1 * len(columns) + 1.0, 3.9 * max(1, len(rows))), layout="constrained")
     for r, (x, y, colour) in enumerate(rows):
         limits = [quantile_limits(*([catalogue[name], *(sets[r][name] for sets in columns.values())])) for name in (x, y)]

@@ -1,6 +1,7 @@
 """What report.py can print, by kind: the leaderboard of a sweep, the difference of runs, Table 1, the frontier, folds, the figures of runs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -97,13 +98,17 @@ def print_frontier(cfg: DictConfig) -> None:
 
 
 def print_folds(cfg: DictConfig) -> None:
-    """Print what the runs of a cross-validation found, with the spread over folds."""
+    """Print what the runs of a cross-validation found, with the spread over folds, and draw it."""
+    from spectangle.reports.fold_figures import draw_folds
     from spectangle.reports.folds import fold_groups, fold_table
 
     if cfg.sweep is None:
         raise SpectangleError("sweep is missing; give the folder of a sweep over folds: python report.py kind=folds sweep=runs/folds.")
     for title, runs in fold_groups(cfg.sweep).items():
         print_table(fold_table(title, runs))
+        if cfg.figures:
+            written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures")
+            console.print(f"written: {', '.join(map(str, written))}", markup=False)
 
 
 def draw_figures(cfg: DictConfig) -> None:

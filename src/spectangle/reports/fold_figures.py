@@ -1,0 +1,53 @@
+"""Figures of a cross-validation: every star as it was read when it was a test star.
+
+Shapes: N stars of all folds, Z latent.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from spectangle.figures import diagram_axes, diagrams_figure, map_figure, plane, prediction_figure, save
+from spectangle.run_figures import Seen, look
+from spectangle.runs import Run
+
+__all__ = ["draw_folds"]
+
+
+def draw_folds(title: str, runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw one experiment's folds as PDF and PNG into ``folder``: labels read against the catalogue's, Kiel diagram, t-SNE of one fold.
+
+    The first seed of each fold is drawn. Names begin with what is entangled.
+    """
+    first = {int(run.config["data"]["fold"]): run for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0)), reverse=True)}
+    kept = [name for name, value in runs[0].config["lambdas"].items() if float(value or 0) < 0]
+    written = []
+    for name, figure in _figures(title, [first[fold] for fold in sorted(first)]):
+        written += save(figure, folder / "-".join([*kept, name]))
+    return written
+
+
+def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+    loaded = [(run, run.model(), run.data()) for run in runs]
+    folds = [look(run, model, data, len(data.test)) for run, model, data in loaded]
+    catalogue, predicted, spectra = (_joined(folds, name) for name in ("catalogue", "predicted", "spectra_predicted"))
+    stars = len(next(iter(catalogue.values())))
+    yield "predicted", prediction_figure(predicted, catalogue, folds[0].units, f"{title}: each of {stars} stars as a test star")
+    if diagrams := len(diagram_axes(catalogue)):
+        columns = {"from the spectra": [spectra] * diagrams} if spectra else {}
+        yield "kiel_chemical", diagrams_figure(catalogue, columns | {"from the latent": [predicted] * diagrams}, folds[0].units)
+    seen, (_, model, data) = folds[0], loaded[0]
+    if len(seen.rows) >= 20 and seen.latent.shape[1] > 1:
+        lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))
+        groups = {"entangled": [name for name in catalogue if lambdas[name] < 0], "disentangled": [name for name in catalogue if lambdas[name] > 0]}
+        planes = {"spectra": plane(data.test.flux[seen.rows].numpy()), "latent": plane(seen.latent)}
+        words = f"t-SNE of the {len(seen.rows)} test stars of fold {runs[0].config['data']['fold']}"
+        yield "tsne", map_figure(planes, seen.catalogue, seen.units, {word: names for word, names in groups.items() if names}, words)
+
+
+def _joined(folds: Sequence[Seen], which: str) -> dict[str, np.ndarray]:
+    """Labels [N] of all folds by name; none if a fold has none."""
+    parts = [getattr(fold, which) for fold in folds]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if all(parts) else {}
