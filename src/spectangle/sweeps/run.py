@@ -15,6 +15,7 @@ from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine, describe_plan
 from spectangle.sweeps.study import Study
+from spectangle.sweeps.submission import check_submission
 from spectangle.sweeps.trial import App, start_method
 from spectangle.sweeps.worker import Worker, preload, requeue
 
@@ -47,6 +48,8 @@ def run_sweep(plan: Plan, app: App) -> None:
         else:
             from spectangle.sweeps.batches import run_batches
 
+            if target.endswith("SlurmBatches"):
+                check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
             run_batches(plan, app, study)
     conclude(plan, study)
 
@@ -55,6 +58,7 @@ def submit(plan: Plan, app: App) -> None:
     """Submit the workers of a sweep; a sweep that SLURM refuses has fixed nothing."""
     from spectangle.sweeps.slurm import submit_workers
 
+    check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
     if sweep_record(plan.folder):
         renew_configurations(Study(plan))
     submit_workers(plan, app.config.hydra.launcher)
