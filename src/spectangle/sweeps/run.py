@@ -12,6 +12,7 @@ from spectangle.errors import SpectangleError
 from spectangle.interruption import ending_signals
 from spectangle.runs import sweep_record
 from spectangle.sweeps.again import renew_configurations
+from spectangle.sweeps.live_page import LivePage
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine, describe_plan
 from spectangle.sweeps.study import Study
@@ -98,9 +99,11 @@ class Crew:
     def _tend(self) -> None:
         for slot in range(self.size):
             self._start(slot)
+        page = LivePage(self.plan.folder)
         with StatusLine(self.study) as status:
             while self.workers:
                 status.update()
+                page.update()
                 time.sleep(0.2)
                 for slot, (process, started) in list(self.workers.items()):
                     if not process.is_alive():
@@ -155,7 +158,7 @@ def conclude(plan: Plan, study: Study) -> None:
     from spectangle.reports.leaderboard import Leaderboard
 
     board = Leaderboard(plan.folder)
-    print_table(board.table(limit=10))
+    print_table(board.text(limit=10))
     try:
         board.write()
     except SpectangleError as error:
