@@ -1,6 +1,5 @@
 """Before jobs are submitted: does the partition exist, will the nodes see the folders, is there room on the disk?"""
 
-import difflib
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 
 from spectangle.caching import cache_folder
 from spectangle.console import console
-from spectangle.errors import SpectangleError
+from spectangle.errors import SpectangleError, did_you_mean
 
 __all__ = ["check_partition", "check_submission", "disk_too_small", "not_shared"]
 
@@ -24,7 +23,7 @@ SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "wekafs", "pan
 
 
 def check_submission(folder: Path, options: Mapping[str, Any], runs: int) -> None:
-    """Refuse a partition that SLURM does not have; warn of folders that nodes may not see and of a disk that is too small.
+    """Refuse a partition that SLURM does not have; warn of folders that nodes may not see and of a small disk.
 
     Arguments:
         folder: Sweep folder; it need not be there yet.
@@ -51,8 +50,7 @@ def check_partition(wanted: str | None, known: Sequence[str]) -> None:
     """
     for name in str(wanted or "").split(","):
         if name and known and name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(name, known)
             raise SpectangleError(f"SLURM has no partition '{name}' (hydra.launcher.partition).{hint} There are: {', '.join(known)}.")
 
 
@@ -75,7 +73,7 @@ def not_shared(places: Mapping[str, Path], elsewhere: bool = True, mounts: str |
 
 
 def disk_too_small(folder: Path, runs: int) -> Iterator[str]:
-    """A sentence if the runs of a sweep that are to come need more room than there is; those that are finished tell how much each takes."""
+    """A sentence if the runs that are to come need more room than there is; finished ones tell how much each takes."""
     done = [_size(path.parent) for pattern in ("*/metrics.json", "*/seed=*/metrics.json") for path in folder.glob(pattern)]
     each = statistics.fmean(done) if done else RUN_BYTES
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
