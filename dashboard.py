@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from spectangle.cli import hydra_app
 
 
-@hydra_app("dashboard")
+@hydra_app("dashboard")  # @hydra.main: by these words Hydra's tab completion knows a command
 def main(cfg: DictConfig) -> None:
     from spectangle.console import console
     from spectangle.tracking.workspace import publish

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from spectangle.cli import hydra_app
 
 
-@hydra_app("explore")
+@hydra_app("explore")  # @hydra.main: by these words Hydra's tab completion knows a command
 def main(cfg: DictConfig) -> None:
     import logging
 

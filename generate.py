@@ -5,7 +5,7 @@ from omegaconf import DictConfig, OmegaConf
 from spectangle.cli import hydra_app
 
 
-@hydra_app("generate")
+@hydra_app("generate")  # @hydra.main: by these words Hydra's tab completion knows a command
 def main(cfg: DictConfig) -> None:
     from spectangle.generation.check import check_generation
     from spectangle.generation.generate import generate

@@ -6,7 +6,7 @@ from spectangle.cli import hydra_app
 from spectangle.errors import SpectangleError
 
 
-@hydra_app("prepare")
+@hydra_app("prepare")  # @hydra.main: by these words Hydra's tab completion knows a command
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from spectangle.cli import hydra_app
 
 
-@hydra_app("report")
+@hydra_app("report")  # @hydra.main: by these words Hydra's tab completion knows a command
 def main(cfg: DictConfig) -> None:
     from spectangle.errors import SpectangleError
     from spectangle.reports.make import KINDS

@@ -4,13 +4,16 @@ import csv
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
+from browser import AVAILABLE, Browser
 from commands import Command
-from sweep_tools import TRAIN, environment, records, sweep, write_sweep
+from sweep_tools import TRAIN, environment, records, start, sweep, wait_for, write_sweep
 
 from spectangle.console import render
 from spectangle.errors import SpectangleError
@@ -19,6 +22,7 @@ from spectangle.reports.leaderboard import Leaderboard
 from spectangle.reports.make import difference_table
 from spectangle.reports.page import importance, importance_note
 from spectangle.runs import write_sweep_record
+from spectangle.sweeps.live_page import LivePage
 
 SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
 
@@ -43,8 +47,26 @@ def test_the_leaderboard_is_sorted_and_shows_only_what_varies(swept: Path):
     assert board.varying == ["x", "y", "fail"] and board.counts() == {"complete": 6, "failed": 6}
     assert [entry.state for entry in board.entries] == ["complete"] * 6 + ["failed"] * 6
     assert all(entry.front for entry in board.entries if (entry.params["y"], entry.params["x"], entry.params["fail"]) == (2, 0.2, "none"))
-    text = render(board.table(), width=200)
-    assert "ValueError: a deliberate failure" in text and "ValueError" not in render(board.table(hide_failed=True), width=200)
+    assert render(board.text(), width=100).count("ValueError: a deliberate failure") == 6
+    assert "ValueError" not in render(board.text(hide_failed=True), width=100)
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_five_parameters_fit_into_the_page_with_every_reason(tmp_path: Path, width: int):
+    keys = ["model.latent", "optimizer.discriminator_lr", "adversary.discriminator_steps", "lambdas", "data.batch_size"]
+    reason = "the loss of the autoencoder is not finite in epoch 7 (learning rate 0.01); take a smaller optimizer.lr, or clip [the] gradients"
+    for number, state in enumerate(["complete", "complete", "failed", "running", "failed"]):
+        params = dict(zip(keys, [5 * number, 10.0**-number, number, "entangle_physical", 64 * number], strict=True))
+        facts = {"name": f"c{number}9f86d081e", "params": params, "state": state, "values": [0.125, 0.3 * number] if state == "complete" else None}
+        facts |= {"reason": reason, "traceback": "one\ntwo"} if number == 2 else {"reason": "it was killed by SIGKILL", "traceback": "a\noom-kill\n"}
+        write_beside(tmp_path / facts["name"] / "trial.json", json.dumps(facts))
+    names = ["val/reconstruction", "val/excess/teff + val/excess/logg"]
+    write_sweep_record(tmp_path, {"objectives": names, "directions": ["minimize"] * 2, "swept": keys})
+    text = render(Leaderboard(tmp_path).text(), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    whole = " ".join(text.split())
+    assert f"c29f86d081e {reason}" in whole and "c49f86d081e it was killed by SIGKILL; its last line: oom-kill" in whole
+    assert all(word in text for word in ("0.125", "0.0001", "c19f86d081e", "running"))
 
 
 def test_the_front_holds_what_nothing_else_beats(swept: Path):
@@ -74,14 +96,101 @@ def test_the_page_is_one_file_that_needs_no_network(swept: Path):
     assert len(data["entries"]) == 12 and data["dashboard"].startswith("optuna-dashboard")
 
 
+needs_browser = pytest.mark.skipif(not AVAILABLE, reason="chromium or chromedriver is not installed")
+
+
 @pytest.mark.browser
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_the_page_draws_itself_in_a_browser(swept: Path, tmp_path: Path):
-    Leaderboard(swept).write()
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    page = ["--disable-sync", f"--user-data-dir={tmp_path}", "--virtual-time-budget=2000", "--dump-dom", f"file://{swept}/report.html"]
-    answer = subprocess.run(["chromium", *options, *page], capture_output=True, text=True, timeout=60)
-    assert answer.stdout.count('class="path"') >= 6 and answer.stdout.count('class="dot"') >= 12 and answer.stdout.count("<tr") == 13
+@needs_browser
+def test_the_page_draws_itself_and_links_to_what_lies_beside_it(swept: Path, tmp_path: Path):
+    copy = shutil.copytree(swept, tmp_path / "a (b), #1 100%")
+    done = next(entry for entry in Leaderboard(copy).entries if entry.state == "complete")
+    write_beside(done.path / "figures" / "kiel.png", "a figure")
+    Leaderboard(copy).write()
+    with Browser(800, 1200) as browser:
+        browser.open((copy / "report.html").as_uri())
+        count = lambda selector: browser.run(f"return document.querySelectorAll('{selector}').length")  # noqa: E731
+        assert count(".path") >= 6 and count(".dot") >= 12 and count("#board tr") == 13
+        links = browser.run("return [...document.querySelectorAll('#board a, #failures a')].map(a => a.href)")
+        assert len(links) > 24 and all(Path(unquote(urlparse(link).path)).exists() for link in links)
+        assert any(link.endswith(f"{done.name}/figures/kiel.png") for link in links)
+        reasons = browser.run("return [...document.querySelectorAll('#reasons dd')].map(d => d.textContent)")
+        assert reasons == ["ValueError: a deliberate failure"] * 6
+        assert browser.run("return document.documentElement.scrollWidth <= 800") and not browser.console()
+
+
+@pytest.mark.browser
+@needs_browser
+def test_axes_are_legible_and_can_be_brushed(tmp_path: Path):
+    board = made_up(tmp_path, {(a, b): [10 * a + b, b] for a in range(6) for b in range(6)})
+    board.write()
+    with Browser(800, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        size = "const svg = document.querySelector('#parallel svg'); return svg.getBoundingClientRect().width / svg.viewBox.baseVal.width * 11"
+        assert browser.run(size) >= 11
+        browser.run("document.getElementById('parallel').scrollIntoView({block: 'center'})")
+        axis = browser.run("const box = document.querySelector('[data-axis=a]').getBoundingClientRect(); return [box.x + 14, box.y, box.height]")
+        browser.drag(axis[0], axis[1], axis[0], axis[1] + 0.5 * axis[2])  # the upper half: a = 3, 4, 5
+        assert browser.run("return document.querySelectorAll('#board tbody tr').length") == 18
+        assert browser.run("return document.querySelectorAll('#parallel .path:not(.off)').length") == 18
+        assert "18 of 36 chosen" in browser.run("return document.getElementById('chosen').textContent")
+        browser.run("document.querySelector('#chosen button').click()")
+        assert browser.run("return document.querySelectorAll('#board tbody tr').length") == 36 and not browser.console()
+
+
+@pytest.mark.browser
+@needs_browser
+def test_the_page_reads_itself_again_while_the_sweep_runs(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("spectangle.reports.page.REFRESH_S", 0.5)
+    board = made_up(tmp_path, {(1, 1): [1, 2], (2, 1): [2, 1]}, n_trials=4)
+    board.write()
+    with Browser(800, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        browser.run("$('m').value = 'two'; $('m').onchange(); $('filter').value = 'c';")
+        made_up(tmp_path, {(1, 1): [1, 2], (2, 1): [2, 1], (3, 1): [3, 1]}, n_trials=4).write()
+        browser.wait("document.getElementById('counts').textContent.includes('3 complete')")
+        assert browser.run("return [$('m').value, $('filter').value]") == ["two", "c"]
+        made_up(tmp_path, {(a, 1): [a, 1] for a in range(1, 5)}, n_trials=4).write()
+        browser.wait("document.getElementById('live').hidden")
+        assert not browser.console()
+
+
+def test_the_page_is_written_when_it_is_due_and_costs_the_sweep_nothing(tmp_path: Path, monkeypatch, caplog):
+    page = LivePage(tmp_path)
+    made_up(tmp_path, {(1, 1): [1, 2]})
+    page.update()
+    assert not (tmp_path / "report.html").exists()  # not due
+    monkeypatch.setattr("spectangle.sweeps.live_page.EVERY_S", 0)
+    page = LivePage(tmp_path)
+    page.update()
+    assert (tmp_path / "report.html").is_file()
+    monkeypatch.setattr(Leaderboard, "write_page", lambda self: 1 / 0)
+    for _ in range(2):
+        page = LivePage(tmp_path)
+        page.update()
+    assert "ZeroDivisionError" in caplog.text
+    LivePage(tmp_path / "nothing there").update()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_runs_has_a_page(tmp_path: Path):
+    folder = write_sweep(tmp_path, params={"x": "choice(0.1, 0.2)"})
+    process = start(tmp_path, "epochs=600", "epoch_s=0.5")
+    wait_for(lambda: (folder / "report.html").is_file(), 120)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', (folder / "report.html").read_text(), re.S)[1])  # pyright: ignore
+    assert data["live"] and data["counts"] == {"running": 1, "waiting": 1}
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_median_needs_several_values_for_a_setting(tmp_path: Path):
+    """Parameter a has one configuration for each value, b has six."""
+    made_up(tmp_path, {(a + b / 10, b): [a, b] for a in range(6) for b in range(3)}).write()
+    with Browser(800, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        lines = "return [...document.querySelectorAll('#each svg')].map(svg => svg.querySelectorAll('.best').length)"
+        assert browser.run(lines) == [0, 1]
 
 
 def test_the_report_is_rebuilt_from_the_runs_alone(swept: Path, tmp_path: Path):
@@ -119,13 +228,13 @@ def test_the_difference_of_two_runs(swept: Path):
     assert "1 of 2 differ" in render(difference_table("t", ["a", "b"], [{"k": 1, "l": 2}, {"k": 1, "l": 3}]))
 
 
-def made_up(folder: Path, values: dict[tuple[float, float], list[float]]) -> Leaderboard:
+def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **facts) -> Leaderboard:
     """The leaderboard of a sweep over a and b that exists on paper only."""
     for number, ((a, b), found) in enumerate(values.items()):
         write_beside(
             folder / f"c{number}" / "trial.json", json.dumps({"name": f"c{number}", "params": {"a": a, "b": b}, "state": "complete", "values": found})
         )
-    write_sweep_record(folder, {"objectives": ["one", "two"], "directions": ["minimize", "maximize"], "swept": ["a", "b"]})
+    write_sweep_record(folder, {"objectives": ["one", "two"], "directions": ["minimize", "maximize"], "swept": ["a", "b"]} | facts)
     return Leaderboard(folder)
 
 

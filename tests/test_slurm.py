@@ -128,6 +128,34 @@ def test_a_killed_controller_finds_its_jobs_again(cluster: Cluster, tmp_path: Pa
     assert set(starts(folder).values()) == {1}
 
 
+def test_a_folder_of_any_name_is_submitted_and_swept(cluster: Cluster, tmp_path: Path):
+    """Through the script that SLURM reads: its options, its line, and the values in it."""
+    place = tmp_path / "it's a (b), [v2] {c} $HOME & d"
+    place.mkdir()
+    folder = write_sweep(place, params={"x": "choice(0.1, 0.2)"}, retries=0)
+    submit(cluster, place, "hydra.launcher.workers=1", "objective=score", f"+place='{str(place).replace(chr(39), chr(92) + chr(39))}'")
+    wait_for(lambda: not cluster.jobs(), 150)
+    assert Counter(record["state"] for record in records(folder).values()) == {"complete": 2}, log_of(folder)
+    assert list((folder / "slurm").glob("*_1.log"))
+
+
+def log_of(folder: Path) -> str:
+    return "".join(path.read_text() for path in (folder / "slurm").iterdir())
+
+
+def test_what_slurm_refuses_fixes_nothing(cluster: Cluster, tmp_path: Path):
+    """A partition and a node that are not there; then another space, as it should have been."""
+    folder = write_sweep(tmp_path, params={"x": "choice(0.1)"})
+    refused = sweep(cluster, tmp_path, *WORKERS, "hydra.launcher.partition=mian", "hydra.launcher.workers=1", code=1)
+    assert "SLURM has no partition 'mian'" in refused and "Did you mean 'main'? There are: main, low, high" in refused and not folder.exists()
+    refused = sweep(cluster, tmp_path, *WORKERS, "hydra.launcher.extra={nodelist: nowhere}", "hydra.launcher.workers=1", code=1)
+    assert "sbatch refused" in refused and "Traceback" not in refused and not (folder / "sweep.json").exists()
+    write_sweep(tmp_path, params={"x": "choice(0.2, 0.3)"})
+    assert "lies in /tmp" in sweep(cluster, tmp_path, *WORKERS, "hydra.launcher.workers=1") or not tmp_path.is_relative_to("/tmp")
+    wait_for(lambda: not cluster.jobs(), 150)
+    assert set(records(folder)) == {"x=0.2", "x=0.3"} and {record["state"] for record in records(folder).values()} == {"complete"}
+
+
 def test_submit_sh_needs_three_words(cluster: Cluster, tmp_path: Path):
     script = Path(__file__).parents[1] / "sweeps" / "slurm" / "submit.sh"
     write_sweep(tmp_path, params={"x": "choice(0.1)"})

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +14,18 @@ from spectangle.errors import SpectangleError
 from spectangle.outputs import write_beside
 from spectangle.runs import made_once
 
-__all__ = ["cache_key", "kept", "settings"]
+__all__ = ["cache_folder", "cache_key", "kept", "settings"]
 
 log = logging.getLogger(__name__)
 DECIDING = ("scikit-learn", "torch", "numpy")  # another version may fit other numbers
+
+
+def cache_folder() -> Path:
+    """Folder of embedded surveys and baselines: ``$SPECTANGLE_CACHE`` or ``spectangle`` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spectangle"
+    folder = Path(os.environ.get("SPECTANGLE_CACHE", default))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def cache_key(*facts: Any) -> str:

@@ -1,6 +1,5 @@
 """Run an entry point: Hydra composes the config, errors become sentences, the exit code tells the truth."""
 
-import difflib
 import functools
 import os
 import re
@@ -20,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spectangle.arguments import CONF, resume_arguments, sweep_arguments
-from spectangle.errors import SpectangleError, root_cause
+from spectangle.errors import SpectangleError, did_you_mean, root_cause
 from spectangle.interruption import Stopped, stopping_on
 from spectangle.resolvers import register_resolvers
 from spectangle.streams import unbreakable_output
@@ -68,6 +67,8 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
             failed.clear()
             begun.clear()
             try:
+                if {"--help", "-h"} & set(sys.argv[1:]):
+                    return show_help(config_name, function)
                 sys.argv[1:] = sweep_arguments(resume_arguments(sys.argv[1:]))
                 with stopping_on(signal.SIGTERM, signal.SIGHUP):
                     command()
@@ -93,6 +94,15 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
     return decorate
 
 
+def show_help(config_name: str, function: Callable[[DictConfig], object]) -> None:
+    """Print what the comments of conf/ say of a command, whose file begins with a summary."""
+    from spectangle.command_help import command_help
+    from spectangle.console import print_table
+
+    summary = (function.__globals__.get("__doc__") or function.__name__).strip().splitlines()[0]
+    print_table(command_help(config_name, summary, sys.argv[1:]))
+
+
 def composing(error: BaseException) -> bool:
     """Whether an error came from inside Hydra or OmegaConf, while the config was put together."""
     frames = list(traceback.walk_tb(error.__traceback__))
@@ -109,7 +119,7 @@ def explain(error: Exception, config_name: str) -> str:
         group, name = option.groups()
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         if options:
-            return f"{group}={name} does not exist.{_did_you_mean(name, options)} The options of {group} are: {', '.join(options)}."
+            return f"{group}={name} does not exist.{did_you_mean(name, options)} The options of {group} are: {', '.join(options)}."
     if key := re.search(r"Could not override '([^']+)'", text):
         if key[1].startswith("lambdas."):
             return (
@@ -118,7 +128,7 @@ def explain(error: Exception, config_name: str) -> str:
         known = _known_keys(config_name)
         if key[1] in known:
             return " ".join(text.split())  # the key is there, the reason is another one
-        return f"There is no config key '{key[1]}'.{_did_you_mean(key[1], known)} `--cfg job` shows every key."
+        return f"There is no config key '{key[1]}'.{did_you_mean(key[1], known)} `--cfg job` shows every key."
     if isinstance(error, OverrideParseException):
         reason = " ".join(line.strip() for line in text.splitlines()[1:] if line.strip() and "://" not in line)
         return f"'{error.override}' is no override: {reason}. Overrides are written key=value; text with commas, brackets or spaces is quoted twice."
@@ -133,12 +143,7 @@ def missing_primary(name: str, text: str) -> str:
     hint = "" if "provider=command-line" in text else " Sweeps need their folder too: -cd sweeps."
     folders = [folder for folder in folders if folder != CONF] or [CONF, CONF.with_name("sweeps")]
     names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    return f"There is no config '{name}'.{_did_you_mean(name, names)}{hint} There are: {', '.join(names)}."
-
-
-def _did_you_mean(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return f"There is no config '{name}'.{did_you_mean(name, names)}{hint} There are: {', '.join(names)}."
 
 
 def _known_keys(config_name: str) -> list[str]:

@@ -3,7 +3,6 @@
 Shapes: N stars, P pixels, K labels.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectangle.caching import cache_folder
 from spectangle.errors import SpectangleError
 from spectangle.runs import made_once
 from spectangle.star_draws import star_uniform
 from spectangle.survey import Survey
 
-__all__ = ["EmbeddedSurveyDataModule", "SpectraDataModule", "Stars", "cache_folder", "roles"]
+__all__ = ["EmbeddedSurveyDataModule", "SpectraDataModule", "Stars", "roles"]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -231,14 +231,6 @@ class EmbeddedSurveyDataModule(SpectraDataModule):
                 if missing:
                     synthetic.write_survey(self.path, n_stars=self._size, seed=self._survey_seed)
         super().setup(stage)
-
-
-def cache_folder() -> Path:
-    """Folder of embedded surveys and baselines: ``$SPECTANGLE_CACHE`` or ``spectangle`` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spectangle"
-    folder = Path(os.environ.get("SPECTANGLE_CACHE", default))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def roles(source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, folds: int | None = None, fold: int = 0) -> np.ndarray:

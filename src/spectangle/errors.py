@@ -1,6 +1,9 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and what its sentences share."""
 
-__all__ = ["SpectangleError", "root_cause"]
+import difflib
+from collections.abc import Sequence
+
+__all__ = ["SpectangleError", "did_you_mean", "root_cause"]
 
 
 class SpectangleError(Exception):
@@ -15,3 +18,9 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def did_you_mean(word: str, words: Sequence[str]) -> str:
+    """A question that names the nearest of some words, to stand after a full stop; empty if none is near."""
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

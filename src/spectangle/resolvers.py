@@ -25,6 +25,6 @@ def with_lambda(value: float, lambdas: Mapping[str, Any]) -> float:
 
 def cache_folder() -> str:
     """Where surveys and baselines are kept between runs."""
-    from spectangle import data
+    from spectangle import caching  # it needs runs, which needs this
 
-    return str(data.cache_folder())
+    return str(caching.cache_folder())

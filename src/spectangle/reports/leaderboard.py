@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -25,6 +27,9 @@ from spectangle.sweeps.liveness import alive
 __all__ = ["Entry", "Leaderboard"]
 
 ORDER = {"complete": 0, "running": 1, "waiting": 2, "pruned": 3, "interrupted": 4, "unfinished": 5, "lost": 6, "failed": 7}
+FAILED = ("failed", "lost")
+DIED = ("it ended with exit code", "it was killed")  # what is known of a process that could not say more
+HEADING = 11  # columns of the terminal for a line of a heading
 
 
 @dataclass
@@ -38,12 +43,20 @@ class Entry:
     values: list[float] | None = None
     spread: list[float] | None = None
     reason: str = ""
+    traceback: str = ""
     trial: int = 0
     attempts: int = 1
     seconds: float | None = None
     ended: float | None = None
     front: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def last_error(self) -> str:
+        """Why it failed, in a line; of a process that died without a word, also the last line that it printed."""
+        lines = [line.strip() for line in self.traceback.splitlines() if line.strip()]
+        said = f"; its last line: {lines[-1]}" if lines and self.reason.startswith(DIED) else ""
+        return " ".join((self.reason or "no reason is known").split()) + said
 
 
 class Leaderboard:
@@ -87,31 +100,50 @@ class Leaderboard:
                 entry.state,
                 entry.seconds,
                 entry.attempts,
-                " ".join(entry.reason.split()),
+                entry.last_error if entry.state in FAILED else " ".join(entry.reason.split()),
             ]
             for index, entry in enumerate(self.entries)
-            if not (hide_failed and entry.state in ("failed", "lost"))
+            if not (hide_failed and entry.state in FAILED)
         ]
 
+    def text(self, limit: int = 30, hide_failed: bool = False) -> RenderableType:
+        """The leaderboard for a terminal, and below it why configurations failed."""
+        failures = None if hide_failed else self.failures(limit)
+        return Group(self.table(limit, hide_failed), *([] if failures is None else [failures]))
+
     def table(self, limit: int = 30, hide_failed: bool = False) -> Table:
-        """The leaderboard for a terminal; a star marks the Pareto front of several objectives."""
+        """The configurations, never wider than the page; a star marks the Pareto front of several objectives."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts().items())
-        table = Table(title=escape(f"{self.folder}: {counts}"), title_justify="left")
-        for name in ("", "configuration", *self.varying):
-            table.add_column(escape(name), no_wrap=True)
+        table = Table(title=escape(f"{self.folder}: {counts}"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("", no_wrap=True)
+        table.add_column("configuration", no_wrap=True)
+        shown = [entry for entry in self.entries if not (hide_failed and entry.state in FAILED)]
+        for key in self.varying:
+            table.add_column(escape(_heading(key)), overflow="fold")
         for name, direction in zip(self.objectives, self.directions, strict=True):
-            table.add_column(
-                escape(name.replace(" + ", "\n+ ")) + (" ↓" if direction == "minimize" else " ↑"), justify="right", overflow="fold", min_width=10
-            )
-        table.add_column("state", max_width=60, min_width=8)
-        for index, entry in enumerate([entry for entry in self.entries if not (hide_failed and entry.state in ("failed", "lost"))][:limit]):
-            state = entry.state if not entry.reason else f"{entry.state}: {' '.join(entry.reason.split())[:160]}"
+            table.add_column(escape(_heading(name)) + (" ↓" if direction == "minimize" else " ↑"), justify="right", overflow="fold")
+        for index, entry in enumerate(shown[:limit]):
             values = [_with_spread(entry, i) for i in range(len(self.objectives))]
             params = [_word(entry.params.get(key)) for key in self.varying]
-            mark = "*" if entry.front and len(self.objectives) > 1 else str(index + 1) if entry.state == "complete" else ""
-            table.add_row(mark, entry.name, *map(escape, params), *values, escape(state), style="dim" if entry.state in ("failed", "lost") else None)
-        if len(self.entries) > limit:
-            table.caption = f"{len(self.entries) - limit} more in results.csv; limit=N shows more"
+            place = "*" if entry.front and len(self.objectives) > 1 else str(index + 1)
+            mark = place if entry.state == "complete" else entry.state
+            table.add_row(mark, entry.name, *map(escape, params), *values, style="dim" if entry.state in FAILED else None)
+        if len(shown) > limit:
+            table.caption = f"{len(shown) - limit} more in results.csv; limit=N shows more"
+        return table
+
+    def failures(self, limit: int = 30) -> Table | None:
+        """The last error of each configuration that failed or was lost; None where there is none."""
+        failed = [entry for entry in self.entries if entry.state in FAILED]
+        if not failed:
+            return None
+        table = Table(title="Why they failed", title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for entry in failed[:limit]:
+            table.add_row(entry.name, escape(entry.last_error))
+        if len(failed) > limit:
+            table.caption = f"{len(failed) - limit} more in results.csv; limit=N shows more"
         return table
 
     def counts(self) -> dict[str, int]:
@@ -122,8 +154,6 @@ class Leaderboard:
 
     def write(self) -> None:
         """Write results.csv, results.ecsv and report.html into the sweep folder."""
-        from spectangle.reports.page import page
-
         columns = self.columns() + self.metric_names
         rows = [row + [entry.metrics.get(name) for name in self.metric_names] for row, entry in zip(self.rows(), self.entries, strict=True)]
         text = io.StringIO()
@@ -131,6 +161,12 @@ class Leaderboard:
         writer.writerows([columns, *(["" if value is None else value for value in row] for row in rows)])
         write_beside(self.folder / "results.csv", text.getvalue())
         write_beside(self.folder / "results.ecsv", _ecsv(columns, rows, {"sweep": str(self.folder)} | self.record))
+        self.write_page()
+
+    def write_page(self) -> None:
+        """Write report.html into the sweep folder."""
+        from spectangle.reports.page import page
+
         write_beside(self.folder / "report.html", page(self))
 
     @property
@@ -154,7 +190,7 @@ class Leaderboard:
             state = "complete" if values else "lost"
         if values and not all(math.isfinite(value) for value in values):
             values = None
-        known = {key: facts[key] for key in ("spread", "reason", "trial", "attempts", "seconds", "ended") if key in facts}
+        known = {key: facts[key] for key in ("spread", "reason", "traceback", "trial", "attempts", "seconds", "ended") if key in facts}
         return Entry(facts["name"], folder.path, facts["params"], state, values, metrics=_mean_metrics(runs), **known)
 
     def _plain_runs(self) -> list[Entry]:
@@ -201,6 +237,16 @@ def _with_spread(entry: Entry, index: int) -> str:
     if not entry.values:
         return ""
     return f"{entry.values[index]:.4g}" + (f" ± {entry.spread[index]:.1g}" if entry.spread else "")
+
+
+def _heading(name: str) -> str:
+    """A key or metric path over several short lines, broken after its dots, slashes and underscores."""
+    lines = [""]
+    for piece in re.findall(r"[^./_ ]+[./_ ]*|\W+", name):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > HEADING:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _word(value: Any) -> str:

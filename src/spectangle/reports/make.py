@@ -24,7 +24,7 @@ def print_leaderboard(cfg: DictConfig) -> None:
     if cfg.sweep is None:
         raise SpectangleError("sweep is missing; give the folder of a sweep: python report.py sweep=runs/paper_grid.")
     board = Leaderboard(cfg.sweep)
-    print_table(board.table(cfg.limit, cfg.hide_failed))
+    print_table(board.text(cfg.limit, cfg.hide_failed))
     try:
         board.write()
         console.print(f"written: {board.folder}/report.html, results.csv, results.ecsv", markup=False)

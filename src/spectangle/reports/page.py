@@ -19,6 +19,8 @@ __all__ = ["dashboard_command", "importance", "page"]
 
 CURVES = 80  # learning curves at most; the best ones
 POINTS = 200  # epochs of a curve at most
+REFRESH_S = 30  # between two looks of a page at a sweep that runs
+FILES = ("figures/*.png", "seed=*/figures/*.png", "*.log")  # what a leaderboard's row links to
 LEAST, FEW = 4, 6  # configurations for any importance, and for each parameter of one that can be believed
 
 
@@ -43,11 +45,13 @@ def report_data(board: "Leaderboard") -> dict[str, Any]:
         "metrics": board.metric_names,
         "counts": board.counts(),
         "seeds": seeds,
-        "entries": [_entry(entry, order.get(entry.name)) for entry in board.entries],
+        "entries": [_entry(entry, board.folder, order.get(entry.name)) for entry in board.entries],
         "importance": {name: importance(board, index) for index, name in enumerate(board.objectives)},
         "importance_note": importance_note(board),
         "curves": _curves(board, seeds),
         "dashboard": dashboard_command(board),
+        "live": bool(board.record) and bool({"running", "waiting"} & set(board.counts())),
+        "refresh_s": REFRESH_S,
     }
 
 
@@ -102,9 +106,12 @@ def dashboard_command(board: "Leaderboard") -> str:
     return f"optuna-dashboard {board.record.get('storage') or board.folder / 'study.log'}"
 
 
-def _entry(entry: "Entry", order: int | None) -> dict[str, Any]:
-    names = ("name", "params", "state", "values", "spread", "reason", "trial", "attempts", "seconds", "front", "metrics")
-    return {name: getattr(entry, name) for name in names} | {"order": order}
+def _entry(entry: "Entry", folder: Path, order: int | None) -> dict[str, Any]:
+    names = ("name", "params", "state", "values", "spread", "trial", "attempts", "seconds", "front", "metrics")
+    files = [path for pattern in FILES for path in sorted(entry.path.glob(pattern))]
+    places = {"folder": entry.path.relative_to(folder).as_posix(), "files": [path.relative_to(folder).as_posix() for path in files]}
+    error = entry.last_error if entry.state in ("failed", "lost") else ""
+    return {name: getattr(entry, name) for name in names} | places | {"order": order, "last_error": error}
 
 
 def _curves(board: "Leaderboard", seeds: list[int] | None) -> dict[str, dict[str, list]]:

@@ -10,6 +10,7 @@ from hydra.core.plugins import Plugins
 from spectangle.console import console
 from spectangle.runs import ConfigurationFolder
 from spectangle.sweeps.claims import Claim, Outcome, check
+from spectangle.sweeps.live_page import LivePage
 from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine
@@ -29,9 +30,11 @@ def run_batches(plan: Plan, app: App, study: Study) -> None:
     stop = threading.Event()
     threading.Thread(target=_beat, args=(record, stop), daemon=True).start()
     try:
+        page = LivePage(plan.folder)
         with StatusLine(study) as status:
             while not study.done:
                 status.update()
+                page.update()
                 if claims := _claims(study, record.name, plan.options.batch):
                     _launch(plan, study, launcher, claims)
                 else:

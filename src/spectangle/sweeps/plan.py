@@ -110,6 +110,11 @@ class Plan:
         return min(self.options.n_trials, self.space.size or self.options.n_trials)
 
     @property
+    def n_runs(self) -> int:
+        """Runs in total: each configuration once for each seed."""
+        return self.n_trials * len(self.options.trial_seeds or (None,))
+
+    @property
     def prunes(self) -> bool:
         return bool(self.pruner) and not self.pruner["_target_"].endswith("NopPruner")
 

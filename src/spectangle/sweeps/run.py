@@ -12,9 +12,11 @@ from spectangle.errors import SpectangleError
 from spectangle.interruption import ending_signals
 from spectangle.runs import sweep_record
 from spectangle.sweeps.again import renew_configurations
+from spectangle.sweeps.live_page import LivePage
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine, describe_plan
 from spectangle.sweeps.study import Study
+from spectangle.sweeps.submission import check_submission
 from spectangle.sweeps.trial import App, start_method
 from spectangle.sweeps.worker import Worker, preload, requeue
 
@@ -47,6 +49,8 @@ def run_sweep(plan: Plan, app: App) -> None:
         else:
             from spectangle.sweeps.batches import run_batches
 
+            if target.endswith("SlurmBatches"):
+                check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
             run_batches(plan, app, study)
     conclude(plan, study)
 
@@ -55,6 +59,7 @@ def submit(plan: Plan, app: App) -> None:
     """Submit the workers of a sweep; a sweep that SLURM refuses has fixed nothing."""
     from spectangle.sweeps.slurm import submit_workers
 
+    check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
     if sweep_record(plan.folder):
         renew_configurations(Study(plan))
     submit_workers(plan, app.config.hydra.launcher)
@@ -94,9 +99,11 @@ class Crew:
     def _tend(self) -> None:
         for slot in range(self.size):
             self._start(slot)
+        page = LivePage(self.plan.folder)
         with StatusLine(self.study) as status:
             while self.workers:
                 status.update()
+                page.update()
                 time.sleep(0.2)
                 for slot, (process, started) in list(self.workers.items()):
                     if not process.is_alive():
@@ -151,7 +158,7 @@ def conclude(plan: Plan, study: Study) -> None:
     from spectangle.reports.leaderboard import Leaderboard
 
     board = Leaderboard(plan.folder)
-    print_table(board.table(limit=10))
+    print_table(board.text(limit=10))
     try:
         board.write()
     except SpectangleError as error:

@@ -79,4 +79,4 @@ def sbatch_options(options: dict[str, Any]) -> dict[str, Any]:
     """Options of sbatch for our plain keys."""
     found = {"partition": options["partition"], "account": options["account"], "time": options["time_min"], "cpus-per-task": options["cpus"]}
     found |= {"mem": f"{options['memory_gb']}G" if options["memory_gb"] else None, "gpus": options["gpus"] or None}
-    return {key: value for key, value in (found | options["extra"]).items() if value is not None}
+    return {key: value for key, value in (found | (options["extra"] or {})).items() if value is not None}

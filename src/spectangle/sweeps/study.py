@@ -214,7 +214,7 @@ class Study:
         for key, value in (facts | ({"reason": outcome.reason} if outcome.reason else {})).items():
             self.storage.set_trial_user_attr(trial_id, key, value)
         # the folder first: who dies between the two leaves a running trial, which the next claim puts right
-        facts = {"reason": outcome.reason, "values": outcome.values, "ended": time.time()} | outcome.facts
+        facts = {"reason": outcome.reason, "values": outcome.values, "ended": time.time(), "traceback": ""} | outcome.facts
         ConfigurationFolder(self.folder / name).write_record(state=outcome.state, **facts)
         self.storage.set_trial_state_values(trial_id, STATES[outcome.state], outcome.values)
 

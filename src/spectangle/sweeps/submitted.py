@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from spectangle.errors import SpectangleError
 from spectangle.sweeps.jobs import ENDED, job_states
 from spectangle.sweeps.slurm import sbatch_options
+from spectangle.sweeps.submission import check_submission
 
 __all__ = ["launch"]
 
@@ -40,6 +41,8 @@ def launch(
         raise SpectangleError("hydra/launcher=slurm needs submitit: pip install 'spectangle[slurm]'.") from error
     options = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in options.items()}
     folder = Path(str(config.hydra.sweep.dir)).resolve()
+    if on_submit is None:  # Hydra's own sweeper; ours has checked the whole sweep
+        check_submission(folder, options, len(job_overrides))
     folder.mkdir(parents=True, exist_ok=True)
     job = SlurmLauncher()
     job.setup(hydra_context=context, task_function=task_function, config=config)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from spectangle.caching import cache_folder
 from spectangle.console import console
-from spectangle.data import cache_folder
 from spectangle.errors import SpectangleError
 from spectangle.figures import data_uri, save
 from spectangle.outputs import write_beside
