@@ -13,8 +13,9 @@ File attributes: origin, release, created_by, content_hash.
 """
 
 import hashlib
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ class SurveyWriter:
         created_by: Command and version; default: this command line and the package version.
 
     Raises:
-        SpectangleError: The disk is full, the folder cannot be written, or a chunk does not fit the format.
+        SpectangleError: The disk is full, the folder cannot be written, a name has a slash, or a chunk does not fit the format.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class SurveyWriter:
         self._part = self.path.with_name(self.path.name + ".part")
         self._wavelength = np.asarray(wavelength, dtype=np.float64)
         self._units = dict(label_units)
+        _check_names(self._units, "label")
         self._attributes = {
             "origin": origin,
             "release": release,
@@ -190,6 +192,8 @@ class SurveyWriter:
             raise SpectangleError(f"source_id came as {source_id.dtype}; it must be an integer type, or Gaia ids lose digits.")
         if set(labels) != set(self._units):
             raise SpectangleError(f"Labels {sorted(labels)} were appended to a survey of labels {sorted(self._units)}.")
+        for what, names in (("label error", label_errors), ("column", columns)):
+            _check_names(names or (), what)
         arrays = {"flux": np.asarray(flux, np.float32), "source_id": source_id.astype(np.int64)}
         if flux_error is not None:
             arrays["flux_error"] = np.asarray(flux_error, np.float32)
@@ -287,6 +291,14 @@ def _storable(values: np.ndarray) -> np.ndarray:
     return values.astype("S64") if values.dtype.kind in "UO" else values
 
 
+def _check_names(names: Iterable[str], what: str) -> None:
+    """Refuse names that HDF5 reads as a path: [Fe/H] would be a group with a dataset in it."""
+    for name in names:
+        if not name or "/" in name or set(name) == {"."}:
+            mended = re.sub(r"\W+", "_", name.lower()).strip("_") or what.split()[0]
+            raise SpectangleError(f"The {what} '{name}' cannot be a name in a survey file, where a slash separates folders; call it {mended}.")
+
+
 def _open(path: Path) -> Any:  # h5py's own types cannot tell a group from a dataset
     if not path.is_file():
         raise SpectangleError(f"There is no survey file {path}; check the path, or make one with prepare.py.")
@@ -336,6 +348,8 @@ def _problems(file: Any) -> Iterator[str]:
     if not stars:
         yield "it has no star."
     for name, dataset in _star_datasets(file):
+        if not hasattr(dataset, "shape"):
+            yield f"{name} is a group, since the name of what it holds has a slash; write it under another name, fe_h for [Fe/H]."
         expected = (stars, pixels) if name in ("flux", "flux_error") else (stars,)
         if dataset.shape != expected:
             yield f"{name} has shape {dataset.shape}, not {expected}."

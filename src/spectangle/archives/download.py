@@ -15,10 +15,10 @@ import numpy as np
 
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.gaia_files import GaiaFiles
-from spectangle.archives.label_table import read_table
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids, check_not_rounded
+from spectangle.archives.table_file import read_table
 from spectangle.console import progress_bar
 from spectangle.errors import SpectangleError
 

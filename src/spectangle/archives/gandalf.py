@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from spectangle.archives.label_columns import check_label_names
 from spectangle.archives.label_table import drop_bad_labels
-from spectangle.archives.labels import UNITS, LabelTable
+from spectangle.archives.labels import LabelTable, unit_of_label
 from spectangle.archives.plain import array_chunks, load_array
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids
@@ -60,6 +61,7 @@ class Gandalf:
 
     def labels(self, bad: BadRows) -> LabelTable:
         """The labels of params.npy."""
+        check_label_names(self.label_names, "archive.label_names")
         path = Path(self.folder) / "params.npy"
         params, ids = load_array(path, 2), self._ids()
         if params.shape != (len(ids), len(self.label_names)):
@@ -74,7 +76,7 @@ class Gandalf:
             labels={name: np.asarray(params[:, i], dtype=np.float32) for i, name in enumerate(self.label_names)},
             errors={},
             g_mag=np.full(len(ids), np.nan, dtype=np.float32),
-            units={name: (self.units or {}).get(name) or UNITS.get(name, "") for name in self.label_names},
+            units={name: (self.units or {}).get(name) or unit_of_label(name) for name in self.label_names},
         )
         return drop_bad_labels(table, path, bad)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.columns import require_columns
-from spectangle.archives.label_table import read_label_table, read_table
+from spectangle.archives.label_table import ids_of, read_label_table
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.rows import BadRows
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded, positions_in
+from spectangle.archives.source_ids import NO_ID, check_not_rounded, positions_in
 from spectangle.archives.spectra import SpectraChunk
+from spectangle.archives.table_file import read_table
 from spectangle.archives.wavelengths import check_range, check_vacuum, linear_grid, nanometres
 from spectangle.errors import SpectangleError
 
@@ -34,7 +34,7 @@ class Plain:
         medium: ``vacuum``; ``air`` is refused.
         columns: {label: column}, see :func:`label_table.read_label_table`.
         id_column: Column of the ids.
-        units: {label: unit} of labels other than the paper's.
+        units: {label: unit} in which the survey keeps them, default: K and dex; columns in other units are converted.
         release: Kept in the survey.
     """
 
@@ -65,16 +65,14 @@ class Plain:
         error = None if self.flux_error is None else load_array(self.flux_error, 2)
         if error is not None and error.shape != flux.shape:
             raise SpectangleError(f"{self.flux_error} has shape {error.shape} and {path} has {flux.shape}; they must be the same.")
-        table = read_table(self.labels_table)
-        column = require_columns({"id": self.id_column}, table.colnames, self.labels_table)["id"]
-        ids = as_source_ids(table[column], f"{self.labels_table}, column {column}")
+        ids = ids_of(read_table(self.labels_table, [self.id_column]), self.labels_table, self.id_column, "archive")
         if len(ids) != len(flux):
             raise SpectangleError(f"{self.labels_table} has {len(ids)} rows and {path} has {len(flux)} spectra; they must match row by row.")
         yield from array_chunks(path, ids, flux, error, self._grid(path, flux.shape[1]), bad, wanted)
 
     def labels(self, bad: BadRows) -> LabelTable:
         """The labels of the table."""
-        return read_label_table(self.labels_table, bad, self.columns, self.units, self.id_column)
+        return read_label_table(self.labels_table, bad, self.columns, self.units, self.id_column, keys="archive")
 
     def _grid(self, path: Path, n_pixels: int) -> np.ndarray:
         if self.medium != "vacuum":
@@ -122,4 +120,4 @@ def array_chunks(path: Path, ids, flux, error, wavelength, bad: BadRows, wanted:
             flux_error=None if error is None else np.asarray(error[rows], dtype=np.float32),
             wavelength=wavelength,
         )
-        yield chunk if wanted is None else chunk.keep(positions_in(chunk.source_id, wanted) >= 0)
+        yield chunk.keep(chunk.source_id != NO_ID if wanted is None else positions_in(chunk.source_id, wanted) >= 0)
