@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from astropy.io import fits, votable
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 from spectangle.archives.columns import find_column
 from spectangle.archives.fits_file import cards, open_fits
 from spectangle.errors import SpectangleError
 
-__all__ = ["MISSING_WORDS", "NoTable", "decompressed", "first_table", "form_of", "names_in", "read_table", "tables_in", "text_of"]
+__all__ = ["MISSING_WORDS", "EmptyTable", "NoTable", "decompressed", "first_table", "form_of", "names_in", "read_table", "tables_in", "text_of"]
 
 MISSING_WORDS = ("", "null", "NULL", "Null", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "None", "none", "--")  # cells of text tables without a value
 FILL = [(word, "0") for word in MISSING_WORDS]
@@ -30,7 +30,11 @@ SEPARATORS = (",", "\t", ";", "|")
 
 
 class NoTable(SpectangleError):
-    """A file that is readable, or empty, and holds no table."""
+    """A file that holds something else than a table."""
+
+
+class EmptyTable(NoTable):
+    """A file without a row: of no bytes, or a header only."""
 
 
 def form_of(start: bytes) -> str:
@@ -84,12 +88,14 @@ def tables_in(content: bytes, where: str) -> Iterator[Any]:
     """Every table of a file, with what stands outside its columns as meta.
 
     Raises:
-        NoTable: The file is empty, or holds something else than tables.
+        NoTable: The file is empty (:class:`EmptyTable`), or holds something else than tables.
         SpectangleError: It cannot be read.
     """
     content = decompressed(content, where)
     form = form_of(content)
-    if form in ("empty", "zip", "HDF5"):
+    if form == "empty":
+        raise EmptyTable(f"{where} is empty; download it again.")
+    if form in NOT_A_TABLE:
         raise NoTable(f"{where} {NOT_A_TABLE[form]}")
     try:
         with warnings.catch_warnings():
@@ -109,7 +115,6 @@ def tables_in(content: bytes, where: str) -> Iterator[Any]:
 
 
 NOT_A_TABLE = {
-    "empty": "is empty; download it again.",
     "zip": "is a zip file, or an Excel workbook; unpack it, or save its sheet as CSV.",
     "HDF5": "is an HDF5 file; a table was expected: write it as ECSV, CSV, VOTable or FITS.",
 }
@@ -119,12 +124,12 @@ def first_table(content: bytes, where: str, wanted: Sequence[str] = ()) -> Any:
     """The first table with rows and a column of one of the wanted names, else the first with rows.
 
     Raises:
-        NoTable: None has a row.
+        EmptyTable: None has a row.
         SpectangleError: See :func:`tables_in`.
     """
     with_rows = [table for table in tables_in(content, where) if len(table)]
     if not with_rows:
-        raise NoTable(f"{where} has no row: it is a header only. Download it again, or write the table with its rows.")
+        raise EmptyTable(f"{where} has no row: it is a header only. Download it again, or write the table with its rows.")
     return next((table for table in with_rows if any(find_column(name, table.colnames) for name in wanted)), with_rows[0])
 
 
@@ -156,7 +161,17 @@ def _votable_tables(content: bytes, where: str) -> Iterator[Any]:
 
 
 def _parquet_table(content: bytes, where: str) -> Iterator[Any]:
-    yield Table.read(io.BytesIO(content), format="parquet")
+    """Numbers and text with their nulls as masks: astropy's own reader needs pandas, which makes floats of ids with nulls."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    columns = {}
+    for name, column in zip((table := pyarrow.parquet.read_table(io.BytesIO(content))).column_names, table.columns, strict=True):
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        known = column.fill_null("" if is_text else 0) if is_text or pa.types.is_integer(column.type) else column
+        values = known.to_numpy()
+        columns[name] = MaskedColumn(values.astype(str) if is_text else values, mask=column.is_null().to_numpy())
+    yield Table(columns)
 
 
 def _text_table(content: bytes, where: str) -> Iterator[Any]:
@@ -166,7 +181,7 @@ def _text_table(content: bytes, where: str) -> Iterator[Any]:
         return
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
     if not lines:
-        raise NoTable(f"{where} holds no table: it is empty or a header only. Download it again.")
+        raise EmptyTable(f"{where} holds no table: it is empty or a header only. Download it again.")
     names, separator = names_in(lines[0])
     if form_of(content) == "IPAC":
         yield Table.read(text, format="ascii.ipac") if text.count("\n|") or text.startswith("|") else _separated(text, "|", names)
