@@ -82,7 +82,8 @@ def _formats(model: "TrainedModel") -> str:
             "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: change labels of a survey that has "
             "them with `python generate.py run=this-folder spectra=survey.h5`."
         )
-    onnx = "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."
+    onnx = "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels`\n"
+    onnx += "(opset 14, IR 7: onnxruntime 1.8 or later)."
     return onnx if model.network.channel is None else onnx.replace("`flux` (float32, NaN = masked)", "`flux` and `noise`") + _noise_of_onnx(model)
 
 
