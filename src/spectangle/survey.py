@@ -26,7 +26,7 @@ import numpy as np
 from spectangle import __version__
 from spectangle.errors import SpectangleError
 
-__all__ = ["Survey", "SurveyWriter"]
+__all__ = ["Survey", "SurveyWriter", "locked"]
 
 STAR_GROUPS = ("labels", "label_errors", "columns")
 
@@ -282,8 +282,19 @@ class _disk_errors:
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, (OSError, RuntimeError)):
             raise SpectangleError(
-                f"{self.path} could not be written ({error}); nothing was left behind. Free some space or choose another folder."
+                locked(self.path, error)
+                or f"{self.path} could not be written ({error}); nothing was left behind. Free some space or choose another folder."
             ) from error
+
+
+def locked(path: Path, error: BaseException) -> str | None:
+    """What to say where HDF5 cannot lock a file: another program writes it, or the disk knows no locks; None if the error is another one."""
+    if "unable to lock file" not in str(error):
+        return None
+    return (
+        f"{path} cannot be locked ({str(error).strip('.')}): another program has it open, or it lies on a disk without locks, as some NFS are. "
+        "Close it there; or, if nobody writes it, set the environment variable HDF5_USE_FILE_LOCKING=FALSE and run the command again."
+    )
 
 
 def _storable(values: np.ndarray) -> np.ndarray:
@@ -305,6 +316,8 @@ def _open(path: Path) -> Any:  # h5py's own types cannot tell a group from a dat
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        if sentence := locked(path, error):
+            raise SpectangleError(sentence) from error
         raise SpectangleError(f"{path} cannot be read as HDF5 ({error}): it is truncated or of another format; copy or write it again.") from error
 
 

@@ -19,6 +19,7 @@ from spectangle.archives.rows import BadRows
 from spectangle.archives.spectra import SpectraChunk, drop_bad_rows
 from spectangle.archives.wavelengths import check_vacuum
 from spectangle.errors import SpectangleError
+from spectangle.survey import locked
 
 __all__ = ["Job", "convert", "open_part", "part_path", "words_in"]
 
@@ -53,7 +54,10 @@ class Job:
 
 def open_part(path: Path) -> Any:
     """Open a part to read it."""
-    return h5py.File(path, "r")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise SpectangleError(locked(path, error) or f"{path} cannot be read ({error}); remove it and run the command again.") from None
 
 
 def words_in(file: Any, name: str) -> list[str]:
@@ -89,7 +93,8 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
             file.attrs.update(bad_rows=bad.count, rows=bad.read, example_id=bad.example_id)
         beside.replace(part)
     except OSError as error:
-        raise SpectangleError(f"{part} could not be written ({error}); free some space or choose another folder for the survey.") from None
+        sentence = f"{part} could not be written ({error}); free some space or choose another folder for the survey."
+        raise SpectangleError(locked(part, error) or sentence) from None
     finally:
         beside.unlink(missing_ok=True)
     return part

@@ -92,7 +92,7 @@ def read_bulk(
     names, separator = names_in(lines[0])
     if find_column(columns["flux_error"], names) is None:
         del keys["flux_error"]
-    found = require_columns(keys, names, str(path), "archive.columns.{}=...")
+    found = require_columns(keys, names, str(path), f"{bad.keys}columns.{{}}=...")
     counter = _RowCounter(path, bad, header=n_comments + 1)
     n_pixels = None
     for batch in _batches(path, n_comments, separator or " ", found, counter):

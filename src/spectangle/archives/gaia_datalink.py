@@ -123,7 +123,7 @@ def _from_table(path: Path, table: Any, bad, columns, grid, wanted) -> Iterator[
     for key in ("source_id", "flux_error", "wavelength"):
         if find_column(columns[key], table.colnames) is not None:
             keys[key] = columns[key]
-    found = require_columns(keys, table.colnames, str(path), "archive.columns.{}=...")
+    found = require_columns(keys, table.colnames, str(path), f"{bad.keys}columns.{{}}=...")
     flux = table[found["flux"]]
     per_star = flux.ndim == 2 or flux.dtype.kind in "OSU"
     if flux.dtype.kind in "SU" and not re.search(r"[\[(,]", str(flux[0])):

@@ -14,6 +14,7 @@ class BadRows:
 
     Arguments:
         limit: How many rows may be skipped; the next one is refused.
+        keys: Where the command has the archive's keys, for sentences: ``archive.`` in prepare.py.
 
     Attributes:
         read: Rows read so far, wanted or not.
@@ -23,8 +24,8 @@ class BadRows:
         unused: Sentences on files, parts of files and rows that are no spectra or labels, and do not count as bad.
     """
 
-    def __init__(self, limit: int = 0):
-        self.limit = limit
+    def __init__(self, limit: int = 0, keys: str = "archive."):
+        self.limit, self.keys = limit, keys
         self.read = 0
         self.example_id = 0
         self.count = 0

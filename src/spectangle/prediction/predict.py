@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +38,17 @@ def predict(
     limits: Limits | None = None,
     survey: str | None = None,
     max_bad_rows: int = 0,
+    wavelength_unit: str = "nm",
+    medium: str = "vacuum",
+    columns: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Predict labels for spectra and write them as a table.
 
     Arguments:
         run: Folder of a run (or of an exported model), or several: an ensemble over seeds.
-        spectra, wavelength, flux_error, source_id, max_bad_rows: See :func:`~spectangle.prediction.spectra_input.open_spectra`.
+        spectra, wavelength, flux_error, source_id, max_bad_rows, wavelength_unit, medium, columns: See
+            :func:`~spectangle.prediction.spectra_input.open_spectra`.
         out: Table to write; its ending says the format.
         coverage: Probability that the catalogue's label lies within the uncertainty.
         latents: Also write z.
@@ -61,7 +65,7 @@ def predict(
         raise SpectangleError("latents=true needs one run: the latents of several runs are axes of different spaces.")
     models, calibration = load_ensemble(folders, survey)
     calibration.quantile(coverage)
-    stars = open_spectra(spectra, models[0].wavelength, wavelength, flux_error, source_id, max_bad_rows)
+    stars = open_spectra(spectra, models[0].wavelength, wavelength, flux_error, source_id, max_bad_rows, wavelength_unit, medium, columns)
     reading, ids, has_error = read_all(models, stars, latents)
     if np.isnan(reading.labels).all():
         raise SpectangleError(f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; check the file.")

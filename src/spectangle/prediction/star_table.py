@@ -128,10 +128,10 @@ def check_output(path: str | Path | None, overwrite: bool) -> Path:
     if path is None:
         raise SpectangleError("out is empty; give a file to write: out=stars.ecsv (or .fits, .vot, .parquet).")
     path = Path(path)
-    if path.suffix not in WRITERS:
+    if path.suffix.lower() not in WRITERS:
         raise SpectangleError(f"out={path} ends in '{path.suffix}'; a table can be written as {', '.join(WRITERS)}.")
     refuse_existing(path, overwrite)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         _require_pyarrow()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def write_table(table: Table, path: Path) -> None:
     try:
         with whole_file(path) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units of astropy that a format spells differently
-            WRITERS[path.suffix](table, part)
+            WRITERS[path.suffix.lower()](table, part)
     except OSError as error:
         raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
 
