@@ -37,9 +37,11 @@ class LabelSources:
     """Where labels come from.
 
     Arguments:
-        apogee: allStar FITS file of APOGEE DR17.
-        galah: allstar FITS file of GALAH DR3.
-        galah_gaia: GALAH's Gaia value-added table, for G.
+        apogee: allStar FITS file of APOGEE DR17 or DR16, or of SDSS DR19.
+        galah: allstar FITS file of GALAH DR3 or DR4.
+        galah_gaia: GALAH DR3's Gaia value-added table, for G.
+        apogee_release, galah_release: Which release it is; None: found from its columns.
+        apogee_columns, galah_columns: {source_id, g_mag, snr, label, label_error or flag: column} where the file has others; null: none.
         table: Any table with source_id and labels.
         columns: {label: column} of `table`; None takes every column that can be a label.
         units: {label: unit} in which the survey keeps the labels of `table`.
@@ -50,6 +52,10 @@ class LabelSources:
     apogee: str | None = None
     galah: str | None = None
     galah_gaia: str | None = None
+    apogee_release: str | None = None
+    galah_release: str | None = None
+    apogee_columns: dict[str, str | None] | None = None
+    galah_columns: dict[str, str | None] | None = None
     table: str | None = None
     columns: dict[str, str] | None = None
     units: dict[str, str] | None = None
@@ -64,8 +70,8 @@ class LabelSources:
     def read(self, bad: BadRows) -> list[LabelTable]:
         """Read those that are named, in the order of priority."""
         readers = {
-            "apogee": lambda path: read_apogee(path),
-            "galah": lambda path: read_galah(path, self.galah_gaia),
+            "apogee": lambda path: read_apogee(path, self.apogee_release, self.apogee_columns),
+            "galah": lambda path: read_galah(path, self.galah_gaia, self.galah_release, self.galah_columns),
             "table": lambda path: read_label_table(path, bad, self.columns, self.units, self.id_column),
         }
         if missing := set(self.named) - set(self.priority):
