@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
         wavelength_unit=cfg.wavelength_unit,
         medium=cfg.medium,
         columns=cfg.columns,
+        erased=cfg.erased,
         overwrite=cfg.overwrite,
     )
 

@@ -76,6 +76,16 @@ class TrainedModel:
         """lambda of each label: above 0 disentangled, below 0 entangled."""
         return dict(zip(self.labels, self.network.adversary.lambdas, strict=True))
 
+    @property
+    def trained_on(self) -> str:
+        """The stars that the model knows, in the words of their survey."""
+        return self.identity.get("trained_on", "unknown stars")
+
+    @property
+    def erased(self) -> list[str]:
+        """Labels that the run removed from the latent: what is read of them is no measurement."""
+        return [name for name, value in self.lambdas.items() if value > 0]
+
     def encode(self, flux: np.ndarray, wavelength: np.ndarray | None = None, source_id: np.ndarray | None = None) -> np.ndarray:
         """Latents [n, Z] of spectra [n, P] (NaN = masked pixel), given on a grid in nm or on the model's own.
 
@@ -201,6 +211,7 @@ def _identity(run: Run) -> dict[str, str]:
         "checkpoint": run.checkpoint_hash,
         "commit": manifest["git"]["commit"] or "unknown",
         "survey": manifest["survey"]["content_hash"],
+        "trained_on": run.survey_origin,
         "seed": str(manifest.get("seed")),
         "spectangle": manifest["spectangle"],
     }

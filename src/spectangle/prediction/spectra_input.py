@@ -23,7 +23,7 @@ from spectangle.archives.spectra import as_flux
 from spectangle.archives.wavelengths import check_range, check_vacuum, nanometres
 from spectangle.errors import SpectangleError
 from spectangle.prediction.grids import to_grid
-from spectangle.survey import Survey
+from spectangle.survey import Survey, is_synthetic
 
 __all__ = ["InputSpectra", "StarChunk", "arrays_on_grid", "check_arrays", "open_spectra", "star_ids", "vacuum_grid"]
 
@@ -48,10 +48,11 @@ class StarChunk:
 
 @dataclass(frozen=True)
 class InputSpectra:
-    """A source of spectra: `n_stars` (None: not known before the end) and `chunks`, to be gone through once."""
+    """A source of spectra: `n_stars` (None: not known before the end), `chunks`, to be gone through once, and whether its stars are made up."""
 
     n_stars: int | None
     chunks: Iterator[StarChunk]
+    synthetic: bool = False
 
 
 def open_spectra(
@@ -142,7 +143,7 @@ def check_arrays(flux: Any, flux_error: Any, wavelength: np.ndarray, where: str,
 
 def _from_survey(path: str, grid: np.ndarray) -> InputSpectra:
     with Survey(path) as survey:
-        n_stars = len(survey)
+        n_stars, synthetic = len(survey), is_synthetic(survey.attributes["origin"])
         to_grid(np.asarray(survey.wavelength), survey.flux(0, 1), None, grid, path)  # refuse before the first bar is drawn
 
     def chunks() -> Iterator[StarChunk]:
@@ -153,7 +154,7 @@ def _from_survey(path: str, grid: np.ndarray) -> InputSpectra:
                 flux, error = to_grid(np.asarray(survey.wavelength), survey.flux(start, stop), survey.flux_error(start, stop), grid, path)
                 yield StarChunk(ids[start:stop], flux, error, {name: values[start:stop] for name, values in labels.items()})
 
-    return InputSpectra(n_stars, chunks())
+    return InputSpectra(n_stars, chunks(), synthetic)
 
 
 def _from_archive(path: str, grid: np.ndarray, max_bad_rows: int, columns: Mapping[str, str] | None) -> InputSpectra:
