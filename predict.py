@@ -25,6 +25,10 @@ def main(cfg: DictConfig) -> None:
         limits=instantiate(cfg.limits),
         survey=cfg.survey,
         max_bad_rows=cfg.max_bad_rows,
+        wavelength_unit=cfg.wavelength_unit,
+        medium=cfg.medium,
+        columns=cfg.columns,
+        erased=cfg.erased,
         overwrite=cfg.overwrite,
     )
 

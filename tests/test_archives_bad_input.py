@@ -260,7 +260,7 @@ def test_wavelengths_in_the_wrong_unit(tmp_path, stars, unit):
     np.save(tmp_path / "wavelength.npy", stars.wavelength * 10)
     stars.table().write(tmp_path / "labels.ecsv")
     plain = {"spectra": str(tmp_path / "flux.npy"), "labels_table": str(tmp_path / "labels.ecsv"), "wavelength": str(tmp_path / "wavelength.npy")}
-    refused(lambda: prepare(Plain(**plain), tmp_path / "my.h5", cuts=NO_MAGNITUDE), "wavelength.npy", "wavelength_unit=Angstrom")
+    refused(lambda: prepare(Plain(**plain), tmp_path / "my.h5", cuts=NO_MAGNITUDE), "wavelength.npy", "archive.wavelength_unit=Angstrom")
 
 
 def test_wavelengths_in_air(tmp_path, stars):
@@ -269,7 +269,6 @@ def test_wavelengths_in_air(tmp_path, stars):
     stars.table().write(tmp_path / "labels.ecsv")
     plain = {"spectra": str(tmp_path / "flux.npy"), "labels_table": str(tmp_path / "labels.ecsv"), "wavelength": str(tmp_path / "wavelength.npy")}
     refused(lambda: prepare(Plain(**plain), tmp_path / "my.h5"), "flux.npy", "Ca II", "air", "vacuum")
-    refused(lambda: prepare(Plain(**plain, medium="air"), tmp_path / "my.h5"), "medium=air", "vacuum")
     table = individual_table(stars, 0)
     table["wavelength"].description = "Wavelength in air"
     path = write_table(tmp_path / "a.xml", table)

@@ -30,6 +30,8 @@ class Archive(ThreadingHTTPServer):
         self.requests: list[dict] = []
         self.queries: list[str] = []
         self.failures = 0
+        self.forgotten: set[int] = set()  # stars that an answer lacks, until it is asked for them alone
+        self.never: set[int] = set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,16 +56,22 @@ class Handler(BaseHTTPRequestHandler):
         asked = {int(digits) for digits in re.findall(r"\d{10,}", query)}
         ids = [i for i in self.server.stars.ids.tolist() if i in asked and i not in self.server.without]
         buffer = io.BytesIO()
-        writeto(from_table(Table({"source_id": np.array(ids, dtype=np.int64)})), buffer)
+        document = from_table(Table({"source_id": np.array(ids, dtype=np.int64)}))
+        document.get_first_table().fields[0].ID = "SOURCE_ID"  # as the archive writes it, beside name="source_id"
+        writeto(document, buffer)
         return buffer.getvalue()
 
     def _spectra(self, form: dict) -> bytes:
         stars, folder = self.server.stars, self.server.folder
         asked = [int(text) for text in form["ID"].split(",")]
-        rows = [i for i, source_id in enumerate(stars.ids.tolist()) if source_id in asked]
+        lost = self.server.never | (self.server.forgotten if len(asked) > len(self.server.forgotten) else set())
+        rows = [i for i, source_id in enumerate(stars.ids.tolist()) if source_id in asked and source_id not in lost]
         suffix = {"votable": ".xml", "fits": ".fits", "csv": ".csv", "ecsv": ".ecsv"}[form["FORMAT"]]
         if form["DATA_STRUCTURE"] in ("RAW", "DATAMODEL_GAIA"):
-            members = {f"{form['RETRIEVAL_TYPE']}_RAW{suffix}": raw_table(stars)[rows]}
+            product = "RVS" if form["RETRIEVAL_TYPE"] == "ALL" else form["RETRIEVAL_TYPE"]
+            members = {f"{product}_RAW{suffix}": raw_table(stars)[rows]} if rows else {}
+            if form["RETRIEVAL_TYPE"] == "ALL":
+                members |= {f"{other}_RAW{suffix}": Table({"source_id": [1], "mag": [2.0]}) for other in ("EPOCH_PHOTOMETRY", "XP_CONTINUOUS")}
         else:
             members = {f"{form['RETRIEVAL_TYPE']}-{form['RELEASE']} {stars.ids[i]}{suffix}": individual_table(stars, i) for i in rows}
         buffer = io.BytesIO()
@@ -157,3 +165,40 @@ def test_only_download_without_labels(archive, tmp_path, capsys):
 def test_chunk_limit(archive, tmp_path):
     with pytest.raises(SpectangleError, match=r"archive\.chunk=5000"):
         source(archive, tmp_path, chunk=5000)
+
+
+def test_stars_that_an_answer_lacks_are_asked_for_again(archive, tmp_path):
+    archive.forgotten = set(archive.stars.ids[[1, 2]].tolist())
+    paths = source(archive, tmp_path).download()
+    assert [len(request["ID"].split(",")) for request in archive.requests] == [4, 2, 4, 2] and len(paths) == 4
+    archive.requests.clear()
+    assert source(archive, tmp_path).download() == paths and not archive.requests
+    result = prepare(source(archive, tmp_path), tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False)
+    assert result.tally.after_snr == 10
+
+
+def test_stars_that_never_come_are_named_and_asked_for_by_the_next_run(archive, tmp_path, capsys):
+    archive.never = {int(archive.stars.ids[7])}
+    result = prepare(source(archive, tmp_path), tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False)
+    assert result.tally.after_snr == 9
+    assert f"the archive sent no spectrum of star {archive.stars.ids[7]}" in "".join(result.left_out)
+    assert "sent no spectrum of 1 of 10 stars" in " ".join(capsys.readouterr().out.split())
+    archive.requests.clear()
+    archive.never = set()
+    source(archive, tmp_path).download()
+    assert [request["ID"] for request in archive.requests] == [str(archive.stars.ids[7])]
+
+
+def test_an_empty_answer_is_no_chunk(archive, tmp_path):
+    archive.never = set(archive.stars.ids.tolist())
+    with pytest.raises(SpectangleError, match="sent none of 4 spectra"):
+        source(archive, tmp_path).download()
+    assert not list((tmp_path / "gaia").iterdir())
+
+
+def test_other_products_of_a_download_are_named_not_read(archive, tmp_path):
+    link = source(archive, tmp_path, retrieval_type="ALL")
+    result = prepare(link, tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False)
+    assert result.tally.after_snr == 10
+    said = "\n".join(result.left_out)
+    assert "EPOCH_PHOTOMETRY_RAW.fits: is another product than RVS mean spectra" in said and "XP_CONTINUOUS_RAW.fits" in said

@@ -42,8 +42,12 @@ def test_the_exported_model_is_the_run_value_by_value(toy_runs, toy_survey: Path
 
 
 def test_the_onnx_graph_agrees_and_takes_masked_pixels(toy_survey: Path, exported: Path):
+    import onnx
     import onnxruntime
 
+    graph = onnx.load(exported / "model.onnx")  # the table of onnxruntime's versions: 1.8 reads opset 14 and IR 7
+    assert (graph.ir_version, [(one.domain, one.version) for one in graph.opset_import]) == (7, [("", 14)])
+    assert "onnxruntime 1.8 or later" in (exported / "README.md").read_text()
     model = spectangle.load(exported)
     session = onnxruntime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
     with Survey(toy_survey) as survey:
@@ -56,6 +60,9 @@ def test_the_onnx_graph_agrees_and_takes_masked_pixels(toy_survey: Path, exporte
 
 
 def test_nothing_in_the_folder_needs_pickle_and_the_card_tells_the_numbers(exported: Path, toy_runs):
+    plain = exported.parent / "plain"
+    plain.touch()
+    assert {file.stat().st_mode for file in exported.iterdir()} == {plain.stat().st_mode}  # as readable for colleagues as the umask says
     assert sorted(file.name for file in exported.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
     card, metrics = (exported / "README.md").read_text(), json.loads((toy_runs[0] / "metrics.json").read_text())
     assert f"{metrics['test/latent/teff/mae']:.0f}" in card and "m_h | +1 | disentangled (removed)" in card

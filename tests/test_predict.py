@@ -1,8 +1,11 @@
 """predict.py: every format, uncertainty, quality flags, other grids, nothing half-written."""
 
 import io
+import json
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -15,6 +18,7 @@ from commands import Command, leftovers
 from conftest import write_toy_survey
 
 from spectangle.errors import SpectangleError
+from spectangle.export.model_card import model_card
 from spectangle.export.readout import Readout
 from spectangle.prediction import star_table
 from spectangle.prediction.calibration import Calibration
@@ -246,3 +250,36 @@ def test_a_survey_that_moved_is_found_where_the_user_says(toy_runs, tmp_path: Pa
     np.testing.assert_array_equal(Run(toy_runs[2]).data(moved).test.source_id, Run(toy_runs[2]).data().test.source_id)
     with pytest.raises(SpectangleError, match="content_hash"):
         Run(toy_runs[2]).data(write_toy_survey(tmp_path / "other.h5", seed=1))
+
+
+def test_the_table_says_what_the_run_was_trained_on_and_what_it_erased(toy_runs, model, toy_survey: Path, tmp_path: Path, command):
+    out = tmp_path / "stars.fits"
+    code, printed, _ = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={out}")
+    printed = " ".join(printed.split())
+    assert code == 0 and printed.startswith("run 0 was trained on: toy") and "synthetic spectra only" not in printed
+    assert "m_h, alpha_fe: erased from the latent by this run" in printed
+    table = Table.read(out)
+    assert table.meta["TRAINED"] == "toy" and table.meta["ERASED"] == "m_h alpha_fe"
+    assert "erased" in table["m_h"].description and "erased" not in table["teff"].description
+    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'less.ecsv'}", "erased=leave_out")
+    assert code == 0, err
+    names = Table.read(tmp_path / "less.ecsv").colnames
+    assert "teff_uncertainty" in names and not [name for name in names if name.startswith(("m_h", "alpha_fe"))]
+    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'no.ecsv'}", "erased=maybe")
+    assert code == 1 and "erased=maybe is not known" in err
+
+
+@pytest.mark.parametrize("made_up", [True, False])
+def test_a_run_of_synthetic_stars_warns_once_of_others(toy_runs, model, tmp_path: Path, toy_survey: Path, command, made_up: bool):
+    run, survey = tmp_path / "run", tmp_path / "survey.h5"
+    shutil.copytree(toy_runs[0], run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["survey"]["origin"] = "synthetic: made up"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    shutil.copy(toy_survey, survey)
+    with h5py.File(survey, "a") as file:
+        file.attrs["origin"] = "synthetic: others" if made_up else "MILES"
+    _, printed, err = command("predict", f"run={run}", f"spectra={survey}", f"out={tmp_path / 'stars.vot'}")
+    assert " ".join((printed + err).split()).count("knows synthetic spectra only") == (0 if made_up else 1)
+    assert Table.read(tmp_path / "stars.vot").colnames[0] == "source_id"
+    assert "Trained on synthetic spectra only" in model_card(load(run), Run(run))

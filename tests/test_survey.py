@@ -1,5 +1,8 @@
 """The survey file: what is written is read back, and what breaks the format is refused with its mend."""
 
+import shutil
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -142,3 +145,23 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr(h5py.Dataset, "__setitem__", full)
         writer.append(np.arange(2), np.ones((2, 8)), {"teff": [1, 2]})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["labels", "label_errors", "columns"])
+def test_names_with_a_slash_are_refused(tmp_path: Path, part: str):
+    units = {"Fe/H" if part == "labels" else "fe_h": "dex"}
+    more = {} if part == "labels" else {part: {"[Fe/H]": np.zeros(2)}}
+    with (
+        pytest.raises(SpectangleError, match=r"'\[?Fe/H\]?' cannot be a name in a survey file, where a slash separates folders; call it fe_h"),
+        SurveyWriter(tmp_path / "my.h5", [846.0, 846.1], units, origin="a", release="1") as writer,
+    ):
+        writer.append(np.arange(2), np.ones((2, 2)), {name: np.zeros(2) for name in units}, **more)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_has_a_slash_in_a_name_is_explained(tmp_path: Path, toy_survey: Path):
+    shutil.copy(toy_survey, tmp_path / "my.h5")
+    with h5py.File(tmp_path / "my.h5", "a") as file:
+        file["labels/Fe/H"] = file["labels/m_h"][:]
+    with pytest.raises(SpectangleError, match="labels/Fe is a group, since the name of what it holds has a slash"):
+        Survey(tmp_path / "my.h5")

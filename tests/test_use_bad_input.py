@@ -111,7 +111,27 @@ def test_labels_that_cannot_be_set(refuse, tmp_path: Path, toy_runs):
     known = [f"run={toy_runs[0]}", f"out={tmp_path / 'new.h5'}"]
     assert "Did you mean 'set.teff'" in refuse("generate", *known, "set.tef=5000")
     assert "does not know this label" in refuse("generate", *known, "+set.vsini=5")
-    assert "no number, list or range" in refuse("generate", *known, "set.teff=hot")
+    for value in ("hot", "nan", "inf", "[]", "4000:6000:1e-6"):
+        assert "no number, list or range" in refuse("generate", *known, f"set.teff={value}")
+    assert "at most 1,000,000" in refuse("generate", *known, "set.teff=4000:6000:1", "set.logg=0:5:0.001")
+
+
+@pytest.mark.parametrize("n_stars", ["0", "-5", "1.5", "many"])
+def test_numbers_of_stars_that_cannot_be(n_stars: str, refuse, tmp_path: Path, toy_runs):
+    assert f"n_stars={n_stars}: how many stars" in refuse("generate", f"run={toy_runs[0]}", f"out={tmp_path / 'new.h5'}", f"n_stars={n_stars}")
+
+
+def test_spectra_without_a_pixel_are_no_parents(refuse, tmp_path: Path, toy_runs):
+    np.savez(tmp_path / "nothing.npz", flux=np.full((3, 40), np.nan), wavelength=846 + 0.03 * np.arange(40))
+    known = [f"run={toy_runs[0]}", f"out={tmp_path / 'new.h5'}"]
+    assert "nothing to change" in refuse("generate", *known, f"spectra={tmp_path / 'nothing.npz'}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_keys_that_nothing_reads_are_refused(name: str, refuse, tmp_path: Path, toy_survey: Path, toy_runs):
+    more = [f"spectra={toy_survey}"] if name == "predict" else []
+    sentence = refuse(name, f"run={toy_runs[0]}", out(name, tmp_path), *more, "+runn=5", "+spectre.a=5")
+    assert "'runn' was added with a plus, and nothing reads it. Did you mean 'run'?" in sentence
 
 
 def test_runs_of_different_splits_make_no_ensemble(refuse, tmp_path: Path, toy_survey: Path, toy_runs):

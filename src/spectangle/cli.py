@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
@@ -49,6 +49,7 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
         def job(cfg: DictConfig) -> object:
             begun.append(True)
             try:
+                refuse_unknown_keys(config_name, HydraConfig.get().overrides.task)
                 return function(cfg)
             except EXPLAINED as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -101,6 +102,29 @@ def show_help(config_name: str, function: Callable[[DictConfig], object]) -> Non
 
     summary = (function.__globals__.get("__doc__") or function.__name__).strip().splitlines()[0]
     print_table(command_help(config_name, summary, sys.argv[1:]))
+
+
+def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
+    """Refuse keys that a plus adds where no config has anything: nobody would read them.
+
+    Below a node that is there a key may be added (+lambdas.vsini=0.1, +set.vsini=5); what a constructor does not take, it refuses itself.
+
+    Raises:
+        SpectangleError: A key's first part is no key of the command and no group.
+    """
+    known = _top_keys(config_name)
+    for key in (override.lstrip("+").partition("=")[0] for override in overrides if override.startswith("+")):
+        first = re.split(r"[.@/]", key)[0]
+        if first not in known and first != "hydra":
+            hint = did_you_mean(first, sorted(known))
+            raise SpectangleError(f"'{key}' was added with a plus, and nothing reads it.{hint} `--cfg job` shows every key.")
+
+
+def _top_keys(config_name: str) -> set[str]:
+    """The groups, and the first parts of the keys of a command's own config and of the groups that are global."""
+    files = [CONF / f"{config_name}.yaml", *(path for path in CONF.glob("*/*.yaml") if "@package _global_" in path.read_text()[:200])]
+    keys = {str(key) for path in files if path.is_file() for key in OmegaConf.to_container(OmegaConf.load(path), resolve=False) or ()}
+    return (keys | {path.name for path in CONF.iterdir() if path.is_dir()}) - {"defaults"}
 
 
 def composing(error: BaseException) -> bool:

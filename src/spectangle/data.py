@@ -170,6 +170,7 @@ class SpectraDataModule(L.LightningDataModule):
     def _read(self, survey: Survey) -> None:
         self.labels = tuple(self.wanted_labels or survey.labels)
         self.content_hash, self.wavelength = survey.content_hash, survey.wavelength
+        self.origin = survey.attributes["origin"]
         self.units = {name: survey.unit(name) for name in self.labels}
         self.n_pixels = survey.n_pixels
         labels = np.stack([survey.label(name) for name in self.labels], axis=1)

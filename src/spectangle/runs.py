@@ -183,6 +183,19 @@ class Run:
         return Path(yaml.safe_load(hydra.read_text())["hydra"]["runtime"]["cwd"]) / path
 
     @property
+    def survey_origin(self) -> str:
+        """What the run was trained on, in the words of its survey; of older runs, where the survey is still there."""
+        from spectangle.survey import Survey
+
+        if origin := self.manifest["survey"].get("origin"):
+            return origin
+        try:
+            with Survey(self.survey_path) as survey:
+                return survey.attributes["origin"]
+        except SpectangleError:
+            return f"unknown stars (survey {self.survey_path.name})"
+
+    @property
     def checkpoint_hash(self) -> str:
         """SHA-256 of the best checkpoint and of the fitted regressor: what a prediction depends on."""
         files = (self.best_checkpoint, self.path / "regressors" / "latent.skops")

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectangle.archives.source_ids import as_source_ids
 from spectangle.errors import SpectangleError
 from spectangle.export.readout import Readout
 from spectangle.prediction.calibration import Calibration, calibrate
-from spectangle.prediction.grids import to_grid
 from spectangle.prediction.packed import PackedModel
 from spectangle.prediction.quality import Limits
 from spectangle.prediction.reading import read_spectra
+from spectangle.prediction.spectra_input import arrays_on_grid, check_arrays, star_ids, vacuum_grid
 from spectangle.runs import Run
 
 if TYPE_CHECKING:
@@ -77,13 +76,23 @@ class TrainedModel:
         """lambda of each label: above 0 disentangled, below 0 entangled."""
         return dict(zip(self.labels, self.network.adversary.lambdas, strict=True))
 
+    @property
+    def trained_on(self) -> str:
+        """The stars that the model knows, in the words of their survey."""
+        return self.identity.get("trained_on", "unknown stars")
+
+    @property
+    def erased(self) -> list[str]:
+        """Labels that the run removed from the latent: what is read of them is no measurement."""
+        return [name for name, value in self.lambdas.items() if value > 0]
+
     def encode(self, flux: np.ndarray, wavelength: np.ndarray | None = None, source_id: np.ndarray | None = None) -> np.ndarray:
         """Latents [n, Z] of spectra [n, P] (NaN = masked pixel), given on a grid in nm or on the model's own.
 
         A stochastic latent is one fixed draw for each ``source_id`` [n] (default: 1 to n), the same whenever that star is read.
         """
-        flux = self._on_grid(flux, wavelength)
-        return read_spectra([self], flux, None, _identifiers(source_id, len(flux))).latent
+        flux, _ = self._on_grid(flux, wavelength)
+        return read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra")).latent
 
     def predict(
         self,
@@ -97,16 +106,16 @@ class TrainedModel:
         """Labels with uncertainties, distance from the training stars and quality flags, as an astropy Table.
 
         Arguments:
-            flux, flux_error: Spectra and errors [n, P]; NaN = masked pixel.
-            wavelength: Their grid in nm, if it is not the model's own.
+            flux, flux_error: Spectra and errors [n, P]; NaN, masked or a fill value such as -9999 = masked pixel.
+            wavelength: Their vacuum grid in nm, or as an astropy Quantity, if it is not the model's own.
             source_id: Identifiers [n] (default: 1 to n); the draw of a stochastic latent belongs to them.
             coverage: Probability that the catalogue's label lies within the uncertainty.
             limits: Of the quality flags.
         """
         from spectangle.prediction.star_table import star_table
 
-        flux, flux_error = self._on_grid(flux, wavelength, flux_error, both=True)
-        ids = _identifiers(source_id, len(flux))
+        flux, flux_error = self._on_grid(flux, wavelength, flux_error)
+        ids = star_ids(source_id, len(flux), "The spectra")
         return star_table(self, read_spectra([self], flux, flux_error, ids), ids, flux_error is not None, coverage, limits or Limits())
 
     @torch.inference_mode()
@@ -122,10 +131,12 @@ class TrainedModel:
         """
         if unknown := set(labels) - set(self.labels):
             raise SpectangleError(f"This model does not know the label {sorted(unknown)[0]}; its labels are {', '.join(self.labels)}.")
-        flux = self._on_grid(flux, wavelength)
-        reading = read_spectra([self], flux, None, _identifiers(source_id, len(flux)))
+        flux, _ = self._on_grid(flux, wavelength)
+        reading = read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra"))
         values = reading.labels.copy()
         for name, value in labels.items():
+            if not np.isfinite(np.ma.filled(np.ma.asarray(value, dtype=np.float64), np.nan)).all():
+                raise SpectangleError(f"{name} has values that are missing or not finite; give a number for each spectrum.")
             values[:, self.labels.index(name)] = value
         return self.decode(reading.latent, values)
 
@@ -138,29 +149,27 @@ class TrainedModel:
         """The same model, compared with other numbers."""
         return replace(self, calibration=calibration)
 
-    def _on_grid(self, flux: np.ndarray, wavelength: np.ndarray | None, flux_error: np.ndarray | None = None, both: bool = False) -> Any:
-        flux = np.atleast_2d(np.asarray(flux, dtype=np.float32))
-        error = None if flux_error is None else np.atleast_2d(np.asarray(flux_error, dtype=np.float32))
+    def _on_grid(self, flux: Any, wavelength: Any, flux_error: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Flux and errors [n, P] on the model's grid, through the door that predict.py's arrays take as well."""
         if self.network.conditional_encoder:
             raise SpectangleError(
                 "This model was trained with conditioning=synthetic: its encoder needs the labels of a star, so it cannot read them. "
                 "Use conditioning=observed, or change labels of a survey that has them with generate.py."
             )
-        grid = self.wavelength if wavelength is None else np.asarray(wavelength, dtype=np.float64)
-        if flux.shape[1] != len(grid):
+        flux, flux_error = (None if values is None else _rows(values) for values in (flux, flux_error))
+        grid = self.wavelength if wavelength is None else vacuum_grid(wavelength, "The spectra")
+        if flux.shape[-1] != len(grid):
             raise SpectangleError(
-                f"The spectra have {flux.shape[1]} pixels and their grid has {len(grid)}; give the grid that they are on: wavelength=..."
+                f"The spectra have {flux.shape[-1]} pixels and their grid has {len(grid)}; give the grid that they are on: wavelength=..."
             )
-        flux, error = to_grid(grid, flux, error, self.wavelength, "The spectra")
-        return (flux, error) if both else flux
+        check_arrays(flux, flux_error, grid, "The spectra")
+        return arrays_on_grid(flux, flux_error, grid, self.wavelength, "The spectra")
 
 
-def _identifiers(source_id: np.ndarray | None, n: int) -> np.ndarray:
-    """Identifiers [n] of stars, 1 to n where none are given."""
-    ids = np.arange(1, n + 1) if source_id is None else np.atleast_1d(as_source_ids(source_id, "source_id"))
-    if ids.shape != (n,):
-        raise SpectangleError(f"There are {ids.size} source_id and {n} spectra; give one for each spectrum, in the same order.")
-    return ids
+def _rows(values: Any) -> Any:
+    """Spectra [n, Q], of one [Q] or many, with the mask or unit that they have."""
+    values = values if hasattr(values, "ndim") and hasattr(values, "dtype") else np.ma.asarray(values)
+    return values[None] if values.ndim == 1 else values
 
 
 def load(path: str | Path, survey: str | Path | None = None, calibrated: bool = True) -> TrainedModel:
@@ -202,6 +211,7 @@ def _identity(run: Run) -> dict[str, str]:
         "checkpoint": run.checkpoint_hash,
         "commit": manifest["git"]["commit"] or "unknown",
         "survey": manifest["survey"]["content_hash"],
+        "trained_on": run.survey_origin,
         "seed": str(manifest.get("seed")),
         "spectangle": manifest["spectangle"],
     }

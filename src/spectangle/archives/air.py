@@ -8,10 +8,21 @@ import numpy as np
 from spectangle.archives.wavelengths import nanometres
 from spectangle.errors import SpectangleError
 
-__all__ = ["MEDIA", "air_to_vacuum", "need_specutils"]
+__all__ = ["MEDIA", "air_to_vacuum", "in_vacuum", "need_specutils"]
 
 MEDIA = ("air", "vacuum")
 FORMULA = "Morton2000"
+
+
+def in_vacuum(wavelength: np.ndarray, medium: str, where: str, key: str) -> np.ndarray:
+    """Wavelengths [P] in nm in vacuum, of those in a medium that a key states.
+
+    Raises:
+        SpectangleError: There is no such medium, or they cannot be converted.
+    """
+    if medium not in MEDIA:
+        raise SpectangleError(f"{key}={medium} is not known; it can be {', '.join(MEDIA)}.")
+    return air_to_vacuum(wavelength, where) if medium == "air" else wavelength
 
 
 def air_to_vacuum(wavelength: np.ndarray, where: str) -> np.ndarray:
@@ -26,7 +37,7 @@ def air_to_vacuum(wavelength: np.ndarray, where: str) -> np.ndarray:
 
     if wavelength.min() < 200:
         said = f"{where}: air wavelengths from {wavelength.min():g} nm"
-        raise SpectangleError(f"{said}; below 200 nm they are given in vacuum. State archive.form.medium=vacuum.")
+        raise SpectangleError(f"{said}; below 200 nm they are given in vacuum. State that these are, if they are: medium=vacuum.")
     vacuum = air_to_vac(wavelength * u.nm, scheme="iteration", method=FORMULA)
     return nanometres(np.asarray(vacuum.to_value(u.nm)), None, where)
 

@@ -1,58 +1,58 @@
-"""APOGEE DR17 labels: the allStar FITS file (`allStar-dr17-synspec_rev1.fits`, 3.7 GB; allStarLite has all that is read).
+"""APOGEE labels: the allStar FITS files of DR17 (allStar and allStarLite), DR16 and SDSS DR19 (astraAllStarASPCAP).
 
-Columns: GAIAEDR3_SOURCE_ID (EDR3 ids are DR3 ids), GAIAEDR3_PHOT_G_MEAN_MAG, TEFF, LOGG, M_H, ALPHA_M and their _ERR,
-ASPCAPFLAG (STAR_BAD = bit 23), FE_H_FLAG (0 = good), EXTRATARG (DUPLICATE = bit 4), SNR (SDSS DR17 data model of
-allStar, https://www.sdss4.org/dr17/irspec/apogee-bitmasks; Abdurro'uf et al. 2022, ApJS 259, 35). [alpha/M] stands for
-[alpha/Fe].
+Columns by the data models of the releases (https://www.sdss4.org/dr17/irspec/apogee-bitmasks; Abdurro'uf et al. 2022, ApJS 259, 35;
+Joensson et al. 2020, AJ 160, 120 for DR16; Meszaros et al. 2025, arXiv:2506.07845 for DR19): ASPCAPFLAG has STAR_BAD as bit 23,
+EXTRATARG DUPLICATE as bit 4, the flags of [Fe/H] are 0 for good stars, and DR19 has flag_bad instead. [alpha/M] stands for [alpha/Fe].
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from spectangle.archives.fits_columns import read_fits_columns
+from spectangle.archives.catalogue import Release, read_catalogue
 from spectangle.archives.labels import LabelTable
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded
 
-__all__ = ["read_apogee"]
+__all__ = ["RELEASES", "read_apogee"]
 
-STAR_BAD, DUPLICATE = 23, 4
-COLUMNS = {
-    "source_id": "GAIAEDR3_SOURCE_ID",
-    "g_mag": "GAIAEDR3_PHOT_G_MEAN_MAG",
-    "aspcapflag": "ASPCAPFLAG",
-    "fe_h_flag": "FE_H_FLAG",
-    "extratarg": "EXTRATARG",
-    "snr": "SNR",
+LABELS = {"teff": "TEFF", "logg": "LOGG", "m_h": "M_H", "alpha_fe": "ALPHA_M", "snr": "SNR"}
+FLAG_COLUMNS = {"extratarg": "EXTRATARG", "aspcapflag": "ASPCAPFLAG", "fe_h_flag": "FE_H_FLAG"}
+FLAGS = {"extratarg": ("EXTRATARG duplicate", 4), "aspcapflag": ("STAR_BAD", 23), "fe_h_flag": ("FE_H_FLAG", None)}
+RELEASES = {
+    "DR17": Release(
+        "APOGEE DR17",
+        {"source_id": "GAIAEDR3_SOURCE_ID", "g_mag": "GAIAEDR3_PHOT_G_MEAN_MAG", **LABELS, **FLAG_COLUMNS},
+        "{}_ERR",
+        FLAGS,
+    ),
+    "DR16": Release(
+        "APOGEE DR16",
+        {"source_id": "GAIA_SOURCE_ID", "g_mag": "GAIA_PHOT_G_MEAN_MAG", **LABELS, **FLAG_COLUMNS},
+        "{}_ERR",
+        FLAGS,
+        "APOGEE DR16 has the source_ids of Gaia DR2: stars whose id changed in DR3 do not join. DR17 has DR3's.",
+    ),
+    "DR19": Release(
+        "SDSS DR19",
+        {
+            "source_id": "gaia_dr3_source_id",
+            "g_mag": "g_mag",
+            "teff": "teff",
+            "logg": "logg",
+            "m_h": "m_h_atm",
+            "alpha_fe": "alpha_m_atm",
+            "snr": "snr",
+            "flag_bad": "flag_bad",
+            "fe_h_flag": "fe_h_flags",
+        },
+        "e_{}",
+        {"flag_bad": ("flag_bad", None), "fe_h_flag": ("fe_h_flags", None)},
+    ),
 }
-LABELS = {"teff": "TEFF", "logg": "LOGG", "m_h": "M_H", "alpha_fe": "ALPHA_M"}
 
 
-def read_apogee(path: str | Path, origin: str = "APOGEE DR17") -> LabelTable:
-    """Read the labels and flags of an allStar file.
+def read_apogee(path: str | Path, release: str | None = None, columns: Mapping[str, str | None] | None = None) -> LabelTable:
+    """Read the labels and flags of an allStar file; arguments as in :func:`catalogue.read_catalogue`.
 
     Raises:
         SpectangleError: The file is missing, truncated, lacks a column, or its ids are floats.
     """
-    wanted = COLUMNS | LABELS | {f"{name}_error": f"{column}_ERR" for name, column in LABELS.items()}
-    data = read_fits_columns(Path(path), wanted)
-    ids = as_source_ids(data["source_id"], f"{path}, column GAIAEDR3_SOURCE_ID")
-    check_not_rounded(ids, f"{path}, column GAIAEDR3_SOURCE_ID")
-    return LabelTable(
-        origin=origin,
-        source_id=ids,
-        labels={name: data[name].astype(np.float32) for name in LABELS},
-        errors={name: data[f"{name}_error"].astype(np.float32) for name in LABELS},
-        g_mag=data["g_mag"].astype(np.float32),
-        flags={
-            "EXTRATARG duplicate": _bit(data["extratarg"], DUPLICATE),
-            "STAR_BAD": _bit(data["aspcapflag"], STAR_BAD),
-            "FE_H_FLAG": data["fe_h_flag"] != 0,
-        },
-        preference=np.nan_to_num(data["snr"].astype(np.float32), nan=-1),
-    )
-
-
-def _bit(flags: np.ndarray, bit: int) -> np.ndarray:
-    """Whether a bit is set in flags [n]."""
-    return (flags.astype(np.int64) >> bit) & 1 == 1
+    return read_catalogue(path, RELEASES, release, columns, "labels.apogee_")

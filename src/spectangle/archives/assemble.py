@@ -1,13 +1,12 @@
 """Parts and labels to one survey file, a few thousand stars at a time."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.convert import OTHER_GRID, open_part
+from spectangle.archives.convert import OTHER_GRID, open_part, words_in
 from spectangle.archives.join import Catalogue
 from spectangle.archives.rows import BadRows
 from spectangle.archives.sample import PAPER, Cuts, Funnel
@@ -62,7 +61,7 @@ def assemble(
     seen = np.zeros(len(catalogue.source_id), dtype=bool)
     _count_rows(parts, tally, bad)
     if wavelength is None:
-        raise _empty_join(parts, catalogue, tally)
+        raise _empty_join(parts, catalogue, tally, bad)
     tally.empty_pixels = int(np.sum(~covered))
     with SurveyWriter(survey, wavelength[covered], catalogue.units, origin, release) as writer:
         for part in parts:
@@ -70,7 +69,7 @@ def assemble(
                 for start in range(0, len(file["source_id"]) if "source_id" in file else 0, CHUNK):
                     _append(file, slice(start, start + CHUNK), catalogue, cuts, seen, tally, bad, writer, with_error, covered)
         if not tally.found:
-            raise _empty_join(parts, catalogue, tally)
+            raise _empty_join(parts, catalogue, tally, bad)
         _close_funnel(funnel, catalogue, cuts, tally)
         if not writer.n_stars:
             raise SpectangleError("No star is left after the cuts on the spectra; loosen the one that removed them: cuts.max_masked or cuts.min_snr.")
@@ -86,7 +85,7 @@ def _common(parts: Sequence[Path]) -> tuple[np.ndarray | None, np.ndarray, bool]
                 continue
             grid = file["wavelength"][:]
             if wavelength is not None and not np.array_equal(grid, wavelength):
-                raise SpectangleError(f"{json.loads(file.attrs['paths'])[0]} {OTHER_GRID}")
+                raise SpectangleError(f"{words_in(file, 'paths')[0]} {OTHER_GRID}")
             wavelength, covered, with_error = grid, covered | file["covered"][:], with_error and "flux_error" in file
     return wavelength, covered, with_error
 
@@ -95,8 +94,9 @@ def _count_rows(parts: Sequence[Path], tally: Tally, bad: BadRows) -> None:
     for part in parts:
         with open_part(part) as file:
             tally.rows += int(file.attrs["rows"])
+            bad.unused += words_in(file, "unused")
             if file.attrs["bad_rows"]:
-                bad.add(int(file.attrs["bad_rows"]), json.loads(file.attrs["sentences"]))
+                bad.add(int(file.attrs["bad_rows"]), words_in(file, "sentences"))
 
 
 def _append(
@@ -135,7 +135,7 @@ def _first_time(file, rows: slice, ids, position, seen, bad: BadRows) -> np.ndar
     keep = np.ones(len(ids), dtype=bool)
     for i, where in enumerate(position):
         if seen[where]:
-            path = json.loads(file.attrs["paths"])[file["file"][rows][i]]
+            path = words_in(file, "paths")[file["file"][rows][i]]
             bad.skip(path, int(file["row"][rows][i]), f"source_id {ids[i]} comes a second time; one spectrum per star was expected")
             keep[i] = False
         seen[where] = True
@@ -152,11 +152,12 @@ def _close_funnel(funnel: Funnel, catalogue: Catalogue, cuts: Cuts, tally: Tally
     funnel.add("survey: total", "stars", tally.after_snr, PAPER["total"] if PAPER.keys() & set(catalogue.origins) else None)
 
 
-def _empty_join(parts: Sequence[Path], catalogue: Catalogue, tally: Tally) -> SpectangleError:
+def _empty_join(parts: Sequence[Path], catalogue: Catalogue, tally: Tally, bad: BadRows) -> SpectangleError:
     with open_part(parts[-1]) as file:
-        path, example = json.loads(file.attrs["paths"])[-1], int(file.attrs["example_id"])
+        path, example = words_in(file, "paths")[-1], int(file.attrs["example_id"])
+    unused = f" Not used: {bad.unused[0].rstrip('.')}{' ...' if len(bad.unused) > 1 else ''}." if bad.unused else ""
     return SpectangleError(
         f"None of the {len(catalogue.source_id)} labelled stars is among the {tally.rows} spectra: the labels have ids such as "
         f"{catalogue.source_id[0]}, the spectra such as {example} ({path}). "
-        "Labels need Gaia DR3 (= EDR3) source_ids, and the files must cover the same stars."
+        f"Labels need Gaia DR3 (= EDR3) source_ids, and the files must cover the same stars.{unused}"
     )

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["verify_md5"]
+__all__ = ["MD5_SUMS", "verify_md5"]
+
+MD5_SUMS = "_MD5SUM.txt"
 
 
-def verify_md5(path: Path, sums: str = "_MD5SUM.txt") -> bool:
+def verify_md5(path: Path, sums: str = MD5_SUMS) -> bool:
     """Compare a file with the sum that the archive published; return False where none was published.
 
     Raises:

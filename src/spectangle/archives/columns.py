@@ -13,16 +13,23 @@ def find_column(name: str, available: Iterable[str]) -> str | None:
     return by_lower.get(name.lower())
 
 
-def require_columns(wanted: Mapping[str, str], available: Iterable[str], where: str) -> dict[str, str]:
+def require_columns(wanted: Mapping[str, str], available: Iterable[str], where: str, mend: str = "") -> dict[str, str]:
     """Return {key: the file's spelling} for each wanted {key: column}.
+
+    Arguments:
+        wanted: {key: column}.
+        available: Columns of the file.
+        where: The file, for the sentence.
+        mend: How the user names another column, with {} for the key: ``archive.columns.{}=...``.
 
     Raises:
         SpectangleError: A column is missing; the sentence lists those that are there.
     """
     available = list(available)
     found = {key: find_column(column, available) for key, column in wanted.items()}
-    missing = [wanted[key] for key, column in found.items() if column is None]
+    missing = [key for key, column in found.items() if column is None]
     if missing:
         shown = ", ".join(available[:30]) + (", ..." if len(available) > 30 else "")
-        raise SpectangleError(f"{where} has no column '{missing[0]}'; it has: {shown}. Is it the right file? Else name the column in the config.")
+        name = f" Else name the column: {mend.format(missing[0])}" if mend else ""
+        raise SpectangleError(f"{where} has no column '{wanted[missing[0]]}'; it has: {shown}. Is it the right file?{name}")
     return {key: column for key, column in found.items() if column is not None}

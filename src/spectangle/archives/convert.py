@@ -19,10 +19,11 @@ from spectangle.archives.rows import BadRows
 from spectangle.archives.spectra import SpectraChunk, drop_bad_rows
 from spectangle.archives.wavelengths import check_vacuum
 from spectangle.errors import SpectangleError
+from spectangle.survey import locked
 
-__all__ = ["Job", "convert", "open_part", "part_path"]
+__all__ = ["Job", "convert", "open_part", "part_path", "words_in"]
 
-FORMAT = 2  # of the part files
+FORMAT = 3  # of the part files
 COOL_MARGIN = 0.02
 OTHER_GRID = "has another wavelength grid than the files before it; prepare them apart, or use pixels.method=resample."
 
@@ -53,7 +54,15 @@ class Job:
 
 def open_part(path: Path) -> Any:
     """Open a part to read it."""
-    return h5py.File(path, "r")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise SpectangleError(locked(path, error) or f"{path} cannot be read ({error}); remove it and run the command again.") from None
+
+
+def words_in(file: Any, name: str) -> list[str]:
+    """A list of texts of an open part."""
+    return json.loads(file[name].asstr()[()])
 
 
 def part_path(job: Job, job_digest: str, paths: Sequence[Path]) -> Path:
@@ -79,11 +88,13 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
                 for chunk in job.source.read(path, bad, job.wanted):
                     _append(file, job.pixels, number, drop_bad_rows(chunk, bad, job.pixels.nonpositive_error))
             _drop_partial_errors(file)
-            file.attrs.update(paths=json.dumps([str(p) for p in paths]), sentences=json.dumps(bad.sentences))
+            for name, words in (("paths", [str(p) for p in paths]), ("sentences", bad.sentences), ("unused", bad.unused)):
+                file[name] = json.dumps(words)  # no attribute: those hold 64 kB at most
             file.attrs.update(bad_rows=bad.count, rows=bad.read, example_id=bad.example_id)
         beside.replace(part)
     except OSError as error:
-        raise SpectangleError(f"{part} could not be written ({error}); free some space or choose another folder for the survey.") from None
+        sentence = f"{part} could not be written ({error}); free some space or choose another folder for the survey."
+        raise SpectangleError(locked(part, error) or sentence) from None
     finally:
         beside.unlink(missing_ok=True)
     return part

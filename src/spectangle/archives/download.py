@@ -1,7 +1,8 @@
 """Download Gaia RVS spectra through DataLink with astroquery, in chunks, with resume and retries.
 
-DataLink takes fewer than 5,000 sources a request. Each chunk becomes one zip file whose name carries a digest of its
-ids; a chunk that is there and whole is not asked for again. Only stars with has_rvs are asked for.
+DataLink takes fewer than 5,000 sources a request. Each chunk becomes a zip file whose name carries a digest of its ids. The
+ids in the file are compared with those that were asked for: what is missing is asked for again, by itself. The zip file's
+comment keeps how many came, so that a file is read for that only once. Only stars with has_rvs are asked for.
 """
 
 import hashlib
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.gaia_files import GaiaFiles
-from spectangle.archives.label_table import read_table
+from spectangle.archives.gaia_datalink import read_gaia
+from spectangle.archives.gaia_files import COLUMNS, GaiaFiles
+from spectangle.archives.label_table import ids_of
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.rows import BadRows
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded
-from spectangle.console import progress_bar
+from spectangle.archives.source_ids import NO_ID, as_source_ids
+from spectangle.archives.table_file import read_table
+from spectangle.archives.wavelengths import linear_grid
+from spectangle.console import console, progress_bar
 from spectangle.errors import SpectangleError
 
 __all__ = ["GaiaDataLink"]
@@ -33,7 +37,7 @@ class GaiaDataLink:
     """Spectra of a list of stars from the Gaia archive.
 
     Arguments:
-        ids: Table with a column source_id; stars whose column has_rvs (if any) is false are left out.
+        ids: Table with a column source_id, any form; stars whose column has_rvs (if any) is false are left out.
         folder: Where the zip files go; they stay, and later runs use them.
         chunk: Sources a request, below 5,000.
         release: For instance ``Gaia DR3``.
@@ -45,6 +49,7 @@ class GaiaDataLink:
         source_table: Table that is asked which stars have spectra.
         server: Address of the archive.
         columns: See :class:`GaiaFiles`.
+        id_column: Column of `ids`.
     """
 
     ids: str
@@ -59,6 +64,8 @@ class GaiaDataLink:
     source_table: str = "gaiadr3.gaia_source"
     server: str = "https://gea.esac.esa.int/"
     columns: dict[str, str] = field(default_factory=dict)
+    id_column: str = "source_id"
+    absent: list[int] = field(default_factory=list, init=False, repr=False)  # stars that the archive did not send
 
     def __post_init__(self):
         if not 0 < self.chunk < LIMIT:
@@ -82,7 +89,7 @@ class GaiaDataLink:
         return None
 
     def download(self) -> list[Path]:
-        """Download every chunk that is not there yet; return their files.
+        """Download every star that is not there yet; return the files.
 
         Raises:
             SpectangleError: The list cannot be used, no star has a spectrum, or the archive does not answer.
@@ -90,19 +97,68 @@ class GaiaDataLink:
         ids = self.stars()
         Path(self.folder).mkdir(parents=True, exist_ok=True)
         chunks = [ids[start : start + self.chunk] for start in range(0, len(ids), self.chunk)]
-        paths = [self._path(number, chunk) for number, chunk in enumerate(chunks)]
+        paths, absent = [], []
         with progress_bar() as progress:
-            for chunk, path in progress.track(list(zip(chunks, paths, strict=True)), description="downloading"):
-                if not zipfile.is_zipfile(path):
-                    self._retrying(f"chunk {path.name}", lambda chunk=chunk, path=path: self._fetch(chunk, path))
+            for number, chunk in progress.track(list(enumerate(chunks)), description="downloading"):
+                found, missing = self._complete(number, chunk)
+                paths += found
+                absent += missing.tolist()
+        self.absent[:] = absent
+        if absent:
+            console.print(
+                f"The archive sent no spectrum of {len(absent)} of {len(ids)} stars, such as {absent[0]}. They are asked for again by the next run.",
+                markup=False,
+            )
         return paths
+
+    def left_out(self, chosen: np.ndarray, made: np.ndarray) -> list[str]:
+        """A sentence for each star that the archive did not send, and each other file in the folder."""
+        absent = [f"{self.ids}: the archive sent no spectrum of star {star}" for star in self.absent]
+        return absent + self._files().left_out(chosen, made)
+
+    def _complete(self, number: int, chunk: np.ndarray) -> tuple[list[Path], np.ndarray]:
+        """The files of a chunk's stars, after asking for what is missing; and the ids that did not come in all attempts."""
+        paths: list[Path] = []
+        missing = chunk
+        for attempt in range(self.retries):
+            path = self._path(number, missing)
+            if not zipfile.is_zipfile(path):
+                if attempt > 1:
+                    time.sleep(self.pause * 2 ** (attempt - 2))
+                self._retrying(f"chunk {path.name}", lambda asked=missing, path=path: self._fetch(asked, path))
+            came = self._ids_in(path, missing)
+            if len(came):
+                paths.append(path)
+            else:
+                path.unlink()
+            missing = np.setdiff1d(missing, came)
+            if not len(missing):
+                break
+        if not paths:
+            raise SpectangleError(
+                f"The Gaia archive at {self.server} sent none of {len(chunk)} spectra, of star {chunk[0]} and others, in {self.retries} attempts. "
+                f" Do they have {self.retrieval_type} spectra in {self.release}? Else run the same command again later."
+            )
+        return paths, missing
+
+    def _ids_in(self, path: Path, asked: np.ndarray) -> np.ndarray:
+        """Which of the ids [n] that were asked for are in a file; one that had them all is not read again."""
+        whole = f"all {len(asked)} stars".encode()
+        with zipfile.ZipFile(path) as archive:
+            if archive.comment == whole:
+                return asked
+        chunks = read_gaia(path, BadRows(len(asked)), COLUMNS | dict(self.columns), linear_grid, asked)
+        came = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *(chunk.source_id for chunk in chunks)]))
+        if len(came) == len(asked):
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.comment = whole
+        return came
 
     def stars(self) -> np.ndarray:
         """Sorted ids [n] of the stars in the list that have a spectrum."""
-        table = read_table(self.ids)
-        column = require_columns({"id": "source_id"}, table.colnames, self.ids)["id"]
-        ids = as_source_ids(table[column], f"{self.ids}, column {column}")
-        check_not_rounded(ids, f"{self.ids}, column {column}")
+        table = read_table(self.ids, [self.id_column])
+        ids = ids_of(table, self.ids, self.id_column, "archive")
+        table, ids = table[ids != NO_ID], ids[ids != NO_ID]
         if has_rvs := find_column("has_rvs", table.colnames):
             ids = ids[np.array([str(value).strip().lower() in ("true", "t", "1") for value in table[has_rvs]], dtype=bool)]
         else:
@@ -118,7 +174,8 @@ class GaiaDataLink:
             listed = ",".join(map(str, ids[start : start + QUERY_IDS]))
             query = f"SELECT source_id FROM {self.source_table} WHERE has_rvs = 'true' AND source_id IN ({listed})"
             answer = self._retrying("the list of stars with has_rvs", lambda query=query: tap.launch_job(query).get_results())
-            kept += as_source_ids(answer["source_id"], "the archive's answer").tolist()
+            column = require_columns({"id": "source_id"}, answer.colnames, "the archive's answer")["id"]
+            kept += as_source_ids(answer[column], "the archive's answer").tolist()
         return np.array(kept, dtype=np.int64)
 
     def _fetch(self, ids: np.ndarray, path: Path) -> None:
@@ -142,7 +199,8 @@ class GaiaDataLink:
             from astroquery.utils.tap.core import TapPlus
         except ModuleNotFoundError:
             raise SpectangleError("A download needs astroquery, which is not installed: pip install 'spectangle[archives]'.") from None
-        return TapPlus(url=self.server, server_context=context, tap_context="tap", data_context="data", datalink_context="datalink")
+        names: dict[str, Any] = {"tap_context": "tap", "data_context": "data", "datalink_context": "datalink"}
+        return TapPlus(url=self.server, server_context=context, use_names_over_ids=True, **names)
 
     def _retrying(self, what: str, attempt) -> Any:
         problem = None

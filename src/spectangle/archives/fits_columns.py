@@ -14,17 +14,33 @@ from astropy.io import fits
 from spectangle.archives.columns import require_columns
 from spectangle.errors import SpectangleError
 
-__all__ = ["read_fits_columns"]
+__all__ = ["fits_column_names", "read_fits_columns"]
 
 BLOCK_BYTES = 4 << 20
 
 
-def read_fits_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Read columns of the first table that has them all.
+def fits_column_names(path: Path) -> list[str]:
+    """The columns of all tables with rows in a FITS file.
+
+    Raises:
+        SpectangleError: There is no such file, or no such table.
+    """
+    if not Path(path).is_file():
+        raise SpectangleError(f"There is no file {path}; check the path of the catalogue.")
+    try:
+        with fits.open(path, memmap=True) as hdus:
+            return [name for hdu in _tables(hdus, path) for name in hdu.columns.names]
+    except (OSError, TypeError, ValueError) as error:
+        raise SpectangleError(f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again.") from None
+
+
+def read_fits_columns(path: Path, wanted: Mapping[str, str], mend: str = "") -> dict[str, np.ndarray]:
+    """Read columns of the first table with rows that has them all.
 
     Arguments:
         path: FITS file.
         wanted: {key: column}; the columns must hold one value a row.
+        mend: See :func:`columns.require_columns`.
 
     Returns:
         {key: values [n]} in native byte order.
@@ -37,7 +53,7 @@ def read_fits_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, np.nda
     try:
         with fits.open(path, memmap=True) as hdus:
             hdu = _table(hdus, wanted, path)
-            found = require_columns(wanted, hdu.columns.names, str(path))
+            found = require_columns(wanted, hdu.columns.names, str(path), mend)
             for column in found.values():
                 if hdu.columns.dtype[column].shape not in ((), (1,)):
                     raise SpectangleError(f"{path}: column '{column}' holds {hdu.columns.dtype[column].shape} values a row; one was expected.")
@@ -49,10 +65,16 @@ def read_fits_columns(path: Path, wanted: Mapping[str, str]) -> dict[str, np.nda
         raise SpectangleError(f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again.") from None
 
 
-def _table(hdus, wanted: Mapping[str, str], path: Path) -> Any:
+def _tables(hdus, path: Path) -> list[Any]:
+    """The tables of a file, those with rows if there are any: SDSS's files begin with an empty one of the same columns."""
     tables: list[Any] = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
     if not tables:
         raise SpectangleError(f"{path} holds no binary table; check that it is the catalogue.")
+    return [hdu for hdu in tables if hdu.header["NAXIS2"]] or tables
+
+
+def _table(hdus, wanted: Mapping[str, str], path: Path) -> Any:
+    tables = _tables(hdus, path)
     names = {column.lower() for column in wanted.values()}
     return next((hdu for hdu in tables if names <= {name.lower() for name in hdu.columns.names}), tables[0])
 
@@ -61,7 +83,8 @@ def _is_plain(path: Path, hdu, found: Mapping[str, str]) -> bool:
     with open(path, "rb") as file:
         compressed = file.read(6) != b"SIMPLE"
     scaled = any(hdu.columns[c].bscale not in (None, "", 1) or hdu.columns[c].bzero not in (None, "", 0) for c in found.values())
-    return not (compressed or scaled)
+    logical = any(hdu.columns[c].format.endswith("L") for c in found.values())  # stored as the letters T and F
+    return not (compressed or scaled or logical)
 
 
 def _read_blocks(path: Path, hdu, found: Mapping[str, str]) -> dict[str, np.ndarray]:

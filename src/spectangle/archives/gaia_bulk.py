@@ -8,6 +8,7 @@ documentation 20.12.1). Only the rows of wanted stars are parsed, and a chunk at
 import gzip
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,21 +19,53 @@ from spectangle.archives.flux_lists import NULLS, parse_lists
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import RoundedIds, check_not_rounded, parse_id, positions_in
 from spectangle.archives.spectra import SpectraChunk
+from spectangle.archives.table_file import EmptyTable, names_in
 from spectangle.errors import SpectangleError
 
-__all__ = ["header_lines", "read_bulk"]
+__all__ = ["ONE_PIXEL", "header_lines", "is_gzip", "read_bulk"]
 
 BLOCK = 8 << 20  # bytes of text in a chunk, about 150 stars
+BOM = b"\xef\xbb\xbf"
+ONE_PIXEL = "has one value in a row: lists of flux were expected, or a row for each pixel and a column of wavelengths."
 
 
-def header_lines(path: Path) -> tuple[int, str]:
-    """Count the comment lines at the top of a text file (gzip or not), and return the line that names the columns."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        for count, line in enumerate(file):
-            if not line.startswith(b"#"):
-                return count, line.decode("utf-8", "replace").strip()
-    raise SpectangleError(f"{path} holds no table: it is empty or a header only. Download it again.")
+def is_gzip(path: Path) -> bool:
+    """Whether a file is gzipped, by its content.
+
+    Raises:
+        SpectangleError: It is not, though its name says so.
+    """
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start and start != b"\x1f\x8b" and path.suffix.lower() == ".gz":
+        raise SpectangleError(f"{path} is no gzip file, though its name says so; download the file again.")
+    return start == b"\x1f\x8b"
+
+
+def header_lines(path: Path, rows: int = 0) -> tuple[int, list[str]]:
+    """Count the comment lines at the top of a text file (gzip or not); return the line that names the columns and some rows after it.
+
+    Raises:
+        EmptyTable: There is no such line, or not a row.
+        SpectangleError: The file is truncated.
+    """
+    count, lines = 0, []
+    try:
+        with gzip.open(path, "rb") if is_gzip(path) else open(path, "rb") as file:
+            for line in file:
+                if line.removeprefix(BOM).startswith(b"#") and not lines:
+                    count += 1
+                elif line.strip() and len(lines) <= max(rows, 1):
+                    lines.append(line.decode("utf-8-sig", "replace").strip("\r\n"))
+                elif len(lines) > max(rows, 1):
+                    break
+    except (OSError, EOFError) as error:
+        raise SpectangleError(f"{path} cannot be read ({error}); download the file again.") from None
+    if not lines:
+        raise EmptyTable(f"{path} holds no table: it is empty or a header only. Download it again.")
+    if len(lines) == 1:
+        raise EmptyTable(f"{path} has no row: it is a header only. Download it again.")
+    return count, lines
 
 
 def read_bulk(
@@ -54,15 +87,15 @@ def read_bulk(
     Raises:
         SpectangleError: The file is truncated, lacks a column, or has too many bad rows.
     """
-    n_comments, names = header_lines(path)
+    n_comments, lines = header_lines(path)
     keys = {key: columns[key] for key in ("source_id", "flux", "flux_error")}
-    names = [name.strip().strip('"') for name in names.split(",")]
+    names, separator = names_in(lines[0])
     if find_column(columns["flux_error"], names) is None:
         del keys["flux_error"]
-    found = require_columns(keys, names, str(path))
+    found = require_columns(keys, names, str(path), f"{bad.keys}columns.{{}}=...")
     counter = _RowCounter(path, bad, header=n_comments + 1)
     n_pixels = None
-    for batch in _batches(path, n_comments, found, counter):
+    for batch in _batches(path, n_comments, separator or " ", found, counter):
         chunk = _chunk(path, batch, found, counter.numbers(len(batch)), bad, n_pixels, wanted, grid)
         if chunk is not None:
             n_pixels = len(chunk.wavelength)
@@ -92,7 +125,7 @@ class _RowCounter:
         return np.array(rows, dtype=np.int64)
 
 
-def _batches(path: Path, n_comments: int, found: Mapping[str, str], counter: _RowCounter) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, n_comments: int, separator: str, found: Mapping[str, str], counter: _RowCounter) -> Iterator[pa.RecordBatch]:
     types = {name: pa.string() for name in found.values()}
     refused: list[SpectangleError] = []
 
@@ -104,11 +137,11 @@ def _batches(path: Path, n_comments: int, found: Mapping[str, str], counter: _Ro
             return "error"
 
     try:
-        with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+        with _opened(path) as stream:
             reader = pyarrow.csv.open_csv(
                 stream,
                 read_options=pyarrow.csv.ReadOptions(skip_rows=n_comments, block_size=BLOCK, use_threads=False),
-                parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=malformed),
+                parse_options=pyarrow.csv.ParseOptions(delimiter=separator, invalid_row_handler=malformed),
                 convert_options=pyarrow.csv.ConvertOptions(
                     include_columns=list(found.values()), column_types=types, null_values=["", *NULLS], strings_can_be_null=True
                 ),
@@ -121,6 +154,17 @@ def _batches(path: Path, n_comments: int, found: Mapping[str, str], counter: _Ro
         raise SpectangleError(f"{path}, after row {counter.next - 1}: {reason}. Download the file again.") from None
 
 
+def _opened(path: Path) -> Any:
+    """The text of a file, as a stream for Arrow, after its byte-order mark."""
+    compression = "gzip" if is_gzip(path) else None
+    with pa.input_stream(str(path), compression=compression) as stream:
+        marked = stream.read(len(BOM)) == BOM
+    stream = pa.input_stream(str(path), compression=compression)
+    if marked:
+        stream.read(len(BOM))
+    return stream
+
+
 def _chunk(path, batch, found, rows, bad, n_pixels, wanted, grid) -> SpectraChunk | None:
     """Turn the wanted rows of a batch into a chunk; None when there is none."""
     ids, readable = _ids(path, batch.column(found["source_id"]), rows, bad)
@@ -131,6 +175,8 @@ def _chunk(path, batch, found, rows, bad, n_pixels, wanted, grid) -> SpectraChun
         return None
     batch = batch.filter(pa.array(keep))
     flux, reasons = parse_lists(batch.column(found["flux"]), n_pixels)
+    if flux.shape[1] < 2:
+        raise SpectangleError(f"{path}: column '{found['flux']}' {ONE_PIXEL}")
     error = None
     if "flux_error" in found:
         error, more = parse_lists(batch.column(found["flux_error"]), flux.shape[1])

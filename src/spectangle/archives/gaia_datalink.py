@@ -7,113 +7,115 @@ table (VOTable PARAM, FITS header, ECSV meta), it is found there, or at last in 
 """
 
 import gzip
-import io
 import re
-import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from astropy.io import fits, votable
 from astropy.table import Table
 
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.flux_lists import parse_lists
-from spectangle.archives.gaia_bulk import read_bulk
+from spectangle.archives.gaia_bulk import ONE_PIXEL, header_lines, is_gzip, read_bulk
 from spectangle.archives.rows import BadRows
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded, positions_in
+from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded, positions_in
 from spectangle.archives.spectra import SpectraChunk
+from spectangle.archives.table_file import EmptyTable, NoTable, decompressed, form_of, names_in, tables_in
 from spectangle.archives.wavelengths import check_range, nanometres
 from spectangle.errors import SpectangleError
 
-__all__ = ["SUFFIXES", "read_gaia"]
+__all__ = ["SUFFIXES", "no_rvs", "read_gaia"]
 
-SUFFIXES = (".csv", ".ecsv", ".txt", ".xml", ".vot", ".votable", ".fits", ".fit", ".zip")
+SUFFIXES = (".csv", ".tsv", ".ecsv", ".txt", ".xml", ".vot", ".votable", ".fits", ".fit", ".fts", ".parquet", ".zip")
 RVS_RANGE = (840.0, 880.0)  # nm; the window of the instrument, whatever the grid of a release
+OTHER_PRODUCTS = re.compile(r"(^|[^A-Z])(XP_|EPOCH_|MCMC_)|_XP([^A-Z]|$)|PHOTOMETRY|ASTROMETRY")  # in names of DataLink's files
+START = 4096  # bytes that tell the form of a file
+
+
+def no_rvs(name: str) -> str | None:
+    """Why a file of this name holds no RVS mean spectra; None if it may."""
+    name = name.replace("\\", "/")
+    last = name.rpartition("/")[2]
+    if last.startswith(("_", ".")) or "__MACOSX" in name:
+        return "is hidden by its name"
+    if not last.lower().removesuffix(".gz").endswith(SUFFIXES):
+        return "has the ending of no spectrum"
+    return "is another product than RVS mean spectra" if OTHER_PRODUCTS.search(last) else None
 
 
 def read_gaia(path: Path, bad: BadRows, columns: Mapping[str, str], grid, wanted: np.ndarray | None = None) -> Iterator[SpectraChunk]:
     """Yield the wanted stars of one file of any form; arguments as in :func:`gaia_bulk.read_bulk`.
 
+    A file without a row is a bad row; one without a table is left out; both are named.
+
     Raises:
         SpectangleError: The file cannot be read, lacks a column, or its wavelengths are not nm in vacuum.
     """
-    if path.suffix == ".zip":
+    if not path.is_file():
+        raise SpectangleError(f"There is no file {path}.")
+    with open(path, "rb") as file:
+        form = form_of(file.read(START))
+    if form == "zip":
         yield from _from_zip(path, bad, columns, grid, wanted)
-    elif _kind(path) in (".csv", ".ecsv", ".txt") and _one_row_per_star(path, columns):
+    elif _one_row_per_star(path, columns):
         yield from read_bulk(path, bad, columns, grid, wanted)
     else:
-        yield from _from_file(path, path.read_bytes() if path.is_file() else None, bad, columns, grid, wanted)
-
-
-def _kind(path: Path) -> str:
-    return Path(path.stem if path.suffix == ".gz" else path.name).suffix.lower()
+        yield from _from_file(path, path.read_bytes(), bad, columns, grid, wanted)
 
 
 def _one_row_per_star(path: Path, columns: Mapping[str, str]) -> bool:
-    """Whether a text file holds lists, seen from its first lines."""
-    opener = gzip.open if path.suffix == ".gz" else open
+    """Whether a file is text with lists, seen from its first lines."""
+    with gzip.open(path, "rb") if is_gzip(path) else open(path, "rb") as file:
+        try:
+            start = file.read(START)
+        except (OSError, EOFError) as error:
+            raise SpectangleError(f"{path} cannot be read ({error}); download the file again.") from None
+    if form_of(start) not in ("text", "ECSV") or start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return False
     try:
-        with opener(path, "rb") as file:
-            lines = (line for line in file if not line.startswith(b"#"))
-            names, first = next(lines, b"").decode(), next(lines, b"")
-    except (OSError, EOFError) as error:
-        raise SpectangleError(f"{path} cannot be read ({error}); download the file again.") from None
-    has_grid = find_column(columns["wavelength"], [name.strip() for name in names.split(",")]) is not None
-    return b"[" in first or b"(" in first or not has_grid
+        _, (line, first, *_) = header_lines(path)
+    except EmptyTable:
+        return False  # it is said where the file is read
+    names, _ = names_in(line)
+    return "[" in first or "(" in first or find_column(columns["wavelength"], names) is None
 
 
-def _from_zip(path: Path, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
+def _from_zip(path: Path, bad: BadRows, columns, grid, wanted) -> Iterator[SpectraChunk]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
         raise SpectangleError(f"{path} is no complete zip file; download it again.") from None
     with archive:
-        for name in archive.namelist():
-            if Path(name).suffix.lower() in SUFFIXES:
-                yield from _from_file(path / name, archive.read(name), bad, columns, grid, wanted)
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            if why := no_rvs(member.filename):
+                bad.leave_out(f"{path / member.filename}: {why}")
+                continue
+            try:
+                content = archive.read(member)
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+                raise SpectangleError(f"{path / member.filename} cannot be unpacked ({error}); download {path.name} again.") from None
+            yield from _from_file(path / member.filename, content, bad, columns, grid, wanted)
 
 
-def _from_file(path: Path, content: bytes | None, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
-    if content is None:
-        raise SpectangleError(f"There is no file {path}.")
+def _from_file(path: Path, content: bytes, bad: BadRows, columns, grid, wanted) -> Iterator[SpectraChunk]:
     try:
-        tables = list(_tables(path, content))
-    except SpectangleError:
-        raise
-    except Exception as error:  # astropy raises many kinds on damaged files
-        raise SpectangleError(f"{path} cannot be read as {_kind(path)[1:]} ({_first_line(error)}); download the file again.") from None
+        tables = [table for table in tables_in(decompressed(content, str(path)), str(path)) if len(table)]
+        if not tables:
+            raise EmptyTable(f"{path} has no row: it is a header only. Download it again.")
+    except EmptyTable as error:
+        bad.add(1, [str(error).removesuffix(".")])
+        return
+    except NoTable as error:
+        bad.leave_out(str(error))
+        return
     for table in tables:
-        if len(table):
-            yield from _from_table(path, table, bad, columns, grid, wanted)
-
-
-def _tables(path: Path, content: bytes) -> Iterator[Any]:
-    """Every table in a file, with what stands outside the columns in its meta."""
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    kind = _kind(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if kind in (".xml", ".vot", ".votable"):
-            for resource_table in votable.parse(io.BytesIO(content)).iter_tables():
-                table = resource_table.to_table(use_names_over_ids=True)
-                table.meta |= {param.name: param.value for param in resource_table.params}
-                yield table
-        elif kind in (".fits", ".fit"):
-            hdus: Any
-            with fits.open(io.BytesIO(content)) as hdus:
-                for hdu in hdus:
-                    if isinstance(hdu, fits.BinTableHDU):
-                        table = Table.read(hdu)
-                        table.meta = {**dict(hdus[0].header), **table.meta}
-                        yield table
-        else:
-            is_ecsv = content.lstrip().startswith(b"# %ECSV")
-            yield Table.read(io.BytesIO(content), format="ascii.ecsv" if is_ecsv else "ascii.csv", **({} if is_ecsv else {"comment": "#"}))
+        yield from _from_table(path, table, bad, columns, grid, wanted)
 
 
 def _from_table(path: Path, table: Any, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
@@ -121,9 +123,11 @@ def _from_table(path: Path, table: Any, bad, columns, grid, wanted) -> Iterator[
     for key in ("source_id", "flux_error", "wavelength"):
         if find_column(columns[key], table.colnames) is not None:
             keys[key] = columns[key]
-    found = require_columns(keys, table.colnames, str(path))
+    found = require_columns(keys, table.colnames, str(path), f"{bad.keys}columns.{{}}=...")
     flux = table[found["flux"]]
     per_star = flux.ndim == 2 or flux.dtype.kind in "OSU"
+    if flux.dtype.kind in "SU" and not re.search(r"[\[(,]", str(flux[0])):
+        raise SpectangleError(f"{path}: column '{found['flux']}' holds text ('{flux[0]}'); numbers or lists of numbers were expected.")
     chunk = _raw(path, table, found, bad, grid) if per_star else _individual(path, table, found, columns)
     bad.note(chunk.source_id)
     check_not_rounded(chunk.source_id, f"{path}, column {columns['source_id']}")
@@ -137,6 +141,8 @@ def _individual(path: Path, table: Any, found: Mapping[str, str], columns: Mappi
         raise SpectangleError(f"{path} has one row per pixel and no column '{missing}'; download it again with its wavelengths.")
     if "source_id" in found:
         ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
+        if NO_ID in ids:
+            raise SpectangleError(f"{path}, row {int(np.argmax(ids == NO_ID)) + 1}: the pixel has no source_id; one for each was expected.")
     else:
         ids = np.full(len(table), _id_outside(path, table, columns["source_id"]))
     stars, first, counts = np.unique(ids, return_index=True, return_counts=True)
@@ -159,9 +165,13 @@ def _raw(path: Path, table: Any, found: Mapping[str, str], bad: BadRows, grid) -
     if "source_id" not in found:
         raise SpectangleError(f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.colnames)}.")
     ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
-    rows, keep = np.arange(1, len(ids) + 1), np.ones(len(ids), dtype=bool)
+    rows, keep = np.arange(1, len(ids) + 1), ids != NO_ID
+    for row in rows[~keep]:
+        bad.skip(path, int(row), "the star has no source_id")
     flux = _arrays(path, table[found["flux"]], "flux", rows, keep, bad)
     error = _arrays(path, table[found["flux_error"]], "flux_error", rows, keep, bad, flux.shape[1]) if "flux_error" in found else None
+    if flux.shape[1] < 2:
+        raise SpectangleError(f"{path}: column '{found['flux']}' {ONE_PIXEL}")
     wavelength = grid(flux.shape[1])
     if "wavelength" in found:
         column = table[found["wavelength"]]
@@ -215,7 +225,3 @@ def _id_outside(path: Path, table: Table, name: str) -> int:
     if digits := re.search(r"(?<!\d)\d{10,19}(?!\d)", path.name):
         return int(digits[0])
     raise SpectangleError(f"{path}: no source_id was found as a column, in the header or in the file name; rename the file to end in the id.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

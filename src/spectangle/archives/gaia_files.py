@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.checksum import verify_md5
-from spectangle.archives.gaia_datalink import SUFFIXES, read_gaia
+from spectangle.archives.checksum import MD5_SUMS, verify_md5
+from spectangle.archives.gaia_datalink import SUFFIXES, no_rvs, read_gaia
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.rows import BadRows
 from spectangle.archives.spectra import SpectraChunk
@@ -53,7 +53,7 @@ class GaiaFiles:
         """
         groups: list[list[Path]] = []
         size = GROUP_BYTES
-        for path in _files(self.spectra):
+        for path in _files(self.spectra)[0]:
             if size + path.stat().st_size > GROUP_BYTES or len(groups[-1]) >= GROUP_FILES:
                 groups.append([])
                 size = 0
@@ -67,21 +67,24 @@ class GaiaFiles:
             verify_md5(path)
         yield from read_gaia(path, bad, COLUMNS | dict(self.columns), partial(linear_grid, start=self.grid_start, step=self.grid_step), wanted)
 
+    def left_out(self, chosen: np.ndarray, made: np.ndarray) -> list[str]:
+        """A sentence for each file that is no spectrum by its name."""
+        return _files(self.spectra)[1]
+
     def labels(self, bad: BadRows) -> LabelTable | None:
         """None: Gaia files hold no labels."""
         return None
 
 
-def _files(spectra: str) -> list[Path]:
+def _files(spectra: str) -> tuple[list[Path], list[str]]:
+    """The files of spectra, and a sentence for each other one; a file that is named alone is taken whatever its ending."""
     path = Path(spectra)
-    found = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else [Path(name) for name in sorted(glob(spectra, recursive=True))]
-    files = [file for file in found if file.is_file() and _is_spectra(file)]
+    if path.is_file():
+        return [path], []
+    found = sorted(path.rglob("*")) if path.is_dir() else [Path(name) for name in sorted(glob(spectra, recursive=True))]
+    reasons = {file: no_rvs(file.name) for file in found if file.is_file()}
+    files = [file for file, why in reasons.items() if why is None]
     if not files:
         endings = ", ".join(SUFFIXES)
         raise SpectangleError(f"spectra={spectra} names no spectra: it must be a file, a folder or a pattern of files ending in {endings} (or .gz).")
-    return files
-
-
-def _is_spectra(path: Path) -> bool:
-    name = path.name.lower().removesuffix(".gz")
-    return name.endswith(SUFFIXES) and not path.name.startswith(("_", "."))
+    return files, [f"{file}: {why}" for file, why in reasons.items() if why and file.name != MD5_SUMS]

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from spectangle.archives.air import in_vacuum
+from spectangle.archives.label_columns import check_label_names
 from spectangle.archives.label_table import drop_bad_labels
-from spectangle.archives.labels import UNITS, LabelTable
+from spectangle.archives.labels import LabelTable, unit_of_label
 from spectangle.archives.plain import array_chunks, load_array
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids
@@ -29,6 +31,7 @@ class Gandalf:
         folder: Where X.npy, params.npy, ids.npy and axis_labels.npy are.
         label_names: Names of the columns of params.npy.
         wavelength_unit: Unit of axis_labels.npy (their APOGEE sample: Angstrom).
+        medium: ``vacuum``, or ``air``, which is converted.
         units: {label: unit} of labels other than the paper's.
         release: Kept in the survey.
     """
@@ -36,6 +39,7 @@ class Gandalf:
     folder: str
     label_names: list[str] = field(default_factory=lambda: ["teff", "logg", "m_h", "alpha_fe"])
     wavelength_unit: str = "nm"
+    medium: str = "vacuum"
     units: dict[str, str] | None = None
     release: str = "unknown"
 
@@ -52,7 +56,8 @@ class Gandalf:
         flux, ids = load_array(path, 2), self._ids()
         axis = Path(self.folder) / "axis_labels.npy"
         wavelength = nanometres(self._numbers(axis), self.wavelength_unit, str(axis))
-        check_range(wavelength, str(axis))
+        check_range(wavelength, str(axis), key="archive.wavelength_unit")
+        wavelength = in_vacuum(wavelength, self.medium, str(axis), "archive.medium")
         if flux.shape != (len(ids), len(wavelength)):
             said = f"ids.npy has {len(ids)} stars and axis_labels.npy {len(wavelength)} pixels"
             raise SpectangleError(f"{path} has shape {flux.shape}; {said}. They must match.")
@@ -60,6 +65,7 @@ class Gandalf:
 
     def labels(self, bad: BadRows) -> LabelTable:
         """The labels of params.npy."""
+        check_label_names(self.label_names, "archive.label_names")
         path = Path(self.folder) / "params.npy"
         params, ids = load_array(path, 2), self._ids()
         if params.shape != (len(ids), len(self.label_names)):
@@ -74,7 +80,7 @@ class Gandalf:
             labels={name: np.asarray(params[:, i], dtype=np.float32) for i, name in enumerate(self.label_names)},
             errors={},
             g_mag=np.full(len(ids), np.nan, dtype=np.float32),
-            units={name: (self.units or {}).get(name) or UNITS.get(name, "") for name in self.label_names},
+            units={name: (self.units or {}).get(name) or unit_of_label(name) for name in self.label_names},
         )
         return drop_bad_labels(table, path, bad)
 

@@ -5,32 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 
 from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.labels import UNITS, LabelTable, is_missing, unit_of_label
+from spectangle.archives.label_columns import LabelColumns, check_label_names, choose_labels, error_column
+from spectangle.archives.label_units import in_unit
+from spectangle.archives.labels import UNITS, LabelTable, unit_of_label
+from spectangle.archives.missing import error_or_nan, is_missing, why_missing
 from spectangle.archives.rows import BadRows
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded
+from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
+from spectangle.archives.table_file import read_table
 from spectangle.errors import SpectangleError
 
-__all__ = ["drop_bad_labels", "labels_of", "read_label_table", "read_table"]
-
-
-def read_table(path: str | Path) -> Any:
-    """Read any table; text columns that astropy would turn into floats are not (ids stay integers).
-
-    Raises:
-        SpectangleError: The file is missing or astropy cannot read it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SpectangleError(f"There is no file {path}; check the path of the table.")
-    is_csv = path.name.removesuffix(".gz").endswith(".csv")
-    try:
-        return Table.read(path, format="ascii.csv", comment="#") if is_csv else Table.read(path)
-    except Exception as error:  # astropy raises many kinds
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpectangleError(f"{path} cannot be read as a table ({said}); give it as ECSV, CSV, VOTable or FITS.") from None
+__all__ = ["drop_bad_labels", "ids_of", "labels_of", "read_label_table"]
 
 
 def read_label_table(
@@ -41,27 +27,42 @@ def read_label_table(
     id_column: str = "source_id",
     magnitude: str = "phot_g_mean_mag",
     origin: str | None = None,
+    keys: str = "labels",
 ) -> LabelTable:
     """Read labels from a plain table.
 
     Arguments:
         path: The table.
-        bad: Where to count rows whose labels are NaN or -9999.
-        columns: {label: column}; None takes those of teff, logg, m_h, alpha_fe that are there.
-        units: Unit of each label; default: the paper's, else the column's.
+        bad: Where to count rows whose labels stand for missing values, and to note rows without an id.
+        columns: {label: column}; None takes every column that can be a label, see :mod:`label_columns`.
+        units: Unit in which the survey keeps each label; default: the paper's, else the column's. A column in another one is converted.
         id_column: Column of the Gaia ids.
         magnitude: Column of G; may be missing.
         origin: Name of the table in the survey; default: its file name.
+        keys: Where the config has columns, units and id_column, for sentences.
 
     Raises:
         SpectangleError: A column is missing, an id comes twice or as a float, or there are too many bad rows.
     """
-    table = read_table(path)
-    column = require_columns({"source_id": id_column}, table.colnames, str(path))["source_id"]
+    table = read_table(path, [id_column])
+    ids = ids_of(table, path, id_column, keys)
+    if nameless := np.flatnonzero(ids == NO_ID).tolist():
+        bad.leave_out(f"{path}: {len(nameless)} row(s) have no {id_column}, the first is row {nameless[0] + 1}")
+    _refuse_duplicates(path, ids)
+    labels = labels_of(table, path, ids, columns, units, magnitude, origin, keys, besides={id_column: "the id"})
+    return drop_bad_labels(labels, path, bad)
+
+
+def ids_of(table: Any, path: str | Path, id_column: str, keys: str) -> np.ndarray:
+    """The ids [n] of a table's rows, NO_ID where a row has none.
+
+    Raises:
+        SpectangleError: There is no such column, or it holds floats.
+    """
+    column = require_columns({"id_column": id_column}, table.colnames, str(path), f"{keys}.{{}}=...")["id_column"]
     ids = as_source_ids(table[column], f"{path}, column {column}")
     check_not_rounded(ids, f"{path}, column {column}")
-    _refuse_duplicates(path, ids)
-    return drop_bad_labels(labels_of(table, path, ids, columns, units, magnitude, origin), path, bad)
+    return ids
 
 
 def labels_of(
@@ -72,35 +73,75 @@ def labels_of(
     units: Mapping[str, str] | None = None,
     magnitude: str = "phot_g_mean_mag",
     origin: str | None = None,
+    keys: str = "labels",
+    besides: Mapping[str, str] | None = None,
 ) -> LabelTable:
-    """The labels of a table whose rows have ids [n]; the other arguments are those of :func:`read_label_table`."""
-    columns = dict(columns or {name: name for name in UNITS if find_column(name, table.colnames)})
-    if not columns:
-        raise SpectangleError(f"{path} has no label column; it has: {', '.join(table.colnames)}. Name them: labels.columns='{{teff: my_column}}'.")
-    found = require_columns(columns, table.colnames, str(path))
+    """The labels of a table whose rows have ids [n].
+
+    Arguments:
+        besides: {column: what it is} of columns that are no labels.
+
+    The other arguments are those of :func:`read_label_table`.
+    """
     g = find_column(magnitude, table.colnames)
-    errors = {name: column for name in columns if (column := find_column(f"{columns[name]}_error", table.colnames))}
+    found = _label_columns(table, path, columns, keys, (dict(besides or {})) | ({g: "the magnitude"} if g else {}))
+    unit = {name: _unit(name, table[column], units) for name, column in found.labels.items()}
+    g_mag = np.full(len(ids), np.nan, dtype=np.float32) if g is None else _floats(path, table[g])
     return LabelTable(
         origin=origin or Path(path).stem,
         source_id=ids,
-        labels={name: _floats(path, table[found[name]]) for name in columns},
-        errors={name: _floats(path, table[column]) for name, column in errors.items()},
-        g_mag=_floats(path, table[g]) if g else np.full(len(ids), np.nan, dtype=np.float32),
-        units={name: (units or {}).get(name) or UNITS.get(name) or str(table[found[name]].unit or unit_of_label(name)) for name in columns},
+        labels={name: _in_unit(path, table[column], unit[name]) for name, column in found.labels.items()},
+        errors={name: error_or_nan(_error(path, table, found, name, unit[name])) for name in found.errors},
+        g_mag=np.where((g_mag > -5) & (g_mag < 30), g_mag, np.float32(np.nan)),
+        units=unit,
+        notes=() if columns else (found.sentence(str(path), f"{keys}.columns"),),
     )
 
 
 def drop_bad_labels(labels: LabelTable, path: str | Path, bad: BadRows) -> LabelTable:
     """Count and drop the rows of a user's own table that lack a label (catalogues lose them in the funnel instead)."""
-    keep = np.ones(len(labels), dtype=bool)
+    keep = labels.source_id != NO_ID
     for name, values in labels.labels.items():
-        for i in np.flatnonzero(is_missing(values) & keep):
-            bad.skip(path, int(i) + 1, f"label {name} of star {labels.source_id[i]} is {values[i]:g}, which stands for a missing value")
+        for i in np.flatnonzero(is_missing(values, name, labels.units[name]) & keep):
+            why = why_missing(float(values[i]), name, labels.units[name])
+            bad.skip(path, int(i) + 1, f"label {name} of star {labels.source_id[i]} {why}")
             keep[i] = False
     return labels.keep(keep)
 
 
+def _label_columns(table: Any, path: str | Path, columns: Mapping[str, str] | None, keys: str, besides: Mapping[str, str]) -> LabelColumns:
+    """Those that the user named, else all that can be labels."""
+    if not columns:
+        known = {column: what for name, what in besides.items() if (column := find_column(name, table.colnames))}
+        found = choose_labels(table, known)
+        if not found.labels:
+            why = "; ".join(f"{column} ({reason})" for column, reason in found.left.items())
+            raise SpectangleError(f"{path} has no label column; it has: {why}. Name them: {keys}.columns='{{teff: my_column}}'.")
+        return found
+    check_label_names(columns, f"{keys}.columns")
+    named = require_columns(columns, table.colnames, str(path), f"{keys}.columns='{{{{{{}}: my_column}}}}'")
+    return LabelColumns(named, {name: found for name, column in named.items() if (found := error_column(column, table.colnames))})
+
+
+def _unit(name: str, column: Any, units: Mapping[str, str] | None) -> str:
+    return (units or {}).get(name) or UNITS.get(name) or unit_of_label(name) or str(column.unit or "")
+
+
+def _in_unit(path: str | Path, column: Any, unit: str) -> np.ndarray:
+    return in_unit(_floats(path, column), column.unit, unit, f"{path}, column {column.name}").astype(np.float32)
+
+
+def _error(path: str | Path, table: Any, found: LabelColumns, name: str, unit: str) -> np.ndarray:
+    """Errors in the label's unit; a column without a unit has the one of the label's column."""
+    column = table[found.errors[name]]
+    stated = column.unit or table[found.labels[name]].unit
+    return in_unit(_floats(path, column), stated, unit, f"{path}, column {column.name}", error=True)
+
+
 def _floats(path, column: Any) -> np.ndarray:
+    if column.ndim > 1 or column.dtype.kind == "O":
+        shape = f" of {column.shape[1]} values" if column.ndim > 1 else ""
+        raise SpectangleError(f"{path}: column '{column.name}' holds arrays{shape}; one number for each star was expected. Write each to a column.")
     try:
         return np.ma.filled(np.ma.asarray(column).astype(np.float32), np.nan)
     except (TypeError, ValueError):
@@ -108,7 +149,8 @@ def _floats(path, column: Any) -> np.ndarray:
 
 
 def _refuse_duplicates(path, ids: np.ndarray) -> None:
-    order = np.argsort(ids, kind="stable")
+    rows = np.flatnonzero(ids != NO_ID)
+    order = rows[np.argsort(ids[rows], kind="stable")]
     twice = np.flatnonzero(np.diff(ids[order]) == 0)
     if len(twice):
         first, second = sorted(order[twice[0] : twice[0] + 2] + 1)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.label_table import labels_of
+from spectangle.archives.label_table import ids_of, labels_of
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.names import name_id, name_key, refuse_duplicates
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded
+from spectangle.archives.source_ids import NO_ID
 from spectangle.archives.star_files import FITS_ENDINGS
 from spectangle.archives.table_spectrum import TEXT_ENDINGS
 from spectangle.errors import SpectangleError
@@ -52,9 +52,10 @@ def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: "Spect
     stars = [names[files[row_keys[row]]] for row in rows]
     ids = _ids(table[rows], where, stars, keys.id_column)
     refuse_duplicates(stars, ids.tolist(), where)
-    labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units)
-    kept = require_columns({name: name for name in keys.keep_columns}, table.colnames, where)
-    columns = {"name": np.array(stars)} | {name: _plain(table[found][rows]) for name, found in kept.items()}
+    besides = {column: "the name", keys.id_column: "the id"} | dict.fromkeys(keys.keep_columns, "kept as it is")
+    labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides)
+    kept = require_columns({name: name for name in keys.keep_columns}, table.colnames, where, "archive.keep_columns=[...]")
+    columns = {"name": np.array(stars)} | {name.replace("/", "_"): _plain(table[found][rows]) for name, found in kept.items()}
     numbers = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
     return replace(labels, columns=columns), numbers, _alone(names, numbers, table[column], row_keys, files, where)
 
@@ -75,7 +76,7 @@ def exclude_names(table: LabelTable, names: Sequence[str]) -> LabelTable:
 
 def _match_column(table: Any, where: str, given: str | None) -> str:
     if given is not None:
-        return require_columns({"name": given}, table.colnames, where)["name"]
+        return require_columns({"match_column": given}, table.colnames, where, "archive.{}=...")["match_column"]
     found = next((column for name in MATCH_COLUMNS if (column := find_column(name, table.colnames))), None)
     if found is None:
         shown = ", ".join(table.colnames[:30])
@@ -105,12 +106,10 @@ def _by_key(names: Mapping[Path, str]) -> dict[str, Path]:
 
 def _ids(table: Any, where: str, stars: Sequence[str], id_column: str) -> np.ndarray:
     """The ids [n] of a table, or of the stars' names where it has none."""
-    column = find_column(id_column, table.colnames)
-    if column is None:
+    if find_column(id_column, table.colnames) is None:
         return np.array([name_id(name) for name in stars], dtype=np.int64)
-    ids = as_source_ids(table[column], f"{where}, column {column}")
-    check_not_rounded(ids, f"{where}, column {column}")
-    return ids
+    ids = ids_of(table, where, id_column, "archive")
+    return np.array([name_id(name) if number == NO_ID else number for name, number in zip(stars, ids, strict=True)], dtype=np.int64)
 
 
 def _plain(column: Any) -> np.ndarray:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.columns import require_columns
-from spectangle.archives.label_table import read_label_table, read_table
+from spectangle.archives.air import in_vacuum
+from spectangle.archives.label_table import ids_of, read_label_table
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.rows import BadRows
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded, positions_in
-from spectangle.archives.spectra import SpectraChunk
+from spectangle.archives.source_ids import NO_ID, check_not_rounded, positions_in
+from spectangle.archives.spectra import SpectraChunk, as_flux
+from spectangle.archives.table_file import read_table
 from spectangle.archives.wavelengths import check_range, check_vacuum, linear_grid, nanometres
 from spectangle.errors import SpectangleError
 
@@ -31,10 +32,10 @@ class Plain:
         wavelength: Array [P] (.npy); None: grid_start + grid_step * i.
         grid_start, grid_step: Used without `wavelength`, in nm.
         wavelength_unit: Unit of the array, for instance Angstrom.
-        medium: ``vacuum``; ``air`` is refused.
+        medium: ``vacuum``, or ``air``, which is converted.
         columns: {label: column}, see :func:`label_table.read_label_table`.
         id_column: Column of the ids.
-        units: {label: unit} of labels other than the paper's.
+        units: {label: unit} in which the survey keeps them, default: K and dex; columns in other units are converted.
         release: Kept in the survey.
     """
 
@@ -65,31 +66,27 @@ class Plain:
         error = None if self.flux_error is None else load_array(self.flux_error, 2)
         if error is not None and error.shape != flux.shape:
             raise SpectangleError(f"{self.flux_error} has shape {error.shape} and {path} has {flux.shape}; they must be the same.")
-        table = read_table(self.labels_table)
-        column = require_columns({"id": self.id_column}, table.colnames, self.labels_table)["id"]
-        ids = as_source_ids(table[column], f"{self.labels_table}, column {column}")
+        ids = ids_of(read_table(self.labels_table, [self.id_column]), self.labels_table, self.id_column, "archive")
         if len(ids) != len(flux):
             raise SpectangleError(f"{self.labels_table} has {len(ids)} rows and {path} has {len(flux)} spectra; they must match row by row.")
         yield from array_chunks(path, ids, flux, error, self._grid(path, flux.shape[1]), bad, wanted)
 
     def labels(self, bad: BadRows) -> LabelTable:
         """The labels of the table."""
-        return read_label_table(self.labels_table, bad, self.columns, self.units, self.id_column)
+        return read_label_table(self.labels_table, bad, self.columns, self.units, self.id_column, keys="archive")
 
     def _grid(self, path: Path, n_pixels: int) -> np.ndarray:
-        if self.medium != "vacuum":
-            raise SpectangleError(f"medium={self.medium}: wavelengths in vacuum were expected. Convert them first (specutils has air_to_vac).")
         if self.wavelength is None:
-            return linear_grid(n_pixels, self.grid_start, self.grid_step)
+            return in_vacuum(linear_grid(n_pixels, self.grid_start, self.grid_step), self.medium, "archive.grid_start", "archive.medium")
         wavelength = nanometres(load_array(self.wavelength, 1), self.wavelength_unit, self.wavelength)
         if len(wavelength) != n_pixels:
             raise SpectangleError(f"{self.wavelength} has {len(wavelength)} wavelengths and {path} has {n_pixels} pixels; they must match.")
-        check_range(wavelength, self.wavelength)
-        return wavelength
+        check_range(wavelength, self.wavelength, key="archive.wavelength_unit")
+        return in_vacuum(wavelength, self.medium, self.wavelength, "archive.medium")
 
 
-def load_array(path: str | Path, ndim: int) -> np.ndarray:
-    """Map a .npy array of numbers.
+def load_array(path: str | Path, ndim: int | None) -> np.ndarray:
+    """Map a .npy array of numbers, of a number of dimensions (None: any).
 
     Raises:
         SpectangleError: The file is missing, holds pickled objects, or has another number of dimensions.
@@ -102,7 +99,7 @@ def load_array(path: str | Path, ndim: int) -> np.ndarray:
         raise SpectangleError(
             f"{path} cannot be read as an array ({error}); save it with np.save as plain numbers, without pickled objects."
         ) from None
-    if array.ndim != ndim:
+    if ndim is not None and array.ndim != ndim:
         raise SpectangleError(f"{path} has shape {array.shape}; an array of {ndim} dimension(s) was expected.")
     return array
 
@@ -110,7 +107,7 @@ def load_array(path: str | Path, ndim: int) -> np.ndarray:
 def array_chunks(path: Path, ids, flux, error, wavelength, bad: BadRows, wanted: np.ndarray | None) -> Iterator[SpectraChunk]:
     """Yield rows of arrays as chunks, after a look at ids [N] and at the Ca II line."""
     check_not_rounded(ids, f"{path}: its ids")
-    check_vacuum(wavelength, np.asarray(flux[:256], dtype=np.float32), str(path))
+    check_vacuum(wavelength, as_flux(flux[:256], str(path)), str(path), "archive.medium")
     for start in range(0, len(ids), CHUNK):
         rows = slice(start, start + CHUNK)
         bad.note(ids[rows])
@@ -118,8 +115,8 @@ def array_chunks(path: Path, ids, flux, error, wavelength, bad: BadRows, wanted:
             path=Path(path),
             row=np.arange(start, start + len(ids[rows])) + 1,
             source_id=ids[rows],
-            flux=np.asarray(flux[rows], dtype=np.float32),
-            flux_error=None if error is None else np.asarray(error[rows], dtype=np.float32),
+            flux=as_flux(flux[rows], str(path)),
+            flux_error=None if error is None else as_flux(error[rows], str(path)),
             wavelength=wavelength,
         )
-        yield chunk if wanted is None else chunk.keep(positions_in(chunk.source_id, wanted) >= 0)
+        yield chunk.keep(chunk.source_id != NO_ID if wanted is None else positions_in(chunk.source_id, wanted) >= 0)

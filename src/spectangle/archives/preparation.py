@@ -37,21 +37,29 @@ class LabelSources:
     """Where labels come from.
 
     Arguments:
-        apogee: allStar FITS file of APOGEE DR17.
-        galah: allstar FITS file of GALAH DR3.
-        galah_gaia: GALAH's Gaia value-added table, for G.
+        apogee: allStar FITS file of APOGEE DR17 or DR16, or of SDSS DR19.
+        galah: allstar FITS file of GALAH DR3 or DR4.
+        galah_gaia: GALAH DR3's Gaia value-added table, for G.
+        apogee_release, galah_release: Which release it is; None: found from its columns.
+        apogee_columns, galah_columns: {source_id, g_mag, snr, label, label_error or flag: column} where the file has others; null: none.
         table: Any table with source_id and labels.
-        columns: {label: column} of `table`.
-        units: {label: unit} of `table`.
+        columns: {label: column} of `table`; None takes every column that can be a label.
+        units: {label: unit} in which the survey keeps the labels of `table`.
+        id_column: Column of `table` with the Gaia ids.
         priority: Which catalogue a star in several is taken from, first wins.
     """
 
     apogee: str | None = None
     galah: str | None = None
     galah_gaia: str | None = None
+    apogee_release: str | None = None
+    galah_release: str | None = None
+    apogee_columns: dict[str, str | None] | None = None
+    galah_columns: dict[str, str | None] | None = None
     table: str | None = None
     columns: dict[str, str] | None = None
     units: dict[str, str] | None = None
+    id_column: str = "source_id"
     priority: Sequence[str] = ("table", "apogee", "galah")
 
     @property
@@ -62,15 +70,19 @@ class LabelSources:
     def read(self, bad: BadRows) -> list[LabelTable]:
         """Read those that are named, in the order of priority."""
         readers = {
-            "apogee": lambda path: read_apogee(path),
-            "galah": lambda path: read_galah(path, self.galah_gaia),
-            "table": lambda path: read_label_table(path, bad, self.columns, self.units),
+            "apogee": lambda path: read_apogee(path, self.apogee_release, self.apogee_columns),
+            "galah": lambda path: read_galah(path, self.galah_gaia, self.galah_release, self.galah_columns),
+            "table": lambda path: read_label_table(path, bad, self.columns, self.units, self.id_column),
         }
         if missing := set(self.named) - set(self.priority):
             raise SpectangleError(
                 f"labels.priority={list(self.priority)} does not say where {missing.pop()} comes; name every catalogue that you give."
             )
-        return [readers[name](getattr(self, name)) for name in self.priority if name in self.named]
+        tables = {name: readers[name](getattr(self, name)) for name in self.priority if name in self.named}
+        if "table" in tables and len(tables) > 1 and not self.columns:
+            shared = set.intersection(*(set(table.labels) for name, table in tables.items() if name != "table"))
+            tables["table"] = tables["table"].only(shared, "the other catalogues do not have them; labels.columns names what to take")
+        return list(tables.values())
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,7 @@ def prepare(
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
     finally:
         _print_funnel(funnel, overlaps)
-    result = Prepared(survey, funnel, overlaps, tally, bad, _left_out(archive, catalogue, survey))
+    result = Prepared(survey, funnel, overlaps, tally, bad, bad.unused + _left_out(archive, catalogue, survey))
     _finish(result, job.folder, report)
     return result
 
@@ -147,6 +159,8 @@ def _only_download(archive) -> None:
 def _catalogue(archive, labels: LabelSources, cuts: Cuts, funnel: Funnel, bad: BadRows) -> tuple[Catalogue, list[Overlap]]:
     own = archive.labels(bad)
     tables = labels.read(bad) if own is None else [own]
+    for note in (note for table in tables for note in table.notes):
+        console.print(note, markup=False)
     try:
         return join_catalogues([apply_cuts(table, cuts, funnel) for table in tables], funnel)
     except SpectangleError:
@@ -155,7 +169,7 @@ def _catalogue(archive, labels: LabelSources, cuts: Cuts, funnel: Funnel, bad: B
 
 
 def _left_out(archive, catalogue: Catalogue, survey: Path) -> list[str]:
-    """A sentence for each file that is not in the survey, where the archive has files of single stars."""
+    """A sentence for each file that is not in the survey, where the archive knows them."""
     if not hasattr(archive, "left_out"):
         return []
     with Survey(survey) as made:

@@ -10,24 +10,27 @@ KEPT_SENTENCES = 1000
 
 
 class BadRows:
-    """Count the rows that were read and those that were skipped.
+    """Count the rows that were read and those that were skipped, and keep word of what was not used for no fault of its own.
 
     Arguments:
         limit: How many rows may be skipped; the next one is refused.
+        keys: Where the command has the archive's keys, for sentences: ``archive.`` in prepare.py.
 
     Attributes:
         read: Rows read so far, wanted or not.
         example_id: A source_id among them, for sentences.
         count: Rows skipped so far.
         sentences: What was wrong with each (the first 1000).
+        unused: Sentences on files, parts of files and rows that are no spectra or labels, and do not count as bad.
     """
 
-    def __init__(self, limit: int = 0):
-        self.limit = limit
+    def __init__(self, limit: int = 0, keys: str = "archive."):
+        self.limit, self.keys = limit, keys
         self.read = 0
         self.example_id = 0
         self.count = 0
         self.sentences: list[str] = []
+        self.unused: list[str] = []
 
     def note(self, ids) -> None:
         """Note that rows with these ids [n] were read."""
@@ -42,6 +45,10 @@ class BadRows:
             SpectangleError: More rows than the limit.
         """
         self.add(1, [f"{path}, row {row}: {reason}"])
+
+    def leave_out(self, sentence: str) -> None:
+        """Note that something is not used, and why; no fault is counted."""
+        self.unused.append(sentence)
 
     def add(self, count: int, sentences: list[str]) -> None:
         """Add the bad rows that another process counted; refuse when they are too many in all."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spectangle.archives.labels import LabelTable, is_missing
+from spectangle.archives.labels import LabelTable
+from spectangle.archives.missing import is_missing
+from spectangle.archives.source_ids import NO_ID
 from spectangle.errors import SpectangleError
 
 __all__ = ["PAPER", "Cuts", "Funnel", "apply_cuts"]
@@ -72,11 +74,11 @@ class Funnel:
 def apply_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
     """Apply the cuts to a catalogue, one after the other; each adds a line to the funnel. Returns unique stars."""
     funnel.add(table.origin, "rows", len(table))
-    table = _cut(table, table.source_id > 0, funnel, "has a source_id")
+    table = _cut(table, table.source_id > NO_ID, funnel, "has a source_id")
     if cuts.quality_flags:
         for name in list(table.flags):
             table = _cut(table, ~table.flags[name], funnel, f"not {name}")
-    missing = np.any([is_missing(values) for values in table.labels.values()], axis=0)
+    missing = np.any([is_missing(values, name, table.units.get(name)) for name, values in table.labels.items()], axis=0)
     table = _cut(table, ~missing, funnel, "every label measured")
     table = _range_cuts(table, cuts, funnel)
     table = _magnitude_cut(table, cuts, funnel)

@@ -9,7 +9,9 @@ import numpy as np
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["RoundedIds", "as_source_ids", "check_not_rounded", "parse_id", "positions_in"]
+__all__ = ["NO_ID", "RoundedIds", "as_source_ids", "check_not_rounded", "parse_id", "positions_in"]
+
+NO_ID = -1  # of a star that has none
 
 SPACING = 128
 CHANCE = 2.0**-20
@@ -20,7 +22,7 @@ class RoundedIds(SpectangleError):
 
 
 def as_source_ids(values, where: str) -> np.ndarray:
-    """Return identifiers [n] int64; masked ones become 0.
+    """Return identifiers [n] int64; masked ones become NO_ID.
 
     Arguments:
         values: Integers, or text of integers; never floats.
@@ -29,17 +31,22 @@ def as_source_ids(values, where: str) -> np.ndarray:
     Raises:
         SpectangleError: Floating-point numbers, or text that is no integer (the row is named).
     """
-    if isinstance(values, np.ma.MaskedArray):
-        values = values.filled(0 if values.dtype.kind in "iuf" else "0")
-    values = np.asarray(values)
+    mask = np.ma.getmaskarray(values).reshape(-1)
+    values = np.asarray(np.ma.getdata(values))
+    if values.size != max(values.shape, default=1):
+        raise SpectangleError(f"{where} came with the shape {values.shape}; one id for each star was expected.")
+    values = values.reshape(-1)
     if values.dtype.kind in "iu":
-        return values.astype(np.int64)
+        if values.dtype.kind == "u" and len(values) and values[~mask].max(initial=0) > np.iinfo(np.int64).max:
+            raise SpectangleError(f"{where} holds {values[~mask].max()}; ids have 63 bits: whole numbers up to 9223372036854775807.")
+        return np.where(mask, NO_ID, values.astype(np.int64))
     if values.dtype.kind == "f":
         raise RoundedIds(
             f"{where} came as {values.dtype.name}: Gaia ids need 63 bits and floats keep 53, so their last digits are lost. "
             "Read the table from the archive again with source_id as a 64-bit integer."
         )
-    return np.array([parse_id(text, f"{where}, row {row}") for row, text in enumerate(values.ravel().tolist(), 1)], dtype=np.int64)
+    texts = zip(values.tolist(), mask.tolist(), strict=True)
+    return np.array([NO_ID if no else parse_id(text, f"{where}, row {row}") for row, (text, no) in enumerate(texts, 1)], dtype=np.int64)
 
 
 def check_not_rounded(ids: np.ndarray, where: str) -> None:

@@ -5,12 +5,17 @@ Shapes: n spectra in the chunk, P pixels.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import astropy.units as u
 import numpy as np
 
 from spectangle.archives.rows import BadRows
+from spectangle.errors import SpectangleError
 
-__all__ = ["SpectraChunk", "drop_bad_rows"]
+__all__ = ["SpectraChunk", "as_flux", "drop_bad_rows"]
+
+FILL = (-90.0, 1e15)  # outside lie fill values (-999, -9999, 1e20 ...): no normalised flux is there
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,25 @@ class SpectraChunk:
             return self
         error = None if self.flux_error is None else self.flux_error[mask]
         return replace(self, row=self.row[mask], source_id=self.source_id[mask], flux=self.flux[mask], flux_error=error)
+
+
+def as_flux(values: Any, where: str) -> np.ndarray:
+    """Flux or errors [..., P] as float32, whatever holds them; NaN where they are masked or fill values.
+
+    Raises:
+        SpectangleError: They are no numbers, or have a unit.
+    """
+    if str(getattr(values, "unit", None) or "") and isinstance(values, u.Quantity):
+        raise SpectangleError(f"{where} has the unit {values.unit}; flux over its continuum has none. Normalise the spectra.")
+    mask = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else getattr(values, "mask", None)
+    plain = np.asarray(getattr(values, "unmasked", np.ma.getdata(values)))
+    if plain.dtype.kind not in "fiub":
+        raise SpectangleError(f"{where} is of type {plain.dtype}; numbers were expected.")
+    plain = plain.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        wrong = (plain < FILL[0]) | (plain > FILL[1])
+    wrong = wrong if mask is None or np.shape(mask) != plain.shape else wrong | mask
+    return np.where(wrong, np.float32(np.nan), plain) if wrong.any() else plain
 
 
 def drop_bad_rows(chunk: SpectraChunk, bad: BadRows, nonpositive_error: str = "skip_star") -> SpectraChunk:

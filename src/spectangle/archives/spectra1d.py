@@ -11,7 +11,6 @@ import numpy as np
 from spectangle.archives.continuum import Continuum
 from spectangle.archives.fits_file import open_fits
 from spectangle.archives.fits_spectrum import read_fits
-from spectangle.archives.label_table import read_table
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.left_out import Star, why_left_out
 from spectangle.archives.name_join import exclude_names, join_by_name
@@ -22,6 +21,7 @@ from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.spectrum import Spectrum, normalised
 from spectangle.archives.spectrum_form import SpectrumForm, Unstated
 from spectangle.archives.star_files import find_spectra, is_fits, name_in_file, name_of_file
+from spectangle.archives.table_file import read_table
 from spectangle.archives.table_spectrum import read_text
 from spectangle.errors import SpectangleError
 

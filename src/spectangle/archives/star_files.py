@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectangle.archives.fits_file import header_of, open_fits
+from spectangle.archives.table_file import form_of
 from spectangle.archives.table_spectrum import TEXT_ENDINGS
 from spectangle.errors import SpectangleError
 
@@ -46,13 +47,16 @@ def find_spectra(spectra: str | Sequence[str], besides: Sequence[str | None] = (
 
 
 def is_fits(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith(FITS_ENDINGS)
+    """Whether a file is FITS, by its content; one that is gzipped, by its name."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    return form_of(start) == "FITS" or (form_of(start) == "text" and path.name.lower().removesuffix(".gz").endswith(FITS_ENDINGS))
 
 
 def name_of_file(path: Path, pattern: str | None) -> str | None:
     """The star's name in a file's name: the first group of a pattern, else the name without its endings; None where the pattern is not found."""
     if pattern is None:
-        name = path.name.removesuffix(".gz")
+        name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
         return name[: -len(Path(name).suffix)] if Path(name).suffix else name
     match = re.search(pattern, path.name)
     return match[1] if match and match.groups() else match[0] if match else None
@@ -96,7 +100,7 @@ def _candidates(spectra: str | Sequence[str]) -> Iterator[Path]:
 
 def _as_list(path: Path) -> list[Path]:
     """The paths in a text file whose first line ends as a spectrum's file does; empty where it is no such list."""
-    if is_fits(path) or path.name.endswith(".gz"):
+    if is_fits(path) or path.name.lower().endswith(".gz"):
         return []
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip() and not line.startswith("#")]
     if not lines or not lines[0].lower().removesuffix(".gz").endswith(FITS_ENDINGS + TEXT_ENDINGS):

@@ -1,17 +1,16 @@
 """One spectrum of a table: a row per pixel (or one row of arrays) in a FITS table, or in a text file of any form that astropy reads."""
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.spectrum import Spectrum
 from spectangle.archives.spectrum_form import SpectrumForm, in_nanometres, medium_of, unit_of, without_log
+from spectangle.archives.table_file import first_table
 from spectangle.errors import SpectangleError
 
 __all__ = ["TEXT_ENDINGS", "read_text", "table_spectrum"]
@@ -37,22 +36,9 @@ def read_text(path: Path, form: SpectrumForm) -> tuple[Spectrum, dict[str, Any]]
     Raises:
         SpectangleError: It is no table of numbers, or its columns have no known names.
     """
-    name = path.name.lower().removesuffix(".gz")
-    kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "ascii")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table = Table.read(path, format=kind, **({"comment": "#"} if kind == "ascii.csv" else {}))
-            if kind == "ascii.csv" and _is_number(table.colnames[0]):  # no line of names
-                table = Table.read(path, format="ascii.no_header", delimiter=",")
-    except Exception as error:  # astropy raises many kinds
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpectangleError(f"{path} cannot be read as a table ({said}); columns of wavelength and flux were expected.") from None
+    table = first_table(path.read_bytes(), str(path))
     header = dict(table.meta)
     return table_spectrum(table, header, str(path), form), header
-
-
-KINDS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".xml": "votable", ".vot": "votable", ".votable": "votable"}
 
 
 def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: SpectrumForm) -> Spectrum:
@@ -80,7 +66,7 @@ def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: Spec
 
 def _columns(table: Any, where: str, form: SpectrumForm) -> dict[str, str]:
     """{wavelength, flux, flux_error: column}, the last only where there is one."""
-    given = require_columns(form.named, table.colnames, where)
+    given = require_columns(form.named, table.colnames, where, "archive.form.columns.{}=...")
     if re.fullmatch(r"col\d+", table.colnames[0]) and len(table.colnames) in (2, 3) and not given:
         return dict(zip(NAMES, table.colnames, strict=False))
     found = {key: given.get(key) or _first(names, table.colnames) for key, names in NAMES.items()}
@@ -108,11 +94,3 @@ def _error(values: np.ndarray | None, column: str) -> np.ndarray | None:
         return values
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(values > 0, 1 / np.sqrt(values), np.nan)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

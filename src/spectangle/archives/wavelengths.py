@@ -36,8 +36,8 @@ def nanometres(wavelength: np.ndarray, unit, where: str) -> np.ndarray:
     return wavelength
 
 
-def check_range(wavelength: np.ndarray, where: str, expected: tuple[float, float] = (100.0, 3000.0)) -> None:
-    """Refuse wavelengths [P] in nm outside the expected range, and name the unit that they seem to have."""
+def check_range(wavelength: np.ndarray, where: str, expected: tuple[float, float] = (100.0, 3000.0), key: str = "") -> None:
+    """Refuse wavelengths [P] in nm outside the expected range, and name the unit that they seem to have, and the key that states it."""
     low, high = expected
     if low <= wavelength[0] and wavelength[-1] <= high:
         return
@@ -45,11 +45,11 @@ def check_range(wavelength: np.ndarray, where: str, expected: tuple[float, float
     for unit in ("Angstrom", "micron", "m"):
         scaled = wavelength * u.Unit(unit).to(u.nm)
         if low <= scaled[0] and scaled[-1] <= high:
-            guess = f" They look like {unit}: convert them, or state wavelength_unit={unit}."
+            guess = f" They look like {unit}: convert them" + (f", or state {key}={unit}." if key else " to nm.")
     raise SpectangleError(f"{where}: the wavelengths run from {wavelength[0]:g} to {wavelength[-1]:g}, not within {low:g} to {high:g} nm.{guess}")
 
 
-def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, margin: float = 0.06) -> None:
+def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, key: str = "", margin: float = 0.06) -> None:
     """Refuse rest-frame RVS spectra whose Ca II 854 nm line lies where it lies in air.
 
     The line is at 854.444 nm in vacuum and 854.209 nm in air. Nothing is checked where the grid does not cover it or
@@ -59,6 +59,8 @@ def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, margin: f
         wavelength: Grid [P] in nm.
         flux: Spectra [n, P]; their mean is looked at.
         where: File, for the sentence.
+        key: What states that they are in air, where the command can convert them.
+        margin: Distance in nm at which the line is in its place.
     """
     window = (wavelength > CA_II_AIR - 0.4) & (wavelength < CA_II_VACUUM + 0.4)
     if window.sum() < 8 or len(flux) == 0:
@@ -70,5 +72,5 @@ def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, margin: f
     if line.min() < 0.85 * np.median(line[[0, 1, -2, -1]]) and abs(centre - CA_II_AIR) < margin:
         raise SpectangleError(
             f"{where}: the Ca II line lies at {centre:.3f} nm, its place in air ({CA_II_AIR}); in vacuum it is at {CA_II_VACUUM}. "
-            "Convert the wavelengths to vacuum first."
+            + (f"State {key}=air to convert them." if key else "Convert the wavelengths to vacuum first.")
         )

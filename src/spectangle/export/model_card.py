@@ -7,6 +7,7 @@ import numpy as np
 
 from spectangle.prediction.quality import Quality
 from spectangle.runs import Run
+from spectangle.survey import is_synthetic
 from spectangle.tables import number
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def _head(model: "TrainedModel", run: Run) -> str:
         "latent": f"{hparams['latent']} numbers" + ("" if model.network.channel is None else ", one fixed random draw for each star"),
         "labels": ", ".join(f"{name} [{model.units[name]}]" for name in model.labels),
         "conditioning": hparams["conditioning"],
+        "trained on": model.trained_on,
         "survey": f"{_survey(run)} (content {model.identity['survey'][:16]})",
         "trained with": f"`{manifest['command']}`, seed {model.identity['seed']}, commit {model.identity['commit'][:12]}",
         "checkpoint": model.identity["checkpoint"][:16],
@@ -82,7 +84,8 @@ def _formats(model: "TrainedModel") -> str:
             "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: change labels of a survey that has "
             "them with `python generate.py run=this-folder spectra=survey.h5`."
         )
-    onnx = "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels` in any ONNX runtime."
+    onnx = "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels`\n"
+    onnx += "(opset 14, IR 7: onnxruntime 1.8 or later)."
     return onnx if model.network.channel is None else onnx.replace("`flux` (float32, NaN = masked)", "`flux` and `noise`") + _noise_of_onnx(model)
 
 
@@ -172,6 +175,10 @@ def _limits(model: "TrainedModel") -> str:
         "Spectra must be normalised to the continuum, in the star's rest frame and in vacuum wavelengths.",
         "A label that was not disentangled stays in the latent: changing it in `generate` moves the spectrum only in part.",
     ]
+    if is_synthetic(model.trained_on):
+        lines.append("Trained on synthetic spectra only: on real stars errors can be several times the stated uncertainties, without a flag.")
+    if model.erased:
+        lines.append(f"{', '.join(model.erased)}: erased from the latent; what `predict` gives for them is what was left, no measurement.")
     if model.calibration is not None:
         lines += _limits_of_predictions(model, model.calibration.label_range)
     return "\n".join(["## Limits", "", *(f"- {line}" for line in lines)])

@@ -3,6 +3,8 @@
 A stochastic latent has a second input, noise [stars, Z]: the draws of the stars,
 ``spectangle.star_draws.star_normal(source_id, Z, seed=salt)``. So the graph has no random numbers in it, and the latent of a star is
 the same in any runtime.
+
+The file has the oldest opset that serves, 14 with IR 7 (ONNX 1.9, 2021): onnxruntime 1.8 and later read it.
 """
 
 import io
@@ -21,9 +23,11 @@ from spectangle.errors import SpectangleError
 if TYPE_CHECKING:
     from spectangle.trained import TrainedModel
 
-__all__ = ["export_onnx"]
+__all__ = ["IR", "OPSET", "RUNTIME", "export_onnx"]
 
 TOLERANCE = 1e-5
+WRITTEN_OPSET = 18  # the oldest that torch writes
+OPSET, IR, RUNTIME = 14, 7, "1.8"  # Relu and Add have been the same since 14; the version converter does not go below
 
 
 class _Inference(nn.Module):
@@ -80,13 +84,21 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
 
 
 def _write(graph: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
+    import onnx
+    from onnx import version_converter
+
     options = {"input_names": list(inputs), "output_names": ["latent", "labels"], "dynamo": True, "external_data": False, "verbose": False}
+    options |= {"opset_version": WRITTEN_OPSET}
     for name in ("onnxscript", "torch.onnx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         stars = torch.export.Dim("stars")
         torch.onnx.export(graph, tuple(inputs.values()), str(path), dynamic_shapes={name: {0: stars} for name in inputs}, **options)
+    written = version_converter.convert_version(onnx.load(path), OPSET)
+    written.ir_version = IR
+    onnx.checker.check_model(written)
+    onnx.save(written, path)
 
 
 def _examples(model: "TrainedModel", count: int = 64) -> dict[str, Tensor]:

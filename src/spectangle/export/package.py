@@ -71,7 +71,7 @@ def export(run: str | None, out: str | None, onnx: bool = True, survey: str | No
 
 def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
     """Write weights, config and card."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from spectangle.export.model_card import model_card
 
@@ -84,7 +84,8 @@ def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
         "identity": model.identity,
         "metrics": model.metrics,
     }
-    save_file(_tensors(model), folder / "model.safetensors", metadata={"format": str(FORMAT), "run": model.identity["run"]})
+    weights = save(_tensors(model), metadata={"format": str(FORMAT), "run": model.identity["run"]})
+    (folder / "model.safetensors").write_bytes(weights)  # save_file would make it unreadable for others, whatever the umask
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(model_card(model, run))
 

@@ -68,7 +68,7 @@ def generate(
     Raises:
         SpectangleError: Bad input; nothing is written.
     """
-    run, path = required(run), _check_output(out, overwrite)
+    run, path, n_stars = required(run), _check_output(out, overwrite), _whole(n_stars)
     model = load(run, survey)
     grid = label_grid(set or {}, model.labels)
     parents = parents_of(model, run, spectra, survey, source_id, n_stars)
@@ -84,10 +84,18 @@ def generate(
 
 
 def _check_output(out: str | None, overwrite: bool) -> Path:
-    if out is None or Path(out).suffix not in (".h5", ".hdf5"):
+    if out is None or Path(out).suffix.lower() not in (".h5", ".hdf5"):
         raise SpectangleError(f"out is {out or 'empty'}; generated spectra are written as a survey file: out=generated.h5.")
     refuse_existing(Path(out), overwrite)
     return Path(out)
+
+
+def _whole(n_stars: Any) -> int | None:
+    if n_stars is None:
+        return None
+    if isinstance(n_stars, bool) or not isinstance(n_stars, (int, float)) or n_stars != n_stars // 1 or n_stars < 1:
+        raise SpectangleError(f"n_stars={n_stars}: how many stars to take, a whole number of at least 1, was expected; null takes all.")
+    return int(n_stars)
 
 
 def _warn(model: TrainedModel, changed: np.ndarray, grid: Sequence[Mapping[str, float]]) -> None:
@@ -122,6 +130,7 @@ def parents_of(
         rows = np.array([np.flatnonzero(ids == one)[0] for one in source_id])
     else:
         rows = np.arange(len(ids))[:n_stars]
+    rows = rows[_usable(flux[rows], ids[rows])]
     ids, flux, labels = ids[rows], flux[rows], labels[rows]
     if not model.network.conditional_encoder:
         reading = read_spectra([model], flux, None, ids)
@@ -133,6 +142,16 @@ def parents_of(
         )
     filled = np.where(np.isfinite(flux), flux, model.fill.numpy()).astype(np.float32)
     return Parents(ids, flux, labels, model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids))
+
+
+def _usable(flux: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Which stars [n] have a pixel to start from; the others are named."""
+    usable = np.asarray(np.isfinite(flux).any(axis=1))
+    if not usable.any():
+        raise SpectangleError(f"Every pixel of the {len(flux)} spectra is masked (NaN), so there is nothing to change; check the file.")
+    if not usable.all():
+        log.warning("%d star(s) have no usable pixel and are left out, the first is %d.", (~usable).sum(), ids[~usable][0])
+    return usable
 
 
 def _read(model: TrainedModel, spectra: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

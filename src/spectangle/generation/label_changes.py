@@ -4,6 +4,7 @@ Shapes: n stars, G points of the grid, K labels.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from spectangle.errors import SpectangleError
 from spectangle.prediction.calibration import Calibration
 
 __all__ = ["beyond", "changed_labels", "label_grid"]
+
+MOST = 1_000_000  # points of a grid
 
 
 def label_grid(changes: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, float]]:
@@ -24,6 +27,8 @@ def label_grid(changes: Mapping[str, Any], labels: Sequence[str]) -> list[dict[s
     wanted = {name: _values(name, value) for name, value in changes.items() if value is not None}
     if unknown := [name for name in wanted if name not in labels]:
         raise SpectangleError(f"set.{unknown[0]}: the run does not know this label; its labels are {', '.join(labels)}.")
+    if (number := math.prod(len(values) for values in wanted.values())) > MOST:
+        raise SpectangleError(f"set names {number:,} sets of labels; at most {MOST:,} can be made at once. Take larger steps.")
     return [dict(zip(wanted, point, strict=True)) for point in itertools.product(*wanted.values())]
 
 
@@ -74,17 +79,21 @@ def _values(name: str, value: Any) -> list[float]:
     text = f"set.{name}={value}"
     try:
         if isinstance(value, (list, tuple)):
-            return [float(one) for one in value]
-        if isinstance(value, str) and ":" in value:
-            return _range(*(float(part) for part in value.split(":")))
-        return [float(value)]
-    except (TypeError, ValueError):
+            values = [float(one) for one in value]
+        elif isinstance(value, str) and ":" in value:
+            values = _range(*(float(part) for part in value.split(":")))
+        else:
+            values = [float(value)]
+        if not values or not np.isfinite(values).all():
+            raise ValueError("a spectrum needs a number")
+        return values
+    except (TypeError, ValueError, OverflowError, MemoryError):
         raise SpectangleError(
             f"{text} is no number, list or range; write {text.split('=')[0]}=6000, =[5000,6000] or =4000:6500:250 (both ends included)."
         ) from None
 
 
 def _range(start: float, stop: float, step: float) -> list[float]:
-    if step <= 0 or stop < start:
+    if not step > 0 or stop < start or (stop - start) / step > MOST:
         raise ValueError("a range runs upwards")
     return [float(np.float32(value)) for value in start + step * np.arange(int((stop - start) / step + 1e-9) + 1)]

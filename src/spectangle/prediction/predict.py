@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from spectangle.prediction.reading import Reading, join, read_spectra
 from spectangle.prediction.spectra_input import InputSpectra, StarChunk, open_spectra
 from spectangle.prediction.star_table import check_output, star_table, write_table
 from spectangle.runs import Run, required
+from spectangle.survey import is_synthetic
 from spectangle.trained import TrainedModel, load
 
 __all__ = ["predict", "run_folders"]
@@ -38,38 +39,64 @@ def predict(
     limits: Limits | None = None,
     survey: str | None = None,
     max_bad_rows: int = 0,
+    wavelength_unit: str = "nm",
+    medium: str = "vacuum",
+    columns: Mapping[str, str] | None = None,
+    erased: str = "flag",
     overwrite: bool = False,
 ) -> Path:
     """Predict labels for spectra and write them as a table.
 
     Arguments:
         run: Folder of a run (or of an exported model), or several: an ensemble over seeds.
-        spectra, wavelength, flux_error, source_id, max_bad_rows: See :func:`~spectangle.prediction.spectra_input.open_spectra`.
+        spectra, wavelength, flux_error, source_id, max_bad_rows, wavelength_unit, medium, columns: See
+            :func:`~spectangle.prediction.spectra_input.open_spectra`.
         out: Table to write; its ending says the format.
         coverage: Probability that the catalogue's label lies within the uncertainty.
         latents: Also write z.
         limits: Of the quality flags.
         survey: Where the run's survey lies now, if it was moved.
+        erased: What becomes of labels that the run erased: ``flag`` says so in the table, ``leave_out`` drops their columns.
         overwrite: Whether an existing table is replaced.
 
     Raises:
         SpectangleError: Anything wrong with the input, or no spectrum with a usable pixel.
     """
     path = check_output(out, overwrite)
+    if erased not in ("flag", "leave_out"):
+        raise SpectangleError(f"erased={erased} is not known; it can be flag (labels that the run erased are marked) or leave_out.")
     folders = run_folders(run)
     if latents and len(folders) > 1:
         raise SpectangleError("latents=true needs one run: the latents of several runs are axes of different spaces.")
     models, calibration = load_ensemble(folders, survey)
     calibration.quantile(coverage)
-    stars = open_spectra(spectra, models[0].wavelength, wavelength, flux_error, source_id, max_bad_rows)
+    stars = open_spectra(spectra, models[0].wavelength, wavelength, flux_error, source_id, max_bad_rows, wavelength_unit, medium, columns)
+    _say_what_is_known(models, stars, erased)
     reading, ids, has_error = read_all(models, stars, latents)
     if np.isnan(reading.labels).all():
         raise SpectangleError(f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; check the file.")
     table: Any = star_table(models[0], reading, ids, has_error, coverage, limits or Limits(), calibration, len(models), latents)
     table.meta["run"] = " ".join(model.identity["run"] for model in models)
+    if erased == "leave_out":
+        lost = [f"{name}{part}" for name in models[0].erased for part in ("", "_uncertainty", "_spread")]
+        table.remove_columns([column for column in lost if column in table.colnames])
     write_table(table, path)
     _report(table, path, models[0].labels)
     return path
+
+
+def _say_what_is_known(models: Sequence[TrainedModel], stars: InputSpectra, erased: str) -> None:
+    """Say what the run was trained on, and warn where its labels are not to be believed."""
+    model = models[0]
+    log.info("run %s was trained on: %s", model.identity["run"], model.trained_on)
+    if is_synthetic(model.trained_on) and not stars.synthetic:
+        log.warning(
+            "This run knows synthetic spectra only, and these are not known to be: on real stars its errors can be several times the "
+            "uncertainties that it states, without a flag. Train on real stars: docs/real_stars.md."
+        )
+    if model.erased:
+        fate = "their columns are left out" if erased == "leave_out" else "their columns say so; erased=leave_out drops them"
+        log.warning("%s: erased from the latent by this run, so that what is read is no measurement; %s.", ", ".join(model.erased), fate)
 
 
 def run_folders(run: str | Sequence[str] | None) -> list[str]:

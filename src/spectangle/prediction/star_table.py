@@ -28,6 +28,7 @@ __all__ = ["check_output", "star_table", "write_table"]
 
 UCDS = {"teff": "phys.temperature.effective", "logg": "phys.gravity", "m_h": "phys.abund.Z", "alpha_fe": "phys.abund"}
 WHAT = {"teff": "effective temperature", "logg": "surface gravity, log10 of cm/s2", "m_h": "[M/H]", "alpha_fe": "[alpha/Fe]"}
+ERASED = "; erased: the run removed this label from the latent, so this is what was left of it and no measurement"
 RECORD_ROWS = 20_000  # rows of text that are formatted at a time
 
 
@@ -69,7 +70,8 @@ def _label_columns(model: "TrainedModel", reading: Reading, calibration: "Calibr
     columns = []
     for i, name in enumerate(model.labels):
         unit, ucd = model.units[name], UCDS.get(name, "")
-        columns.append(_column(name, reading.labels[:, i], unit, f"{WHAT.get(name, name)}{', mean of the models' if ensemble > 1 else ''}", ucd))
+        words = f"{WHAT.get(name, name)}{', mean of the models' if ensemble > 1 else ''}{ERASED if name in model.erased else ''}"
+        columns.append(_column(name, reading.labels[:, i], unit, words, ucd))
         if widths is not None:
             text = f"half-width of the interval that holds the catalogue's {name} with probability {coverage:g}"
             columns.append(_column(f"{name}_uncertainty", widths[:, i], unit, text, f"stat.error;{ucd}" if ucd else "stat.error"))
@@ -108,6 +110,8 @@ def _metadata(model: "TrainedModel", calibration: "Calibration | None", coverage
         "commit": identity["commit"],
         "survey": identity["survey"],
         "seed": identity["seed"],
+        "trained": model.trained_on,
+        "erased": " ".join(model.erased) or "none",
         "creator": f"spectangle {__version__}",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
@@ -128,10 +132,10 @@ def check_output(path: str | Path | None, overwrite: bool) -> Path:
     if path is None:
         raise SpectangleError("out is empty; give a file to write: out=stars.ecsv (or .fits, .vot, .parquet).")
     path = Path(path)
-    if path.suffix not in WRITERS:
+    if path.suffix.lower() not in WRITERS:
         raise SpectangleError(f"out={path} ends in '{path.suffix}'; a table can be written as {', '.join(WRITERS)}.")
     refuse_existing(path, overwrite)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         _require_pyarrow()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +154,7 @@ def write_table(table: Table, path: Path) -> None:
     try:
         with whole_file(path) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units of astropy that a format spells differently
-            WRITERS[path.suffix](table, part)
+            WRITERS[path.suffix.lower()](table, part)
     except OSError as error:
         raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
 
