@@ -133,7 +133,8 @@ def test_a_folder_of_any_name_is_submitted_and_swept(cluster: Cluster, tmp_path:
     place = tmp_path / "it's a (b), [v2] {c} $HOME & d"
     place.mkdir()
     folder = write_sweep(place, params={"x": "choice(0.1, 0.2)"}, retries=0)
-    submit(cluster, place, "hydra.launcher.workers=1", "objective=score", f"+place='{str(place).replace(chr(39), chr(92) + chr(39))}'")
+    quoted = str(place).replace("'", "\\'")
+    submit(cluster, place, "hydra.launcher.workers=1", "objective=score", f"+hydra.job.env_set.PLACE='{quoted}'")
     wait_for(lambda: not cluster.jobs(), 150)
     assert Counter(record["state"] for record in records(folder).values()) == {"complete": 2}, log_of(folder)
     assert list((folder / "slurm").glob("*_1.log"))

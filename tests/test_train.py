@@ -1,7 +1,6 @@
 """train.py as a user runs it: a run folder, a resumed run, and sentences for what goes wrong."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -154,10 +153,3 @@ def test_variants_train(train, tmp_path, option):
     variants = {"conditioning": "model.conditioning=synthetic", "bf16": "trainer.precision=bf16-mixed", "paper_literal": "experiment=paper_literal"}
     code, _, err = train("trainer.max_epochs=1", f"hydra.run.dir={tmp_path}", variants[option])
     assert code == 0, err
-
-
-def test_help_is_quick_and_complete():
-    start_time = time.monotonic()
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0 and "lambdas: " in done.stdout and "first_pair" in done.stdout
-    assert "torch" not in done.stderr and time.monotonic() - start_time < 30
