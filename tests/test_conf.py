@@ -102,3 +102,11 @@ def test_files_are_short():
 def test_the_pure_latent_is_deterministic_unless_asked(overrides, rate):
     """With all lambda 0 the noise would lose whatever the decoder is told."""
     assert composed(*overrides).model.latent_rate == rate
+
+
+def test_a_wheel_brings_all_of_conf_and_sweeps():
+    """What is installed apart from a clone finds its configs below sys.prefix."""
+    tomllib = pytest.importorskip("tomllib")
+    files = tomllib.loads((CONF.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    folders = {path.parent.relative_to(CONF.parent).as_posix() for name in ("conf", "sweeps") for path in (CONF.parent / name).rglob("*.yaml")}
+    assert files == {f"share/spectangle/{folder}": [f"{folder}/*.yaml"] for folder in folders}

@@ -1,6 +1,7 @@
 """What a user may write shorter on the command line than Hydra asks for."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -12,7 +13,8 @@ from spectangle.errors import SpectangleError
 
 __all__ = ["CONF", "quoted", "resume_arguments", "sweep_arguments"]
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CLONE, INSTALLED = Path(__file__).resolve().parents[2] / "conf", Path(sys.prefix) / "share" / "spectangle" / "conf"
+CONF = CLONE if CLONE.is_dir() else INSTALLED  # a wheel brings its own
 SHORT = {
     "sweep.dir=": "hydra.sweep.dir=",
     "sweep.": "hydra.sweeper.",
