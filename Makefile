@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ALL    := slurm,postgres,archives,erasure,app,export,dashboards,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format constraints clean
+.PHONY: help train test quick docs lint format constraints clean
 
 help: ## say what the targets do
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -15,6 +15,12 @@ train: $(VENV)/.run ## set up, make the embedded survey, train the paper's first
 
 test: $(VENV)/.all ## set up with every extra and run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+quick: $(VENV)/.all ## the tests of the working day: no process, server or browser is started
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm and not postgres and not browser and not process"
+
+docs: $(VENV)/.all ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.all ## check style and types
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Throughput and memory of prepare.py against the number of bulk-format spectra, beside the fastest library readers.
+"""Throughput and memory of spectangle prepare against the number of bulk-format spectra, beside the fastest library readers.
 
     python benchmarks/archive_throughput.py 1000 10000 100000        (add --workers 2; --keep FOLDER reuses the files)
 
@@ -117,9 +117,9 @@ def timed(function, paths: list[Path]) -> float:
 
 
 def ours(folder: Path, workers: int) -> tuple[float, float, float]:
-    """CPU seconds, wall seconds and MiB (of the largest process) of one prepare.py, the interpreter's start included."""
+    """CPU seconds, wall seconds and MiB (of the largest process) of one spectangle prepare, the interpreter's start included."""
     survey = folder.parent / "survey.h5"
-    command = [sys.executable, str(ROOT / "prepare.py"), f"spectra={folder}", f"labels.table={folder.parent / 'labels.fits'}"]
+    command = [sys.executable, "-m", "spectangle", "prepare", f"spectra={folder}", f"labels.table={folder.parent / 'labels.fits'}"]
     command += [f"survey={survey}", f"workers={workers}", "overwrite=true", "report=false"]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

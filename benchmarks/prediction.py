@@ -1,11 +1,11 @@
-"""How fast does predict.py stream? Against reading the file once plus the encoder's matrix products, on the same machine.
+"""How fast does spectangle predict stream? Against reading the file once plus the encoder's matrix products, on the same machine.
 
     python benchmarks/prediction.py run=RUN [n=1000000] [rounds=3] [folder=/tmp] [out=parquet]
 
 The parts take turns, round by round, each in a process of its own, so that they share what else the machine has to do. Each is given in
 seconds on the clock and in processor seconds (user + system); the second depend less on other jobs. The products are split over
-threads that do not wait for each other, once as torch.mm multiplies and once as the packed layers of predict.py do, bias and
-ReLU included. Peak memory is that of predict.py's process.
+threads that do not wait for each other, once as torch.mm multiplies and once as the packed layers of spectangle predict do, bias and
+ReLU included. Peak memory is that of spectangle predict's process.
 """
 
 import json
@@ -21,15 +21,16 @@ from statistics import median
 import numpy as np
 import torch
 
-from spectangle.survey import Survey, SurveyWriter
+from spectangle.inference.load import load
+from spectangle.inference.trained import TrainedModel
+from spectangle.survey.file import Survey, SurveyWriter
 from spectangle.threads import available_cores, use_threads
-from spectangle.trained import TrainedModel, load
 
 CHUNK = 4096
 NAMES = {
     "read": "reading the file once",
     "torch.mm": "the encoder's products, torch.mm",
-    "packed": "the encoder's layers, packed",
+    "laid out": "the encoder's layers, laid out",
     "predict": "predict.py",
 }
 
@@ -67,12 +68,12 @@ def torch_products(model: TrainedModel) -> Callable[[], None]:
 
 
 def packed_products(model: TrainedModel) -> Callable[[], None]:
-    """The encoder as predict.py runs it, for one chunk in batches."""
+    """The encoder as spectangle predict runs it, for one chunk in batches."""
     inputs = torch.randn(CHUNK // 4, len(model.wavelength))
 
     def multiply() -> None:
         for _ in range(4):
-            model.packed.encoder(inputs)
+            model.fast.encoder(inputs)
 
     return multiply
 
@@ -98,8 +99,8 @@ def time_products(run: str, n: int, kind: Callable[[TrainedModel], Callable[[], 
 
 
 def time_prediction(run: str, path: str, out: str) -> dict:
-    """All of predict.py: calibration from its file, reading, flags, table."""
-    from spectangle.prediction.predict import predict
+    """All of spectangle predict: calibration from its file, reading, flags, table."""
+    from spectangle.inference.predict import predict
 
     load(run)  # once per run: the calibration
     use_threads()

@@ -14,7 +14,9 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from spectangle.runs import Run
+from spectangle.data.load import load_stars
+from spectangle.model.load import load_autoencoder
+from spectangle.runs.folder import Run
 
 
 def seconds(features: np.ndarray, labels: np.ndarray, iterations: int) -> float:
@@ -32,9 +34,9 @@ def main() -> None:
         sys.exit("error: give a finished run: python benchmarks/regressor_time.py RUN [ITERATIONS]")
     run, iterations = Run(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10
     warnings.simplefilter("ignore", ConvergenceWarning)
-    data = run.data()
+    data = load_stars(run)
     labels = data.train.labels.numpy()
-    inputs = {"spectra": data.train.flux.numpy(), "latent": run.model().embed_stars(data.train)}
+    inputs = {"spectra": data.train.flux.numpy(), "latent": load_autoencoder(run).embed_stars(data.train)}
     print(f"{len(labels)} training stars, {iterations} iterations, one thread")
     with threadpool_limits(1, user_api="blas"):
         times = {name: [] for name in inputs}

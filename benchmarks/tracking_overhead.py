@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from spectangle.tracking.run import WandbRun
+from spectangle.tracking.wandb_run import WandbRun
 
 ROOT = Path(__file__).parents[1]
 SETUP = [

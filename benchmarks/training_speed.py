@@ -19,10 +19,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from rich.table import Table
 
+from spectangle.configs.resolvers import register_resolvers
 from spectangle.console import console
-from spectangle.data import Batches
-from spectangle.model import DisentanglingAutoencoder, _frozen
-from spectangle.resolvers import register_resolvers
+from spectangle.data.stars import Batches
+from spectangle.model.autoencoder import DisentanglingAutoencoder, _frozen
 
 PIXELS, LABELS, PAIR = 800, ["teff", "logg", "m_h", "alpha_fe"], {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
 CONF = Path(__file__).resolve().parents[1] / "conf"

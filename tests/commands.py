@@ -1,11 +1,12 @@
 """Run an entry point in this process, as a user would on the command line."""
 
 import os
-import runpy
 import sys
 from pathlib import Path
 
 import pytest
+
+from spectangle.commands.main import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,12 +18,12 @@ class Command:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, name: str, *arguments: str) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        self.monkeypatch.setattr(sys, "argv", ["spectangle", name, *arguments])
         self.monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         self.capsys.readouterr()
         code = 0
         try:
-            runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+            main()
         except SystemExit as end:
             code = int(end.code or 0)
         out, err = self.capsys.readouterr()

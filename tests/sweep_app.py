@@ -12,11 +12,11 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from spectangle.cli import hydra_app
-from spectangle.outputs import write_beside
-from spectangle.ownership import check_owner, owned
-from spectangle.runs import Run
-from spectangle.sweeps.link import Pruned, link
+from spectangle.commands.app import hydra_app
+from spectangle.files import write_beside
+from spectangle.runs.folder import Run
+from spectangle.runs.ownership import check_owner, owned
+from spectangle.runs.sweep_link import Pruned, link
 
 
 @hydra_app()

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import yaml
 
-from spectangle.runs import ConfigurationFolder, sweep_record
+from spectangle.runs.sweep_folder import ConfigurationFolder, sweep_record
 from spectangle.sweeps.storage import open_storage
 
 APP = Path(__file__).parent / "sweep_app.py"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from spectangle.adversary import Adversary
 from spectangle.errors import SpectangleError
+from spectangle.model.adversary import Adversary
 
 LABELS = ["teff", "logg", "m_h"]
 LAMBDAS = {"teff": -1e-3, "logg": 2e-3, "m_h": 0.0}
@@ -20,7 +20,7 @@ def build(lambdas=LAMBDAS, bins=None, **options):
 
 def test_signs_say_who_is_kept_and_who_is_dropped():
     adversary, *_ = build()
-    assert (adversary.kept, adversary.dropped) == ([0], [1])
+    assert (adversary.entangled, adversary.disentangled) == ([0], [1])
 
 
 def test_penalty_is_the_second_term_of_eq4():
@@ -35,11 +35,11 @@ def test_entangled_labels_may_have_more_bins():
     assert adversary.bins.counts == [9, 4, 4]
 
 
-@pytest.mark.parametrize("condition_on", ["none", "kept", "residual"])
+@pytest.mark.parametrize("condition_on", ["none", "entangled", "residual"])
 def test_kept_labels_are_shown_to_discriminators_of_dropped_labels_only(condition_on):
     adversary, z, y, classes = build(condition_on=condition_on)
     y = y.clone().requires_grad_()
-    for i, sees in enumerate([False, condition_on == "kept", False]):
+    for i, sees in enumerate([False, condition_on == "entangled", False]):
         gradient = torch.autograd.grad(adversary.cross_entropy(z, y, classes)[i], y, allow_unused=True)[0]
         shown = torch.zeros(3) if gradient is None else gradient.abs().sum(0)
         assert (shown[0] > 0) == sees
@@ -104,7 +104,7 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
     torch.manual_seed(0)
     labels = torch.randn(4000, 3)
     labels[:, 1] = labels[:, 0] + 0.1 * labels[:, 1]
-    plain, conditional = (Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=how) for how in ("none", "kept"))
+    plain, conditional = (Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=how) for how in ("none", "entangled"))
     plain.calibrate(labels)
     conditional.calibrate(labels)
     assert torch.allclose(plain.chance, plain.entropy, atol=1e-6)
@@ -113,7 +113,7 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
 
 
 @pytest.mark.parametrize("objective", ["capped", "uniform", "flipped"])
-@pytest.mark.parametrize("condition_on", ["none", "kept", "residual"])
+@pytest.mark.parametrize("condition_on", ["none", "entangled", "residual"])
 @pytest.mark.parametrize("loss", ["categorical", "binary"])
 def test_the_encoder_gains_nothing_past_the_chance_of_loss_and_condition(objective, condition_on, loss):
     """A discriminator that knows what it can know without the latent is at chance: no other answer is better for the encoder."""
@@ -123,7 +123,7 @@ def test_the_encoder_gains_nothing_past_the_chance_of_loss_and_condition(objecti
     adversary = Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=condition_on, loss=loss, objective=objective)
     adversary.calibrate(labels)
     y, classes = (labels - labels.mean(0)) / labels.std(0), adversary.classify(labels)
-    prior = adversary.priors(y[:, adversary.kept])
+    prior = adversary.priors(y[:, adversary.entangled])
 
     def outcome(logits):
         adversary.bank = lambda inputs: logits.clone()
@@ -153,7 +153,7 @@ def test_chance_of_the_binary_loss_is_not_the_entropy():
 
 
 def test_an_entangled_label_may_be_regressed():
-    adversary, z, y, classes = build(entangle_with="regression", bins={"count": 4, "entangled_count": 9}, condition_on="kept", ensemble=2)
+    adversary, z, y, classes = build(entangle_with="regression", bins={"count": 4, "entangled_count": 9}, condition_on="entangled", ensemble=2)
     assert adversary.bank.n_bins == [2, 4, 4] * 2
     losses = adversary.cross_entropy(z, y, classes)
     assert torch.isfinite(losses).all() and losses.shape == (6,)

@@ -19,7 +19,7 @@ from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids, check_not_rounded
 from spectangle.archives.wavelengths import linear_grid
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
 NO_MAGNITUDE = Cuts(g_min=None, g_max=None)
 

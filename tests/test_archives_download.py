@@ -16,7 +16,7 @@ from astropy.table import Table
 
 from spectangle.archives import GaiaDataLink, LabelSources, prepare
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
 pytest.importorskip("astroquery")
 
@@ -159,7 +159,7 @@ def test_no_star_with_a_spectrum(archive, tmp_path):
 
 def test_only_download_without_labels(archive, tmp_path, capsys):
     assert prepare(source(archive, tmp_path), tmp_path / "my.h5", LabelSources()) is None
-    assert "Next: python prepare.py spectra=" in capsys.readouterr().out
+    assert "Next: spectangle prepare spectra=" in capsys.readouterr().out
 
 
 def test_chunk_limit(archive, tmp_path):

@@ -12,7 +12,7 @@ from astropy.table import Table
 from spectangle.archives import Cuts, GaiaFiles, LabelSources, Pixels, prepare
 from spectangle.archives.convert import median_normalised, signal_to_noise
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -247,7 +247,7 @@ def test_a_killed_process_is_a_sentence(world, monkeypatch):
 
 
 def test_a_stop_while_writing_leaves_no_survey(world, monkeypatch):
-    from spectangle.survey import SurveyWriter
+    from spectangle.survey.file import SurveyWriter
 
     folder, _ = world
     real = SurveyWriter.append

@@ -8,14 +8,14 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression, Ridge
 
-from spectangle.data import SpectraDataModule
+from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.metrics import r2
-from spectangle.model import DisentanglingAutoencoder
-from spectangle.runs import Run
-from spectangle.table1 import baselines
-from spectangle.table1.baselines import BASELINES, Baseline, add_baselines, leace, principal_components, score, supervised_bottleneck
-from spectangle.table1.collect import FIRST, PURE, SPECTRA, collect
+from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.reports.table1 import baselines
+from spectangle.reports.table1.baselines import BASELINES, Baseline, add_baselines, leace, principal_components, score, supervised_bottleneck
+from spectangle.reports.table1.collect import FIRST, PURE, SPECTRA, collect
+from spectangle.runs.folder import Run
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_without_a_decoder_only_the_discriminators_teach(toy_survey):
 def test_scores_have_the_paths_of_a_run(data, tmp_path):
     baseline = Baseline(principal_components(data.train.flux.numpy(), 5), data.labels, FIRST)
     metrics = score(baseline, data, Ridge(), {"large": {"ridge": Ridge()}}, tmp_path, 0)
-    for path in ("test/latent/teff/mae", "test/spectra/teff/mae", "probe/teff/r2", "erasure/m_h", "floor/m_h", "excess/alpha_fe"):
+    for path in ("test/latent/teff/mae", "test/spectra/teff/mae", "probe/teff/r2", "disentanglement/m_h", "floor/m_h", "excess/alpha_fe"):
         assert np.isfinite(metrics[path])
     assert "excess/teff" not in metrics and metrics["probe/teff/r2"] > 0.5
 

@@ -8,7 +8,7 @@ import pytest
 
 from spectangle import caching
 from spectangle.caching import cache_key, kept, settings
-from spectangle.regression import sklearn_regressor
+from spectangle.evaluation.regressors import sklearn_regressor
 
 
 def count(calls: list[int]):
@@ -51,7 +51,7 @@ def test_another_version_has_another_key(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(caching.metadata, "version", lambda name: "0.0.1")
     assert cache_key("facts") != before
     after = cache_key("facts")
-    monkeypatch.setattr(caching, "__version__", "9")
+    monkeypatch.setattr(caching, "VERSION", "9")
     assert cache_key("facts") != after
 
 

@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig
 
-from spectangle.adversary import Adversary
-from spectangle.resolvers import register_resolvers
-from spectangle.scaling import LabelBins
+from spectangle.configs.resolvers import register_resolvers
+from spectangle.model.adversary import Adversary
+from spectangle.model.scaling import LabelBins
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = ["data", "model", "lambdas", "bins", "adversary", "optimizer", "regressor", "probes", "trainer", "callbacks", "experiment"]
@@ -73,7 +73,7 @@ def test_plain_options_are_arguments_too(override):
 def test_the_guard_sees_a_wrong_key():
     cfg = composed("+callbacks.probes.colour=red")
     node = dict(targets(cfg))["callbacks.probes"]
-    assert {str(key) for key in node if not str(key).startswith("_")} - parameters("spectangle.probes.Probes") == {"colour"}
+    assert {str(key) for key in node if not str(key).startswith("_")} - parameters("spectangle.evaluation.probes.Probes") == {"colour"}
 
 
 def test_pairs_follow_the_table_of_the_paper():
@@ -102,11 +102,3 @@ def test_files_are_short():
 def test_the_pure_latent_is_deterministic_unless_asked(overrides, rate):
     """With all lambda 0 the noise would lose whatever the decoder is told."""
     assert composed(*overrides).model.latent_rate == rate
-
-
-def test_a_wheel_brings_all_of_conf_and_sweeps():
-    """What is installed apart from a clone finds its configs below sys.prefix."""
-    tomllib = pytest.importorskip("tomllib")
-    files = tomllib.loads((CONF.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
-    folders = {path.parent.relative_to(CONF.parent).as_posix() for name in ("conf", "sweeps") for path in (CONF.parent / name).rglob("*.yaml")}
-    assert files == {f"share/spectangle/{folder}": [f"{folder}/*.yaml"] for folder in folders}

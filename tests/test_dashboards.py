@@ -12,8 +12,8 @@ from commands import ROOT, Command
 from conftest import write_toy_survey
 
 from spectangle.errors import SpectangleError
-from spectangle.runs import Run
-from spectangle.tracking.files import merge, read, segments
+from spectangle.runs.folder import Run
+from spectangle.tracking.wandb_files import merge, read, segments
 from spectangle.tracking.workspace import LABELS, layout
 
 SMALL = [
@@ -83,7 +83,7 @@ def test_every_panel_shows_what_a_run_logs(survey: Path, tmp_path: Path, command
     wanted |= {
         f"{kind}/{label}{end}"
         for label in LABELS
-        for kind, end in (("probe", "/r2"), ("erasure", ""), ("test/latent", "/mae"), ("test/spectra", "/mae"))
+        for kind, end in (("probe", "/r2"), ("disentanglement", ""), ("test/latent", "/mae"), ("test/spectra", "/mae"))
     }
     assert wanted <= shown, f"no panel shows {sorted(wanted - shown)}"
 
@@ -142,7 +142,7 @@ def interrupted(survey: Path, tmp_path: Path, command, monkeypatch):
     def run(name: str) -> Run:
         folder = tmp_path / "run"
         with monkeypatch.context() as patch:
-            patch.setattr("spectangle.progress.EpochProgress.on_train_epoch_end", stop_in_the_third_epoch)
+            patch.setattr("spectangle.training.progress.EpochProgress.on_train_epoch_end", stop_in_the_third_epoch)
             code, _, _ = command("train", *SMALL, f"data.path={survey}", f"logger={name}", "trainer.max_epochs=4", f"hydra.run.dir={folder}")
             assert code == 1 and len(Run(folder).history) == 3  # the third epoch is logged, but not in the checkpoint
         code, _, errors = command("train", f"resume={folder}")

@@ -6,7 +6,9 @@ import pytest
 import torch
 from conftest import write_toy_survey
 
-from spectangle.data import TEST, VALIDATION, EmbeddedSurveyDataModule, SpectraDataModule, flux_noise, roles
+from spectangle.data.embedded_survey import EmbeddedSurveyDataModule
+from spectangle.data.module import SpectraDataModule
+from spectangle.data.stars import TEST, VALIDATION, flux_noise, roles
 from spectangle.errors import SpectangleError
 
 

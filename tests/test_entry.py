@@ -14,10 +14,10 @@ import torch
 from commands import ROOT, Command
 
 from spectangle.errors import SpectangleError
-from spectangle.interruption import Stopped
-from spectangle.ownership import OWNER, Superseded, check_owner, owned
-from spectangle.regression import DownstreamRegressor
-from spectangle.runs import Run
+from spectangle.evaluation.downstream import DownstreamRegressor
+from spectangle.runs.folder import Run
+from spectangle.runs.ownership import OWNER, Superseded, check_owner, owned
+from spectangle.signals import Stopped
 
 BARE = ["data=survey", "model=tiny", "threads=1", "callbacks.regressor=null", "callbacks.probes=null", "callbacks.figures=null"]
 MEASURED = ["data=survey", "model=tiny", "threads=1", "lambdas=first_pair", "regressor.max_iter=5", "probes=quick", "callbacks.figures=null",
@@ -74,7 +74,7 @@ def test_an_unfinished_run_goes_on_as_what_it_was_or_not_at_all(train, tmp_path,
     with monkeypatch.context() as patched:
         patched.setattr(DownstreamRegressor, "score", stopped)
         code, out, _ = train(*MEASURED, f"hydra.run.dir={tmp_path}")
-    assert code == 143 and f"python train.py resume={tmp_path}" in out
+    assert code == 143 and f"spectangle train resume={tmp_path}" in out
     for change in ("model.latent=7", "lambdas=second_pair", "data.batch_size=64", "optimizer.lr=0.1"):
         code, _, err = train(f"resume={tmp_path}", change)
         assert code == 1 and "holds another experiment" in err and "Traceback" not in err

@@ -14,14 +14,15 @@ from browser import AVAILABLE, Browser
 from commands import Command
 from conftest import UNITS
 
+from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.explorer import make_bundle, save_page
-from spectangle.explorer.maps import latent_maps
-from spectangle.explorer.packing import move_arrays, pack, pack_flux, pack_network, pack_steps
+from spectangle.explorer.browser_model import move_arrays, pack, pack_flux, pack_network, pack_steps
+from spectangle.explorer.latent_maps import latent_maps
 from spectangle.explorer.server import make_server
-from spectangle.networks import Decoder
-from spectangle.runs import Run
-from spectangle.survey import Survey
+from spectangle.model.networks import Decoder
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey
 
 browser = pytest.mark.browser
 needs_chromium = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
@@ -190,7 +191,7 @@ def test_the_saved_page_asks_nobody_and_has_no_error(page):
 @browser
 @needs_chromium
 def test_the_served_page_finds_any_star_of_the_survey(served: str, toy_survey: Path, toy_runs):
-    train = Run(toy_runs[0]).data().train
+    train = load_stars(Run(toy_runs[0])).train
     with Browser(800, 1200) as window:
         window.open(served)
         window.wait("document.body.dataset.ready")
@@ -233,12 +234,12 @@ def test_ids_and_numbers_survive_json(bundle):
 @browser
 @needs_chromium
 def test_what_the_population_tells_is_no_leak(page):
-    """An erased label read as well as from the kept labels alone is erased; above that it is not."""
+    """A disentangled label read as well as from the kept labels alone is lost; above that it is not."""
     code = """const [excess, r2] = arguments, run = {lambdas: [-1, 1], knows: [{r2: 0.9}, {r2, excess, floor: 0.3, spectra: 0.4}]};
         return Spectangle.verdict(run).textContent"""
     assert page.run(code, 0.01, 0.3) == ""
-    assert "logg was to be erased" in page.run(code, 0.2, 0.5)
-    assert "logg was to be erased" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""  # without probes: against the spectra
+    assert "logg was to be lost" in page.run(code, 0.2, 0.5)
+    assert "logg was to be lost" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""  # without probes: against the spectra
     assert "may still be read" in page.run(code.replace("{r2: 0.9}", "{r2: 0.9, atMost: true}"), 0.2, 0.5)
 
 

@@ -13,7 +13,7 @@ from commands import Command, leftovers
 import spectangle
 from spectangle.errors import SpectangleError
 from spectangle.export.package import export
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

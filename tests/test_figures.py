@@ -9,9 +9,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from spectangle import figures
+from spectangle.data.load import load_stars
+from spectangle.evaluation.run_figures import RunFigures, draw_run
 from spectangle.figures.latent import mutual_information
-from spectangle.run_figures import RunFigures, draw_run
-from spectangle.runs import Run
+from spectangle.model.load import load_autoencoder
+from spectangle.runs.folder import Run
 
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
 N = 300
@@ -34,7 +36,7 @@ def every_figure(labels: dict[str, np.ndarray]):
     yield figures.label_figure(labels, UNITS, np.where(np.arange(N) % 2, "APOGEE", "GALAH"))
     yield figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"])
     yield figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"])
-    yield figures.map_figure(planes, labels, UNITS, {"kept": ["teff", "logg"], "removed": ["m_h", "alpha_fe"]}, "First pair")
+    yield figures.map_figure(planes, labels, UNITS, {"entangled": ["teff", "logg"], "disentangled": ["m_h", "alpha_fe"]}, "First pair")
     yield figures.diagrams_figure(labels, {"from the latent": [labels, labels]}, UNITS)
     yield figures.prediction_figure(labels, labels, UNITS)
     yield figures.noise_residual_figure(residuals, np.geomspace(10, 200, N), UNITS)
@@ -95,13 +97,13 @@ def test_mutual_information_against_known_values():
 def test_a_run_gets_its_figures_when_it_ends(toy_runs, tmp_path):
     shutil.copytree(toy_runs[0] / "regressors", tmp_path / "regressors")
     run = Run(toy_runs[0])
-    RunFigures(str(tmp_path)).on_fit_end(SimpleNamespace(checkpoint_callback=None, datamodule=run.data()), run.model())  # pyright: ignore
+    RunFigures(str(tmp_path)).on_fit_end(SimpleNamespace(checkpoint_callback=None, datamodule=load_stars(run)), load_autoencoder(run))  # pyright: ignore
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"predicted.pdf", "predicted.png", "kiel_chemical.png", "information.png", "reconstruction.png", "tsne.png"} <= names
 
 
 def test_figures_can_be_drawn_again(toy_runs, monkeypatch):
-    monkeypatch.setattr("spectangle.run_figures.save", lambda figure, path: [path])
+    monkeypatch.setattr("spectangle.evaluation.run_figures.save", lambda figure, path: [path])
     always = {"predicted", "kiel_chemical", "information", "reconstruction"}
     assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40)} == always | {"tsne"}
     assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40, tsne_stars=0)} == always

@@ -7,13 +7,17 @@ import pytest
 import torch
 from commands import Command, leftovers
 
+from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
-from spectangle.generation.check import Swap, Truth, check_generation, compare_with_emulator, reread, swap_labels
-from spectangle.generation.generate import Parents, generate
+from spectangle.generation.check import check_generation, compare_with_emulator, reread
+from spectangle.generation.generate import generate
 from spectangle.generation.label_changes import label_grid
-from spectangle.runs import Run
-from spectangle.survey import Survey
-from spectangle.trained import load
+from spectangle.generation.parents import Parents
+from spectangle.generation.swaps import Swap, Truth, swap_labels
+from spectangle.inference.load import load
+from spectangle.model.load import load_autoencoder
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey
 
 
 @pytest.fixture
@@ -51,14 +55,14 @@ def test_generated_spectra_are_a_survey(toy_runs, tmp_path: Path, command):
     out = tmp_path / "generated.h5"
     code, printed, err = command("generate", f"run={toy_runs[0]}", "set.m_h=-0.1", f"out={out}", "n_stars=10")
     assert code == 0, err
-    run, test = Run(toy_runs[0]), Run(toy_runs[0]).data().test
+    run, test = Run(toy_runs[0]), load_stars(Run(toy_runs[0])).test
     with Survey(out, verify=True) as survey:
         np.testing.assert_array_equal(survey.source_id, test.source_id[:10])
         np.testing.assert_allclose(survey.label("m_h"), -0.1)
         np.testing.assert_array_equal(survey.label("teff"), test.labels[:10, 0])
         np.testing.assert_array_equal(survey.column("original_m_h"), test.labels[:10, 2])
         assert survey.unit("teff") == "K" and run.path.name in survey.attributes["origin"] and survey.attributes["release"] == "m_h=-0.1"
-        model, labels = run.model(), test.labels[:10].clone()
+        model, labels = load_autoencoder(run), test.labels[:10].clone()
         latent = torch.from_numpy(model.embed(test.flux[:10], source_id=test.source_id[:10]))
         labels[:, 2] = -0.1
         with torch.no_grad():
@@ -68,7 +72,7 @@ def test_generated_spectra_are_a_survey(toy_runs, tmp_path: Path, command):
 
 
 def test_a_grid_can_be_trained_on(toy_runs, tmp_path: Path):
-    from spectangle.data import SpectraDataModule
+    from spectangle.data.module import SpectraDataModule
 
     out = generate(str(toy_runs[0]), str(tmp_path / "grid.h5"), {"m_h": "-0.5:0.3:0.2", "alpha_fe": [0.0, 0.1]}, n_stars=4, figure=False)
     with Survey(out) as survey:
@@ -87,7 +91,7 @@ def test_nothing_set_gives_reconstructions(toy_runs, tmp_path: Path):
 
 def test_beyond_the_training_stars_it_warns_and_says_how_far(toy_runs, tmp_path: Path, command):
     _, printed, _ = command("generate", f"run={toy_runs[0]}", "set.teff=12000", f"out={tmp_path / 'hot.h5'}", "figure=false", "n_stars=3")
-    highest = float(Run(toy_runs[0]).data().train.labels[:, 0].max())
+    highest = float(load_stars(Run(toy_runs[0])).train.labels[:, 0].max())
     assert f"{12000 - highest:.3g} K beyond" in printed and "3 of 3 spectra have a combination of labels" in printed
     assert "left the label in the latent" in printed  # teff is entangled in the first pair
     with Survey(tmp_path / "hot.h5") as survey:

@@ -12,7 +12,7 @@ from spectangle.archives import Cuts, GaiaFiles, LabelSources, Pixels, Plain, pr
 from spectangle.archives.label_columns import label_name
 from spectangle.archives.missing import is_missing
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
 TAKEN = Cuts(g_min=None, g_max=None, max_errors={}, max_masked=0.5)
 

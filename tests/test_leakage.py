@@ -7,10 +7,10 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.svm import SVR
 
-from spectangle import leakage
-from spectangle.leakage import CrossFit, Measured, bootstrap_r2, erasure, leaks, simex, stacked
+from spectangle.evaluation import leakage
+from spectangle.evaluation.leakage import CrossFit, Measured, bootstrap_r2, erasure, leaks, simex, stacked
+from spectangle.evaluation.probe_networks import AveragedMLPRegressor
 from spectangle.metrics import r2
-from spectangle.probe_networks import AveragedMLPRegressor
 
 PROBES = {
     "ridge": Ridge(),

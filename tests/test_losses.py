@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectangle.errors import SpectangleError
-from spectangle.losses import OBJECTIVES, adversarial_loss, cross_entropy, decay_factor, lambda_factor
+from spectangle.model.losses import OBJECTIVES, adversarial_loss, cross_entropy, decay_factor, lambda_factor
 
 PRIOR = torch.tensor([[0.7, 0.2, 0.1]])
 

@@ -13,10 +13,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from spectangle.checks import check_config, fits
+from spectangle.configs.resolvers import register_resolvers
 from spectangle.errors import SpectangleError
-from spectangle.experiment import objectives, train
-from spectangle.resolvers import register_resolvers
+from spectangle.training.checks import check_config, fits
+from spectangle.training.experiment import objectives, train
 
 CONF = ROOT / "conf"
 BAD = (None, "abc", -1, math.nan, [], [-1], {"a": "b"}, 2.5)

@@ -18,9 +18,9 @@ from spectra_files import write_image
 
 from spectangle.archives import Miles, prepare
 from spectangle.archives.miles_table import parse_table
-from spectangle.cli import TARGETS
+from spectangle.commands.app import TARGETS
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(__file__).parents[2] / "shared/data/miles"
@@ -137,7 +137,7 @@ def line_centre(wavelength: np.ndarray, flux: np.ndarray, centre: float, half: f
 @pytest.mark.skipif(not REAL.is_dir(), reason="the MILES library does not lie beside the project")
 def test_the_real_library(tmp_path):
     arguments = ["archive=miles", f"folder={REAL.resolve()}", "survey=miles.h5"]
-    done = subprocess.run([sys.executable, str(ROOT / "prepare.py"), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "spectangle", "prepare", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert re.search(r"4000 < teff < 7000 +│ +722 +│ +223", done.stdout)
     page = (tmp_path / "miles.html").read_text()

@@ -9,18 +9,18 @@ import pytest
 import torch
 from conftest import write_toy_survey
 
-from spectangle.data import SpectraDataModule
+from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
-from spectangle.model import DisentanglingAutoencoder
+from spectangle.model.autoencoder import DisentanglingAutoencoder
 
 ADVERSARIES = [
     {},
-    {"objective": "capped", "condition_on": "kept"},
+    {"objective": "capped", "condition_on": "entangled"},
     {"objective": "uniform", "condition_on": "residual"},
     {"objective": "flipped", "kind": "conv"},
     {"batch_norm": True, "ensemble": 2},
     {"loss": "binary"},
-    {"entangle_with": "regression", "ensemble": 2, "condition_on": "kept", "objective": "capped"},
+    {"entangle_with": "regression", "ensemble": 2, "condition_on": "entangled", "objective": "capped"},
 ]
 PAIR = {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
 

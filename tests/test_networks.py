@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from spectangle.errors import SpectangleError
-from spectangle.networks import Decoder, DiscriminatorBank, Encoder
+from spectangle.model.networks import Decoder, DiscriminatorBank, Encoder
 
 
 def test_the_paper_s_architecture_has_the_paper_s_sizes():

@@ -17,18 +17,20 @@ from astropy.table import Table
 from commands import Command, leftovers
 from conftest import write_toy_survey
 
+from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.export.model_card import model_card
-from spectangle.export.readout import Readout
-from spectangle.prediction import star_table
-from spectangle.prediction.calibration import Calibration
-from spectangle.prediction.grids import to_grid
-from spectangle.prediction.predict import predict
-from spectangle.prediction.quality import Limits, Quality, quality
-from spectangle.prediction.reading import Reading
-from spectangle.runs import Run
-from spectangle.survey import Survey
-from spectangle.trained import load
+from spectangle.inference import star_table
+from spectangle.inference.calibration import Calibration
+from spectangle.inference.load import load
+from spectangle.inference.model_grid import to_grid
+from spectangle.inference.predict import predict
+from spectangle.inference.quality import Limits, Quality, quality
+from spectangle.inference.reading import Reading
+from spectangle.inference.readout import Readout
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey
 
 FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".parquet": "parquet"}
 
@@ -96,7 +98,7 @@ def test_the_readout_is_the_fitted_regressor(toy_runs, model):
     z = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
     with torch.no_grad():
         read = model.readout(torch.from_numpy(z)).numpy()
-    expected = Run(toy_runs[0]).regressor().predict(z)
+    expected = load_run_regressor(Run(toy_runs[0])).predict(z)
     np.testing.assert_allclose(read, expected, rtol=1e-4, atol=1e-4 * expected.std(axis=0).max())
 
 
@@ -109,7 +111,7 @@ def test_a_regressor_that_is_no_network_is_refused():
 
 def test_labels_are_those_of_the_run(toy_runs, toy_survey: Path, model):
     """What predict reads of the test stars scores as the run said."""
-    data = Run(toy_runs[0]).data()
+    data = load_stars(Run(toy_runs[0]))
     table = model.predict(data.test.flux.numpy(), source_id=data.test.source_id)
     mae = np.abs(np.asarray(table["teff"]) - data.test.labels[:, 0].numpy()).mean()
     assert mae == pytest.approx(model.metrics["test/latent/teff/mae"], rel=1e-3)
@@ -247,26 +249,26 @@ def test_an_interruption_leaves_nothing_that_looks_complete(toy_runs, toy_survey
 
 def test_a_survey_that_moved_is_found_where_the_user_says(toy_runs, tmp_path: Path):
     moved = write_toy_survey(tmp_path / "moved.h5")
-    np.testing.assert_array_equal(Run(toy_runs[2]).data(moved).test.source_id, Run(toy_runs[2]).data().test.source_id)
+    np.testing.assert_array_equal(load_stars(Run(toy_runs[2]), moved).test.source_id, load_stars(Run(toy_runs[2])).test.source_id)
     with pytest.raises(SpectangleError, match="content_hash"):
-        Run(toy_runs[2]).data(write_toy_survey(tmp_path / "other.h5", seed=1))
+        load_stars(Run(toy_runs[2]), write_toy_survey(tmp_path / "other.h5", seed=1))
 
 
-def test_the_table_says_what_the_run_was_trained_on_and_what_it_erased(toy_runs, model, toy_survey: Path, tmp_path: Path, command):
+def test_the_table_says_what_the_run_was_trained_on_and_what_it_disentangled(toy_runs, model, toy_survey: Path, tmp_path: Path, command):
     out = tmp_path / "stars.fits"
     code, printed, _ = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={out}")
     printed = " ".join(printed.split())
     assert code == 0 and printed.startswith("run 0 was trained on: toy") and "synthetic spectra only" not in printed
-    assert "m_h, alpha_fe: erased from the latent by this run" in printed
+    assert "m_h, alpha_fe: disentangled from the latent by this run" in printed
     table = Table.read(out)
     assert table.meta["TRAINED"] == "toy" and table.meta["ERASED"] == "m_h alpha_fe"
-    assert "erased" in table["m_h"].description and "erased" not in table["teff"].description
-    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'less.ecsv'}", "erased=leave_out")
+    assert "disentangled" in table["m_h"].description and "disentangled" not in table["teff"].description
+    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'less.ecsv'}", "disentangled=leave_out")
     assert code == 0, err
     names = Table.read(tmp_path / "less.ecsv").colnames
     assert "teff_uncertainty" in names and not [name for name in names if name.startswith(("m_h", "alpha_fe"))]
-    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'no.ecsv'}", "erased=maybe")
-    assert code == 1 and "erased=maybe is not known" in err
+    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'no.ecsv'}", "disentangled=maybe")
+    assert code == 1 and "disentangled=maybe is not known" in err
 
 
 @pytest.mark.parametrize("made_up", [True, False])

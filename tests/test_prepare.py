@@ -15,8 +15,8 @@ from archive_files import Stars, write_apogee, write_bulk, write_galah
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spectangle.cli import TARGETS
-from spectangle.survey import Survey
+from spectangle.commands.app import TARGETS
+from spectangle.survey.file import Survey
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVES = {
@@ -29,9 +29,11 @@ ARCHIVES = {
 }
 
 
-def command(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
+def command(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
-    return subprocess.run([sys.executable, str(ROOT / script), *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "spectangle", name, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +55,22 @@ def world(tmp_path_factory):
 
 def test_archive_files_to_survey_to_metrics(world):
     catalogues = ["labels.apogee=apogee.fits", "labels.galah=galah.fits", "labels.galah_gaia=galah_gaia.fits"]
-    done = command("prepare.py", "spectra=rvs", *catalogues, "survey=my.h5", "workers=2", folder=world)
+    done = command("prepare", "spectra=rvs", *catalogues, "survey=my.h5", "workers=2", folder=world)
     assert done.returncode == 0, done.stderr
-    assert "64,305" in done.stdout and "python train.py data=survey data.path=my.h5" in done.stdout
+    assert "64,305" in done.stdout and "spectangle train data=survey data.path=my.h5" in done.stdout
     assert sorted(path.name for path in world.iterdir() if path.name.startswith("my")) == ["my.h5", "my.html"]
     with Survey(world / "my.h5", verify=True) as survey:
         assert len(survey) == 120 and set(survey.labels) == {"teff", "logg", "m_h", "alpha_fe"}
-        assert "prepare.py spectra=rvs" in survey.attributes["created_by"]
+        assert "spectangle prepare spectra=rvs" in survey.attributes["created_by"]
         assert np.unique(survey.column("label_origin")).tolist() == [b"APOGEE DR17", b"GALAH DR3"]
-    trained = command("train.py", "data=survey", "data.path=my.h5", "model=tiny", "trainer.max_epochs=2", "hydra.run.dir=run", folder=world)
+    trained = command("train", "data=survey", "data.path=my.h5", "model=tiny", "trainer.max_epochs=2", "hydra.run.dir=run", folder=world)
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((world / "run" / "metrics.json").read_text())
     assert np.isfinite(metrics["test/latent/teff/mae"])
 
 
 def test_bad_input_is_one_sentence_and_exit_code_1(world):
-    done = command("prepare.py", "spectra=rvs", "labels.apogee=galah.fits", "survey=none.h5", folder=world)
+    done = command("prepare", "spectra=rvs", "labels.apogee=galah.fits", "survey=none.h5", folder=world)
     assert done.returncode == 1
     assert re.search(r"^error: galah\.fits has no column .*\.$", done.stderr, re.MULTILINE)
     assert "Traceback" not in done.stderr and not (world / "none.h5").exists()
@@ -84,8 +86,8 @@ def test_dictionaries_can_be_overridden(override):
 
 
 def test_what_is_missing_is_named(world):
-    done = command("prepare.py", "labels.apogee=apogee.fits", folder=world)
-    assert done.returncode == 1 and "error: 'spectra' is not given; name it: python prepare.py spectra=..." in done.stderr
+    done = command("prepare", "labels.apogee=apogee.fits", folder=world)
+    assert done.returncode == 1 and "error: 'spectra' is not given; name it: spectangle prepare spectra=..." in done.stderr
 
 
 def test_errors_cross_process_borders(world):
@@ -94,7 +96,7 @@ def test_errors_cross_process_borders(world):
     for i in range(2):
         (world / "broken" / f"part_{i}.csv.gz").write_bytes(content[: len(content) // 2])
     # more bytes than a group holds, so that two processes share the work
-    done = command("prepare.py", "spectra=broken", "labels.apogee=apogee.fits", "survey=none.h5", "workers=2", folder=world)
+    done = command("prepare", "spectra=broken", "labels.apogee=apogee.fits", "survey=none.h5", "workers=2", folder=world)
     assert done.returncode == 1
     assert "part_" in done.stderr and "truncated" in done.stderr and "Traceback" not in done.stderr
 
@@ -127,7 +129,7 @@ def test_gandalf_by_command(world):
     arrays = {"X": stars.flux[:, :190], "params": np.column_stack(list(stars.labels.values())), "axis_labels": stars.wavelength[:190] * 10}
     for name, values in (arrays | {"ids": np.array([f"2M{i}" for i in range(30)])}).items():
         np.save(folder / f"{name}.npy", values)
-    done = command("prepare.py", "archive=gandalf", "folder=gandalf", "survey=g.h5", "archive.wavelength_unit=Angstrom", folder=world)
+    done = command("prepare", "archive=gandalf", "folder=gandalf", "survey=g.h5", "archive.wavelength_unit=Angstrom", folder=world)
     assert done.returncode == 0, done.stderr
     with Survey(world / "g.h5") as survey:
         assert len(survey) == 30 and not survey.has_flux_error

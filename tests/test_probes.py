@@ -7,8 +7,9 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from spectangle.probe_networks import AveragedMLPRegressor
-from spectangle.probes import Probes, disagreements, probe_table
+from spectangle.evaluation.probe_networks import AveragedMLPRegressor
+from spectangle.evaluation.probe_table import disagreements, probe_table
+from spectangle.evaluation.probes import Probes
 
 PROBES = {"ridge": Ridge(), "networks": AveragedMLPRegressor((32,), members=1, epochs=15)}
 LABELS = ("teff", "m_h")
@@ -62,7 +63,7 @@ def test_what_is_measured_of_a_kept_and_a_lost_label(random, leak, tmp_path):
     assert (found["largest_excess"] > 0.3) == bool(leak)
     assert found["excess_is_upper_bound"] == 1
     assert abs(found["probe/m_h/control"]) < 0.05
-    assert found["reference/teff/r2"] > 0.95 and 0 <= found["erasure/m_h"] <= 1
+    assert found["reference/teff/r2"] > 0.95 and 0 <= found["disentanglement/m_h"] <= 1
     assert "excess/teff" not in found and "probe/m_h/seen" in found
     table = probe_table(found, LABELS, {"teff": 1.0, "m_h": 0.0})
     assert table.columns[9].header == "excess\nat most"

@@ -17,18 +17,18 @@ from sweep_tools import TRAIN, environment, records, start, sweep, wait_for, wri
 
 from spectangle.console import render
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
-from spectangle.reports.leaderboard import Leaderboard
+from spectangle.files import write_beside
 from spectangle.reports.make import difference_table
-from spectangle.reports.page import importance, importance_note
-from spectangle.runs import write_sweep_record
+from spectangle.runs.sweep_folder import write_sweep_record
+from spectangle.sweeps.leaderboard import Leaderboard
+from spectangle.sweeps.leaderboard_page import importance, importance_note, write_report
 from spectangle.sweeps.live_page import LivePage
 
 SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
 
 
-def call(script: str, *arguments: str, cwd: Path = TRAIN.parent, code: int = 0) -> str:
-    answer = subprocess.run([sys.executable, str(TRAIN.parent / script), *arguments], capture_output=True, text=True, env=environment(), cwd=cwd)
+def call(command: str, *arguments: str, cwd: Path = TRAIN.parent, code: int = 0) -> str:
+    answer = subprocess.run([sys.executable, "-m", "spectangle", command, *arguments], capture_output=True, text=True, env=environment(), cwd=cwd)
     assert answer.returncode == code, answer.stdout + answer.stderr
     return answer.stdout + answer.stderr
 
@@ -81,7 +81,7 @@ def test_the_front_holds_what_nothing_else_beats(swept: Path):
 def test_the_tables_can_be_read_back(swept: Path):
     from astropy.table import Table
 
-    Leaderboard(swept).write()
+    write_report(Leaderboard(swept))
     rows = list(csv.DictReader((swept / "results.csv").open()))
     table = Table.read(swept / "results.ecsv")
     assert len(rows) == len(table) == 12 and table.meta["objectives"] == ["score", "other"]
@@ -89,7 +89,7 @@ def test_the_tables_can_be_read_back(swept: Path):
 
 
 def test_the_page_is_one_file_that_needs_no_network(swept: Path):
-    Leaderboard(swept).write()
+    write_report(Leaderboard(swept))
     text = (swept / "report.html").read_text()
     assert not re.search(r"""(src|href)\s*=|@import|url\(|https?://(?!www\.w3\.org)""", text)
     data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])  # pyright: ignore
@@ -105,7 +105,7 @@ def test_the_page_draws_itself_and_links_to_what_lies_beside_it(swept: Path, tmp
     copy = shutil.copytree(swept, tmp_path / "a (b), #1 100%")
     done = next(entry for entry in Leaderboard(copy).entries if entry.state == "complete")
     write_beside(done.path / "figures" / "kiel.png", "a figure")
-    Leaderboard(copy).write()
+    write_report(Leaderboard(copy))
     with Browser(800, 1200) as browser:
         browser.open((copy / "report.html").as_uri())
         count = lambda selector: browser.run(f"return document.querySelectorAll('{selector}').length")  # noqa: E731
@@ -122,7 +122,7 @@ def test_the_page_draws_itself_and_links_to_what_lies_beside_it(swept: Path, tmp
 @needs_browser
 def test_axes_are_legible_and_can_be_brushed(tmp_path: Path):
     board = made_up(tmp_path, {(a, b): [10 * a + b, b] for a in range(6) for b in range(6)})
-    board.write()
+    write_report(board)
     with Browser(800, 1200) as browser:
         browser.open((tmp_path / "report.html").as_uri())
         size = "const svg = document.querySelector('#parallel svg'); return svg.getBoundingClientRect().width / svg.viewBox.baseVal.width * 11"
@@ -140,16 +140,16 @@ def test_axes_are_legible_and_can_be_brushed(tmp_path: Path):
 @pytest.mark.browser
 @needs_browser
 def test_the_page_reads_itself_again_while_the_sweep_runs(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("spectangle.reports.page.REFRESH_S", 0.5)
+    monkeypatch.setattr("spectangle.sweeps.leaderboard_page.REFRESH_S", 0.5)
     board = made_up(tmp_path, {(1, 1): [1, 2], (2, 1): [2, 1]}, n_trials=4)
-    board.write()
+    write_report(board)
     with Browser(800, 1200) as browser:
         browser.open((tmp_path / "report.html").as_uri())
         browser.run("$('m').value = 'two'; $('m').onchange(); $('filter').value = 'c';")
-        made_up(tmp_path, {(1, 1): [1, 2], (2, 1): [2, 1], (3, 1): [3, 1]}, n_trials=4).write()
+        write_report(made_up(tmp_path, {(1, 1): [1, 2], (2, 1): [2, 1], (3, 1): [3, 1]}, n_trials=4))
         browser.wait("document.getElementById('counts').textContent.includes('3 complete')")
         assert browser.run("return [$('m').value, $('filter').value]") == ["two", "c"]
-        made_up(tmp_path, {(a, 1): [a, 1] for a in range(1, 5)}, n_trials=4).write()
+        write_report(made_up(tmp_path, {(a, 1): [a, 1] for a in range(1, 5)}, n_trials=4))
         browser.wait("document.getElementById('live').hidden")
         assert not browser.console()
 
@@ -163,7 +163,7 @@ def test_the_page_is_written_when_it_is_due_and_costs_the_sweep_nothing(tmp_path
     page = LivePage(tmp_path)
     page.update()
     assert (tmp_path / "report.html").is_file()
-    monkeypatch.setattr(Leaderboard, "write_page", lambda self: 1 / 0)
+    monkeypatch.setattr("spectangle.sweeps.live_page.write_page", lambda board: 1 / 0)
     for _ in range(2):
         page = LivePage(tmp_path)
         page.update()
@@ -186,7 +186,7 @@ def test_a_sweep_that_runs_has_a_page(tmp_path: Path):
 @needs_browser
 def test_a_median_needs_several_values_for_a_setting(tmp_path: Path):
     """Parameter a has one configuration for each value, b has six."""
-    made_up(tmp_path, {(a + b / 10, b): [a, b] for a in range(6) for b in range(3)}).write()
+    write_report(made_up(tmp_path, {(a + b / 10, b): [a, b] for a in range(6) for b in range(3)}))
     with Browser(800, 1200) as browser:
         browser.open((tmp_path / "report.html").as_uri())
         lines = "return [...document.querySelectorAll('#each svg')].map(svg => svg.querySelectorAll('.best').length)"
@@ -196,11 +196,11 @@ def test_a_median_needs_several_values_for_a_setting(tmp_path: Path):
 def test_the_report_is_rebuilt_from_the_runs_alone(swept: Path, tmp_path: Path):
     copy = shutil.copytree(swept, tmp_path / "copy")
     (copy / "study.log").unlink()
-    assert "6 complete, 6 failed" in call("report.py", f"sweep={copy}", "--hide-failed")
+    assert "6 complete, 6 failed" in call("report", f"sweep={copy}", "--hide-failed")
     record = next(copy.glob("*/trial.json"))
     record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "running", "worker": "gone", "values": None}))
     (record.parent / "metrics.json").unlink(missing_ok=True)
-    assert "1 lost" in call("report.py", f"sweep={copy}")
+    assert "1 lost" in call("report", f"sweep={copy}")
 
 
 def test_a_plain_multirun_has_a_leaderboard(swept: Path, tmp_path: Path):
@@ -217,13 +217,13 @@ def test_a_plain_multirun_has_a_leaderboard(swept: Path, tmp_path: Path):
 def test_an_empty_folder_is_refused(tmp_path: Path):
     with pytest.raises(SpectangleError, match="no runs"):
         Leaderboard(tmp_path)
-    assert "must be one of" in call("report.py", "kind=nonsense", code=1)
-    assert "at least two" in call("report.py", "kind=diff", code=1)
+    assert "must be one of" in call("report", "kind=nonsense", code=1)
+    assert "at least two" in call("report", "kind=diff", code=1)
 
 
 def test_the_difference_of_two_runs(swept: Path):
     one, two = (str(swept / records(swept)[f"x={x} y=1 fail=none"]["name"]) for x in (0.1, 0.2))
-    output = call("report.py", "kind=diff", f"runs=[{one},{two}]")
+    output = call("report", "kind=diff", f"runs=[{one},{two}]")
     assert re.search(r"x +│ +0.1 +│ +0.2 +│ +\+100.0 %", output) and "fail" not in output
     assert "1 of 2 differ" in render(difference_table("t", ["a", "b"], [{"k": 1, "l": 2}, {"k": 1, "l": 3}]))
 
@@ -254,17 +254,30 @@ def test_too_few_points_have_no_importance(tmp_path: Path):
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_each_sweep_of_the_project_can_be_planned(name: str, tmp_path: Path):
-    assert "Nothing was started" in call("train.py", "-cd", "sweeps", "-cn", name, "dry_run=true", f"sweep.dir={tmp_path}")
+    assert "Nothing was started" in call("train", f"sweep={name}", "dry_run=true", f"sweep.dir={tmp_path}")
 
 
-def test_each_sweep_has_a_smoke_variant():
-    assert {name for name in SWEEPS if name.endswith("_smoke")} == {f"{name}_smoke" for name in SWEEPS if not name.endswith("_smoke")}
+SMOKE = {  # each sweep of the project with two epochs on 300 stars, and few points of its space
+    "architecture": ["model=tiny", "model.conditioning=observed,synthetic", "model.latent_norm=batch", "model.batch_norm=false"],
+    "bins": ["bins.count=5"],
+    "discriminators": ["bins.count=5"],
+    "folds": ["data=synthetic", "lambdas=first_pair", "data.fold=0,1"],
+    "frontier": ["model.latent_rate=1", "adversary.lambda_scale=1"],
+    "lambda_tpe": ["sweep.n_trials=3"],
+    "latent_size": ["model.latent=2,4", "trial_seeds=[0]"],
+    "paper_grid": ["model=tiny", "model.latent=2,4", "bins.count=5", "strength=1"],
+    "table1": ["trial_seeds=[0]", "lambdas=first_pair,none"],
+}
+
+
+def test_no_sweep_is_forgotten():
+    assert sorted(SMOKE) == SWEEPS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SWEEPS if name.endswith("_smoke")])
-def test_the_smoke_sweeps_run(name: str, tmp_path: Path):
-    output = call("train.py", "-cd", "sweeps", "-cn", name, f"sweep.dir={tmp_path}", "sweep.workers=2")
+@pytest.mark.parametrize("name", SMOKE)
+def test_each_sweep_of_the_project_runs(name: str, tmp_path: Path):
+    output = call("train", f"sweep={name}", "experiment=smoke", *SMOKE[name], f"sweep.dir={tmp_path}", "sweep.workers=2")
     assert "failed" not in output and (tmp_path / "report.html").is_file()
 
 
@@ -301,7 +314,7 @@ def test_folds_are_drawn_with_each_star_as_a_test_star(toy_survey, tmp_path, mon
 
     options = [f"data.path={toy_survey}", "data.folds=2", "model=tiny", "lambdas=first_pair", "trainer.max_epochs=2", "threads=1", "regressor=torch"]
     quick = ["callbacks.probes=null", "callbacks.figures=null", "-m", "data.fold=0,1", f"hydra.sweep.dir={tmp_path}"]
-    call("train.py", "data=survey", *options, *quick)
+    call("train", "data=survey", *options, *quick)
     drawn = []
     monkeypatch.setattr(fold_figures, "prediction_figure", lambda *a, **k: drawn.append(a) or predictions.prediction_figure(*a, **k))
     code, printed, errors = Command(monkeypatch, capsys)("report", "kind=folds", f"sweep={tmp_path}")

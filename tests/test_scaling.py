@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spectangle.errors import SpectangleError
-from spectangle.scaling import FluxScaler, LabelBins, LabelScaler, ResidualLabels
+from spectangle.model.scaling import FluxScaler, LabelBins, LabelScaler, ResidualLabels
 
 
 @pytest.mark.parametrize("kind", ["global", "pixel", "none"])

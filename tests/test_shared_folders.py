@@ -11,7 +11,7 @@ import pytest
 from commands import ROOT
 from sweep_tools import command, environment, records, starts, write_sweep
 
-from spectangle.runs import Run
+from spectangle.runs.folder import Run
 
 GROUP, ANNA, BERT, STRANGER = 61000, 61001, 61002, 61003
 IS_ROOT = os.geteuid() == 0
@@ -29,7 +29,7 @@ def call(line: list[str], folder: Path, user: int | None = None, group: int = GR
 
 
 def report(folder: Path) -> list[str]:
-    return [sys.executable, str(ROOT / "report.py"), f"sweep={folder}"]
+    return [sys.executable, "-m", "spectangle", "report", f"sweep={folder}"]
 
 
 def shared(folder: Path) -> Path:

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent / "slurm"))
 from cluster import Cluster, why_not
 from wandb_server import Server
 
-from spectangle.runs import Run
-from spectangle.tracking.files import read, segments
-from spectangle.tracking.sync import sync as send
+from spectangle.runs.folder import Run
+from spectangle.tracking.offline_runs import sync as send
+from spectangle.tracking.wandb_files import read, segments
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
 QUICK = ["hydra.launcher.cpus=1", "hydra.launcher.memory_gb=0", "hydra.launcher.setup=['export OMP_NUM_THREADS=1']"]

@@ -17,7 +17,7 @@ from spectangle.archives.continuum import METHODS
 from spectangle.archives.names import name_id, name_ids
 from spectangle.archives.spectrum import Spectrum, normalised
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
 ROOT = Path(__file__).resolve().parents[1]
 CUTS = Cuts(g_min=None, g_max=None, max_masked=0.5)
@@ -280,9 +280,9 @@ def test_by_command(tmp_path):
         write_image(tmp_path / "s" / f"star_{i:02d}.fits", flux, **AIR_AXIS)
     write_labels(tmp_path / "labels.csv", [f"star_{i:02d}" for i in range(12)])
     arguments = ["archive=spectra1d", "spectra=s", "labels.table=labels.csv", "survey=my.h5", "workers=2", "archive.continuum.method=polynomial"]
-    done = subprocess.run([sys.executable, str(ROOT / "prepare.py"), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "spectangle", "prepare", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.glob("my*")) == ["my.h5", "my.html"]
     with Survey(tmp_path / "my.h5", verify=True) as survey:
-        assert len(survey) == 12 and "prepare.py archive=spectra1d" in survey.attributes["created_by"]
+        assert len(survey) == 12 and "spectangle prepare archive=spectra1d" in survey.attributes["created_by"]
         np.testing.assert_allclose(np.nanmin(survey.flux(), axis=1), 0.9 - 0.05 * np.arange(12), atol=0.02)

@@ -13,14 +13,15 @@ from astropy.table import MaskedColumn, Table
 
 from spectangle.archives import Cuts, Gandalf, Pixels, Plain, prepare
 from spectangle.archives.air import air_to_vacuum
+from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.generation.generate import generate
-from spectangle.prediction.predict import predict
-from spectangle.prediction.quality import Quality
-from spectangle.prediction.spectra_input import check_arrays, star_ids, vacuum_grid
-from spectangle.runs import Run
-from spectangle.survey import Survey
-from spectangle.trained import load
+from spectangle.inference.load import load
+from spectangle.inference.predict import predict
+from spectangle.inference.quality import Quality
+from spectangle.inference.spectra_input import check_arrays, star_ids, vacuum_grid
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_archives_convert_air(form, tmp_path):
 
 def test_one_label_for_all_and_more_stars_than_there_are(toy_runs, model, tmp_path, spectra):
     with Survey(generate(str(toy_runs[0]), str(tmp_path / "all.H5"), {"m_h": 0.1}, n_stars=int(1e9), figure=False)) as survey:
-        assert len(survey) == len(Run(toy_runs[0]).data().test)
+        assert len(survey) == len(load_stars(Run(toy_runs[0])).test)
     with pytest.raises(SpectangleError, match="m_h has values that are missing or not finite"):
         model.generate(spectra[0], m_h=np.nan)
 

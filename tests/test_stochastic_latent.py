@@ -8,20 +8,25 @@ import numpy as np
 import pytest
 import torch
 from astropy.table import Table
+from sklearn.linear_model import Ridge
 from test_explorer import _unpacked
 from test_packed import trained_model
 
 import spectangle
+from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.downstream import DownstreamRegressor
 from spectangle.explorer import make_bundle
 from spectangle.export.package import export
-from spectangle.generation.generate import generate, parents_of
-from spectangle.networks import NoisyChannel
-from spectangle.prediction.predict import predict
-from spectangle.prediction.reading import read_spectra
-from spectangle.runs import Run
-from spectangle.star_draws import star_normal
-from spectangle.survey import Survey
+from spectangle.generation.generate import generate
+from spectangle.generation.parents import parents_of
+from spectangle.inference.predict import predict
+from spectangle.inference.read import read_spectra
+from spectangle.model.load import load_autoencoder
+from spectangle.model.networks import NoisyChannel
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey
+from spectangle.survey.star_draws import star_normal
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -33,7 +38,7 @@ def model(stochastic_run: Path):
 
 @pytest.fixture(scope="module")
 def stars(stochastic_run: Path):
-    return Run(stochastic_run).data().test
+    return load_stars(Run(stochastic_run)).test
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +96,7 @@ def test_without_ids_stars_are_numbered_from_one(model, stars):
 
 
 def test_predict_writes_the_latents_of_the_stars(model, stars, latent, stochastic_run, toy_survey, tmp_path, monkeypatch):
-    monkeypatch.setattr("spectangle.prediction.spectra_input.CHUNK", 37)
+    monkeypatch.setattr("spectangle.inference.spectra_input.CHUNK", 37)
     table = Table.read(predict(str(stochastic_run), str(toy_survey), str(tmp_path / "stars.fits"), latents=True))
     order = np.argsort(table["source_id"])
     rows = order[np.searchsorted(table["source_id"], stars.source_id, sorter=order)]
@@ -110,7 +115,7 @@ def test_an_ensemble_reads_each_model_with_its_own_sigma(model, stars):
 
 
 def test_calibration_is_of_what_predictions_do(model, stochastic_run):
-    data = Run(stochastic_run).data()
+    data = load_stars(Run(stochastic_run))
     train = model.network.embed_stars(data.train)
     np.testing.assert_allclose(model.calibration.latent_mean, train.mean(0), rtol=1e-5, atol=1e-6)
     distance = read_spectra([model], data.validation.flux.numpy(), None, data.validation.source_id).distance
@@ -181,3 +186,21 @@ def test_two_models_draw_otherwise_for_the_same_star():
     ids = np.arange(1000) + 2**60
     draws = [star_normal(ids, 4, seed=int(channel.salt)) for channel in (one, two)]
     assert abs(np.corrcoef(draws[0].ravel(), draws[1].ravel())[0, 1]) < 0.1
+
+
+def test_a_small_survey_is_fitted_on_several_draws_and_scored_on_the_one_that_is_released(stochastic_run):
+    data, model = load_stars(Run(stochastic_run)), load_autoencoder(Run(stochastic_run))
+    fitted: list[np.ndarray] = []
+
+    class Notes(Ridge):
+        def fit(self, X, y):
+            fitted.append(np.asarray(X))
+            return super().fit(X, y)
+
+    DownstreamRegressor(Notes(), draws=3).score(model, data)
+    n = len(data.train)
+    first, second, third = fitted[0][:n], fitted[0][n : 2 * n], fitted[0][2 * n :]
+    np.testing.assert_array_equal(first, model.embed_stars(data.train))
+    sigma = (first - model.embed(data.train.flux, data.train.labels, data.train.source_id, draw=1)).std(0)
+    alike = np.corrcoef((first - second).ravel(), (first - third).ravel())[0, 1]
+    assert (sigma > 0).all() and np.abs(alike - 0.5) < 0.1  # they share the first draw alone

@@ -11,11 +11,11 @@ import yaml
 from commands import ROOT, Command
 from sweep_tools import command, environment, records, write_sweep
 
-from spectangle.arguments import quoted, resume_arguments, sweep_arguments
+from spectangle.configs.arguments import quoted, resume_arguments, sweep_arguments
 from spectangle.errors import SpectangleError
-from spectangle.interruption import Stopped
-from spectangle.regression import DownstreamRegressor
-from spectangle.runs import Run
+from spectangle.evaluation.downstream import DownstreamRegressor
+from spectangle.runs.folder import Run
+from spectangle.signals import Stopped
 from spectangle.streams import Unbreakable
 
 BARE = [

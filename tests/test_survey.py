@@ -9,7 +9,7 @@ import pytest
 from conftest import UNITS, write_toy_survey
 
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey, SurveyWriter
+from spectangle.survey.file import Survey, SurveyWriter
 
 WAVELENGTH = 846 + 0.03 * np.arange(8)
 

@@ -17,8 +17,9 @@ from postgres import Postgres, why_not
 from sweep_tools import TRAIN, environment, records, start, starts, sweep, trials, wait_for, write_sweep
 
 from spectangle.errors import SpectangleError
-from spectangle.outputs import redacted
-from spectangle.runs import ConfigurationFolder, Run, sweep_record
+from spectangle.files import redacted
+from spectangle.runs.folder import Run
+from spectangle.runs.sweep_folder import ConfigurationFolder, sweep_record
 from spectangle.sweeps import jobs, locks
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.claims import Outcome

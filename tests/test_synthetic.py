@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 from spectangle.synthetic import LABELS, LIMITS, WAVELENGTH, emulate, lines, rebuild, synthesise, write_survey
 from spectangle.synthetic.elements import INDEX, abundances
 from spectangle.synthetic.embedded import BLOCK, embedded_stars

@@ -1,4 +1,4 @@
-"""Runs with conditioning=synthetic: the encoder needs labels, so predict.py refuses, and the others take labels from a survey."""
+"""Runs with conditioning=synthetic: the encoder needs labels, so spectangle predict refuses, and the others take labels from a survey."""
 
 import subprocess
 import sys
@@ -11,10 +11,12 @@ from browser import AVAILABLE, Browser
 from commands import ROOT, Command, leftovers
 
 import spectangle
+from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.explorer import make_bundle, save_page
-from spectangle.runs import Run
-from spectangle.survey import Survey, SurveyWriter
+from spectangle.model.load import load_autoencoder
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey, SurveyWriter
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_generate_encodes_with_the_labels_of_the_stars(run: Path, tmp_path: Path
     out = tmp_path / "new.h5"
     code, printed, err = command("generate", f"run={run}", "set.m_h=-0.3", f"out={out}", "n_stars=6")
     assert code == 0 and "6 spectra" in printed, err
-    network, test = Run(run).model(), Run(run).data().test
+    network, test = load_autoencoder(Run(run)), load_stars(Run(run)).test
     own, changed = test.labels[:6], test.labels[:6].clone()
     changed[:, 2] = -0.3
     with Survey(out) as survey, torch.no_grad():
@@ -89,7 +91,7 @@ def test_export_leaves_out_what_needs_no_labels(run: Path, toy_survey: Path, tmp
     assert code == 0, err
     card = (tmp_path / "model" / "README.md").read_text()
     assert "cannot predict" in card and "model.predict" not in card and "coverage" not in card
-    model, ours = spectangle.load(tmp_path / "model"), Run(run).model()
+    model, ours = spectangle.load(tmp_path / "model"), load_autoencoder(Run(run))
     z, labels = np.zeros((2, 4), np.float32), np.tile(np.array([5000, 3, 0, 0], np.float32), (2, 1))
     with torch.no_grad():
         np.testing.assert_array_equal(model.decode(z, labels), ours.decode(torch.from_numpy(z), torch.from_numpy(labels)))
@@ -103,7 +105,7 @@ def test_export_leaves_out_what_needs_no_labels(run: Path, toy_survey: Path, tmp
 
 def test_the_explorer_looks_up_stars_with_their_labels(run: Path, unlabelled: Path):
     bundle = make_bundle(str(run), stars=3, map_stars=20)
-    data, latent = Run(run).data(), bundle.payload["runs"][0]["latent"]["shape"]
+    data, latent = load_stars(Run(run)), bundle.payload["runs"][0]["latent"]["shape"]
     assert latent == [20, 4]
     assert bundle.look_up(str(data.train.source_id[0]))["id"] == str(data.train.source_id[0])
     with Survey(unlabelled) as survey:

@@ -12,13 +12,14 @@ from browser import AVAILABLE, Browser
 from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
-from spectangle.runs import Run, list_runs
-from spectangle.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
-from spectangle.table1.frontier import draw, frontier_points, print_frontier
-from spectangle.table1.grids import leakage_grid, long_rows, paper_grids, ratio_grid
-from spectangle.table1.printed import terminal_text
-from spectangle.table1.report import print_table1
-from spectangle.table1.text import csv_text, ecsv_text, latex_text, markdown_text
+from spectangle.reports.frontier import draw, frontier_points, print_frontier
+from spectangle.reports.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
+from spectangle.reports.table1.layout import leakage_grid, long_rows, paper_grids, ratio_grid
+from spectangle.reports.table1.print import print_table1
+from spectangle.reports.table1.printed import terminal_text
+from spectangle.reports.table1.text import csv_text, ecsv_text, latex_text, markdown_text
+from spectangle.runs.folder import Run
+from spectangle.runs.sweep_folder import list_runs
 
 LABELS = ("teff", "logg", "m_h", "alpha_fe")
 SIGNS = {"none": (0, 0, 0, 0), "first": (-1, -1, 1, 1), "second": (1, 1, -1, -1)}
@@ -36,11 +37,11 @@ def make_run(folder: Path, lambdas: tuple[int, ...], seed: int, teff_mae: float 
             scale = 1.0 if label == "teff" else 1e-3
             metrics |= {f"test/{source}/{label}/{name}": size * scale for name in ("mae", "sigma", "sigma_mad", "sigma_abs")}
             metrics |= {f"test/{source}/{label}/mean": -2 * scale, f"test/{source}/{label}/r2": 0.9}
-        metrics |= {f"probe/{label}/r2": 0.8, f"reference/{label}/r2": 0.9, f"erasure/{label}": 1 / 9, f"retention/{label}": 8 / 9}
+        metrics |= {f"probe/{label}/r2": 0.8, f"reference/{label}/r2": 0.9, f"disentanglement/{label}": 1 / 9, f"retention/{label}": 8 / 9}
         if lambdas[LABELS.index(label)] > 0:
             metrics |= {f"floor/{label}": 0.3, f"excess/{label}": 0.04, f"val/excess/{label}": 0.05 + 0.01 * LABELS.index(label)}
     if -1 in lambdas:
-        metrics |= {"test/kept_mae": teff_mae / 120, "val/kept_mae": teff_mae / 110}
+        metrics |= {"test/entangled_mae": teff_mae / 120, "val/entangled_mae": teff_mae / 110}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "manifest.json").write_text(json.dumps({"survey": {"content_hash": survey, "path": "gone.h5"}}))
     return folder
@@ -61,7 +62,7 @@ def test_the_signs_of_lambda_tell_the_representation():
     assert representation_of(all_kept).title == "All four kept"
     supervised = representation_of(all_kept | {"model": {"reconstruction_weight": 0.0}})
     assert supervised.title == "Supervised encoder" and supervised.key.startswith("no_decoder")
-    assert representation_of({"lambdas": {"teff": 1e-3, "logg": 0, "m_h": None}}).dropped == ("teff",)
+    assert representation_of({"lambdas": {"teff": 1e-3, "logg": 0, "m_h": None}}).disentangled == ("teff",)
 
 
 def test_the_papers_numbers_agree_with_its_note_not_with_its_text():
@@ -179,7 +180,7 @@ def test_the_frontier_is_drawn_from_validation_stars(sweep, tmp_path, capsys):
         path = make_run(sweep / f"noise-{i}", SIGNS["second"], 0, mae)
         (path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["lambdas=second_pair", f"model.input_noise={noise}"]))
     point = next(one for one in frontier_points(list_runs(sweep)) if one.choices.get("model.input_noise") == 1)
-    assert point.kept_mae == pytest.approx(90 / 110) and point.excess == {"teff": 0.05, "logg": pytest.approx(0.06)}
+    assert point.entangled_mae == pytest.approx(90 / 110) and point.excess == {"teff": 0.05, "logg": pytest.approx(0.06)}
     assert frontier_points(list_runs(sweep), "test")[0].largest_excess == pytest.approx(0.04)
     print_frontier(OmegaConf.create({"sweep": str(sweep), "output": str(tmp_path / "out")}))
     printed = capsys.readouterr().out

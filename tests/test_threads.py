@@ -36,7 +36,7 @@ def test_what_the_user_has_chosen_stays(monkeypatch, given, spin):
 
 
 def test_the_commands_set_it_before_torch_is_there():
-    code = "import os, sys, spectangle.cli; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    code = "import os, sys, spectangle.commands.app; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
     environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == [str(SPIN), "False"]

@@ -15,12 +15,13 @@ from conftest import write_toy_survey
 from wandb_server import Server
 
 import spectangle
-from spectangle.runs import Run
+from spectangle.data.load import load_stars
+from spectangle.runs.folder import Run
 from spectangle.tracking.connection import choose_mode, reachable
-from spectangle.tracking.files import merge, read, records, segments, write_records
+from spectangle.tracking.offline_runs import find, note_synced, sync
 from spectangle.tracking.record import probe_rows
-from spectangle.tracking.run import summary_of
-from spectangle.tracking.sync import find, note_synced, sync
+from spectangle.tracking.wandb_files import merge, read, records, segments, write_records
+from spectangle.tracking.wandb_run import summary_of
 
 LABELS = ("teff", "logg", "m_h", "alpha_fe")
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -157,7 +158,7 @@ def test_the_model_artifact_is_the_exported_model(offline: Path, tmp_path: Path)
         shutil.copy(entry.local_path, tmp_path / entry.path)
     assert {"model.safetensors", "config.json", "README.md", "checkpoints/best.ckpt", "regressors/latent.skops"} <= {*_names(tmp_path)}
     theirs, ours = spectangle.load(tmp_path), spectangle.load(offline / "0")
-    flux = Run(offline / "0").data().test.flux.numpy()
+    flux = load_stars(Run(offline / "0")).test.flux.numpy()
     assert (theirs.encode(flux) == ours.encode(flux)).all()
     assert theirs.calibration is not None and (theirs.predict(flux)["teff_uncertainty"] == ours.predict(flux)["teff_uncertainty"]).all()
 
@@ -211,7 +212,7 @@ def test_a_job_that_slurm_stops_is_preempted_until_it_goes_on(survey: Path, tmp_
 
     run, quick = tmp_path / "run", ["callbacks.probes=null", "callbacks.regressor=null", "logger.model=false"]
     with monkeypatch.context() as patch:
-        patch.setattr("spectangle.progress.EpochProgress.on_train_epoch_end", stop)
+        patch.setattr("spectangle.training.progress.EpochProgress.on_train_epoch_end", stop)
         code, _, _ = command("train", *arguments(survey), *quick, f"hydra.run.dir={run}")
     (path,) = segments(run)
     stopped = read(path)
@@ -257,7 +258,7 @@ def test_sync_that_fails_may_be_repeated(offline: Path, server, command, monkeyp
     for path in offline.glob("*/wandb/synced.json"):
         path.unlink()
     server.broken = True
-    monkeypatch.setattr("spectangle.tracking.sync._run_wandb", lambda paths, timeout_s: "wandb: ERROR the server is on fire")
+    monkeypatch.setattr("spectangle.tracking.offline_runs._run_wandb", lambda paths, timeout_s: "wandb: ERROR the server is on fire")
     code, _, errors = command("sync", f"sweep={offline}")
     assert code == 1 and "3 of 3 runs were not sent" in errors and "on fire" in errors
     assert len(find(offline)) == 3

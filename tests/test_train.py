@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, Command
 
-from spectangle.runs import Run
+from spectangle.runs.folder import Run
 
 TINY = ["data=survey", "model=tiny", "threads=1", "lambdas=first_pair", "regressor.max_iter=5", "probes=quick", "data.batch_size=64"]
 EPOCHS = "trainer.max_epochs=30"  # some seconds: time enough to interrupt it
@@ -48,7 +48,7 @@ def test_a_run_explains_itself(finished):
     assert [row["epoch"] for row in run.history] == list(range(30))
     assert {"train/reconstruction", "val/reconstruction", "val/discriminator/teff", "val/discriminator_gain/m_h"} <= set(run.history[-1])
     for label in ("teff", "logg", "m_h", "alpha_fe"):
-        for path in (f"test/latent/{label}/mae", f"test/spectra/{label}/sigma_mad", f"probe/{label}/r2", f"erasure/{label}"):
+        for path in (f"test/latent/{label}/mae", f"test/spectra/{label}/sigma_mad", f"probe/{label}/r2", f"disentanglement/{label}"):
             assert path in run.metrics
     assert "excess/m_h" in run.metrics and "excess/teff" not in run.metrics
     log = (finished / "train.log").read_text()
@@ -107,8 +107,9 @@ def wait_for(condition, process, seconds=90):
         (["model.hidden=[1"], "is no override: "),
         (["lambdas=[1]"], "Hydra cannot make a config of"),
         (["lambdas=3"], "Config group override must be a string"),
-        (["-cn", "paper_grd"], "Did you mean 'paper_grid'? Sweeps need their folder too: -cd sweeps."),
+        (["-cn", "paper_grd"], "Did you mean 'paper_grid'? Sweeps are named by sweep=NAME."),
         (["-cd", str(ROOT / "sweeps"), "-cn", "frontie"], "Did you mean 'frontier'?"),
+        (["sweep=frontie"], "There is no sweep 'frontie'. Did you mean 'frontier'?"),
         (["trainer.max_epochs=0"], "trainer.max_epochs is 0"),
         (["callbacks.checkpoint.monitor=val/nonsense"], "Lightning cannot train with this config"),
     ],

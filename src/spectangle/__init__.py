@@ -1,13 +1,14 @@
 """spectangle: latent spaces of stellar spectra that lose some labels and keep others, proven by probes."""
 
-__version__ = "0.1.0"
+from spectangle.version import VERSION as __version__
+
 __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str):
     """``spectangle.load``, imported when it is used: commands that need no torch start without it."""
     if name == "load":
-        from spectangle.trained import load
+        from spectangle.inference.load import load
 
         return load
     raise AttributeError(f"module 'spectangle' has no attribute '{name}'")

@@ -9,12 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from spectangle import __version__
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
-from spectangle.runs import made_once
+from spectangle.files import made_once, write_beside
+from spectangle.version import VERSION
 
-__all__ = ["cache_folder", "cache_key", "kept", "settings"]
+__all__ = ["cache_folder", "cache_key", "cached", "settings"]
 
 log = logging.getLogger(__name__)
 DECIDING = ("scikit-learn", "torch", "numpy")  # another version may fit other numbers
@@ -30,7 +29,7 @@ def cache_folder() -> Path:
 
 def cache_key(*facts: Any) -> str:
     """A short hash of facts, of this version and of those of the packages that compute."""
-    versions = {"spectangle": __version__} | {name: metadata.version(name) for name in DECIDING}
+    versions = {"spectangle": VERSION} | {name: metadata.version(name) for name in DECIDING}
     return hashlib.sha256(json.dumps([versions, *facts], sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -50,7 +49,7 @@ def settings(estimator: Any) -> Any:
     return estimator if isinstance(estimator, (bool, int, float, str)) or estimator is None else repr(estimator)
 
 
-def kept(path: Path, make: Callable[[], dict[str, float]], beside: Path | None = None) -> dict[str, float]:
+def cached(path: Path, make: Callable[[], dict[str, float]], beside: Path | None = None) -> dict[str, float]:
     """Numbers from the cache; made and stored if they are not there, not whole, or lack the file that belongs beside them.
 
     A cache that cannot be written (a full disk, a folder of somebody else's) costs a word, not the numbers.

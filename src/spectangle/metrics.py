@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["label_metrics", "r2", "residual_metrics"]
+__all__ = ["label_metrics", "number", "r2", "residual_metrics"]
 
 
 def residual_metrics(predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, float]:
@@ -42,3 +42,10 @@ def label_metrics(prefix: str, labels: Sequence[str], predicted: np.ndarray, cat
         for i, label in enumerate(labels)
         for name, value in residual_metrics(predicted[:, i], catalogue[:, i]).items()
     }
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """A number with the digits that its unit deserves: whole kelvins, thousandths of a dex."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.0f}" if unit == "K" else f"{value:.3f}"

@@ -29,8 +29,8 @@ class SpectangleSweeper(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
+        from spectangle.sweeps.controller import run_sweep
         from spectangle.sweeps.plan import make_plan
-        from spectangle.sweeps.run import run_sweep
         from spectangle.sweeps.trial import App
 
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None

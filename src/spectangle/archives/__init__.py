@@ -6,7 +6,8 @@ from spectangle.archives.gaia_files import GaiaFiles
 from spectangle.archives.gandalf import Gandalf
 from spectangle.archives.miles import Miles
 from spectangle.archives.plain import Plain
-from spectangle.archives.preparation import LabelSources, Prepared, prepare
+from spectangle.archives.preparation import LabelSources, prepare
+from spectangle.archives.prepared import Prepared
 from spectangle.archives.resample import Pixels
 from spectangle.archives.sample import Cuts
 from spectangle.archives.spectra1d import Spectra1D

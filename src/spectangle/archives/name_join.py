@@ -1,9 +1,9 @@
 """Join files of spectra with the rows of a table by the names of their stars."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,22 +16,37 @@ from spectangle.archives.star_files import FITS_ENDINGS
 from spectangle.archives.table_spectrum import TEXT_ENDINGS
 from spectangle.errors import SpectangleError
 
-if TYPE_CHECKING:
-    from spectangle.archives.spectra1d import Spectra1D
-
-__all__ = ["exclude_names", "join_by_name"]
+__all__ = ["TableKeys", "exclude_names", "join_by_name"]
 
 MATCH_COLUMNS = ("name", "star", "star_name", "object", "file", "filename", "spectrum", "source_id")
 
 
-def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: "Spectra1D") -> tuple[LabelTable, dict[Path, int], list[str]]:
+@dataclass(frozen=True)
+class TableKeys:
+    """What the columns of a table of stars mean.
+
+    Arguments:
+        match_column: Names of stars; None: the first of name, star, object, file, source_id that is there.
+        id_column: Ids; where the table has none, they are made of the names.
+        label_columns, units: {label: column}, {label: unit}, see :func:`label_table.labels_of`.
+        keep_columns: Other columns that are kept.
+    """
+
+    match_column: str | None
+    id_column: str
+    label_columns: Mapping[str, str] | None
+    units: Mapping[str, str] | None
+    keep_columns: Sequence[str]
+
+
+def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: TableKeys) -> tuple[LabelTable, dict[Path, int], list[str]]:
     """Join {file: name of its star} with a table.
 
     Arguments:
         table: Labels, a row per star.
         where: Its file, for sentences.
         names: Names of stars by file.
-        keys: Whose match_column, id_column, label_columns, units and keep_columns hold.
+        keys: What the columns of the table mean.
 
     Returns:
         Labels of the stars with files; {file: id}; a sentence for each file without a row, and one on the rows without a file.

@@ -6,28 +6,30 @@ goes on where it stopped; the folder is removed when the survey stands.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from spectangle.archives.apogee import read_apogee
-from spectangle.archives.assemble import Tally, assemble
+from spectangle.archives.assemble import assemble
 from spectangle.archives.convert import Job
 from spectangle.archives.galah import read_galah
 from spectangle.archives.join import Catalogue, Overlap, join_catalogues
 from spectangle.archives.label_table import read_label_table
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.parallel import read_spectra
+from spectangle.archives.prepared import Prepared
 from spectangle.archives.resample import Pixels
 from spectangle.archives.rows import BadRows
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
+from spectangle.archives.sample_report import write_report
 from spectangle.console import console
 from spectangle.errors import SpectangleError
-from spectangle.survey import Survey
+from spectangle.survey.file import Survey
 
-__all__ = ["LabelSources", "Prepared", "prepare"]
+__all__ = ["LabelSources", "prepare"]
 
 SHOWN = 8  # files that are not used; the report has all
 
@@ -85,18 +87,6 @@ class LabelSources:
         return list(tables.values())
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a preparation made: the survey's path, the funnel, the overlaps of catalogues, the counts, the bad rows, the files not used."""
-
-    survey: Path
-    funnel: Funnel
-    overlaps: list[Overlap]
-    tally: Tally
-    bad: BadRows
-    left_out: list[str] = field(default_factory=list)
-
-
 def prepare(
     archive: Any,
     survey: str | Path,
@@ -152,7 +142,7 @@ def prepare(
 def _only_download(archive) -> None:
     paths = archive.download()
     console.print(
-        f"{len(paths)} file(s) in {archive.folder}. Next: python prepare.py spectra={archive.folder} labels.apogee=... survey=my.h5", markup=False
+        f"{len(paths)} file(s) in {archive.folder}. Next: spectangle prepare spectra={archive.folder} labels.apogee=... survey=my.h5", markup=False
     )
 
 
@@ -178,8 +168,6 @@ def _left_out(archive, catalogue: Catalogue, survey: Path) -> list[str]:
 
 def _finish(result: Prepared, parts: Path, report: bool) -> None:
     if report:
-        from spectangle.archives.sample_report import write_report
-
         console.print(f"Report: {write_report(result)}")
     for sentence in result.bad.sentences[:20]:
         console.print(f"skipped: {sentence}", markup=False)
@@ -194,7 +182,7 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
         console.print(f"{result.tally.empty_pixels} pixels are masked in every star and were left out.")
     shutil.rmtree(parts, ignore_errors=True)
     console.print(
-        f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: python train.py data=survey data.path={result.survey}", markup=False
+        f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: spectangle train data=survey data.path={result.survey}", markup=False
     )
 
 

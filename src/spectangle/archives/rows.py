@@ -14,7 +14,7 @@ class BadRows:
 
     Arguments:
         limit: How many rows may be skipped; the next one is refused.
-        keys: Where the command has the archive's keys, for sentences: ``archive.`` in prepare.py.
+        keys: Where the command has the archive's keys, for sentences: ``archive.`` in spectangle prepare.
 
     Attributes:
         read: Rows read so far, wanted or not.

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spectangle.figures.style import data_uri
-from spectangle.figures.survey import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
-from spectangle.outputs import write_beside
-from spectangle.survey import Survey
+from spectangle.figures.survey_figures import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
+from spectangle.files import write_beside
+from spectangle.survey.file import Survey
 
 if TYPE_CHECKING:
-    from spectangle.archives.preparation import Prepared
+    from spectangle.archives.prepared import Prepared
 
 __all__ = ["write_report"]
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from spectangle.archives.common_grid import common_grid
 from spectangle.archives.continuum import Continuum
 from spectangle.archives.fits_file import open_fits
 from spectangle.archives.fits_spectrum import read_fits
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.left_out import Star, why_left_out
-from spectangle.archives.name_join import exclude_names, join_by_name
+from spectangle.archives.name_join import TableKeys, exclude_names, join_by_name
 from spectangle.archives.resample import Pixels
 from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import positions_in
@@ -69,7 +70,7 @@ class Spectra1D:
 
     def __post_init__(self):
         if self.labels_table is None:
-            raise SpectangleError("No labels were given; name the table: python prepare.py archive=spectra1d spectra=... labels.table=stars.csv.")
+            raise SpectangleError("No labels were given; name the table: spectangle prepare archive=spectra1d spectra=... labels.table=stars.csv.")
         try:
             re.compile(self.name_pattern or "")
         except re.error as error:
@@ -103,7 +104,8 @@ class Spectra1D:
     def _joined(self) -> tuple[LabelTable, dict[Path, int], list[str]]:
         """Labels of the stars that have files, {file: id}, and sentences on files and rows without partner."""
         table = read_table(str(self.labels_table))
-        return join_by_name(table, str(self.labels_table), self._names[0], self)
+        keys = TableKeys(self.match_column, self.id_column, self.label_columns, self.units, self.keep_columns)
+        return join_by_name(table, str(self.labels_table), self._names[0], keys)
 
     def work(self) -> list[list[Path]]:
         """Files with a row in the table in groups, each the work of one process at a time."""
@@ -137,8 +139,6 @@ class Spectra1D:
         """
         if pixels.method != "resample" or None not in (pixels.start, pixels.step, pixels.number):
             return pixels
-        from spectangle.archives.common_grid import common_grid
-
         return common_grid(pixels, self._grids(set(wanted.tolist())))
 
     def left_out(self, chosen: np.ndarray, made: np.ndarray) -> list[str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from spectangle.archives.fits_file import header_of, open_fits
+from spectangle.archives.spectrum_form import SpectrumForm
 from spectangle.archives.table_file import form_of
-from spectangle.archives.table_spectrum import TEXT_ENDINGS
+from spectangle.archives.table_spectrum import TEXT_ENDINGS, read_text
 from spectangle.errors import SpectangleError
 
 __all__ = ["FITS_ENDINGS", "find_spectra", "is_fits", "name_in_file", "name_of_file"]
@@ -79,9 +80,6 @@ def name_in_file(path: Path, keyword: str) -> str | None:
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    from spectangle.archives.spectrum_form import SpectrumForm
-    from spectangle.archives.table_spectrum import read_text
-
     return read_text(path, SpectrumForm())[1]
 
 

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from spectangle.data import SpectraDataModule
+from spectangle.data.load import load_stars
+from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
-from spectangle.explorer.maps import latent_maps
-from spectangle.explorer.packing import pack, pack_flux, pack_network, pack_steps
-from spectangle.runs import Run, required
-from spectangle.spectral_lines import COLOURS, LINES
-from spectangle.survey import Survey
-from spectangle.trained import TrainedModel, load
+from spectangle.explorer.browser_model import pack, pack_flux, pack_network, pack_steps
+from spectangle.explorer.latent_maps import latent_maps
+from spectangle.inference.load import load
+from spectangle.inference.trained import TrainedModel
+from spectangle.runs.folder import Run, required
+from spectangle.survey.file import Survey
+from spectangle.survey.spectral_lines import COLOURS, LINES
 
 __all__ = ["Bundle", "make_bundle"]
 
@@ -71,8 +73,8 @@ def make_bundle(run: str | None, compare: str | None = None, stars: int = 400, m
     """
     runs = [Run(required(run))] + ([Run(compare)] if compare else [])
     models = [load(one.path, survey, calibrated=False) for one in runs]
-    data = runs[0].data(survey)
-    if len(runs) == 2 and (models[1].labels != models[0].labels or runs[1].data(survey).fingerprint != data.fingerprint):
+    data = load_stars(runs[0], survey)
+    if len(runs) == 2 and (models[1].labels != models[0].labels or load_stars(runs[1], survey).fingerprint != data.fingerprint):
         raise SpectangleError(f"{compare} and {run} were trained on different stars or labels; compare two runs of the same survey and split.")
     rows = np.random.default_rng(0).permutation(len(data.test))[: max(map_stars, stars)]
     labels = data.test.labels.numpy()[rows]

@@ -152,7 +152,7 @@ const Spectangle = (() => {
     const i = D.stars.id.indexOf(id);
     if (i >= 0) showStar(i);
     else if (served()) ask(id);
-    else note(`This page holds ${D.n} stars, and ${id} is not one of them; serve the run with explore.py to search the whole survey.`);
+    else note(`This page holds ${D.n} stars, and ${id} is not one of them; serve the run with spectangle explore to search the whole survey.`);
   }
 
   const served = () => document.body.dataset.mode === "served";
@@ -288,7 +288,7 @@ const Spectangle = (() => {
 
   // ---- words -------------------------------------------------------------------------------------------------------
 
-  const AIMS = {"1": ["erase", "lambda above 0: the latent was to lose it"], "-1": ["reinforce", "lambda below 0: the latent was to keep it"], "0": ["left alone", "lambda 0"]};
+  const AIMS = {"1": ["disentangled", "lambda above 0: the latent was to lose it"], "-1": ["entangled", "lambda below 0: the latent was to keep it"], "0": ["left alone", "lambda 0"]};
   const digits = (k) => (D.labels[k].unit === "K" ? 0 : 2);
   const worded = (value, k) => value.toFixed(digits(k)).replace(/^-(0[.]?0*)$/, "$1");  // no minus before nothing
   const shown = (value) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(2));
@@ -341,11 +341,11 @@ const Spectangle = (() => {
     return tick;
   }
 
-  function verdict(run) {  // an erased label that can still be read must not look erased; what the kept labels tell of it is no leak
+  function verdict(run) {  // a disentangled label that can still be read must not look so; what the kept labels tell of it is no leak
     const leaks = ({r2, excess, spectra}) => (Number.isFinite(excess) ? excess > 0.1 : r2 > 0.5 * (spectra ?? 1));
     const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && leaks(run.knows[k])).map((label) => label.name);
     const can = run.knows[0].atMost ? "may still be read (the errors of the kept labels are not known, so that this is an upper bound)" : "can still be read";
-    return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be erased and ${can}.` : "");
+    return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be lost and ${can}.` : "");
   }
 
   function drawReading() {

@@ -9,7 +9,7 @@ from bokeh.resources import INLINE
 from spectangle.errors import SpectangleError
 from spectangle.explorer.bundle import Bundle
 from spectangle.explorer.template import fill_document
-from spectangle.outputs import refuse_existing, write_beside
+from spectangle.files import refuse_existing, write_beside
 
 __all__ = ["save_page"]
 

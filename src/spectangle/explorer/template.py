@@ -8,8 +8,8 @@ from typing import Any
 from bokeh.core.templates import get_env
 from bokeh.document import Document
 
+from spectangle.explorer.browser_model import deflated, move_arrays
 from spectangle.explorer.bundle import Bundle
-from spectangle.explorer.packing import deflated, move_arrays
 from spectangle.explorer.page import build_page
 
 __all__ = ["fill_document", "fill_message", "read"]

@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectangle.prediction.quality import Quality
-from spectangle.runs import Run
-from spectangle.survey import is_synthetic
-from spectangle.tables import number
+from spectangle.errors import SpectangleError
+from spectangle.inference.quality import Quality
+from spectangle.metrics import number
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey, is_synthetic
 
 if TYPE_CHECKING:
-    from spectangle.trained import TrainedModel
+    from spectangle.inference.trained import TrainedModel
 
 __all__ = ["model_card"]
 
-WORDS = {1: "disentangled (removed)", -1: "entangled (kept)", 0: "neutral"}
+WORDS = {1: "disentangled", -1: "entangled", 0: "neutral"}
 
 
 def model_card(model: "TrainedModel", run: Run) -> str:
@@ -45,9 +46,6 @@ An encoder, a decoder and a regressor after Manteiga et al. 2025 (A&A 694, A326)
 
 
 def _survey(run: Run) -> str:
-    from spectangle.errors import SpectangleError
-    from spectangle.survey import Survey
-
     try:
         with Survey(run.survey_path) as survey:
             return f"{len(survey)} stars, {survey.attributes['origin']}, {survey.attributes['release']}"
@@ -82,7 +80,7 @@ def _formats(model: "TrainedModel") -> str:
     if model.network.conditional_encoder:
         return (
             "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: change labels of a survey that has "
-            "them with `python generate.py run=this-folder spectra=survey.h5`."
+            "them with `spectangle generate run=this-folder spectra=survey.h5`."
         )
     onnx = "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels`\n"
     onnx += "(opset 14, IR 7: onnxruntime 1.8 or later)."
@@ -95,7 +93,7 @@ def _noise_of_onnx(model: "TrainedModel") -> str:
 NaN = masked, and `noise` the draws of the stars, which put the latents where `model.encode` has them:
 
 ```python
-from spectangle.star_draws import star_normal
+from spectangle.survey.star_draws import star_normal
 
 noise = star_normal(source_id, {model.network.hparams["latent"]}, seed={salt})  # [stars, latent]; ids are int64
 latent, labels = session.run(None, {{"flux": flux, "noise": noise}})
@@ -118,15 +116,15 @@ def _numbers(model: "TrainedModel") -> str:
 def _latent(model: "TrainedModel") -> str:
     rows, bound = [], bool(model.metrics.get("excess_is_upper_bound"))
     for name, value in model.lambdas.items():
-        probes = [number(model.metrics.get(key)) for key in (f"probe/{name}/r2", f"erasure/{name}", f"excess/{name}")]
+        probes = [number(model.metrics.get(key)) for key in (f"probe/{name}/r2", f"disentanglement/{name}", f"excess/{name}")]
         rows.append((name, f"{value:+g}", WORDS[(value > 0) - (value < 0)], *probes))
     return f"""## What the latent knows
 
 {_sample(model)}Independent regressors on the frozen latent, put together (R2): each test star is read by probes that were fitted on other
 stars; neither they nor the encoder had seen it. Erasure is what they lost of what the spectra hold. Excess is what the latent
-tells about a removed label beyond what the kept labels tell about it anyway{_bound(bound)}.
+tells about a disentangled label beyond what the kept labels tell about it anyway{_bound(bound)}.
 
-{_table(("label", "lambda", "aim", "probe R2", "erasure", "excess (at most)" if bound else "excess"), rows)}"""
+{_table(("label", "lambda", "aim", "probe R2", "lost", "excess (at most)" if bound else "excess"), rows)}"""
 
 
 def _bound(bound: bool) -> str:
@@ -141,12 +139,12 @@ def _sample(model: "TrainedModel") -> str:
     if model.network.channel is None:
         return ""
     return """The latent is a sample: the mean that the encoder finds plus noise of a learned size in each dimension, one fixed draw for each star,
-hashed from its `source_id`. The noise covers what is left of the removed labels; the mean still knows it, so the mean is not released, and all
+hashed from its `source_id`. The noise covers what is left of the disentangled labels; the mean still knows it, so the mean is not released, and all
 numbers here are of samples. A star has the same draw whenever it is read: give the same `source_id` each time (without, stars are
 numbered from 1 as they come). Averages over one spectrum under several `source_id` are the mean again: do not hand them on.
 
 The draws follow from the ids and the salt of this model: a table of latents and ids alone does not give the mean away, whoever has this
-folder can compute it. Where the removed labels must stay unknown, hand on latents, not the model.
+folder can compute it. Where the disentangled labels must stay unknown, hand on latents, not the model.
 
 """
 
@@ -177,8 +175,10 @@ def _limits(model: "TrainedModel") -> str:
     ]
     if is_synthetic(model.trained_on):
         lines.append("Trained on synthetic spectra only: on real stars errors can be several times the stated uncertainties, without a flag.")
-    if model.erased:
-        lines.append(f"{', '.join(model.erased)}: erased from the latent; what `predict` gives for them is what was left, no measurement.")
+    if model.disentangled:
+        lines.append(
+            f"{', '.join(model.disentangled)}: disentangled from the latent; what `predict` gives for them is what was left, no measurement."
+        )
     if model.calibration is not None:
         lines += _limits_of_predictions(model, model.calibration.label_range)
     return "\n".join(["## Limits", "", *(f"- {line}" for line in lines)])

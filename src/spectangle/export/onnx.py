@@ -1,7 +1,7 @@
 """Encoder and regressor as one ONNX graph: flux [stars, P] in continuum units, NaN = masked, to latent and labels.
 
 A stochastic latent has a second input, noise [stars, Z]: the draws of the stars,
-``spectangle.star_draws.star_normal(source_id, Z, seed=salt)``. So the graph has no random numbers in it, and the latent of a star is
+``spectangle.survey.star_draws.star_normal(source_id, Z, seed=salt)``. So the graph has no random numbers in it, and the latent of a star is
 the same in any runtime.
 
 The file has the oldest opset that serves, 14 with IR 7 (ONNX 1.9, 2021): onnxruntime 1.8 and later read it.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spectangle.errors import SpectangleError
 
 if TYPE_CHECKING:
-    from spectangle.trained import TrainedModel
+    from spectangle.inference.trained import TrainedModel
 
 __all__ = ["IR", "OPSET", "RUNTIME", "export_onnx"]
 

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from spectangle import __version__
 from spectangle.errors import SpectangleError
-from spectangle.export.readout import Readout
-from spectangle.outputs import refuse_existing
-from spectangle.prediction.calibration import Calibration
-from spectangle.runs import Run, required
-from spectangle.trained import TrainedModel, load
+from spectangle.export.model_card import model_card
+from spectangle.export.onnx import export_onnx
+from spectangle.files import refuse_existing
+from spectangle.inference.load import EXPORT_FORMAT, load
+from spectangle.inference.trained import TrainedModel
+from spectangle.runs.folder import Run, required
+from spectangle.version import VERSION
 
-__all__ = ["export", "load_exported"]
+__all__ = ["export"]
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
 PARTS = ("encoder.", "channel.", "decoder.", "flux_scaler.", "label_scaler.", "adversary.bins.")  # of the network; discriminators stay behind
 
 
@@ -53,8 +52,6 @@ def export(run: str | None, out: str | None, onnx: bool = True, survey: str | No
         part.mkdir(parents=True)
         write_model(model, Run(run), part)
         if onnx:
-            from spectangle.export.onnx import export_onnx
-
             difference = export_onnx(model, part / "model.onnx")
             log.info("model.onnx: onnxruntime agrees with torch to %.1e (of a latent's and a label's standard deviation)", difference)
         if folder.exists():
@@ -73,51 +70,19 @@ def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
     """Write weights, config and card."""
     from safetensors.numpy import save
 
-    from spectangle.export.model_card import model_card
-
     config = {
-        "format": FORMAT,
-        "spectangle": __version__,
+        "format": EXPORT_FORMAT,
+        "spectangle": VERSION,
         "network": {key: value for key, value in model.network.hparams.items() if key != "wavelength"},
-        "readout": model.readout.sizes,
+        "readout": {"sizes": model.readout.sizes, "centres": model.readout.n_centres},
         "calibrated": model.calibration is not None,
         "identity": model.identity,
         "metrics": model.metrics,
     }
-    weights = save(_tensors(model), metadata={"format": str(FORMAT), "run": model.identity["run"]})
+    weights = save(_tensors(model), metadata={"format": str(EXPORT_FORMAT), "run": model.identity["run"]})
     (folder / "model.safetensors").write_bytes(weights)  # save_file would make it unreadable for others, whatever the umask
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(model_card(model, run))
-
-
-def load_exported(folder: Path) -> TrainedModel:
-    """Load a model that :func:`export` wrote.
-
-    Raises:
-        SpectangleError: The folder is damaged, or of a later version.
-    """
-    from safetensors.numpy import load_file
-
-    from spectangle.model import DisentanglingAutoencoder
-
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        tensors = load_file(folder / "model.safetensors")
-    except Exception as error:  # safetensors has its own exception
-        raise SpectangleError(f"{folder} is not an exported model, or was damaged ({error}); export the run again.") from None
-    if config["format"] != FORMAT:
-        raise SpectangleError(
-            f"{folder} has format {config['format']}; this version of spectangle reads {FORMAT}. Install spectangle {config['spectangle']}."
-        )
-    wavelength = tensors.pop("wavelength").tolist()
-    network = DisentanglingAutoencoder(**config["network"], wavelength=wavelength)
-    missing = network.load_state_dict(_part(tensors, "network."), strict=False).missing_keys
-    if any(not name.startswith("adversary.") for name in missing):  # the discriminators stay with the run
-        raise SpectangleError(f"{folder} lacks the weights {', '.join(missing[:3])}; export the run again with this version of spectangle.")
-    readout = Readout(config["readout"])
-    readout.load_state_dict(_part(tensors, "readout."))
-    calibration = Calibration(**{name: array.numpy() for name, array in _part(tensors, "calibration.").items()}) if config["calibrated"] else None
-    return TrainedModel(network.eval(), readout.eval(), config["identity"], config["metrics"], calibration)
 
 
 def _tensors(model: TrainedModel) -> dict[str, np.ndarray]:
@@ -126,10 +91,6 @@ def _tensors(model: TrainedModel) -> dict[str, np.ndarray]:
     tensors |= {f"readout.{name}": tensor.numpy() for name, tensor in model.readout.state_dict().items()}
     tensors |= {f"calibration.{name}": values for name, values in (model.calibration.arrays() if model.calibration else {}).items()}
     return {name: np.ascontiguousarray(values) for name, values in (tensors | {"wavelength": model.wavelength}).items()}
-
-
-def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): torch.from_numpy(values) for name, values in tensors.items() if name.startswith(prefix)}
 
 
 def _check_folder(out: str | None, overwrite: bool) -> Path:

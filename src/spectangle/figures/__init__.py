@@ -1,11 +1,11 @@
 """Figures: arrays in, matplotlib Figure out; vector PDF and PNG, colours that the colour-blind can tell apart."""
 
 from spectangle.figures.latent import frontier_figure, information_figure, mutual_information, pareto_front
-from spectangle.figures.maps import map_figure, neighbour_r2, plane
 from spectangle.figures.predictions import diagram_axes, diagrams_figure, noise_residual_figure, prediction_figure
 from spectangle.figures.reconstruction import reconstruction_figure
 from spectangle.figures.style import axis_title, data_uri, save, symbol
-from spectangle.figures.survey import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
+from spectangle.figures.survey_figures import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
+from spectangle.figures.tsne import map_figure, neighbour_r2, plane
 
 __all__ = [
     "abundance_figure",

@@ -1,4 +1,4 @@
-"""What each latent knows of each label, and what erasure costs over many runs.
+"""What each latent knows of each label, and what disentangling costs over many runs.
 
 Shapes: N stars, Z latent, K labels, R runs.
 """
@@ -58,11 +58,11 @@ def frontier_figure(
     notes: Sequence[str] = (),
     notes_title: str = "",
 ) -> Figure:
-    """The frontier of erasure and retention: excess of the removed labels against the error of the kept ones.
+    """The frontier: excess of the disentangled labels against the error of the entangled ones.
 
     Arguments:
         cost: MAE of the kept labels over that of the raw spectra, mean over kept labels [R].
-        excess: Largest excess leakage of a removed label [R].
+        excess: Largest excess leakage of a disentangled label [R].
         group: What each run was asked for [R], for instance ``First pair``; one colour and marker each.
         aim: The corner that is good enough: cost and excess.
         notes: What to write beside each run [R], or nothing.
@@ -86,8 +86,8 @@ def frontier_figure(
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(1, color=GREY, lw=0.8)
     axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
-    axes.set_xlabel("error of the kept labels (MAE, raw spectra = 1)", color=INK)
-    axes.set_ylabel("excess leakage of the removed labels ($R^2$, largest)", color=INK)
+    axes.set_xlabel("error of the entangled labels (MAE, raw spectra = 1)", color=INK)
+    axes.set_ylabel("excess leakage of the disentangled labels ($R^2$, largest)", color=INK)
     title = f"beside the points: {notes_title}" if notes_title else None
     axes.legend(frameon=False, fontsize=9, title=title, title_fontsize=8)
     return figure

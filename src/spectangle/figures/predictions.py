@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spectangle.figures.style import COLOURS, GREY, INK, axis_title, orient, quantile_limits, symbol
-from spectangle.metrics import residual_metrics
-from spectangle.tables import number
+from spectangle.metrics import number, residual_metrics
 
 __all__ = ["diagram_axes", "diagrams_figure", "noise_residual_figure", "prediction_figure"]
 

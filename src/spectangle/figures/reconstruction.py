@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spectangle.figures.style import COLOURS, GREY, INK
-from spectangle.spectral_lines import LINES
+from spectangle.survey.spectral_lines import LINES
 
 __all__ = ["reconstruction_figure"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spectangle.outputs import whole_file
+from spectangle.files import whole_file
 
 __all__ = ["COLOURS", "GREY", "INK", "INVERTED", "axis_title", "data_uri", "quantile_limits", "save", "symbol"]
 

@@ -16,47 +16,25 @@ Shapes: n stars, P pixels, K labels.
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spectangle.console import render
+from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
-from spectangle.generation.generate import Parents, parents_of
-from spectangle.outputs import write_beside
-from spectangle.runs import Run
-from spectangle.survey import Survey
-from spectangle.trained import TrainedModel, load
+from spectangle.evaluation.regressors import load_run_regressor
+from spectangle.files import write_beside
+from spectangle.generation.check_report import draw_check, emulator_table, reread_table
+from spectangle.generation.parents import Parents, parents_of
+from spectangle.generation.swaps import Swap, Truth, emulator_truth, inside_emulator, reread_labels, swap_labels, true_spectra
+from spectangle.inference.load import load
+from spectangle.inference.trained import TrainedModel
+from spectangle.runs.folder import Run
 
-__all__ = ["Swap", "check_generation", "swap_labels"]
+__all__ = ["check_generation"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Swap:
-    """One label of each star replaced by another star's.
-
-    Arguments:
-        label: Which.
-        labels: Labels after the swap [n, K].
-        near: Whether a training star is near them [n].
-    """
-
-    label: int
-    labels: np.ndarray
-    near: np.ndarray
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What the emulator needs: true labels [n, K], broadening [n] and velocity [n]."""
-
-    labels: np.ndarray
-    vbroad: np.ndarray
-    velocity: np.ndarray
 
 
 def check_generation(run: str, n_stars: int | None = 2000, survey: str | None = None, figure: bool = True) -> dict[str, Any]:
@@ -71,17 +49,14 @@ def check_generation(run: str, n_stars: int | None = 2000, survey: str | None = 
     Returns:
         ``{"emulator": {label: {...}}, "reread": {label: {...}}}``; no ``emulator`` where the truth is not known.
     """
-    from spectangle.console import render
-    from spectangle.generation.tables import emulator_table, reread_table
-
     folder, model = Run(run), load(run, survey)
     if model.calibration is None:
         raise SpectangleError("The check needs a run with conditioning=observed.")
-    data = folder.data(survey)
+    data = load_stars(folder, survey)
     parents = parents_of(model, run, None, survey, n_stars=n_stars)
-    truth = _truth(data.path or "", data.test.rows[: len(parents)], model.labels)
+    truth = emulator_truth(data.path or "", data.test.rows[: len(parents)], model.labels)
     swaps = [swap_labels(parents.labels, i, model) for i in range(len(model.labels))]
-    regressor = folder.regressor("spectra")
+    regressor = load_run_regressor(folder, "spectra")
     results: dict[str, Any] = {"reread": {model.labels[s.label]: reread(model, parents, s, regressor) for s in swaps}}
     if truth is not None:
         results["emulator"] = {model.labels[s.label]: compare_with_emulator(model, parents, s, truth) for s in swaps}
@@ -89,18 +64,8 @@ def check_generation(run: str, n_stars: int | None = 2000, survey: str | None = 
     log.info("%s", render(reread_table(results["reread"], model.labels, model.units, folder.metrics)))
     write_beside(folder.derived("generation_check.json"), json.dumps(results, indent=2) + "\n")
     if figure:
-        from spectangle.generation.tables import draw_check
-
         log.info("%s", draw_check(model, parents, swaps, truth, regressor, folder.path / "figures" / "generation_check.png"))
     return results
-
-
-def swap_labels(labels: np.ndarray, label: int, model: TrainedModel, seed: int = 0) -> Swap:
-    """Give each star [n, K] the value of another one in one label."""
-    swapped = labels.copy()
-    swapped[:, label] = labels[np.random.default_rng(seed + label).permutation(len(labels)), label]
-    assert model.calibration is not None
-    return Swap(label, swapped, model.calibration.label_distance(swapped) <= 1)
 
 
 def compare_with_emulator(model: TrainedModel, parents: Parents, swap: Swap, truth: Truth) -> dict[str, float]:
@@ -120,17 +85,6 @@ def compare_with_emulator(model: TrainedModel, parents: Parents, swap: Swap, tru
     }
 
 
-def true_spectra(truth: Truth, parents: Parents, swap: Swap, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The emulator's spectra [m, P] of some stars before and after the swap."""
-    from spectangle.synthetic import emulate
-    from spectangle.synthetic.observation import shift_velocity
-
-    after = truth.labels + swap.labels - parents.labels
-    pair = (shift_velocity(emulate(labels[rows], truth.vbroad[rows]), truth.velocity[rows]) for labels in (truth.labels, after))
-    before, changed = pair
-    return before, changed
-
-
 def reread(model: TrainedModel, parents: Parents, swap: Swap, regressor: Any) -> dict[str, Any]:
     """Let a regressor on spectra read the labels before and after near swaps."""
     rows = np.flatnonzero(swap.near)
@@ -144,31 +98,6 @@ def reread(model: TrainedModel, parents: Parents, swap: Swap, regressor: Any) ->
         "moved": {name: float(np.abs(moved[:, i]).mean()) for i, name in enumerate(model.labels) if i != swap.label},
         "asked": float(np.abs(asked).mean()),
     }
-
-
-def reread_labels(model: TrainedModel, parents: Parents, swap: Swap, regressor: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [m, K] that a regressor on spectra reads before and after a swap."""
-    before = regressor.predict(model.decode(parents.latent[rows], parents.labels[rows]))
-    return before, regressor.predict(model.decode(parents.latent[rows], swap.labels[rows]))
-
-
-def _truth(path: str | Path, rows: np.ndarray, labels: tuple[str, ...]) -> Truth | None:
-    from spectangle.synthetic import LABELS
-
-    with Survey(path) as survey:
-        needed = [*(f"true_{name}" for name in LABELS), "vbroad", "radial_velocity_residual"]
-        if tuple(labels) != tuple(LABELS) or not set(needed) <= set(survey.columns):
-            return None
-        columns: Mapping[str, np.ndarray] = {name: survey.column(name)[rows] for name in needed}
-    return Truth(np.column_stack([columns[f"true_{name}"] for name in LABELS]), columns["vbroad"], columns["radial_velocity_residual"])
-
-
-def inside_emulator(labels: np.ndarray) -> np.ndarray:
-    """Whether the emulator knows such labels [n]."""
-    from spectangle.synthetic import LIMITS
-
-    low, high = np.asarray(LIMITS).T
-    return ((labels >= low) & (labels <= high)).all(axis=1)
 
 
 def _rms(residual: np.ndarray) -> float:

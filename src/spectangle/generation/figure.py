@@ -1,18 +1,16 @@
 """Fig. 2 of the paper: a star's spectrum, its latent, and the spectra decoded from it with other labels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 
-from spectangle.outputs import whole_file
-from spectangle.spectral_lines import LINES
-from spectangle.tables import number
-
-if TYPE_CHECKING:
-    from spectangle.generation.generate import Parents
-    from spectangle.trained import TrainedModel
+from spectangle.files import whole_file
+from spectangle.generation.parents import Parents
+from spectangle.inference.trained import TrainedModel
+from spectangle.metrics import number
+from spectangle.survey.spectral_lines import LINES
 
 __all__ = ["draw_generated"]
 
@@ -20,7 +18,7 @@ MOST = 12  # spectra in one picture
 INK, GREY, ACCENT = "#1d2733", "#8a94a0", "#c2410c"
 
 
-def draw_generated(model: "TrainedModel", parents: "Parents", changed: np.ndarray, path: Path) -> Path:
+def draw_generated(model: TrainedModel, parents: Parents, changed: np.ndarray, path: Path) -> Path:
     """Draw the first star and its changed spectra, labels [G, K], to a PNG; of many, MOST that are spread over the grid."""
     from matplotlib.figure import Figure
 
@@ -41,7 +39,7 @@ def draw_generated(model: "TrainedModel", parents: "Parents", changed: np.ndarra
     return path
 
 
-def _draw_changed(model: "TrainedModel", parents: "Parents", changed: np.ndarray, axes: Any) -> None:
+def _draw_changed(model: TrainedModel, parents: Parents, changed: np.ndarray, axes: Any) -> None:
     rows = np.unique(np.linspace(0, len(changed) - 1, min(MOST, len(changed))).round().astype(int))
     latent, own = parents.latent[:1], parents.labels[:1]
     axes.plot(model.wavelength, model.decode(latent, own)[0], color=GREY, lw=1.2, label="reconstructed with its own labels")
@@ -61,10 +59,10 @@ def _draw_calcium(axes: Any) -> None:
             axes.axvline(wavelength, color=GREY, lw=0.6, ls=":")
 
 
-def _words(model: "TrainedModel", labels: np.ndarray) -> list[str]:
+def _words(model: TrainedModel, labels: np.ndarray) -> list[str]:
     return [f"{name} {number(value, model.units[name])} {model.units[name]}" for name, value in zip(model.labels, labels, strict=True)]
 
 
-def _changes(model: "TrainedModel", old: np.ndarray, new: np.ndarray) -> str:
+def _changes(model: TrainedModel, old: np.ndarray, new: np.ndarray) -> str:
     """The labels that differ."""
     return ", ".join(words for words, a, b in zip(_words(model, new), old, new, strict=True) if a != b) or "the same labels"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spectangle.errors import SpectangleError
-from spectangle.prediction.calibration import Calibration
+from spectangle.inference.calibration import Calibration
 
 __all__ = ["beyond", "changed_labels", "label_grid"]
 

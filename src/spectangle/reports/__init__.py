@@ -1,1 +1,1 @@
-"""What a sweep found: ``leaderboard`` gathers it, ``page`` draws it, ``make`` is behind ``report.py``."""
+"""What a sweep found: ``leaderboard`` gathers it, ``page`` draws it, ``make`` is behind ``spectangle report``."""

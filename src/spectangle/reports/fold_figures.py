@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from spectangle.data.load import load_stars
+from spectangle.evaluation.run_figures import Seen, look
 from spectangle.figures import diagram_axes, diagrams_figure, map_figure, plane, prediction_figure, save
-from spectangle.run_figures import Seen, look
-from spectangle.runs import Run
+from spectangle.model.load import load_autoencoder
+from spectangle.runs.folder import Run
 
 __all__ = ["draw_folds"]
 
@@ -22,15 +24,15 @@ def draw_folds(title: str, runs: Sequence[Run], folder: Path) -> list[Path]:
     The first seed of each fold is drawn. Names begin with what is entangled.
     """
     first = {int(run.config["data"]["fold"]): run for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0)), reverse=True)}
-    kept = [name for name, value in runs[0].config["lambdas"].items() if float(value or 0) < 0]
+    entangled = [name for name, value in runs[0].config["lambdas"].items() if float(value or 0) < 0]
     written = []
     for name, figure in _figures(title, [first[fold] for fold in sorted(first)]):
-        written += save(figure, folder / "-".join([*kept, name]))
+        written += save(figure, folder / "-".join([*entangled, name]))
     return written
 
 
 def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    loaded = [(run, run.model(), run.data()) for run in runs]
+    loaded = [(run, load_autoencoder(run), load_stars(run)) for run in runs]
     folds = [look(run, model, data, len(data.test)) for run, model, data in loaded]
     catalogue, predicted, spectra = (_joined(folds, name) for name in ("catalogue", "predicted", "spectra_predicted"))
     stars = len(next(iter(catalogue.values())))

@@ -7,9 +7,11 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from spectangle.configs.nested import flat
 from spectangle.errors import SpectangleError
-from spectangle.runs import Run, flat, list_runs
-from spectangle.tables import number
+from spectangle.metrics import number
+from spectangle.runs.folder import Run
+from spectangle.runs.sweep_folder import list_runs
 
 __all__ = ["fold_groups", "fold_table"]
 
@@ -26,7 +28,7 @@ def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
     runs = [run for run in list_runs(folder) if run.finished]
     runs = [run for run in runs if run.config.get("data", {}).get("folds")]
     if not runs:
-        raise SpectangleError(f"{folder} has no finished run with data.folds; make some: python train.py -cd sweeps -cn folds data.path=my.h5.")
+        raise SpectangleError(f"{folder} has no finished run with data.folds; make some: spectangle train sweep=folds data.path=my.h5.")
     groups: dict[str, list[Run]] = {}
     for run in runs:
         choices = {key: value for key, value in flat(run.config).items() if not key.startswith(APART)}

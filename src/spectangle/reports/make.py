@@ -1,4 +1,4 @@
-"""What report.py can print, by kind: the leaderboard of a sweep, the difference of runs, Table 1, the frontier, folds, the figures of runs."""
+"""What spectangle report can print, by kind: a sweep's leaderboard, the difference of runs, Table 1, the frontier, folds, figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,11 +8,12 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
+from spectangle.configs.nested import differing, flat
 from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
-from spectangle.reports.leaderboard import Leaderboard
-from spectangle.reports.page import dashboard_command
-from spectangle.runs import Run, differing, flat
+from spectangle.runs.folder import Run
+from spectangle.sweeps.leaderboard import Leaderboard
+from spectangle.sweeps.leaderboard_page import dashboard_command, write_report
 
 __all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_folds", "print_frontier", "print_leaderboard", "print_table1"]
 
@@ -22,11 +23,11 @@ QUIET = ("time/", "memory/")  # differs between any two runs
 def print_leaderboard(cfg: DictConfig) -> None:
     """Print the leaderboard of a sweep and write its files."""
     if cfg.sweep is None:
-        raise SpectangleError("sweep is missing; give the folder of a sweep: python report.py sweep=runs/paper_grid.")
+        raise SpectangleError("sweep is missing; give the folder of a sweep: spectangle report sweep=runs/paper_grid.")
     board = Leaderboard(cfg.sweep)
     print_table(board.text(cfg.limit, cfg.hide_failed))
     try:
-        board.write()
+        write_report(board)
         console.print(f"written: {board.folder}/report.html, results.csv, results.ecsv", markup=False)
     except SpectangleError as error:  # somebody else's sweep, or a full disk: the table is there all the same
         console.print(f"not written: {error}", markup=False)
@@ -37,7 +38,7 @@ def print_leaderboard(cfg: DictConfig) -> None:
 def print_difference(cfg: DictConfig) -> None:
     """Print what differs between runs."""
     if len(cfg.runs) < 2:
-        raise SpectangleError("kind=diff compares runs; give at least two: python report.py kind=diff runs=[RUN1,RUN2].")
+        raise SpectangleError("kind=diff compares runs; give at least two: spectangle report kind=diff runs=[RUN1,RUN2].")
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
     names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
@@ -85,14 +86,14 @@ def _change(a: Any, b: Any) -> str:
 
 def print_table1(cfg: DictConfig) -> None:
     """Print Table 1 of the paper from the runs of a sweep and write its report."""
-    from spectangle.table1 import report as table1  # it loads torch
+    from spectangle.reports.table1 import print as table1  # it loads torch
 
     table1.print_table1(cfg)
 
 
 def print_frontier(cfg: DictConfig) -> None:
     """Print and draw what a sweep's runs kept against what they leaked, on validation stars."""
-    from spectangle.table1 import frontier  # it loads matplotlib
+    from spectangle.reports import frontier  # it loads matplotlib
 
     frontier.print_frontier(cfg)
 
@@ -103,7 +104,7 @@ def print_folds(cfg: DictConfig) -> None:
     from spectangle.reports.folds import fold_groups, fold_table
 
     if cfg.sweep is None:
-        raise SpectangleError("sweep is missing; give the folder of a sweep over folds: python report.py kind=folds sweep=runs/folds.")
+        raise SpectangleError("sweep is missing; give the folder of a sweep over folds: spectangle report kind=folds sweep=runs/folds.")
     for title, runs in fold_groups(cfg.sweep).items():
         print_table(fold_table(title, runs))
         if cfg.figures:
@@ -113,10 +114,10 @@ def print_folds(cfg: DictConfig) -> None:
 
 def draw_figures(cfg: DictConfig) -> None:
     """Draw the figures of runs again, into their folders."""
-    from spectangle.run_figures import draw_run
+    from spectangle.evaluation.run_figures import draw_run
 
     if not cfg.runs:
-        raise SpectangleError("kind=figures draws the figures of runs; give one or more: python report.py kind=figures runs=[RUN].")
+        raise SpectangleError("kind=figures draws the figures of runs; give one or more: spectangle report kind=figures runs=[RUN].")
     for path in cfg.runs:
         for written in draw_run(Run(path)):
             console.print(f"written: {written}", markup=False)

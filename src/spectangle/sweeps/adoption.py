@@ -9,8 +9,8 @@ import optuna
 from optuna.trial import TrialState
 
 from spectangle.errors import SpectangleError
-from spectangle.outputs import redacted
-from spectangle.runs import sweep_record
+from spectangle.files import redacted
+from spectangle.runs.sweep_folder import sweep_record
 from spectangle.sweeps.plan import Plan
 
 __all__ = ["adopted", "identified", "open_study"]

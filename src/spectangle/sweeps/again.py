@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spectangle.console import console
 from spectangle.errors import SpectangleError
-from spectangle.runs import ConfigurationFolder
+from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.sweeps.locks import alone
 from spectangle.sweeps.study import Study
 

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.plugins import Plugins
 
 from spectangle.console import console
-from spectangle.runs import ConfigurationFolder
+from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.live_page import LivePage
 from spectangle.sweeps.liveness import WorkerRecord

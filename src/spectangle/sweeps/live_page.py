@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 from spectangle.errors import SpectangleError
+from spectangle.sweeps.leaderboard import Leaderboard
+from spectangle.sweeps.leaderboard_page import write_page
 
 __all__ = ["LivePage"]
 
@@ -40,10 +42,8 @@ class LivePage:
             return False
 
     def _write(self) -> None:
-        from spectangle.reports.leaderboard import Leaderboard
-
         try:
-            Leaderboard(self.folder).write_page()
+            write_page(Leaderboard(self.folder))
         except SpectangleError:  # nothing has begun, or a full disk: next time
             pass
         except Exception as error:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spectangle.outputs import write_beside
+from spectangle.files import write_beside
 from spectangle.sweeps.jobs import ENDED, job_states
 
 __all__ = ["WorkerRecord", "alive", "living_workers", "place", "process_start"]

@@ -13,16 +13,16 @@ import optuna
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from spectangle.entry import CHANGES_NOTHING, named
 from spectangle.errors import SpectangleError, root_cause
-from spectangle.outputs import redacted
-from spectangle.seeds import check_seed
+from spectangle.files import redacted
+from spectangle.runs.entry import CHANGES_NOTHING, named
 from spectangle.sweeps.space import Space, parse_space, written
+from spectangle.training.seeds import check_seed
 
 __all__ = ["Options", "Plan", "make_plan"]
 
 # final numbers of a run, by which nothing may be chosen; what is measured for choices begins with val/ or train/
-ON_TEST_STARS = ("test/", "probe/", "erasure/", "retention/", "reference/", "floor/", "floor_decoder/", "excess", "largest_excess")
+ON_TEST_STARS = ("test/", "probe/", "disentanglement/", "retention/", "reference/", "floor/", "floor_decoder/", "excess", "largest_excess")
 
 
 @dataclass

@@ -5,15 +5,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from spectangle.arguments import quoted
+from spectangle.configs.arguments import quoted
 from spectangle.console import console
 from spectangle.errors import SpectangleError
-from spectangle.outputs import redacted, write_beside
+from spectangle.files import redacted, write_beside
+from spectangle.runs.environment import command_again
 from spectangle.sweeps.plan import Plan
 
 __all__ = ["sbatch_options", "submit_workers", "worker_script"]
@@ -42,7 +42,7 @@ def submit_workers(plan: Plan, options: DictConfig) -> str:
     folder = shlex.quote(f"sweep={plan.folder}")
     for line in (
         f"job {job}: {options.workers} workers for {plan.n_trials} configurations in {plan.folder}",
-        f"  watch          squeue -j {job}; python report.py {folder}",
+        f"  watch          squeue -j {job}; spectangle report {folder}",
         f"  more workers   sbatch {shlex.quote(str(script))}",
         f"  stop           scancel {job}  (a new sbatch goes on)",
     ):
@@ -70,7 +70,7 @@ def worker_script(plan: Plan, options: dict[str, Any], command: list[str]) -> st
         "#SBATCH --open-mode=append",
     ]
     lines += [f"#SBATCH --{key}={shlex.quote(value)}" for key, value in names.items()]
-    program = shlex.join([sys.executable, str(Path(command[0]).resolve()), *arguments])
+    program = shlex.join(command_again([command[0], *arguments]))
     run = [f"cd {shlex.quote(os.getcwd())}", *options["setup"], f"exec {program}  # exec: SLURM signals the worker itself"]
     return "\n".join(["#!/bin/bash", *lines, "", *run]) + "\n"
 

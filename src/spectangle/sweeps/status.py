@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from spectangle.console import console
-from spectangle.runs import ConfigurationFolder
+from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.space import identity
 from spectangle.sweeps.study import Study

@@ -11,7 +11,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from spectangle.errors import SpectangleError
-from spectangle.outputs import redacted
+from spectangle.files import redacted
 
 __all__ = ["Journal", "open_storage"]
 

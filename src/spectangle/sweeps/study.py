@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from spectangle.runs import ConfigurationFolder, write_sweep_record
+from spectangle.runs.sweep_folder import ConfigurationFolder, write_sweep_record
 from spectangle.sweeps.adoption import adopted, identified, open_study
 from spectangle.sweeps.claims import STATES, Claim, Outcome, check
 from spectangle.sweeps.jobs import ENDED, job_states

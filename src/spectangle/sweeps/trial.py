@@ -29,11 +29,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from spectangle.errors import SpectangleError
-from spectangle.interruption import Stopped, stopping_on
-from spectangle.runs import ConfigurationFolder
+from spectangle.runs.sweep_folder import ConfigurationFolder
+from spectangle.runs.sweep_link import Pruned, link
+from spectangle.signals import Stopped, stopping_on
 from spectangle.streams import open_missing
 from spectangle.sweeps.claims import Claim, Outcome
-from spectangle.sweeps.link import Pruned, link
 from spectangle.sweeps.plan import Plan
 
 __all__ = ["App", "Attempt", "dumps", "loads", "start_method"]

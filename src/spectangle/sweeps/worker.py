@@ -9,8 +9,8 @@ import statistics
 import subprocess
 import time
 
-from spectangle.interruption import ending_signals
-from spectangle.runs import ConfigurationFolder
+from spectangle.runs.sweep_folder import ConfigurationFolder
+from spectangle.signals import ending_signals
 from spectangle.sweeps.again import keep_files
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectangle.synthetic.continuum import continuous_opacity
+from spectangle.synthetic.continuous_opacity import continuous_opacity
 from spectangle.synthetic.elements import abundances
 from spectangle.synthetic.gas import Gas, solve_gas
 

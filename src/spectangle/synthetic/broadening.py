@@ -1,6 +1,6 @@
 r"""What broadens an atomic line: thermal motion and microturbulence; collisions and the finite life of its levels.
 
-Shapes: L lines, D layers; lines are a :class:`~spectangle.synthetic.lines.LineList`.
+Shapes: L lines, D layers; lines are a :class:`~spectangle.synthetic.line_list.LineList`.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from spectangle.synthetic.elements import INDEX, IONISATION_EV, MASS
 from spectangle.synthetic.gas import Gas
 
 if TYPE_CHECKING:
-    from spectangle.synthetic.lines import LineList
+    from spectangle.synthetic.line_list import LineList
 
 __all__ = ["damping", "doppler_width", "microturbulence"]
 

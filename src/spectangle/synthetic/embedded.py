@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.errors import SpectangleError
-from spectangle.survey import SurveyWriter
+from spectangle.survey.file import SurveyWriter
 from spectangle.synthetic.emulator import default_emulator
 from spectangle.synthetic.observation import observe_stars
 from spectangle.synthetic.population import LABEL_UNITS, LABELS, Population, draw_population
-from spectangle.synthetic.progress import progress
+from spectangle.synthetic.simulation_progress import progress
 from spectangle.synthetic.synthesis import WAVELENGTH
 
 __all__ = ["PAPER_SIZE", "embedded_stars", "fingerprint", "write_survey"]

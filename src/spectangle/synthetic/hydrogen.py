@@ -6,7 +6,7 @@ Shapes: D layers, W wavelengths (air, Angstrom).
 import numpy as np
 
 from spectangle.synthetic.constants import KELVIN_PER_EV, LINE_CROSS_SECTION, RYDBERG, SPEED_OF_LIGHT
-from spectangle.synthetic.continuum import stimulated_emission
+from spectangle.synthetic.continuous_opacity import stimulated_emission
 from spectangle.synthetic.gas import Gas
 
 __all__ = ["paschen_opacity"]

@@ -3,7 +3,6 @@ r"""Atomic lines: the line list, line strengths, and Voigt profiles with their b
 Shapes: L lines, D layers, W wavelengths. Wavelengths are in air, in Angstrom, as in the line list.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -19,11 +18,12 @@ from spectangle.synthetic.constants import (
     SPEED_OF_LIGHT_KMS,
     SQRT_PI,
 )
-from spectangle.synthetic.continuum import continuous_opacity, stimulated_emission
+from spectangle.synthetic.continuous_opacity import continuous_opacity, stimulated_emission
 from spectangle.synthetic.elements import INDEX, IONISATION_EV, partition_function, read_table, saha_factor
 from spectangle.synthetic.gas import Gas
+from spectangle.synthetic.line_list import LineList
 
-__all__ = ["LineList", "line_opacity", "strongest_lines"]
+__all__ = ["line_opacity", "strongest_lines"]
 
 WEAKEST = 0.004  # lines that nowhere reach this fraction of the continuous opacity are left out
 CORE = 6.0  # Doppler widths; beyond, the wing series is good to 3e-4
@@ -31,37 +31,6 @@ FAINTEST_WING = 1e-4  # of the continuous opacity
 CORE_WINDOW, TRIPLET_WING = 0.6, 70.0  # Angstrom on either side
 REFERENCE_STARS = np.array([[5777, 4.44, 0.0, 0.0], [4200, 1.5, 0.2, 0.2], [6500, 4.2, 0.2, 0.0], [4800, 2.5, -0.5, 0.3]])
 REFERENCE_LOG_DEPTH, REFERENCE_TURBULENCE = -0.7, 2.0
-
-
-@dataclass(frozen=True)
-class LineList:
-    """Hold atomic lines, one array [L] per property.
-
-    Attributes
-    ----------
-    wavelength : air, Angstrom
-    element, ion : place in the table of elements; 0 neutral, 1 singly ionised
-    excitation : energy of the lower level, eV
-    log_gf : weighted oscillator strength
-    """
-
-    wavelength: np.ndarray
-    element: np.ndarray
-    ion: np.ndarray
-    excitation: np.ndarray
-    log_gf: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.wavelength)
-
-    def take(self, which: np.ndarray) -> "LineList":
-        """Return the chosen lines."""
-        return LineList(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
-
-    @property
-    def calcium_triplet(self) -> np.ndarray:
-        """True for the three lines of Ca II at 8498, 8542 and 8662 Angstrom, bool [L]."""
-        return (self.element == INDEX["Ca"]) & (self.ion == 1) & (self.log_gf > -1.4)
 
 
 def read_lines() -> LineList:

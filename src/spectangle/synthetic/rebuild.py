@@ -15,7 +15,7 @@ import numpy as np
 
 from spectangle.synthetic.emulator import Emulator, features
 from spectangle.synthetic.population import FASTEST, LIMITS, draw_labels, draw_vbroad, label_mixture
-from spectangle.synthetic.progress import progress
+from spectangle.synthetic.simulation_progress import progress
 from spectangle.synthetic.synthesis import fine_spectra, observe
 
 __all__ = ["main", "star_errors"]

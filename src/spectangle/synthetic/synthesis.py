@@ -10,7 +10,7 @@ import numpy as np
 from spectangle.synthetic.atmosphere import Atmosphere, model_atmosphere
 from spectangle.synthetic.broadening import microturbulence
 from spectangle.synthetic.constants import SECOND_RADIATION, SPEED_OF_LIGHT_KMS, WINDOW_ANGSTROM
-from spectangle.synthetic.continuum import continuous_opacity
+from spectangle.synthetic.continuous_opacity import continuous_opacity
 from spectangle.synthetic.hydrogen import paschen_opacity
 from spectangle.synthetic.lines import line_opacity, strongest_lines
 

@@ -5,7 +5,7 @@ artifacts, ``exported`` its model); ``session`` from a job's first second to its
 of a sweep; ``workspace`` the dashboard.
 """
 
-from spectangle.tracking.run import WandbRun
 from spectangle.tracking.session import Session
+from spectangle.tracking.wandb_run import WandbRun
 
 __all__ = ["Session", "WandbRun"]

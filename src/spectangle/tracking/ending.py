@@ -1,6 +1,6 @@
 """How a job ended, in one word that every dashboard shows."""
 
-from spectangle.sweeps.link import Pruned
+from spectangle.runs.sweep_link import Pruned
 
 __all__ = ["ending"]
 

@@ -1,4 +1,4 @@
-"""The exported model of a finished run, as it goes up in the run's model artifact: what ``export.py`` writes, in ``wandb/model/``.
+"""The exported model of a finished run, as it goes up in the run's model artifact: what ``spectangle export`` writes, in ``wandb/model/``.
 
 It lies in the run folder, because an offline run is sent later. It is an extra: without it the artifact has the checkpoint.
 """
@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spectangle.runs import Run
+from spectangle.runs.folder import Run
 
 if TYPE_CHECKING:
-    from spectangle.data import SpectraDataModule
-    from spectangle.trained import TrainedModel
+    from spectangle.data.module import SpectraDataModule
+    from spectangle.inference.trained import TrainedModel
 
 __all__ = ["exported"]
 
@@ -40,8 +40,8 @@ def exported(run: Run, data: "SpectraDataModule", onnx: bool = False) -> list[Pa
 
 def _write(run: Run, data: "SpectraDataModule", folder: Path, onnx: bool) -> None:
     from spectangle.export.package import write_model
-    from spectangle.prediction.calibration import calibrate
-    from spectangle.trained import load
+    from spectangle.inference.calibrate import calibrate
+    from spectangle.inference.load import load
 
     model = load(run.path, calibrated=False)
     if not model.network.conditional_encoder:

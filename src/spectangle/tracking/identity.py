@@ -14,8 +14,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from spectangle.outputs import write_beside
-from spectangle.runs import Run, sweep_record
+from spectangle.files import write_beside
+from spectangle.runs.folder import Run
+from spectangle.runs.sweep_folder import sweep_record
 
 __all__ = ["Identity", "flat", "identify", "identify_sweep", "public_config", "tags"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from spectangle.outputs import write_beside
+from spectangle.files import write_beside
 
 __all__ = ["MlflowRun"]
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spectangle.runs import Run
+from spectangle.runs.folder import Run
 
 __all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_results", "probe_rows", "results", "staged_in"]
 
@@ -21,7 +21,7 @@ EVIDENCE = {
     "R2 high": "probe/{}/r2_high",
     "permuted labels": "probe/{}/control",
     "raw spectra R2": "reference/{}/r2",
-    "erasure": "erasure/{}",
+    "lost": "disentanglement/{}",
     "retention": "retention/{}",
     "population floor": "floor/{}",
     "excess": "excess/{}",

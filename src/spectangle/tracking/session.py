@@ -13,7 +13,7 @@ from spectangle.tracking.identity import flat, public_config
 from spectangle.tracking.record import results
 
 if TYPE_CHECKING:
-    from spectangle.data import SpectraDataModule
+    from spectangle.data.module import SpectraDataModule
 
 __all__ = ["Session"]
 

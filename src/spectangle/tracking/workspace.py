@@ -1,4 +1,4 @@
-"""The W&B dashboard as code: which panels a project shows, and of which metrics. Created, or brought up to date, by `dashboard.py`."""
+"""The W&B dashboard as code: which panels a project shows, and of which metrics. Created, or brought up to date, by `spectangle dashboard`."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spectangle.errors import SpectangleError
-from spectangle.outputs import write_beside
+from spectangle.files import write_beside
 
 __all__ = ["Panel", "build", "layout", "publish"]
 
@@ -49,7 +49,7 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
         ],
         "What the latent knows": [
             Panel("bar", "R2 of the probes, test stars", [f"probe/{label}/r2" for label in labels]),
-            Panel("bar", "Erasure: 1 = nothing left, against the raw spectra", [f"erasure/{label}" for label in labels]),
+            Panel("bar", "Disentanglement: 1 = nothing left, against the raw spectra", [f"disentanglement/{label}" for label in labels]),
             Panel("media", "Probes, floor and excess", ["tables/probes"]),
         ],
         "Downstream": [
@@ -81,7 +81,7 @@ def publish(entity: str, project: str, name: str, save: str | None = None, label
         SpectangleError: wandb-workspaces is missing, or W&B did not take the dashboard.
     """
     if not entity or not project:
-        raise SpectangleError("entity and project say where the runs are: python dashboard.py entity=me project=spectangle.")
+        raise SpectangleError("entity and project say where the runs are: spectangle dashboard entity=me project=spectangle.")
     workspace = build(entity, project, name, labels, {key: value for key, value in filters.items() if value})
     if save:
         write_beside(Path(save), json.dumps(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), indent=2) + "\n")
@@ -99,7 +99,7 @@ def build(entity: str, project: str, name: str, labels: Sequence[str], filters: 
         import wandb_workspaces.expr as expr
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise SpectangleError("dashboard.py needs wandb-workspaces: pip install 'spectangle[dashboards]'.") from error
+        raise SpectangleError("spectangle dashboard needs wandb-workspaces: pip install 'spectangle[dashboards]'.") from error
     sections = [
         workspaces.Section(name=title, panels=[_panel(panel) for panel in panels], is_open=True, pinned=True)
         for title, panels in layout(labels).items()

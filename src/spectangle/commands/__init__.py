@@ -1,0 +1,1 @@
+"""The commands: one file each, ``main`` chooses among them, ``app`` runs them under Hydra, ``help`` explains them."""

@@ -1,0 +1,198 @@
+"""Run an entry point: Hydra composes the config, errors become sentences, the exit code tells the truth."""
+
+import functools
+import os
+import re
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from spectangle.configs.arguments import CONF, SWEEPS, named_sweep, resume_arguments, sweep_arguments
+from spectangle.configs.resolvers import register_resolvers
+from spectangle.errors import SpectangleError, did_you_mean, root_cause
+from spectangle.signals import Stopped, stopping_on
+from spectangle.streams import unbreakable_output
+from spectangle.threads import let_threads_sleep
+
+__all__ = ["hydra_app"]
+
+# what a config may build: the project's own classes and those of the libraries that its groups name
+TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
+let_threads_sleep()  # this is the first import of every command
+EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
+
+
+@dataclass
+class Progress:
+    """How far a command came: whether its function has begun, and the error that it ended with."""
+
+    begun: bool = False
+    failed: Exception | None = None
+
+
+def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
+    """Make a function of a DictConfig a command: ``hydra.main`` on ``conf/`` with errors that a user can act on.
+
+    A :class:`SpectangleError` or an error of the config is printed as one sentence (exit code 1), Ctrl-C exits with
+    130, SIGTERM with 143; any other exception keeps its traceback. ``HYDRA_FULL_ERROR=1`` shows every traceback.
+    """
+
+    def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
+        register_resolvers()
+        progress = Progress()
+
+        @functools.wraps(function)
+        def job(cfg: DictConfig) -> object:
+            progress.begun = True
+            try:
+                refuse_unknown_keys(config_name, HydraConfig.get().overrides.task)
+                return function(cfg)
+            except EXPLAINED as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise
+                progress.failed = error  # Hydra would print the overrides above our sentence
+
+        command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(job)
+
+        def run() -> None:
+            progress.begun, progress.failed = False, None
+            with unbreakable_output():
+                if {"--help", "-h"} & set(sys.argv[1:]):
+                    command_or_sentence(lambda: show_help(config_name, function), config_name, progress)
+                else:
+                    command_or_sentence(command, config_name, progress)
+
+        return functools.update_wrapper(run, function)  # pyright: ignore  # it has no argument, as hydra.main's have none
+
+    return decorate
+
+
+def command_or_sentence(command: Callable[[], None], config_name: str, progress: Progress) -> None:
+    """Run a command; end the process with a sentence where its error has one, and with the exit code that says how it ended."""
+    full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
+    try:
+        words = named_sweep(sys.argv[1:]) if config_name == "config" else sys.argv[1:]
+        sys.argv[1:] = sweep_arguments(resume_arguments(words))
+        with stopping_on(signal.SIGTERM, signal.SIGHUP):
+            command()
+        if progress.failed:
+            raise progress.failed
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
+    except EXPLAINED as error:
+        if full:
+            raise
+        print(f"error: {explain(error, config_name)}", file=sys.stderr)
+        sys.exit(1)
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        if full or progress.begun or not composing(error):
+            raise
+        print(f"error: Hydra cannot make a config of {shlex.join(sys.argv[1:])}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def show_help(config_name: str, function: Callable[[DictConfig], object]) -> None:
+    """Print what the comments of conf/ say of a command, whose file begins with a summary."""
+    from spectangle.commands.help import command_help
+    from spectangle.console import print_table
+
+    summary = (function.__globals__.get("__doc__") or function.__name__).strip().splitlines()[0]
+    print_table(command_help(config_name, summary, sys.argv[1:]))
+
+
+def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
+    """Refuse keys that a plus adds where no config has anything: nobody would read them.
+
+    Below a node that is there a key may be added (+lambdas.vsini=0.1, +set.vsini=5); what a constructor does not take, it refuses itself.
+
+    Raises:
+        SpectangleError: A key's first part is no key of the command and no group.
+    """
+    known = _top_keys(config_name)
+    for key in (override.lstrip("+").partition("=")[0] for override in overrides if override.startswith("+")):
+        first = re.split(r"[.@/]", key)[0]
+        if first not in known and first != "hydra":
+            hint = did_you_mean(first, sorted(known))
+            raise SpectangleError(f"'{key}' was added with a plus, and nothing reads it.{hint} `--cfg job` shows every key.")
+
+
+def _top_keys(config_name: str) -> set[str]:
+    """The groups, and the first parts of the keys of a command's own config and of the groups that are global."""
+    files = [CONF / f"{config_name}.yaml", *(path for path in CONF.glob("*/*.yaml") if "@package _global_" in path.read_text()[:200])]
+    keys = {str(key) for path in files if path.is_file() for key in OmegaConf.to_container(OmegaConf.load(path), resolve=False) or ()}
+    return (keys | {path.name for path in CONF.iterdir() if path.is_dir()}) - {"defaults"}
+
+
+def composing(error: BaseException) -> bool:
+    """Whether an error came from inside Hydra or OmegaConf, while the config was put together."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith(("hydra.", "omegaconf"))
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """Say what was wrong with the command line, with the nearest existing key or group option."""
+    root = root_cause(error)
+    if isinstance(root, SpectangleError):
+        return str(root)
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (option := re.search(r"'(\w[\w/]*)/([^/']+)'", text)):
+        group, name = option.groups()
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        if options:
+            return f"{group}={name} does not exist.{did_you_mean(name, options)} The options of {group} are: {', '.join(options)}."
+    if key := re.search(r"Could not override '([^']+)'", text):
+        if key[1].startswith("lambdas."):
+            return (
+                f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus before the key: +{key[1]}=0.1"
+            )
+        known = _known_keys(config_name)
+        if key[1] in known:
+            return " ".join(text.split())  # the key is there, the reason is another one
+        return f"There is no config key '{key[1]}'.{did_you_mean(key[1], known)} `--cfg job` shows every key."
+    if isinstance(error, OverrideParseException):
+        reason = " ".join(line.strip() for line in text.splitlines()[1:] if line.strip() and "://" not in line)
+        return f"'{error.override}' is no override: {reason}. Overrides are written key=value; text with commas, brackets or spaces is quoted twice."
+    if primary := re.search(r"Cannot find primary config '([^']+)'", text):
+        return missing_primary(primary[1], text)
+    return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment"))
+
+
+def missing_primary(name: str, text: str) -> str:
+    """Say which configs there are in the folders that were searched, and among the sweeps."""
+    folders = [Path(place) for place in re.findall(r"path=file://(\S+)", text)]
+    hint = "" if "provider=command-line" in text else " Sweeps are named by sweep=NAME."
+    folders = [folder for folder in folders if folder != CONF] or [CONF, SWEEPS]
+    names = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    return f"There is no config '{name}'.{did_you_mean(name, names)}{hint} There are: {', '.join(names)}."
+
+
+def _known_keys(config_name: str) -> list[str]:
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF)):
+        config = OmegaConf.to_container(compose(config_name), resolve=False)
+    return list(_paths(config)) + [path.name for path in CONF.iterdir() if path.is_dir()]
+
+
+def _paths(node: object, prefix: str = ""):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _paths(value, f"{prefix}{key}.")

@@ -1,0 +1,139 @@
+"""Stars in memory: what is known of each, the role that each plays, and batches of them.
+
+Shapes: N stars, P pixels, K labels.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectangle.errors import SpectangleError
+from spectangle.survey.file import Survey
+from spectangle.survey.star_draws import star_uniform
+
+__all__ = ["TEST", "TRAIN", "VALIDATION", "Batches", "Stars", "fill_masked", "flux_noise", "label_errors", "roles", "select_stars", "true_labels"]
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+
+@dataclass
+class Stars:
+    """Some stars in memory.
+
+    Row in the survey [N], source_id [N], flux [N, P], its noise [N], labels [N, K] as the catalogue has them, their errors [N, K]
+    (NaN where it has none), the true labels [N, K] (NaN where nobody knows them), classes [N, K].
+    """
+
+    rows: np.ndarray
+    source_id: np.ndarray
+    flux: Tensor
+    noise: Tensor
+    labels: Tensor
+    label_errors: np.ndarray
+    true_labels: np.ndarray
+    classes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Batches:
+    """Index whole batches out of tensors; a DataLoader would collect them star by star.
+
+    Arguments:
+        tensors: Any number of tensors with N rows.
+        batch_size: Stars per batch.
+        order: None for the stars' own order, or a function that returns a permutation [N] for each pass.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int, order: Callable[[], Tensor] | None = None):
+        self.tensors, self.batch_size, self.order = tensors, batch_size, order
+
+    def __len__(self) -> int:
+        n = len(self.tensors[0])
+        return -(-n // self.batch_size) - self._drops_last(n)
+
+    def _drops_last(self, n: int) -> bool:
+        """Whether a last batch of one star is left out: batch normalisation cannot train on it."""
+        return self.order is not None and n > 1 and n % self.batch_size == 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        n = len(self.tensors[0])
+        rows = torch.arange(n) if self.order is None else self.order()
+        rows = rows.to(self.tensors[0].device)
+        for start in range(0, n - self._drops_last(n), self.batch_size):
+            yield tuple(tensor[rows[start : start + self.batch_size]] for tensor in self.tensors)
+
+
+def roles(source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, folds: int | None = None, fold: int = 0) -> np.ndarray:
+    """Role of each star [N]: 0 training, 1 validation, 2 test, by a hash of (seed, source_id) alone.
+
+    No other star matters, nor does the order of the file: what is a test star in a subset of a survey is one in the whole, and a cut
+    star leaves the others as they are. The fractions are met as a random draw meets them.
+    """
+    place, second = star_uniform(source_id, seed, stream=0), star_uniform(source_id, seed, stream=1)
+    at_least_two = max(test_fraction, np.partition(place, 2)[2])
+    test = place < at_least_two if folds is None else np.floor(place * folds) == fold
+    rest = np.where(test, np.inf, second)
+    validation = rest < max(validation_fraction, np.partition(rest, 2)[2])
+    return np.where(test, TEST, np.where(validation, VALIDATION, TRAIN))
+
+
+def label_errors(survey: Survey, labels: Sequence[str]) -> np.ndarray:
+    """One-sigma catalogue errors [N, K]; NaN where the survey has none."""
+    errors = [survey.label_error(name) for name in labels]
+    return np.stack([np.full(len(survey), np.nan, np.float32) if error is None else error for error in errors], axis=1)
+
+
+def true_labels(survey: Survey, labels: Sequence[str]) -> np.ndarray:
+    """True labels [N, K], which synthetic surveys keep in the columns ``true_<label>``; NaN where nobody knows them."""
+    known = [f"true_{name}" for name in labels]
+    columns = [survey.column(name) if name in survey.columns else np.full(len(survey), np.nan) for name in known]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def fill_masked(flux: np.ndarray, train: np.ndarray) -> None:
+    """Fill masked pixels of flux [N, P] with the mean of the pixel over training stars, in place."""
+    total, count = np.zeros(flux.shape[1]), np.zeros(flux.shape[1])
+    for rows in np.array_split(np.sort(train), max(1, len(train) // 4096)):
+        finite = np.isfinite(flux[rows])
+        total += np.where(finite, flux[rows], 0.0).sum(0, dtype=np.float64)
+        count += finite.sum(0)
+    if (empty := count == 0).any():
+        raise SpectangleError(f"{empty.sum()} of {len(empty)} pixels are masked in every training star; cut them from the survey.")
+    mean = (total / count).astype(np.float32)
+    for start in range(0, len(flux), 4096):
+        part = flux[start : start + 4096]
+        np.copyto(part, mean, where=~np.isfinite(part))
+
+
+def flux_noise(flux: np.ndarray, flux_error: np.ndarray | None) -> np.ndarray:
+    r"""Noise of a pixel of each spectrum [N]: the median flux error; where there is none, what the spectrum itself shows.
+
+    That is DER_SNR (Stoehr et al. 2008, ASPC 394, 505), :math:`1.482602 / \sqrt 6 \; \mathrm{median} |2 f_i - f_{i-2} - f_{i+2}|`: right
+    where the flux changes slowly over five pixels, too large where lines are narrow.
+
+    Arguments:
+        flux: [N, P].
+        flux_error: [N, P], or None.
+    """
+    estimate = 1.482602 / np.sqrt(6) * np.median(np.abs(2 * flux[:, 2:-2] - flux[:, :-4] - flux[:, 4:]), axis=1)
+    if flux_error is not None:
+        known = np.where(np.isfinite(flux_error) & (flux_error > 0), flux_error, np.nan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a star without any error
+            median = np.nanmedian(known, axis=1)
+        estimate = np.where(np.isfinite(median), median, estimate)
+    return estimate.astype(np.float32)
+
+
+def select_stars(
+    flux: np.ndarray, noise: np.ndarray, labels: np.ndarray, errors: np.ndarray, truth: np.ndarray, source_id: np.ndarray, rows: np.ndarray
+) -> Stars:
+    rows = np.sort(rows)
+    x, sigma, y = (torch.from_numpy(values[rows]) for values in (flux, noise, labels))
+    return Stars(rows, source_id[rows], x, sigma, y, errors[rows], truth[rows], classes=torch.zeros(len(rows), 0))

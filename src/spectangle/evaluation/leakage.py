@@ -1,0 +1,230 @@
+r"""What stars that the encoder never saw still tell of a label: cross-fitted probes, the population floor, the excess.
+
+The adversary removes a label from the latents of training stars; a probe that is fitted on the same stars cannot see what comes
+back on others. Here every prediction is of a star that neither the encoder nor the probe was fitted on.
+
+Shapes: N stars, F features, K labels, D of them, S stars that are scored.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+from sklearn.base import clone
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.preprocessing import StandardScaler
+
+from spectangle.metrics import r2
+from spectangle.survey.star_draws import star_uniform
+
+__all__ = ["CrossFit", "Measured", "bootstrap_r2", "leaks", "share_lost", "simex", "stacked"]
+
+Predictions = dict[str, np.ndarray]
+FOLD_STREAM, SIMEX_STEPS = 3, (0.5, 1.0, 1.5)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Features and labels of stars: what a probe reads and what it is asked for.
+
+    Arguments:
+        source_id: [N].
+        z: Latents [N, Z].
+        labels: As the catalogue has them [N, K].
+        label_errors: One sigma [N, K]; NaN where there is none.
+        true_labels: [N, K]; NaN where nobody knows them.
+    """
+
+    source_id: np.ndarray
+    z: np.ndarray
+    labels: np.ndarray
+    label_errors: np.ndarray
+    true_labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Any) -> "Measured":
+        return Measured(self.source_id[rows], self.z[rows], self.labels[rows], self.label_errors[rows], self.true_labels[rows])
+
+    def known(self, columns: Sequence[int]) -> tuple[np.ndarray, str]:
+        """Values of some labels [N, D], and what they are: ``true``, else ``errors`` (the catalogue's, with known errors), else ``catalogue``."""
+        columns = list(columns)
+        if np.isfinite(self.true_labels[:, columns]).all():
+            return self.true_labels[:, columns], "true"
+        return self.labels[:, columns], "errors" if np.isfinite(self.label_errors[:, columns]).all() else "catalogue"
+
+    def blurred(self, columns: Sequence[int], steps: float, random: np.random.Generator) -> "Measured":
+        """The same stars, some of whose labels have ``steps`` times the variance of their errors added once more."""
+        labels = self.labels.copy()
+        errors = self.label_errors[:, list(columns)]
+        labels[:, list(columns)] += np.sqrt(steps) * errors * random.standard_normal(errors.shape)
+        return replace(self, labels=labels.astype(np.float32))
+
+
+class CrossFit:
+    """Predict labels of unseen stars with probes that are fitted on other unseen stars.
+
+    Arguments:
+        probes: Unfitted scikit-learn regressors by name.
+        seen: Stars that the encoder was trained on.
+        scored: Unseen stars that are predicted, fold by fold.
+        spare: Unseen stars that are only fitted on.
+        small: Also fit on seen and unseen stars together: where there are few, more of them make the stronger probe.
+        folds: Parts of the scored stars, by a hash of their ids.
+    """
+
+    def __init__(
+        self, probes: Mapping[str, Any], seen: Measured, scored: Measured, spare: Measured | None = None, small: bool = False, folds: int = 5
+    ):
+        self.probes, self.seen, self.scored, self.spare, self.small = dict(probes), seen, scored, spare, small
+        place = star_uniform(scored.source_id, seed=0, stream=FOLD_STREAM)
+        self.fold = np.argsort(np.argsort(place)) * folds // len(place)  # parts of equal size
+        self.folds = folds
+
+    def predictions(self, features: Any, targets: Any, probes: Mapping[str, Any] | None = None) -> Predictions:
+        """Predictions [S, D] of each probe and set of fitting stars, from features(Measured) [N, F] for targets(Measured) [N, D]."""
+        probes = self.probes if probes is None else probes
+        x, y = features(self.scored), targets(self.scored)
+        out = {name: np.full(y.shape, np.nan) for name in probes}
+        out |= {f"{name}/with_seen": np.full(y.shape, np.nan) for name in probes if self.small}
+        for fold in range(self.folds):
+            held = self.fold == fold
+            unseen = [part for part in (self.scored[~held], self.spare) if part is not None and len(part)]
+            for suffix, parts in (("", unseen), ("/with_seen", [*unseen, self.seen]))[: 2 if self.small else 1]:
+                fit_x, fit_y = (np.concatenate([take(part) for part in parts]) for take in (features, targets))
+                for name, predicted in fitted_predictions(probes, fit_x, fit_y, x[held]).items():
+                    out[name + suffix][held] = predicted
+        return out
+
+    def from_seen(self, features: Any, targets: Any, probes: Mapping[str, Any] | None = None) -> Predictions:
+        """The same, fitted once on stars that the encoder was trained on."""
+        fitted = fitted_predictions(self.probes if probes is None else probes, features(self.seen), targets(self.seen), features(self.scored))
+        return {f"{name}/seen": predicted for name, predicted in fitted.items()}
+
+    def stacked(self, candidates: Predictions, column: int, truth: np.ndarray) -> np.ndarray:
+        """The candidates' predictions of one label [S], put together fold by fold, see :func:`stacked`."""
+        return stacked([prediction[:, column] for prediction in candidates.values()], truth, self.fold)
+
+
+def fitted_predictions(probes: Mapping[str, Any], x: np.ndarray, y: np.ndarray, new_x: np.ndarray) -> Predictions:
+    """Fit each probe on features [N, F] and labels [N, D], both standardised; predict labels [M, D] of new features [M, F]."""
+    scale_x, scale_y = StandardScaler().fit(x), StandardScaler().fit(y)
+    x, y, new_x = (np.asarray(values) for values in (scale_x.transform(x), scale_y.transform(y), scale_x.transform(new_x)))
+    return {name: scale_y.inverse_transform(_fitted(probe, x, y).predict(new_x).reshape(len(new_x), -1)) for name, probe in probes.items()}
+
+
+def _fitted(probe: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    probe = clone(probe)
+    if not probe.__sklearn_tags__().target_tags.multi_output:
+        probe = MultiOutputRegressor(probe)
+    return probe.fit(x, y)
+
+
+def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """One prediction [S] of many [S]: in each fold their combination with non-negative weights that is best in the other folds.
+
+    The choice among probes is never made on the stars that it is scored on (stacking: Wolpert 1992, Breiman 1996); probes that know
+    nothing get no weight, and what is left is the mean.
+    """
+    result = np.empty(len(truth))
+    columns = np.stack(candidates, axis=1).astype(np.float64) if len(candidates) else np.empty((len(truth), 0))
+    for part in np.unique(fold):
+        held = fold == part
+        mean = truth[~held].mean(dtype=np.float64)
+        weights = nnls(columns[~held] - mean, truth[~held] - mean)[0] if columns.shape[1] else np.empty(0)
+        result[held] = mean + (columns[held] - mean) @ weights
+    return result
+
+
+def simex(floor: Any, measured: Mapping[float, float]) -> float:
+    r"""How much a floor gains when the errors of the kept labels are taken out: SIMEX (Cook & Stefanski 1994, doi:10.1080/01621459.1994.10476871).
+
+    The floor :math:`R^2(\zeta)` is measured with :math:`\zeta` times the variance of the errors added, and the parabola through these is
+    read at :math:`\zeta = -1`, where none are left.
+
+    Arguments:
+        floor: :math:`R^2(0)`.
+        measured: :math:`R^2(\zeta)` by :math:`\zeta`.
+    """
+    steps = np.array([0.0, *measured])
+    parabola = np.polyfit(steps, [floor, *measured.values()], 2)
+    return max(0.0, float(np.polyval(parabola, -1.0) - np.polyval(parabola, 0.0)))
+
+
+def bootstrap_r2(predictions: Sequence[np.ndarray], truth: np.ndarray, draws: int = 200, seed: int = 0) -> np.ndarray:
+    """R2 of each prediction [N] in resamples of the stars [len(predictions), draws]; the same stars for all, so that
+    differences are paired."""
+    random = np.random.default_rng(seed)
+    n = len(truth)
+    weights = random.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)  # how often each star is drawn
+    truth = truth.astype(np.float64)
+    variance = weights @ truth**2 / n - (weights @ truth / n) ** 2
+    errors = np.stack([weights @ (prediction - truth) ** 2 / n for prediction in predictions])
+    return 1 - errors / variance
+
+
+def share_lost(r2_latent: float, r2_reference: float) -> float:
+    """Fraction of what the reference knows that the latent has lost, (R2_reference - R2_z) / R2_reference in [0, 1]."""
+    return float(np.clip((r2_reference - r2_latent) / max(r2_reference, 1e-9), 0, 1))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What is left of one disentangled label: R2 with the latent, R2 of the floor, their difference and its 95 % interval."""
+
+    floor: float
+    excess: float
+    low: float
+    high: float
+    decoder: float  # what a perfect latent may say because the decoder is told labels with errors
+    upper_bound: bool  # the floor has errors in it that are not known
+
+
+def leaks(fit: CrossFit, z_only: Predictions, entangled: Sequence[int], disentangled: Sequence[int], bootstrap: int, seed: int) -> dict[int, Leak]:
+    r"""Leakage of the dropped labels beyond what the kept labels imply, by column.
+
+    The floor is :math:`R^2` from the kept labels: their true values where the survey has them; otherwise the catalogue's,
+    corrected for their errors by :func:`simex`; where neither is known, the excess is an upper bound. The excess is :math:`R^2` from all
+    probes of (z, kept labels), of z alone and of the kept labels alone, stacked, minus the floor.
+    """
+
+    def targets(stars: Measured) -> np.ndarray:
+        return stars.labels[:, list(disentangled)]
+
+    def known(stars: Measured) -> np.ndarray:
+        return stars.known(entangled)[0]
+
+    source = fit.scored.known(entangled)[1] if entangled else "true"
+    alone = fit.predictions(known, targets) if entangled else {}
+    both = fit.predictions(lambda stars: np.c_[stars.z, known(stars)], targets) if entangled else {}
+    gains = _floor_gains(fit, entangled, disentangled, seed) if source == "errors" else dict.fromkeys(disentangled, 0.0)
+    found = {}
+    for j, i in enumerate(disentangled):
+        truth = fit.scored.labels[:, i].astype(np.float64)
+        floor = fit.stacked(alone, j, truth)
+        everything = [p[:, j] for p in (*alone.values(), *both.values())] + [p[:, i] for p in z_only.values()]
+        with_z = stacked(everything, truth, fit.fold)
+        draws = bootstrap_r2([with_z, floor], truth, bootstrap, seed)
+        low, high = np.quantile(draws[0] - draws[1] - gains[i], [0.025, 0.975])
+        level = r2(floor, truth) + gains[i]
+        noise = float(np.mean(fit.scored.label_errors[:, i] ** 2) / truth.var())
+        found[i] = Leak(level, r2(with_z, truth) - level, float(low), float(high), level + noise, source == "catalogue")
+    return found
+
+
+def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> dict[int, float]:
+    """What the floors of the dropped labels gain when the errors of the kept ones are taken out."""
+    probes = {name: probe for name, probe in fit.probes.items() if name in ("ridge", "boosting", "svr")} or fit.probes
+    random = np.random.default_rng([seed, 1994])  # a stream of its own: one that also made the labels would not be noise
+    floors: dict[float, list[float]] = {}
+    for step in (0.0, *SIMEX_STEPS):
+        blurred = [None if part is None else part.blurred(entangled, step, random) for part in (fit.seen, fit.scored, fit.spare)]
+        again = CrossFit(probes, *blurred, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
+        predicted = again.predictions(lambda stars: stars.labels[:, list(entangled)], lambda stars: stars.labels[:, list(disentangled)])
+        floors[step] = [
+            r2(fit.stacked(predicted, j, truth), truth) for j, truth in enumerate(fit.scored.labels[:, list(disentangled)].T.astype(float))
+        ]
+    return {i: simex(floors[0.0][j], {step: floors[step][j] for step in SIMEX_STEPS}) for j, i in enumerate(disentangled)}

@@ -1,0 +1,246 @@
+"""The regressors that read labels from a representation, and the files that they are kept in.
+
+Shapes: N stars, F features (800 pixels or 25 latents), K labels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+from spectangle.errors import SpectangleError
+from spectangle.files import whole_file
+from spectangle.runs.folder import Run
+
+__all__ = [
+    "NetworksAndKernel",
+    "TorchMLPRegressor",
+    "load_regressor",
+    "load_run_regressor",
+    "ridge_regressor",
+    "save_regressor",
+    "sklearn_regressor",
+    "small_survey_regressor",
+    "torch_regressor",
+]
+
+# the optimiser that scikit-learn keeps in a fitted MLPRegressor holds numbers only
+TRUSTED = [
+    "spectangle.evaluation.regressors.NetworksAndKernel",
+    "spectangle.evaluation.regressors.TorchMLPRegressor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+]
+
+
+def sklearn_regressor(
+    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, early_stopping: bool = True, seed: int = 0
+) -> BaseEstimator:
+    """Build the paper's regressor: scikit-learn's network with two hidden layers, all labels at once (section 3.3).
+
+    Inputs and labels are standardised; 10 % of the fitting stars decide when to stop, or the training loss if ``early_stopping`` is off.
+    """
+    options: dict[str, Any] = {"alpha": alpha, "max_iter": max_iter, "n_iter_no_change": patience, "random_state": seed}
+    network = MLPRegressor(hidden_layer_sizes=tuple(hidden), early_stopping=early_stopping, **options)
+    return _standardised(network)
+
+
+def torch_regressor(
+    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, seed: int = 0, batch_size: int = 200
+) -> BaseEstimator:
+    """Build the same network with the same stopping rule, trained in torch: faster on many inputs or on a GPU."""
+    return _standardised(TorchMLPRegressor(tuple(hidden), alpha, max_iter, patience, batch_size, seed))
+
+
+def ridge_regressor() -> BaseEstimator:
+    """Build ridge regression, one penalty for each label by leave-one-out cross-validation: hard to beat on the spectra of few stars.
+
+    Inputs are centred, not standardised: a pixel counts by what happens in it.
+    """
+    ridge = RidgeCV(np.logspace(-3, 3, 19), alpha_per_target=True)
+    return TransformedTargetRegressor(make_pipeline(StandardScaler(with_std=False), ridge), transformer=StandardScaler(), check_inverse=False)
+
+
+def _standardised(network: BaseEstimator) -> BaseEstimator:
+    return TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler(), check_inverse=False)
+
+
+def small_survey_regressor(
+    hidden: Sequence[int] = (50,), members: int = 3, max_iter: int = 500, alpha: float = 3.0, C: float = 1.0, epsilon: float = 0.1, seed: int = 0
+) -> BaseEstimator:
+    """Build the mean of small networks and a support vector machine, for some hundred stars."""
+    return _standardised(NetworksAndKernel(tuple(hidden), members, max_iter, alpha, C, epsilon, seed))
+
+
+class NetworksAndKernel(RegressorMixin, BaseEstimator):
+    """The mean of two predictions: that of averaged networks, and that of support vector machines with a Gaussian kernel.
+
+    The networks are trained on all stars, with a penalty in place of a held-out tenth. Inputs and labels are to be standardised.
+
+    Arguments:
+        hidden: Widths of each network's hidden layers.
+        members: Networks that are averaged.
+        max_iter: Epochs of each.
+        alpha: Weight of their L2 penalty.
+        C, epsilon: Of the support vector machines; the kernel is exp(-|x - x'|^2 / 4 F), wide enough to be smooth.
+        seed: Of the first network.
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = (50,),
+        members: int = 3,
+        max_iter: int = 500,
+        alpha: float = 3.0,
+        C: float = 1.0,
+        epsilon: float = 0.1,
+        seed: int = 0,
+    ):
+        self.hidden, self.members, self.max_iter, self.alpha = hidden, members, max_iter, alpha
+        self.C, self.epsilon, self.seed = C, epsilon, seed
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "NetworksAndKernel":
+        """Fit to X [N, F] and y [N, K]."""
+        y = y.reshape(len(y), -1)
+        target = y if y.shape[1] > 1 else y.ravel()
+        options: dict[str, Any] = {"hidden_layer_sizes": self.hidden, "alpha": self.alpha, "max_iter": self.max_iter}
+        self.networks_ = [MLPRegressor(random_state=self.seed + i, **options).fit(X, target) for i in range(self.members)]
+        self.gamma_ = 0.25 / X.shape[1]
+        self.machines_ = [SVR(C=self.C, gamma=self.gamma_, epsilon=self.epsilon).fit(X, column) for column in y.T]
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Predict labels [N, K] of X [N, F]."""
+        networks = np.mean([np.asarray(network.predict(X)).reshape(len(X), -1) for network in self.networks_], axis=0)
+        return (networks + np.column_stack([machine.predict(X) for machine in self.machines_])) / 2
+
+
+class TorchMLPRegressor(RegressorMixin, BaseEstimator):
+    r"""scikit-learn's ``MLPRegressor(early_stopping=True)``, trained in torch.
+
+    Adam (rate 1e-3), half the squared error plus :math:`\alpha \lVert w \rVert^2 / 2` over the batch, Glorot-uniform
+    weights, stop when :math:`R^2` on a held-out tenth has not improved by 1e-4 for ``patience`` epochs, keep the best weights.
+
+    Arguments:
+        hidden: Widths of the hidden layers.
+        alpha: Weight of the L2 penalty.
+        max_iter: Epochs at most.
+        patience: Epochs without improvement before it stops.
+        batch_size: Stars per batch.
+        seed: Seed of weights, held-out stars and order.
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] = (200, 100),
+        alpha: float = 1e-4,
+        max_iter: int = 200,
+        patience: int = 10,
+        batch_size: int = 200,
+        seed: int = 0,
+    ):
+        self.hidden, self.alpha, self.max_iter = hidden, alpha, max_iter
+        self.patience, self.batch_size, self.seed = patience, batch_size, seed
+
+    @torch.inference_mode(False)  # it may be called while Lightning validates
+    @torch.enable_grad()
+    def fit(self, X: np.ndarray, y: np.ndarray) -> "TorchMLPRegressor":
+        """Fit to X [N, F] and y [N, K]."""
+        generator = torch.Generator().manual_seed(self.seed)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        y = y.reshape(len(y), -1)
+        order = torch.randperm(len(X), generator=generator)
+        held, fitted = order[: max(1, len(X) // 10)], order[max(1, len(X) // 10) :]
+        inputs, labels = (torch.as_tensor(np.asarray(a, np.float32), device=device) for a in (X, y))
+        weights = self._initialise([X.shape[1], *self.hidden, y.shape[1]], generator, device)
+        optimizer = torch.optim.Adam([p for layer in weights for p in layer], lr=1e-3, fused=True)
+        best_score, best, waited = -np.inf, weights, 0
+        for epoch in range(1, self.max_iter + 1):
+            self.n_iter_ = epoch
+            self._epoch(inputs, labels, fitted[torch.randperm(len(fitted), generator=generator)].to(device), weights, optimizer)
+            score = self._score(inputs[held.to(device)], labels[held.to(device)], weights)
+            if not np.isfinite(score):
+                raise SpectangleError("The downstream regressor diverged: its inputs are not finite or too large.")
+            waited = 0 if score > best_score + 1e-4 else waited + 1
+            if score > best_score:
+                best_score, best = score, [(w.detach().clone(), b.detach().clone()) for w, b in weights]
+            if waited > self.patience:
+                break
+        self.coefs_ = [w.detach().cpu().numpy() for w, _ in best]
+        self.intercepts_ = [b.detach().cpu().numpy() for _, b in best]
+        self.best_validation_score_ = best_score
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Predict labels [N, K] of X [N, F]."""
+        h = np.asarray(X, np.float32)
+        for layer, (w, b) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
+            h = h @ w + b
+            if layer < len(self.coefs_) - 1:
+                np.maximum(h, 0, out=h)
+        return h
+
+    def _initialise(self, sizes: Sequence[int], generator: torch.Generator, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        def uniform(*shape: int, bound: float) -> torch.Tensor:
+            return ((2 * torch.rand(*shape, generator=generator) - 1) * bound).to(device).requires_grad_()
+
+        bounds = [np.sqrt(6 / (i + o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
+        return [(uniform(i, o, bound=b), uniform(o, bound=b)) for i, o, b in zip(sizes[:-1], sizes[1:], bounds, strict=True)]
+
+    def _epoch(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, weights: list, optimizer: torch.optim.Optimizer) -> None:
+        for batch in rows.split(self.batch_size):
+            # summed over labels, as scikit-learn does
+            loss = 0.5 * (_forward(inputs[batch], weights) - labels[batch]).square().sum(1).mean()
+            loss = loss + 0.5 * self.alpha * sum(w.square().sum() for w, _ in weights) / len(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    @torch.no_grad()
+    def _score(self, inputs: torch.Tensor, labels: torch.Tensor, weights: list) -> float:
+        error = (_forward(inputs, weights) - labels).square().sum(0)
+        return float((1 - error / (labels - labels.mean(0)).square().sum(0)).mean())
+
+
+def _forward(h: torch.Tensor, weights: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    for layer, (w, b) in enumerate(weights):
+        h = torch.addmm(b, h, w)
+        if layer < len(weights) - 1:
+            h = torch.relu(h)
+    return h
+
+
+def load_regressor(path: str | Path) -> BaseEstimator:
+    """Load a fitted regressor; a file that holds anything but scikit-learn's and our own types is refused."""
+    import skops.io
+
+    unknown = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)
+    if unknown:
+        raise SpectangleError(f"{path} holds the types {', '.join(sorted(unknown))}, which are not known to be safe; fit the regressor again.")
+    return skops.io.load(path, trusted=TRUSTED)
+
+
+def load_run_regressor(run: Run, representation: str = "latent") -> Any:
+    """The fitted downstream regressor, ``latent`` or ``spectra`` (the baseline)."""
+    path = run.path / "regressors" / f"{representation}.skops"
+    if not path.is_file():
+        raise SpectangleError(
+            f"{run.path} has no regressor on the {representation} ({path.name} is missing); go on with: spectangle train resume={run.path}"
+        )
+    return load_regressor(path)
+
+
+def save_regressor(regressor: BaseEstimator, path: Path) -> None:
+    """Save a fitted regressor beside its name, then rename."""
+    import skops.io
+
+    with whole_file(path) as part:
+        skops.io.dump(regressor, part)

@@ -1,0 +1,36 @@
+"""Tables that people read: labels as rows, representations as columns."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from spectangle.metrics import number
+
+__all__ = ["result_table"]
+
+REPRESENTATIONS = {"spectra": "raw spectra", "latent": "latent"}
+
+
+def result_table(metrics: Mapping[str, float], labels: Sequence[str], units: Mapping[str, str], signs: Mapping[str, str]) -> Table:
+    """MAE, mean, sigma and R2 of each label from the spectra and from the latent.
+
+    Arguments:
+        metrics: Final numbers by metric path.
+        labels: Rows.
+        units: Unit of each label.
+        signs: What lambda does to each label, for instance ``entangled``.
+    """
+    table = Table(title="Downstream regressor on test stars: predicted - catalogue", title_justify="left")
+    for name in ("label", "in the latent", "read from"):
+        table.add_column(name, no_wrap=True)
+    for name in ("MAE", "mean", "sigma", "R2"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label in labels:
+        for representation, title in REPRESENTATIONS.items():
+            values = [metrics.get(f"test/{representation}/{label}/{name}") for name in ("mae", "mean", "sigma", "r2")]
+            if values[0] is not None:
+                cells = [number(value, units[label]) for value in values[:3]] + [number(values[3])]
+                table.add_row(escape(f"{label} [{units[label]}]"), signs[label], title, *cells)
+        table.add_section()
+    return table

@@ -1,0 +1,176 @@
+"""The figures of one run, written into its folder when it ends, or drawn again from the folder.
+
+Shapes: N stars, P pixels, K labels, Z latent.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning as L
+import numpy as np
+from matplotlib.figure import Figure
+
+from spectangle.data.load import load_stars
+from spectangle.errors import SpectangleError
+from spectangle.evaluation.downstream import best_model
+from spectangle.evaluation.regressors import load_run_regressor
+from spectangle.figures import (
+    diagram_axes,
+    diagrams_figure,
+    information_figure,
+    map_figure,
+    mutual_information,
+    noise_residual_figure,
+    plane,
+    prediction_figure,
+    reconstruction_figure,
+    save,
+    symbol,
+)
+from spectangle.metrics import number
+from spectangle.model.load import load_autoencoder
+from spectangle.runs.folder import Run
+from spectangle.survey.file import Survey
+
+if TYPE_CHECKING:
+    from spectangle.data.module import SpectraDataModule
+    from spectangle.model.autoencoder import DisentanglingAutoencoder
+
+__all__ = ["RunFigures", "Seen", "draw_run", "look", "reconstructions", "signal_to_noise"]
+
+log = logging.getLogger(__name__)
+
+
+class RunFigures(L.Callback):
+    """Write the run's figures into ``figures/`` after training; a figure that fails costs a warning, not the run.
+
+    It reads the fitted regressor from the run folder, so it comes after the regressor's callback.
+
+    Arguments:
+        folder: Run folder.
+        max_stars: Draw at most this many test stars.
+        tsne_stars: Test stars in the t-SNE, which takes seconds; 0 = none.
+    """
+
+    def __init__(self, folder: str, max_stars: int = 13000, tsne_stars: int = 1000):
+        self.folder, self.max_stars, self.tsne_stars = Path(folder), max_stars, tsne_stars
+        self.metrics: dict[str, float] = {}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+        start = time.perf_counter()
+        try:
+            draw_run(Run(self.folder, must_exist=False), best_model(trainer, pl_module), trainer.datamodule, self.max_stars, self.tsne_stars)  # pyright: ignore
+        except Exception as error:  # whatever it is: hours of training are worth more than a picture
+            log.warning("warning: the figures of this run could not be drawn (%s: %s); the run itself is complete.", type(error).__name__, error)
+        self.metrics = {"time/figures": time.perf_counter() - start}
+
+
+@dataclass
+class Seen:
+    """What the figures need of a run: test stars [N], their catalogue and predicted labels by name, latents [N, Z]."""
+
+    rows: np.ndarray
+    catalogue: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
+    spectra_predicted: dict[str, np.ndarray]
+    latent: np.ndarray
+    units: dict[str, str]
+
+
+def draw_run(
+    run: Run,
+    model: "DisentanglingAutoencoder | None" = None,
+    data: "SpectraDataModule | None" = None,
+    max_stars: int = 13000,
+    tsne_stars: int = 1000,
+) -> list[Path]:
+    """Draw the figures of a run as PDF and PNG; return their paths.
+
+    Arguments:
+        run: The run.
+        model, data: Its model and stars; read from the folder if they are not at hand.
+        max_stars: Draw at most this many test stars.
+        tsne_stars: Test stars in the t-SNE; 0 = none.
+    """
+    model, data = model or load_autoencoder(run), data or load_stars(run)
+    seen = look(run, model, data, max_stars)
+    written = []
+    for name, figure in _figures(model, data, seen, tsne_stars):
+        written += save(figure, run.path / "figures" / name)
+    return written
+
+
+def look(run: Run, model: "DisentanglingAutoencoder", data: "SpectraDataModule", max_stars: int) -> Seen:
+    """Embed test stars and read their labels with the run's regressors."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(data.test))[:max_stars])
+    latent = model.embed_stars(data.test)[rows]
+    truth = data.test.labels[rows].numpy()
+
+    def by_name(values: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values[:, i] for i, name in enumerate(data.labels)}
+
+    try:
+        spectra = by_name(load_run_regressor(run, "spectra").predict(data.test.flux[rows].numpy()))
+    except SpectangleError:
+        spectra = {}
+    return Seen(rows, by_name(truth), by_name(load_run_regressor(run).predict(latent)), spectra, latent, dict(data.units))
+
+
+def signal_to_noise(data: "SpectraDataModule", rows: np.ndarray) -> np.ndarray | None:
+    """S/N of some test stars [N]; None if the survey has no such column."""
+    places = data.test.rows[rows]
+    with Survey(str(data.path)) as survey:
+        for name in ("rvs_snr", "snr"):
+            if name in survey.columns:
+                return survey.column(name)[places].astype(float)
+    return None
+
+
+def reconstructions(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, n: int = 4) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Spectra and reconstructions [n, P] of test stars from cool to hot, with titles."""
+    import torch
+
+    first = next(iter(seen.catalogue.values()))
+    order = np.argsort(first)
+    chosen = order[(np.linspace(0.04, 0.96, n) * (len(order) - 1)).astype(int)]
+    stars = seen.rows[chosen]
+    flux, labels = data.test.flux[stars], data.test.labels[stars]
+    with torch.no_grad():
+        decoded = model.decode(torch.from_numpy(seen.latent[chosen]).to(model.device), labels.to(model.device)).cpu().numpy()
+    titles = [
+        ", ".join(f"{symbol(name)} {number(float(seen.catalogue[name][i]), seen.units[name])} {seen.units[name]}" for name in seen.catalogue)
+        for i in chosen
+    ]
+    return flux.numpy(), decoded, [title.replace("-", "\N{MINUS SIGN}") for title in titles]
+
+
+def _figures(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, tsne_stars: int) -> Iterator[tuple[str, Figure]]:
+    yield "predicted", prediction_figure(seen.predicted, seen.catalogue, seen.units, "Read from the latent, test stars")
+    if diagram_axes(seen.catalogue):
+        columns = {"from the spectra": [seen.spectra_predicted] * 2} if seen.spectra_predicted else {}
+        yield "kiel_chemical", diagrams_figure(seen.catalogue, columns | {"from the latent": [seen.predicted] * 2}, seen.units)
+    yield "information", information_figure({"latent": mutual_information(seen.latent, np.stack(list(seen.catalogue.values()), axis=1))}, data.labels)
+    flux, decoded, titles = reconstructions(model, data, seen)
+    yield "reconstruction", reconstruction_figure(data.wavelength, flux, decoded, titles)
+    snr = signal_to_noise(data, seen.rows)
+    if snr is not None and np.isfinite(snr).sum() > 50:
+        sources = ({"spectra": seen.spectra_predicted} if seen.spectra_predicted else {}) | {"latent": seen.predicted}
+        residuals = {word: {name: found[name] - seen.catalogue[name] for name in found} for word, found in sources.items()}
+        yield "residual_snr", noise_residual_figure(residuals, snr, seen.units)
+    if min(tsne_stars, len(seen.rows)) >= 20 and seen.latent.shape[1] > 1:
+        yield "tsne", _latent_map(model, seen, tsne_stars)
+
+
+def _latent_map(model: "DisentanglingAutoencoder", seen: Seen, n: int) -> Figure:
+    """t-SNE of the latent, coloured by each label: the entangled ones above the disentangled ones."""
+    rows = np.sort(np.random.default_rng(1).permutation(len(seen.rows))[:n])
+    lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))
+    groups = {"entangled": [name for name in seen.catalogue if lambdas[name] < 0], "neutral": [name for name in seen.catalogue if lambdas[name] == 0]}
+    groups["disentangled"] = [name for name in seen.catalogue if lambdas[name] > 0]
+    labels = {name: values[rows] for name, values in seen.catalogue.items()}
+    shown = {title: names for title, names in groups.items() if names}
+    return map_figure({"latent": plane(seen.latent[rows])}, labels, seen.units, shown, f"t-SNE of the latent, {len(rows):,} test stars")

@@ -1,0 +1,83 @@
+"""Files: never written over by accident, whole or not at all, made once by many processes, and without passwords."""
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["made_once", "redacted", "refuse_existing", "whole_file", "write_beside"]
+
+PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
+
+
+def redacted(text: str) -> str:
+    """Text without the passwords of its URLs."""
+    return PASSWORD.sub(r"\1:***@", text)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Refuse an output that is there, unless it may be replaced.
+
+    Raises:
+        SpectangleError: It is there.
+    """
+    if path.exists() and not overwrite:
+        raise SpectangleError(f"{path} exists already; choose another name, or say overwrite=true.")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name beside a file's to write to, and rename it when the block ends well: what has the file's name is whole.
+
+    The folder is made if need be; a block that fails or is interrupted leaves nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # workers of a sweep may write the same file
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_beside(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        SpectangleError: It cannot be written.
+    """
+    try:
+        with whole_file(path) as part:
+            part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
+
+
+@contextmanager
+def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists) -> Iterator[bool]:
+    """Yield whether a file is still to be made, while no other process makes it: what runs share is computed once.
+
+    Where no lock can be had (the file system knows none, or the folder is somebody else's), several may make it; each must
+    write it beside and rename it.
+
+    Arguments:
+        path: The file.
+        whole: Whether it is there, and is what it should be.
+    """
+    lock = None if whole(path) else FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if lock is not None:
+            lock.acquire()
+    except (NotImplementedError, OSError):
+        lock = None
+    try:
+        yield not whole(path)
+    finally:
+        if lock is not None:
+            lock.release()

@@ -1,0 +1,89 @@
+"""The stars whose spectra are changed: read, with the latent that belongs to each.
+
+Shapes: n stars, P pixels, K labels, Z latent.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from spectangle.data.load import load_stars
+from spectangle.errors import SpectangleError
+from spectangle.inference.read import read_spectra
+from spectangle.inference.spectra_input import open_spectra
+from spectangle.inference.trained import TrainedModel
+from spectangle.runs.folder import Run
+
+__all__ = ["Parents", "parents_of"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Stars whose spectra are changed: source_id [n], flux [n, P], labels [n, K], latent [n, Z]."""
+
+    source_id: np.ndarray
+    flux: np.ndarray
+    labels: np.ndarray
+    latent: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.source_id)
+
+
+def parents_of(
+    model: TrainedModel, run: str, spectra: str | None, survey: str | None = None, source_id: Sequence[int] | None = None, n_stars: int | None = None
+) -> Parents:
+    """Read the stars to start from, each with the latent that belongs to its source_id; labels that their catalogue lacks are read from
+    the spectra.
+
+    Raises:
+        SpectangleError: A source_id is not among them.
+    """
+    if spectra is None:
+        test = load_stars(Run(run), survey).test
+        ids, flux, labels = test.source_id, test.flux.numpy(), test.labels.numpy()
+    else:
+        ids, flux, labels = _read(model, spectra)
+    if source_id:
+        if missing := [one for one in source_id if one not in ids]:
+            raise SpectangleError(f"source_id {missing[0]} is not among the {len(ids)} stars; they run from {ids.min()} to {ids.max()}.")
+        rows = np.array([np.flatnonzero(ids == one)[0] for one in source_id])
+    else:
+        rows = np.arange(len(ids))[:n_stars]
+    rows = rows[_usable(flux[rows], ids[rows])]
+    ids, flux, labels = ids[rows], flux[rows], labels[rows]
+    if not model.network.conditional_encoder:
+        reading = read_spectra([model], flux, None, ids)
+        labels = np.where(np.isfinite(labels), labels, reading.labels)
+        return Parents(ids, flux, labels, reading.latent)
+    if not np.isfinite(labels).all():
+        raise SpectangleError(
+            "This run has conditioning=synthetic: it needs the labels of every star that it encodes. Give a survey with all labels."
+        )
+    filled = np.where(np.isfinite(flux), flux, model.fill.numpy()).astype(np.float32)
+    return Parents(ids, flux, labels, model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids))
+
+
+def _usable(flux: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Which stars [n] have a pixel to start from; the others are named."""
+    usable = np.asarray(np.isfinite(flux).any(axis=1))
+    if not usable.any():
+        raise SpectangleError(f"Every pixel of the {len(flux)} spectra is masked (NaN), so there is nothing to change; check the file.")
+    if not usable.all():
+        log.warning("%d star(s) have no usable pixel and are left out, the first is %d.", (~usable).sum(), ids[~usable][0])
+    return usable
+
+
+def _read(model: TrainedModel, spectra: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ids, flux, labels = [], [], []
+    for chunk in open_spectra(spectra, model.wavelength).chunks:
+        ids.append(chunk.source_id)
+        flux.append(chunk.flux)
+        unknown = np.full(len(chunk), np.nan, np.float32)
+        labels.append(np.column_stack([(chunk.labels or {}).get(name, unknown) for name in model.labels]))
+    return np.concatenate(ids), np.concatenate(flux), np.concatenate(labels)

@@ -1,0 +1,120 @@
+r"""What predictions are measured against: intervals with stated coverage, and what is normal among the survey's stars.
+
+Split-conformal intervals (Vovk et al. 2005; Lei et al. 2018, arXiv:1604.04173): with the scores
+:math:`|r_i| / s_i` of n validation stars, the interval :math:`\pm q s` with q the
+:math:`\lceil (n + 1) c \rceil`-th smallest score covers a new star of the same population with probability c or more, whatever
+s is. Here s is a guess of how hard a star is, from its noise and its labels, fitted to training stars; the coverage that
+comes out is checked on test stars.
+
+Shapes: n stars, P pixels, K labels, Z latent, F features.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectangle.errors import SpectangleError
+from spectangle.files import whole_file
+from spectangle.inference.reading import Reading
+
+__all__ = ["Calibration", "difficulty_features", "nearest_distance"]
+
+PIECE = 65536
+
+
+@dataclass
+class Calibration:
+    """Numbers of the survey's stars that a prediction is compared with.
+
+    Arguments:
+        label_range: Smallest and largest label of the training stars [2, K].
+        pixel_mean: Mean flux of the training stars [P], put in place of masked pixels.
+        pixel_residual: Root mean square residual of each pixel over validation stars [P].
+        latent_mean, whitening: Mean [Z] and whitening matrix [Z, Z] of the training stars' latents.
+        limits: Distance, chi2 with errors, chi2 without, and distance of labels that 99 % of the validation stars keep within [4].
+        label_sample: Labels of at most 4,000 training stars [m, K], in units of label_std [K].
+        feature_range, difficulty: Range of the features [2, F] and coefficients of log s [K, F].
+        scores, test_scores: Sorted scores of validation and test stars, each [n, K].
+    """
+
+    label_range: np.ndarray
+    pixel_mean: np.ndarray
+    pixel_residual: np.ndarray
+    latent_mean: np.ndarray
+    whitening: np.ndarray
+    limits: np.ndarray
+    label_sample: np.ndarray
+    label_std: np.ndarray
+    feature_range: np.ndarray
+    difficulty: np.ndarray
+    scores: np.ndarray
+    test_scores: np.ndarray
+
+    def __post_init__(self):
+        self.pixel_weight = 1 / torch.from_numpy(self.pixel_residual).clamp(min=1e-6)
+        self._centre, self._whitening = torch.from_numpy(self.latent_mean), torch.from_numpy(self.whitening)
+
+    def distance(self, z: Tensor) -> Tensor:
+        """Mahalanobis distance [n] of latents [n, Z] from the training stars."""
+        return torch.linalg.vector_norm((z - self._centre) @ self._whitening, dim=1)
+
+    def label_distance(self, labels: np.ndarray) -> np.ndarray:
+        """Distance [n] of labels [n, K] from the nearest training star, in units of what is normal: above 1, no star is like it."""
+        return (nearest_distance(self.label_sample, labels / self.label_std) / self.limits[3]).astype(np.float32)
+
+    def uncertainty(self, reading: Reading, coverage: float) -> np.ndarray:
+        """Half-widths [n, K] of intervals that hold the catalogue's label with probability `coverage`."""
+        quantile = self.quantile(coverage)
+        pieces = [reading[start : start + PIECE] for start in range(0, len(reading), PIECE)]  # the features of a million stars are large
+        return np.concatenate([(quantile * self.scale(piece)).astype(np.float32) for piece in pieces])
+
+    def quantile(self, coverage: float) -> np.ndarray:
+        """The score of each label [K] that belongs to a coverage."""
+        n = len(self.scores)
+        place = int(np.ceil((n + 1) * coverage))
+        if not 0 < coverage < 1 or place > n:
+            raise SpectangleError(f"coverage={coverage:g} cannot be given with {n} validation stars; choose one between 0 and {n / (n + 1):.3f}.")
+        return self.scores[place - 1]
+
+    def measured_coverage(self, coverage: float) -> np.ndarray:
+        """Fraction of the test stars [K] whose catalogue label lies in the interval."""
+        return (self.test_scores <= self.quantile(coverage)).mean(axis=0)
+
+    def save(self, path: Path) -> None:
+        """Write beside the name, then rename; a folder that cannot be written is no reason to stop."""
+        with suppress(OSError), whole_file(path) as part, part.open("wb") as file:
+            np.savez(file, **self.arrays())  # pyright: ignore[reportArgumentType]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All numbers by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def load(cls, path: Path) -> "Calibration":
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**{field.name: file[field.name] for field in fields(cls)})
+
+    def scale(self, reading: Reading) -> np.ndarray:
+        """How hard each label of each star is taken to be [n, K]."""
+        return np.exp(np.clip(difficulty_features(reading, self.label_range), *self.feature_range) @ self.difficulty.T)
+
+
+def difficulty_features(reading: Reading, label_range: np.ndarray) -> np.ndarray:
+    """What a star's difficulty is guessed from [n, F]: its noise, the models' disagreement, its labels and their products."""
+    low, high = label_range
+    scaled = 2 * (reading.labels - low) / (high - low) - 1
+    k = scaled.shape[1]
+    products = [scaled[:, i] * scaled[:, j] for i in range(k) for j in range(i, k)]
+    spread = np.log(reading.spread / (high - low) + 1e-6)
+    return np.column_stack([np.ones(len(scaled)), np.log(reading.rms + 1e-6), spread, scaled, *products])
+
+
+def nearest_distance(sample: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Distance [n] of points [n, K] from the nearest of a sample [m, K]."""
+    from scipy.spatial import KDTree
+
+    return np.asarray(KDTree(sample).query(points)[0])

@@ -1,0 +1,82 @@
+"""The networks of a trained model, laid out for reading many spectra: fewer passes over memory, faster products, the same numbers to rounding.
+
+Shapes: B stars, P pixels, K labels, Z latent.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spectangle.model.plain_layers import folded_layers
+
+if TYPE_CHECKING:
+    from spectangle.inference.readout import Readout
+    from spectangle.model.autoencoder import DisentanglingAutoencoder
+
+__all__ = ["FastLayers", "FastNetworks"]
+
+BATCH = 1024  # that oneDNN lays the weights out for; others work as well
+
+
+class FastLayers:
+    """Fully connected layers with ReLU between them.
+
+    oneDNN adds the bias and applies ReLU inside the product and uses all of the processor's vector width; on AMD's
+    processors that takes half of the time of torch's own product, which is Intel's MKL.
+
+    Arguments:
+        layers: Weight [n_out, n_in] and bias [n_out] of each.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]):
+        self.fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self.layers: list[tuple[Any, Tensor, str]] = []
+        for i, (weight, bias) in enumerate(layers):
+            weight, bias = weight.detach().contiguous(), bias.detach().contiguous()
+            laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH) if self.fused else weight
+            self.layers.append((laid_out, bias, "relu" if i < len(layers) - 1 else "none"))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for weight, bias, activation in self.layers:
+            if self.fused:
+                x = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+            else:
+                x = functional.linear(x, weight, bias)
+                x = x.relu_() if activation == "relu" else x
+        return x
+
+
+class FastNetworks:
+    """Encoder, channel, regressor and decoder; the flux scaler's unit is folded into the first and the last layer.
+
+    Arguments:
+        network: The autoencoder; its encoder must not need labels.
+        readout: The regressor.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, network: "DisentanglingAutoencoder", readout: "Readout"):
+        scale = network.flux_scaler.scale
+        encoder = folded_layers([*network.encoder.layers, network.encoder.norm])
+        decoder = folded_layers(network.decoder.layers)
+        encoder[0] = (encoder[0][0] / scale, encoder[0][1])
+        decoder[-1] = (decoder[-1][0] * scale[:, None], decoder[-1][1] * scale)
+        self.mean = network.flux_scaler.mean
+        self.encoder, self.decoder = FastLayers(encoder), FastLayers(decoder)
+        self.activation, self.channel, self.label_scaler = network.encoder.activation, network.channel, network.label_scaler
+        self.readout, self.readout_layers = readout, FastLayers(folded_layers(readout.layers))
+
+    def __call__(self, flux: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels [B, K], latent [B, Z] and reconstruction - flux [B, P] of spectra [B, P] without masked pixels.
+
+        A stochastic latent needs ``noise`` [B, Z], the draws of these stars: its mean is never read.
+        """
+        centred = flux - self.mean
+        z = self.activation(self.encoder(centred))
+        if self.channel is not None:
+            z = self.channel(z, noise)
+        labels = self.readout.read(z, self.readout_layers)
+        return labels, z, self.decoder(torch.cat([z, self.label_scaler(labels)], dim=1)).sub_(centred)

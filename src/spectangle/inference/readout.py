@@ -1,0 +1,122 @@
+"""The fitted downstream regressor as a torch network: what reads labels from a latent in one graph with the encoder.
+
+Shapes: B stars, Z latent, K labels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import block_diag
+from torch import Tensor, nn
+
+from spectangle.errors import SpectangleError
+from spectangle.model.networks import mlp
+
+__all__ = ["Readout"]
+
+
+class Readout(nn.Module):
+    """Standardise a latent [B, Z], pass it through fully connected layers with ReLU, return labels [B, K] in their units.
+
+    With ``centres``, the mean of those layers and of a sum over Gaussians at S centres (support vector machines).
+
+    Arguments:
+        sizes: Widths, Z first and K last.
+        centres: S, 0 for none.
+    """
+
+    def __init__(self, sizes: list[int], centres: int = 0):
+        super().__init__()
+        self.sizes, self.n_centres = list(sizes), centres
+        self.layers = mlp(self.sizes)
+        self.mean: Tensor
+        self.scale: Tensor
+        self.label_mean: Tensor
+        self.label_scale: Tensor
+        for name, size, value in (("mean", sizes[0], 0.0), ("scale", sizes[0], 1.0), ("label_mean", sizes[-1], 0.0), ("label_scale", sizes[-1], 1.0)):
+            self.register_buffer(name, torch.full((size,), value))
+        self.centres: Tensor
+        self.weights: Tensor
+        self.offset: Tensor
+        self.gamma: Tensor
+        if centres:
+            shapes = {"centres": (centres, sizes[0]), "weights": (centres, sizes[-1]), "offset": (sizes[-1],), "gamma": ()}
+            for name, shape in shapes.items():
+                self.register_buffer(name, torch.zeros(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.read(z, self.layers)
+
+    def read(self, z: Tensor, layers: Callable[[Tensor], Tensor]) -> Tensor:
+        """The same with other ``layers``, which do the same."""
+        z = (z - self.mean) / self.scale
+        labels = layers(z)
+        if self.n_centres:
+            square = z.square().sum(1, keepdim=True) + self.centres.square().sum(1) - 2 * z @ self.centres.T
+            labels = (labels + torch.exp(-self.gamma * square) @ self.weights + self.offset) / 2
+        return torch.addcmul(self.label_mean, labels, self.label_scale)
+
+    @classmethod
+    def from_regressor(cls, regressor: Any) -> "Readout":
+        """Copy the weights of a fitted regressor of :mod:`spectangle.evaluation.regressors`.
+
+        Raises:
+            SpectangleError: The regressor is no network of fully connected layers with ReLU.
+        """
+        try:
+            pipeline, labels = regressor.regressor_, regressor.transformer_
+            inputs, fitted = pipeline.steps[0][1], pipeline.steps[-1][1]
+            machines = getattr(fitted, "machines_", [])
+            weights, biases = _layers(fitted)
+        except AttributeError:
+            raise SpectangleError(
+                f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn, torch, small and ridge "
+                "can be copied into the model. Train with one of them: spectangle train resume=RUN regressor=sklearn."
+            ) from None
+        if getattr(fitted, "activation", "relu") != "relu":
+            raise SpectangleError(f"The run's regressor has the activation {fitted.activation}; only relu can be copied into the model.")
+        kernel = _kernel(machines)
+        readout = cls([weights[0].shape[0], *(w.shape[1] for w in weights)], len(kernel.get("centres", ())))
+        scale = np.ones_like(inputs.mean_) if inputs.scale_ is None else inputs.scale_
+        scalers = {"mean": inputs.mean_, "scale": scale, "label_mean": labels.mean_, "label_scale": labels.scale_}
+        readout._fill(scalers | kernel, weights, biases)
+        return readout.eval()
+
+    @torch.no_grad()
+    def _fill(self, buffers: dict[str, np.ndarray], weights: list[np.ndarray], biases: list[np.ndarray]) -> None:
+        for name, values in buffers.items():
+            getattr(self, name).copy_(torch.from_numpy(np.asarray(values)))
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        for layer, w, b in zip(linear, weights, biases, strict=True):
+            layer.weight.copy_(torch.from_numpy(np.asarray(w).T))
+            layer.bias.copy_(torch.from_numpy(np.asarray(b)))
+
+
+def _layers(fitted: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weights [n_in, n_out] and biases [n_out] of a fitted regressor: a network, ridge as one of one layer, the mean of networks as a wide one."""
+    if hasattr(fitted, "coef_"):
+        return [fitted.coef_.T], [fitted.intercept_]
+    networks = getattr(fitted, "networks_", [fitted])
+    weights = [[network.coefs_[layer] for network in networks] for layer in range(len(networks[0].coefs_))]
+    biases = [[network.intercepts_[layer] for network in networks] for layer in range(len(networks[0].coefs_))]
+    if len(weights) == 1:
+        return [np.mean(weights[0], axis=0)], [np.mean(biases[0], axis=0)]
+    inner = [block_diag(*blocks) for blocks in weights[1:-1]]
+    wide = [np.concatenate(weights[0], axis=1), *inner, np.concatenate(weights[-1], axis=0) / len(networks)]
+    return wide, [*(np.concatenate(layer) for layer in biases[:-1]), np.mean(biases[-1], axis=0)]
+
+
+def _kernel(machines: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Centres [S, Z] that any of the support vector machines uses, their weights [S, K], offsets [K] and the kernel's gamma."""
+    if not machines:
+        return {}
+    centres, place = np.unique(np.concatenate([machine.support_vectors_ for machine in machines]), axis=0, return_inverse=True)
+    weights, start = np.zeros((len(centres), len(machines))), 0
+    for column, machine in enumerate(machines):
+        rows = place.ravel()[start : start + len(machine.support_vectors_)]
+        np.add.at(weights[:, column], rows, machine.dual_coef_[0])
+        start += len(rows)
+    offset = np.concatenate([machine.intercept_ for machine in machines])
+    return {"centres": centres, "weights": weights, "offset": offset, "gamma": np.asarray(machines[0].gamma)}

@@ -1,0 +1,219 @@
+"""The table of predicted stars: columns with units, descriptions and UCDs, written as ECSV, FITS, VOTable or Parquet.
+
+Shapes: n stars, K labels, Z latent.
+"""
+
+import datetime
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy.table import Column, Table
+
+from spectangle.errors import SpectangleError
+from spectangle.files import refuse_existing, whole_file
+from spectangle.inference.quality import Limits, Quality, quality
+from spectangle.inference.reading import Reading
+from spectangle.version import VERSION
+
+if TYPE_CHECKING:
+    from spectangle.inference.calibration import Calibration
+    from spectangle.inference.trained_networks import TrainedNetworks
+
+__all__ = ["check_output", "star_table", "write_table"]
+
+UCDS = {"teff": "phys.temperature.effective", "logg": "phys.gravity", "m_h": "phys.abund.Z", "alpha_fe": "phys.abund"}
+WHAT = {"teff": "effective temperature", "logg": "surface gravity, log10 of cm/s2", "m_h": "[M/H]", "alpha_fe": "[alpha/Fe]"}
+DISENTANGLED = "; disentangled: the run lost this label from the latent, so this is what was left of it and no measurement"
+RECORD_ROWS = 20_000  # rows of text that are formatted at a time
+
+
+def star_table(
+    model: "TrainedNetworks",
+    reading: Reading,
+    source_id: np.ndarray,
+    has_error: bool,
+    coverage: float,
+    limits: Limits,
+    calibration: "Calibration | None" = None,
+    ensemble: int = 1,
+    latents: bool = False,
+) -> Table:
+    """Make the table of n stars from what was read of them.
+
+    Arguments:
+        model: Says which labels there are; the first one of an ensemble.
+        reading: What was read.
+        source_id: Identifiers [n] int64.
+        has_error: Whether the spectra came with errors.
+        coverage: Of the intervals.
+        limits: Of the quality flags.
+        calibration: Of the ensemble; default: the model's.
+        ensemble: Number of models.
+        latents: Whether z is written as well.
+    """
+    calibration = calibration or model.calibration
+    columns = [_column("source_id", np.asarray(source_id, np.int64), None, "identifier of the star", "meta.id;meta.main")]
+    columns += _label_columns(model, reading, calibration, coverage, ensemble)
+    columns += _quality_columns(model, reading, calibration, has_error, limits)
+    if latents:
+        columns += [_column(f"z{i:02d}", z, None, f"latent {i}") for i, z in enumerate(reading.latent.T)]
+    return Table(columns, meta=_metadata(model, calibration, coverage), copy=False)
+
+
+def _label_columns(model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", coverage: float, ensemble: int) -> list[Column]:
+    widths = None if calibration is None else calibration.uncertainty(reading, coverage)
+    columns = []
+    for i, name in enumerate(model.labels):
+        unit, ucd = model.units[name], UCDS.get(name, "")
+        words = f"{WHAT.get(name, name)}{', mean of the models' if ensemble > 1 else ''}{DISENTANGLED if name in model.disentangled else ''}"
+        columns.append(_column(name, reading.labels[:, i], unit, words, ucd))
+        if widths is not None:
+            text = f"half-width of the interval that holds the catalogue's {name} with probability {coverage:g}"
+            columns.append(_column(f"{name}_uncertainty", widths[:, i], unit, text, f"stat.error;{ucd}" if ucd else "stat.error"))
+        if ensemble > 1:
+            columns.append(_column(f"{name}_spread", reading.spread[:, i], unit, f"standard deviation over {ensemble} models", "stat.stdev"))
+    return columns
+
+
+def _quality_columns(model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", has_error: bool, limits: Limits) -> list[Column]:
+    per = "its flux error" if has_error else "the pixel's residual over validation stars (no flux errors came)"
+    columns = [
+        _column("snr", reading.snr, None, "mean of flux / flux error over the usable pixels", "stat.snr"),
+        _column("masked_fraction", reading.masked, None, "fraction of pixels that were masked"),
+        _column("chi2", reading.chi2, None, f"mean over the pixels of ((flux - reconstruction) / {per})^2", "stat.fit.chi2"),
+    ]
+    if calibration is not None:
+        distance_limit, with_error, without, _ = calibration.limits
+        ood = (reading.distance / distance_limit).astype(np.float32)
+        chi2 = reading.chi2 / (with_error if has_error else without)
+        columns.append(_column("ood_score", ood, None, "distance in latent space from the training stars; 99 % of normal stars lie below 1"))
+        flags = quality(limits, reading.snr, reading.masked, reading.labels, calibration.label_range, ood, chi2)
+        columns.append(_column("flags", flags, None, f"quality, 0 = good; bits: {Quality.legend()}", "meta.code.qual"))
+    return columns
+
+
+def _column(name: str, values: np.ndarray, unit: str | None, description: str, ucd: str = "") -> Any:
+    return Column(values, name=name, unit=unit or None, description=description, meta={"ucd": ucd} if ucd else {})
+
+
+def _metadata(model: "TrainedNetworks", calibration: "Calibration | None", coverage: float) -> dict[str, str]:
+    """What the table must say about itself; keys are short enough for FITS."""
+    identity = model.identity
+    meta = {
+        "run": identity["run"],
+        "ckpt": identity["checkpoint"],
+        "commit": identity["commit"],
+        "survey": identity["survey"],
+        "seed": identity["seed"],
+        "trained": model.trained_on,
+        "disentangled": " ".join(model.disentangled) or "none",
+        "creator": f"spectangle {VERSION}",
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    if calibration is not None:
+        meta["coverage"] = f"{coverage:g}"
+        measured = calibration.measured_coverage(coverage)
+        meta["tested"] = " ".join(f"{name}={value:.3f}" for name, value in zip(model.labels, measured, strict=True))
+    meta["flagbits"] = Quality.legend()
+    return meta
+
+
+def check_output(path: str | Path | None, overwrite: bool) -> Path:
+    """Check that a table can be written, before hours of work.
+
+    Raises:
+        SpectangleError: The ending is unknown, the file exists, or the folder cannot be written.
+    """
+    if path is None:
+        raise SpectangleError("out is empty; give a file to write: out=stars.ecsv (or .fits, .vot, .parquet).")
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise SpectangleError(f"out={path} ends in '{path.suffix}'; a table can be written as {', '.join(WRITERS)}.")
+    refuse_existing(path, overwrite)
+    if path.suffix.lower() == ".parquet":
+        _require_pyarrow()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise SpectangleError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
+    return path
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Write a table beside its name, then rename: what has the name is whole.
+
+    Raises:
+        SpectangleError: The disk is full or the folder is gone.
+    """
+    try:
+        with whole_file(path) as part, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # units of astropy that a format spells differently
+            WRITERS[path.suffix.lower()](table, part)
+    except OSError as error:
+        raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
+
+
+def _write_ecsv(table: Any, part: Path) -> None:
+    """Write astropy's ECSV in pieces: a million rows of text at once would not fit a laptop."""
+    with part.open("w") as file:
+        for start in range(0, max(len(table), 1), RECORD_ROWS):
+            text = io.StringIO()
+            table[start : start + RECORD_ROWS].write(text, format="ascii.ecsv")
+            lines = text.getvalue()
+            if start:  # the header is there already: comment lines, then the names
+                lines = lines[lines.index("\nsource_id ") + 1 :].partition("\n")[2]
+            file.write(lines)
+
+
+def _write_fits(table: Any, part: Path) -> None:
+    """FITS; astropy leaves out dex, which is no unit of the FITS standard, and keeps descriptions where only astropy looks."""
+    from astropy.io import fits
+
+    table = table.copy(copy_data=False)
+    table.meta = {key.upper(): value for key, value in table.meta.items()}
+    table.write(part, format="fits", overwrite=True)
+    with fits.open(part, mode="update") as file:
+        header: Any = file[1].header  # pyright: ignore[reportAttributeAccessIssue]
+        for number, column in enumerate(table.itercols(), 1):
+            words = {"TUNIT": column.unit, "TCOMM": column.description, "TUCD": column.meta.get("ucd")}
+            header.update({f"{key}{number}": str(value) for key, value in words.items() if value})
+
+
+def _write_votable(table: Any, part: Path) -> None:
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Info
+
+    document = from_table(table)
+    document.resources[0].infos.extend(Info(name=key, value=value) for key, value in table.meta.items())
+    document.to_xml(str(part), tabledata_format="binary2")
+
+
+def _write_parquet(table: Any, part: Path) -> None:
+    """VOParquet: units, descriptions and UCDs as a VOTable inside, which TOPCAT and astropy read."""
+    table = table.copy(copy_data=False)
+    table.meta["description"] = "; ".join(f"{key}: {value}" for key, value in table.meta.items())
+    metadata = {
+        column.name: {"unit": None if column.unit is None else str(column.unit), "ucd": column.meta.get("ucd")} for column in table.itercols()
+    }
+    table.write(part, format="parquet.votable", metadata=metadata, overwrite=True)
+
+
+def _require_pyarrow() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise SpectangleError("Parquet needs pyarrow: pip install 'spectangle[archives]'; or write another format.") from None
+
+
+WRITERS: Mapping[str, Callable[[Any, Path], None]] = {
+    ".ecsv": _write_ecsv,
+    ".fits": _write_fits,
+    ".vot": _write_votable,
+    ".parquet": _write_parquet,
+}

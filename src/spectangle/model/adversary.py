@@ -1,0 +1,298 @@
+"""The adversary: discriminators, the bins they are asked for, and what the encoder gains by fooling them.
+
+Shapes: B batch, K labels, Z latent, D discriminators (K, or K times ensemble, or 1 if joint), C bins.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spectangle.errors import SpectangleError
+from spectangle.model.losses import OBJECTIVES, SCHEDULES, adversarial_loss, cross_entropy, label_likelihood, lambda_factor
+from spectangle.model.networks import DiscriminatorBank
+from spectangle.model.priors import BinPriors
+from spectangle.model.scaling import LabelBins, ResidualLabels
+
+__all__ = ["Adversary"]
+
+CHOICES = {
+    "objective": OBJECTIVES,
+    "loss": ("categorical", "binary"),
+    "condition_on": ("none", "entangled", "residual"),
+    "schedule": SCHEDULES,
+    "discriminators": ("multi", "joint"),
+    "entangle_with": ("bins", "regression"),
+    "lambda_unit": ("scaled", "flux"),
+}
+
+
+class Adversary(nn.Module):
+    r"""One discriminator per label (paper, section 2.1.1), each with its own :math:`\lambda_i` (eq. 4).
+
+    :math:`\lambda_i > 0` disentangles label i from the latent, :math:`\lambda_i < 0` entangles it,
+    0 leaves it alone; its discriminator then only watches.
+
+    Arguments:
+        labels: Names, K of them.
+        latent: Z.
+        lambdas: :math:`\lambda_i` by label; labels that are not named get 0.
+        bins: ``count`` and ``strategy`` of :class:`~spectangle.model.scaling.LabelBins`, and ``entangled_count``: bins of the
+            labels with a negative lambda (null: ``count``).
+        discriminator_steps: Updates of all discriminators per update of the autoencoder.
+        hidden: Widths of each discriminator (paper: 64, 32).
+        kind: ``mlp`` or ``conv``.
+        batch_norm: Batch normalisation inside the discriminators.
+        objective: What the encoder is asked for, see :func:`~spectangle.model.losses.adversarial_loss`.
+        loss: ``categorical``, or ``binary`` as eq. 2 is printed.
+        condition_on: ``none``; ``entangled``: discriminators of disentangled labels also see the entangled ones;
+            ``residual``: they are asked for bins of what the kept labels do not explain.
+        schedule: How lambda grows, see :func:`~spectangle.model.losses.lambda_factor`.
+        warmup: Fraction of the training over which ``linear`` grows.
+        plateau_steps, plateau_patience: ``plateau`` raises lambda by lambda / steps whenever the autoencoder loss has
+            not improved for ``patience`` epochs (the authors' ``dynamic_learning``: STEPS and NO_CHANGE).
+        discriminators: ``multi``, or ``joint``: one discriminator over the combinations of bins that occur, the
+            traditional method that the paper argues against.
+        ensemble: Discriminators per label.
+        entangle_with: What the discriminators of entangled labels are asked for: ``bins``, or by ``regression`` the label itself (see
+            :func:`~spectangle.model.losses.label_likelihood`), of which bins throw a part away.
+        lambda_unit: ``scaled``: lambda weighs nats against the mean squared error of the scaled flux, the fraction of the spectra's variance
+            that is not reconstructed: the same on every survey; ``flux``: against squared flux, as in the paper.
+        lambda_scale: All lambdas are multiplied by this (the paper's recipe: 1e-3, with ``lambda_unit=flux``).
+
+    Raises:
+        SpectangleError: An option is unknown or a lambda is for a label that the survey lacks.
+    """
+
+    weights: Tensor
+    sees_entangled: Tensor
+    chance: Tensor
+    plateau: Tensor
+    classes: Tensor
+    class_prior: Tensor
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        latent: int,
+        lambdas: Mapping[str, float],
+        bins: Mapping,
+        discriminator_steps: int = 5,
+        hidden: Sequence[int] = (64, 32),
+        kind: str = "mlp",
+        batch_norm: bool = False,
+        objective: str = "neg_ce",
+        loss: str = "categorical",
+        condition_on: str = "none",
+        schedule: str = "constant",
+        warmup: float = 0.3,
+        plateau_steps: int = 10,
+        plateau_patience: int = 5,
+        discriminators: str = "multi",
+        ensemble: int = 1,
+        entangle_with: str = "bins",
+        lambda_unit: str = "scaled",
+        lambda_scale: float = 1.0,
+    ):
+        super().__init__()
+        _check_choices(objective=objective, loss=loss, condition_on=condition_on, schedule=schedule, discriminators=discriminators)
+        _check_choices(entangle_with=entangle_with, lambda_unit=lambda_unit)
+        if discriminator_steps < 0 or ensemble < 1:
+            raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
+        self.labels, self.latent = tuple(labels), latent
+        self.lambdas = [lambda_scale * value for value in _lambdas(lambdas, self.labels)]
+        self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
+        self.objective, self.loss, self.condition_on = objective, loss, condition_on
+        self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
+        self.plateau_steps, self.plateau_patience = plateau_steps, plateau_patience
+        self.joint, self.ensemble = discriminators == "joint", ensemble
+        self.entangled = [i for i, value in enumerate(self.lambdas) if value < 0]
+        self.disentangled = [i for i, value in enumerate(self.lambdas) if value > 0]
+        self.regressed = self.entangled if entangle_with == "regression" and not self.joint else []
+        self._network: dict = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
+        self.bins = LabelBins(self.labels, **self._bins(bins))
+        self.residual: ResidualLabels | None = None
+        self.register_buffer("chance", torch.zeros(len(self.names)))
+        self.priors: BinPriors
+        # plateau: fraction of lambda, best loss so far, epochs since it improved
+        self.register_buffer("plateau", torch.tensor([0.0, torch.inf, 0.0]))
+        if self.joint:
+            self._set_up_joint()
+        self.build_bank(self.n_outputs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is reported one by one: the labels, or ``joint``."""
+        return ("joint",) if self.joint else self.labels
+
+    @property
+    def n_classes(self) -> list[int]:
+        """Number of classes of each discriminator."""
+        return [self.classes.shape[0]] if self.joint else self.bins.counts * self.ensemble
+
+    @property
+    def n_outputs(self) -> list[int]:
+        """Number of outputs of each discriminator: its classes, or median and log scale of a label."""
+        regressed = set(self.regressed)
+        return [2 if not self.joint and d % len(self.labels) in regressed else n for d, n in enumerate(self.n_classes)]
+
+    def build_bank(self, n_classes: Sequence[int]) -> None:
+        """(Re)build the discriminators; a joint one learns its number of classes from the stars."""
+        weights = [self._joint_lambda()] if self.joint else [v / self.ensemble for v in self.lambdas] * self.ensemble
+        extra = len(self.entangled) if self.condition_on == "entangled" else 0
+        self.bank = DiscriminatorBank(self.latent + extra, n_classes, **self._network)
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        self.disentangling = [d for d, value in enumerate(weights) if value > 0]
+        sees_entangled = [v > 0 for v in weights]
+        self.register_buffer("sees_kept", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False)
+
+    def calibrate(self, labels: Tensor) -> None:
+        """Fit residuals, bins and prior to training labels [N, K]."""
+        if self.condition_on == "residual":
+            self.residual = ResidualLabels(self.entangled, self.disentangled).fit(labels.numpy())
+        binned = self._binnable(labels)
+        self.bins.fit(binned)
+        if self.joint:
+            codes = self._codes(self.bins(binned))
+            self.classes, counts = torch.unique(codes, return_counts=True)
+            self.class_prior = counts / counts.sum()
+            self.build_bank(self.n_outputs)
+        self._set_chance(labels)
+
+    def _set_chance(self, labels: Tensor) -> None:
+        """Fit what discriminators can know without the latent, and the loss that this gives them."""
+        classes = self.classify(labels)
+        entangled = ((labels - labels.mean(0)) / labels.std(0))[:, self.entangled]
+        sees = [
+            self.condition_on == "entangled" and bool(self.entangled) and not self.joint and i in self.disentangled for i in range(len(self.names))
+        ]
+        self.priors = BinPriors(self.prior[: len(self.names)], sees).fit(entangled, classes)
+        self.chance = self.priors.chance(entangled, classes, self.loss)
+        for i in self.regressed:
+            scaled = (labels[:, i] - labels[:, i].mean()) / labels[:, i].std()
+            mean_error = (scaled - scaled.median()).abs().mean()
+            self.chance[i] = torch.log(2 * mean_error) + 1  # of the Laplace distribution of all training stars
+
+    def classify(self, labels: Tensor) -> Tensor:
+        """Class of each star for each name [N, K] (or [N, 1], -1 for a combination without training star)."""
+        bins = self.bins(self._binnable(labels))
+        if not self.joint:
+            return bins
+        codes = self._codes(bins)
+        place = torch.searchsorted(self.classes, codes).clamp(max=len(self.classes) - 1)
+        return torch.where(self.classes[place] == codes, place, -1)[:, None]
+
+    @property
+    def prior(self) -> Tensor:
+        """Prior of the classes [D, C]."""
+        return self.class_prior[None] if self.joint else self.bins.prior.repeat(self.ensemble, 1)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the classes by name, in nats: the cross-entropy of a discriminator that sees nothing."""
+        return torch.special.entr(self.prior).sum(1)[: len(self.names)]
+
+    def views(self, entangled: Tensor, lost: Tensor) -> Tensor:
+        """Latent that each discriminator sees [D, B, Z], of two latents [B, Z]: ``lost`` where its label is to be lost."""
+        return torch.where((self.weights > 0)[:, None, None], lost, entangled)
+
+    def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+        """Loss of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K] and classes
+        [B, names]: its cross-entropy, or for a label that is regressed its negative log-likelihood."""
+        return self._losses(self.bank(self._inputs(z, labels)), labels, classes)
+
+    def _losses(self, logits: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+        classes = self._repeat(classes)
+        if not self.regressed:
+            return cross_entropy(logits, classes, self.loss)
+        regressed = self._rows(self.regressed)
+        losses = cross_entropy(logits, classes.clone().index_fill_(0, regressed, 0), self.loss)
+        targets = labels[:, self.regressed].T.repeat(self.ensemble, 1)
+        return losses.index_copy(0, regressed, label_likelihood(logits[regressed][..., :2], targets))
+
+    def _rows(self, columns: Sequence[int]) -> Tensor:
+        """Discriminators [ensemble * columns] of some labels."""
+        rows = [member * len(self.labels) + i for member in range(self.ensemble) for i in columns]
+        return torch.tensor(rows, device=self.weights.device)
+
+    def by_name(self, per_discriminator: Tensor) -> Tensor:
+        """Average [D] over the ensemble: one number per name."""
+        return per_discriminator.view(-1, len(self.names)).mean(0)
+
+    def penalty(self, z: Tensor, labels: Tensor, classes: Tensor, progress: float) -> Tensor:
+        r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its place."""
+        logits, disentangling = self.bank(self._inputs(z, labels)), self.disentangling
+        weighed = torch.zeros(len(self.weights), device=logits.device)
+        if disentangling:
+            prior = self.priors(labels[:, self.entangled]).repeat(self.ensemble, 1, 1)
+            disentangle = adversarial_loss(
+                logits[disentangling], self._repeat(classes)[disentangling], prior[disentangling], self.objective, self.loss
+            )
+            weighed = weighed.index_copy(0, torch.tensor(disentangling, device=logits.device), self.weights[disentangling] * disentangle)
+        entangle = torch.where(self.weights > 0, 0.0, -self.weights)
+        return (weighed + entangle * self._losses(logits, labels, classes)).sum() * self.factor(progress)
+
+    def factor(self, progress: float) -> float | Tensor:
+        """Fraction of lambda in force."""
+        return self.plateau[0] if self.schedule == "plateau" else lambda_factor(self.schedule, progress, self.warmup)
+
+    def end_epoch(self, loss: float) -> None:
+        """Let the ``plateau`` schedule see the autoencoder loss of an epoch."""
+        fraction, best, stalled = self.plateau.tolist()
+        best, stalled = (loss, 0) if loss < best else (best, stalled + 1)
+        if stalled >= self.plateau_patience:
+            fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
+        self.plateau.copy_(torch.tensor([fraction, best, stalled]))
+
+    def _bins(self, bins: Mapping) -> dict:
+        """Options of the bins, with the numbers of the entangled labels put in."""
+        options = dict(bins)
+        entangled = options.pop("entangled_count", None)
+        if entangled is None or self.joint:
+            return options
+        count = options.get("count", 10)
+        counts = dict(count) if isinstance(count, Mapping) else dict.fromkeys(self.labels, count)
+        return options | {"count": counts | {self.labels[i]: entangled for i in self.entangled}}
+
+    def _inputs(self, z: Tensor, labels: Tensor) -> Tensor:
+        if self.condition_on != "entangled" or not self.entangled:
+            return z
+        d = len(self.weights)
+        entangled = labels[:, self.entangled].expand(d, -1, -1) * self.sees_entangled
+        return torch.cat([z.expand(d, -1, -1), entangled.to(z)], dim=-1)
+
+    def _repeat(self, classes: Tensor) -> Tensor:
+        return classes.T.repeat(self.ensemble, 1) if not self.joint else classes.T
+
+    def _binnable(self, labels: Tensor) -> Tensor:
+        return labels if self.residual is None else torch.from_numpy(self.residual(labels.numpy())).float()
+
+    def _set_up_joint(self) -> None:
+        if self.ensemble > 1 or (self.entangled and self.disentangled):
+            raise SpectangleError("adversary.discriminators=joint needs lambdas of one sign and ensemble=1; use multi.")
+        self.register_buffer("classes", torch.zeros(2, dtype=torch.int64))
+        self.register_buffer("class_prior", torch.full((2,), 0.5))
+
+    def _joint_lambda(self) -> float:
+        return max(self.lambdas, key=abs)
+
+    def _codes(self, bins: Tensor) -> Tensor:
+        """Number each combination of bins of the labels with a lambda (of all, if none has) [N]."""
+        used = self.entangled + self.disentangled or range(len(self.labels))
+        codes = torch.zeros(len(bins), dtype=torch.int64)
+        for i in used:
+            codes = codes * self.bins.counts[i] + bins[:, i]
+        return codes
+
+
+def _check_choices(**choices: str) -> None:
+    for key, value in choices.items():
+        if value not in CHOICES[key]:
+            raise SpectangleError(f"adversary.{key} is '{value}'; it must be one of {', '.join(CHOICES[key])}.")
+
+
+def _lambdas(lambdas: Mapping[str, float], labels: Sequence[str]) -> list[float]:
+    values = {name: float(value) for name, value in lambdas.items() if value is not None}
+    if unknown := sorted(name for name in set(values) - set(labels) if values[name]):
+        raise SpectangleError(f"lambdas names {', '.join(unknown)}, but the survey's labels are {', '.join(labels)}.")
+    return [values.get(name, 0.0) for name in labels]

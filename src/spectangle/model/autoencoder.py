@@ -1,0 +1,350 @@
+"""The model: an autoencoder that plays against one discriminator per label.
+
+Shapes: B batch, P pixels, K labels, Z latent, D discriminators.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectangle.errors import SpectangleError
+from spectangle.model.adversary import Adversary
+from spectangle.model.losses import decay_factor
+from spectangle.model.networks import Decoder, Encoder, NoisyChannel
+from spectangle.model.scaling import FluxScaler, LabelScaler
+from spectangle.survey.star_draws import star_normal
+
+if TYPE_CHECKING:
+    from spectangle.data.stars import Stars
+
+__all__ = ["DisentanglingAutoencoder"]
+
+
+class DisentanglingAutoencoder(L.LightningModule):
+    r"""Adversarial autoencoder of Manteiga et al. 2025 (A&A 694, A326), Fig. 1 and 6.
+
+    Each batch: ``discriminator_steps`` updates of the discriminators on the detached latent, then one update of encoder
+    and decoder through discriminators that do not learn:
+
+    .. math:: loss_{AE} = loss_{rec} - \sum_i \lambda_i \, loss_{DISC,i} \qquad \mathrm{(eq. 4)}
+
+    Arguments:
+        n_pixels: P, read from the survey.
+        labels: Label names, read from the survey; K of them.
+        wavelength: Vacuum wavelengths [P] in nm, kept so that a checkpoint knows its grid.
+        label_units: Unit of each label, kept for the same reason.
+        latent: Z (paper: 25).
+        hidden: Widths of the encoder's hidden layers, mirrored in the decoder (paper: 512, 256).
+        conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
+            unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder.
+        latent_activation, latent_norm: See :class:`~spectangle.model.networks.Encoder`.
+        latent_rate: :math:`\beta` of a stochastic latent, 0 for a deterministic one. Then :math:`z = \mu(x) + \sigma \epsilon` with a learned
+            :math:`\sigma` for each dimension, :math:`\epsilon` a fixed draw for each star (see :meth:`embed`), and
+            :math:`loss_{AE}` gains :math:`\beta / P \; KL(z | x)` (Moyer et al. 2018, arXiv:1805.09458): the decoder is told the labels, so
+            that what z says of them again costs rate and buys nothing. With Gaussian pixels, :math:`\beta / 2` is their variance in units
+            of the scaled flux.
+        latent_noise: Standard deviation of Gaussian noise added to z while training.
+        input_noise: Gaussian noise added to the spectra while training, in units of each star's own noise. The decoder and the
+            discriminators of kept labels learn from noisy spectra, which are not learnt by heart; the discriminators of lost
+            labels see the latent of the spectra as they are: what they cannot see there, noise does not hide.
+        batch_norm: Batch normalisation between layers.
+        dropout: Fraction of the encoder's hidden units that are silenced while training.
+        flux_scaling: See :class:`~spectangle.model.scaling.FluxScaler`.
+        lambdas: :math:`\lambda_i` by label.
+        reconstruction_weight: Of :math:`loss_{rec}`; 1 is eq. 4, 0 is an encoder that only its discriminators teach (a
+            baseline: what supervision alone gives).
+        bins, adversary: Options of :class:`~spectangle.model.adversary.Adversary`.
+        optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``, ``discriminator_betas``;
+            ``lr_end`` and ``discriminator_lr_end``, the fraction of either rate at the end of the training (see
+            :func:`~spectangle.model.losses.decay_factor`).
+    """
+
+    def __init__(
+        self,
+        n_pixels: int,
+        labels: Sequence[str],
+        wavelength: Sequence[float] | None = None,
+        label_units: Mapping[str, str] | None = None,
+        latent: int = 25,
+        hidden: Sequence[int] = (512, 256),
+        conditioning: str = "observed",
+        latent_activation: str = "linear",
+        latent_norm: str = "batch",
+        latent_rate: float = 0.0,
+        latent_noise: float = 0.0,
+        input_noise: float = 0.0,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        flux_scaling: str = "global",
+        lambdas: Mapping[str, float] | None = None,
+        reconstruction_weight: float = 1.0,
+        bins: Mapping[str, Any] | None = None,
+        adversary: Mapping[str, Any] | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.labels = tuple(labels)
+        self.conditional_encoder = conditioning == "synthetic"
+        self.latent_noise, self.input_noise, self.latent_rate = latent_noise, input_noise, latent_rate
+        self.reconstruction_weight = reconstruction_weight
+        self.optimizer_options: dict[str, Any] = {"lr_end": 0.0, "discriminator_lr_end": 0.2} | dict(optimizer or {})
+        _check_options(conditioning, {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate}, self._lr_ends)
+        n_inputs = n_pixels + len(labels) * self.conditional_encoder
+        self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
+        self.label_scaler = LabelScaler(labels)
+        self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm, dropout)
+        self.decoder = Decoder(latent, len(labels), hidden, n_pixels, batch_norm)
+        self.channel = NoisyChannel(latent) if latent_rate else None
+        self.adversary = Adversary(labels, latent, lambdas or {}, bins or {}, **(adversary or {}))
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def calibrate(self, flux: Tensor, labels: Tensor) -> None:
+        """Fit scalers and bins to training flux [N, P] and labels [N, K]."""
+        self.flux_scaler.fit(flux)
+        self.label_scaler.fit(labels)
+        self.adversary.calibrate(labels)
+
+    def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.
+
+        ``noise`` [B, Z], standard normal, is the draw of a stochastic latent; without it, or for a deterministic latent, the mean.
+        """
+        z = self._encode(self.flux_scaler(flux), None if labels is None else self.label_scaler(labels))
+        return z if noise is None or self.channel is None else self.channel(z, noise)
+
+    def decode(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Flux [B, P] of latents [B, Z] and labels [B, K] in their units."""
+        return self.flux_scaler.inverse(self.decoder(z, self.label_scaler(labels)))
+
+    def draws(self, source_id: np.ndarray | None, n: int, number: int = 0) -> Tensor | None:
+        """The fixed draws [n, Z] of n stars, hashed from their source_id (1 to n without) and the model's salt; None for a deterministic latent.
+
+        The latent that is released is this sample: its mean still knows what the noise hides. Other ``number`` than 0 are further draws, which
+        are for fitting and are never released.
+        """
+        if self.channel is None:
+            return None
+        ids = np.arange(1, n + 1) if source_id is None else source_id
+        return torch.from_numpy(star_normal(ids, len(self.channel.log_sigma), seed=int(self.channel.salt) + number))
+
+    @torch.no_grad()
+    def embed(
+        self, flux: Tensor, labels: Tensor | None = None, source_id: np.ndarray | None = None, batch_size: int = 4096, draw: int = 0
+    ) -> np.ndarray:
+        """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients: of a stochastic latent, the one
+        sample that belongs to each star."""
+        noise = self.draws(source_id, len(flux), draw)
+        given = [repeat(None) if values is None else values.split(batch_size) for values in (labels if self.conditional_encoder else None, noise)]
+        with self._evaluating():
+            z = [
+                self.encode(x.to(self.device), *(None if values is None else values.to(self.device) for values in rest))
+                for x, *rest in zip(flux.split(batch_size), *given, strict=False)
+            ]
+        return torch.cat(z).cpu().float().numpy()
+
+    def embed_stars(self, stars: "Stars", draw: int = 0) -> np.ndarray:
+        """Latents [N, Z] of stars of a data module; 0 is the draw that is released."""
+        return self.embed(stars.flux, stars.labels, stars.source_id, draw=draw)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
+        flux, noise, labels, bins = batch
+        x, y = self.flux_scaler(flux), self.label_scaler(labels)
+        progress = self._progress(batch_index)
+        self._decay(progress)
+        mean = self._encode(self._add_noise(x, noise), y)
+        z = seen = self._sample(mean)
+        if self.input_noise and self.adversary.disentangled:
+            seen = self.adversary.views(entangled=z, lost=self._sample(self._encode(x, y)))
+        cross_entropy = self.discriminator_step(seen.detach(), y, bins)
+        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress, rate=self._rate(mean))
+        self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+
+    def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor) -> Tensor:
+        """Update all discriminators on a detached latent; return their cross-entropies [D] before the last update."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # pyright: ignore  # so that Lightning counts a batch once
+        cross_entropy = torch.zeros(len(self.adversary.weights), device=z.device)
+        for _ in range(self.adversary.steps):
+            cross_entropy = self.adversary.cross_entropy(z, y, bins)
+            optimizer.zero_grad()
+            cross_entropy.sum().backward()
+            optimizer.step()
+        return self.adversary.by_name(cross_entropy.detach())
+
+    def autoencoder_step(
+        self, x: Tensor, y: Tensor, z: Tensor, seen: Tensor, bins: Tensor, progress: float, rate: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Update encoder and decoder on eq. 4 plus the ``rate`` of a stochastic latent, with the latents that the discriminators have
+        ``seen``; return reconstruction and loss in flux units."""
+        error = self.decoder(z, y) - x
+        unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
+        # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
+        loss = self.reconstruction_weight * error.float().square().mean() + rate
+        if any(self.adversary.lambdas):
+            with _frozen(self.adversary):
+                loss = loss + self.adversary.penalty(seen, y, bins, progress) / unit
+        optimizer: Any = self.optimizers()[0]  # pyright: ignore
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return self._flux_error(error.detach()), loss.detach() * unit
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
+        flux, _, labels, bins = batch
+        x, y = self.flux_scaler(flux), self.label_scaler(labels)
+        z = self._sample(self._encode(x, y))
+        reconstruction = self._flux_error(self.decoder(z, y) - x)
+        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, y, bins))
+        self._accumulate(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        options = {"lr": 1e-3, "betas": (0.9, 0.999), "discriminator_lr": 1e-3, "discriminator_betas": (0.5, 0.999)} | self.optimizer_options
+        autoencoder = [*self.encoder.parameters(), *self.decoder.parameters(), *(self.channel.parameters() if self.channel else ())]
+        return [
+            torch.optim.AdamW(
+                autoencoder, lr=options["lr"], betas=tuple(options["betas"]), weight_decay=options.get("weight_decay", 0.0), fused=True
+            ),
+            torch.optim.Adam(self.adversary.parameters(), lr=options["discriminator_lr"], betas=tuple(options["discriminator_betas"]), fused=True),
+        ]
+
+    def on_train_epoch_start(self) -> None:
+        # every random number of an epoch depends on (seed, epoch) only: a resumed run repeats the uninterrupted one
+        torch.manual_seed(self.trainer.datamodule.seed * 1_000_003 + self.current_epoch)  # pyright: ignore
+
+    def on_validation_epoch_start(self) -> None:
+        """End the training half of the epoch: it is logged and checked before anything is saved."""
+        if not self.trainer.sanity_checking:
+            self._log_training()
+
+    def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._log_validation()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        if self.adversary.joint:
+            self.adversary.classes = torch.zeros_like(state["adversary.classes"])
+            self.adversary.class_prior = torch.zeros_like(state["adversary.class_prior"])
+            if self.adversary.bank.n_bins != self.adversary.n_classes:
+                self.adversary.build_bank(self.adversary.n_outputs)
+
+    def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
+        if not self.conditional_encoder:
+            return self.encoder(x)
+        if y is None:
+            raise SpectangleError("This model was trained with conditioning=synthetic: its encoder needs the labels too.")
+        return self.encoder(torch.cat([x, y], dim=1))
+
+    def _sample(self, mean: Tensor) -> Tensor:
+        """Latents as the decoder and the discriminators meet them; out of training with draws that are the same each time."""
+        if self.channel is None:
+            z = mean
+        elif self.training:
+            z = self.channel(mean, torch.randn_like(mean))
+        else:
+            z = self.channel(mean, torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean))
+        return z + self.latent_noise * torch.randn_like(z) if self.latent_noise and self.training else z
+
+    def _rate(self, mean: Tensor) -> Tensor | float:
+        return 0.0 if self.channel is None else self.latent_rate / self.flux_scaler.mean.numel() * self.channel.rate(mean)
+
+    def _add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Scaled spectra [B, P] with ``input_noise`` times their own noise [B], in flux units, on top."""
+        if not self.input_noise:
+            return x
+        return torch.addcmul(x, torch.randn_like(x), self.input_noise * noise[:, None] / self.flux_scaler.scale)
+
+    def _flux_error(self, error: Tensor) -> Tensor:
+        """Mean squared error in flux units."""
+        return (error.float() * self.flux_scaler.scale).square().mean()
+
+    def _progress(self, batch_index: int) -> float:
+        batches = max(1, int(self.trainer.num_training_batches))
+        return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
+
+    @property
+    def _lr_ends(self) -> tuple[float, float]:
+        return self.optimizer_options["lr_end"], self.optimizer_options["discriminator_lr_end"]
+
+    def _decay(self, progress: float) -> None:
+        for optimizer, end in zip(self.optimizers(use_pl_optimizer=False), self._lr_ends, strict=True):  # pyright: ignore
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * decay_factor(end, progress)
+
+    def _accumulate(self, count: int, **metrics: Tensor) -> None:
+        """Sum on the device: logging each step would cost more than the step's small layers."""
+        for name, value in metrics.items():
+            value = value.detach() * count
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += count
+
+    def _means(self) -> dict[str, Tensor]:
+        means = {name: total / max(1, self._count) for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+    def _log_training(self) -> None:
+        means = self._means()
+        if not means:
+            return
+        if not all(torch.isfinite(value).all() for value in means.values()):
+            raise SpectangleError(
+                f"Training diverged in epoch {self.current_epoch}: the loss is not a number. Lower optimizer.lr "
+                "(or the largest lambda), or use flux_scaling=global; then start again."
+            )
+        self.adversary.end_epoch(float(means["loss"]))
+        self._log_discriminators("train", means["discriminator"])
+        self.log_dict({"train/reconstruction": means["reconstruction"], "train/loss": means["loss"]})
+        self.log("train/lambda_factor", float(self.adversary.factor(self._progress(0))))
+
+    def _log_validation(self) -> None:
+        means = self._means()
+        self._log_discriminators("val", means["discriminator"])
+        self.log("val/reconstruction", means["reconstruction"])
+
+    def _log_discriminators(self, stage: str, cross_entropy: Tensor) -> None:
+        gains = self.adversary.chance - cross_entropy
+        for name, value, gain in zip(self.adversary.names, cross_entropy, gains, strict=True):
+            self.log(f"{stage}/discriminator/{name}", value)
+            self.log(f"{stage}/discriminator_gain/{name}", gain)
+
+    @contextmanager
+    def _evaluating(self):
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
+
+
+@contextmanager
+def _frozen(module: torch.nn.Module):
+    """Let gradients flow through a module, but not into it."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
+
+
+def _check_options(conditioning: str, strengths: Mapping[str, float], lr_ends: Sequence[Any]) -> None:
+    if conditioning not in ("observed", "synthetic"):
+        raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed or synthetic.")
+    if min(strengths.values()) < 0:
+        raise SpectangleError(f"{', '.join(f'model.{name} is {value}' for name, value in strengths.items())}; they must be at least 0.")
+    if not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in lr_ends):
+        raise SpectangleError(
+            f"optimizer.lr_end is {lr_ends[0]} and optimizer.discriminator_lr_end {lr_ends[1]}; they are fractions of the rates, from 0 to 1 "
+            "(1 = the rate does not fall)."
+        )

@@ -1,0 +1,27 @@
+"""Load the autoencoder of a run."""
+
+from spectangle.errors import SpectangleError
+from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.runs.folder import Run
+from spectangle.version import VERSION
+
+__all__ = ["load_autoencoder"]
+
+
+def load_autoencoder(run: Run, checkpoint: str = "best") -> DisentanglingAutoencoder:
+    """The trained autoencoder of a run, in evaluation mode on the CPU.
+
+    Raises:
+        SpectangleError: The checkpoint is not there, or does not fit this version.
+    """
+    path = run.path / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.is_file():
+        raise SpectangleError(f"{run.path} has no {checkpoint} checkpoint yet; train it: spectangle train resume={run.path}")
+    try:
+        return DisentanglingAutoencoder.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+    except (RuntimeError, TypeError, KeyError) as error:
+        made_by, reason = run.manifest.get("spectangle", "?"), str(error).splitlines()[-1].strip(" .")
+        raise SpectangleError(
+            f"{path} does not fit this version of spectangle ({VERSION}; the run was made by {made_by}): {reason}. "
+            "Use the version of the run's manifest.json, or train it again."
+        ) from error

@@ -1,0 +1,175 @@
+"""Scalers and bins, fitted on training stars only and kept in the checkpoint.
+
+Shapes: B stars, P pixels, K labels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["FluxScaler", "LabelBins", "LabelScaler", "ResidualLabels"]
+
+
+class FluxScaler(nn.Module):
+    r"""Scale flux so that fully connected networks learn it well.
+
+    Raw flux is about 1 everywhere with tiny variations. ``global``: :math:`(x - \bar x_p) / s` with the training mean of
+    each pixel and one number :math:`s`, the standard deviation of all pixels about their means. ``pixel``: each pixel
+    by its own standard deviation (this blows up continuum noise). ``none``: the paper's raw flux.
+
+    Arguments:
+        n_pixels: P.
+        kind: ``global``, ``pixel`` or ``none``.
+    """
+
+    def __init__(self, n_pixels: int, kind: str = "global"):
+        super().__init__()
+        if kind not in ("global", "pixel", "none"):
+            raise SpectangleError(f"flux_scaling is '{kind}'; it must be global, pixel or none.")
+        self.kind = kind
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(n_pixels))
+        self.register_buffer("scale", torch.ones(n_pixels))
+
+    def fit(self, flux: Tensor) -> None:
+        """Fit to training flux [N, P]."""
+        if self.kind == "none":
+            return
+        self.mean.copy_(flux.mean(0, dtype=torch.float64))
+        variance = flux.var(0, correction=0).double()
+        variance = variance.mean().expand_as(variance) if self.kind == "global" else variance.clamp(min=1e-12)
+        self.scale.copy_(variance.sqrt().clamp(min=1e-6))
+
+    @property
+    def unit(self) -> Tensor:
+        """Flux units of one scaled unit (root mean square over pixels)."""
+        return self.scale.square().mean().sqrt()
+
+    def forward(self, flux: Tensor) -> Tensor:
+        return (flux - self.mean) / self.scale
+
+    def inverse(self, scaled: Tensor) -> Tensor:
+        return torch.addcmul(self.mean, scaled, self.scale)
+
+
+class LabelScaler(nn.Module):
+    """Standardise labels for the decoder (and the conditional encoder).
+
+    Arguments:
+        labels: Names, for the error message; K of them.
+    """
+
+    def __init__(self, labels: Sequence[str]):
+        super().__init__()
+        self.labels = tuple(labels)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.zeros(len(labels)))
+        self.register_buffer("std", torch.ones(len(labels)))
+
+    def fit(self, labels: Tensor) -> None:
+        """Fit to training labels [N, K]; refuse a label that is constant."""
+        std = labels.double().std(0, correction=0)
+        for name, value in zip(self.labels, std.tolist(), strict=True):
+            if not value > 0:
+                raise SpectangleError(f"Label '{name}' is the same for every training star; remove it with data.labels.")
+        self.mean.copy_(labels.double().mean(0))
+        self.std.copy_(std)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return (labels - self.mean) / self.std
+
+    def inverse(self, scaled: Tensor) -> Tensor:
+        return torch.addcmul(self.mean, scaled, self.std)
+
+
+class LabelBins(nn.Module):
+    """Cut each label into bins over its training range (paper, section 2.1.1: 10 intervals of equal size).
+
+    A bin that no training star falls in stays: its prior is zero and no star asks for it.
+
+    Arguments:
+        labels: Names, K of them.
+        count: Bins per label, one number or a number by label name.
+        strategy: ``uniform`` (equal width) or ``quantile`` (equal numbers of stars).
+    """
+
+    def __init__(self, labels: Sequence[str], count: int | Mapping[str, int] = 10, strategy: str = "uniform"):
+        super().__init__()
+        if strategy not in ("uniform", "quantile"):
+            raise SpectangleError(f"bins.strategy is '{strategy}'; it must be uniform or quantile.")
+        counts = dict(count) if isinstance(count, Mapping) else dict.fromkeys(labels, count)
+        if missing := set(labels) ^ set(counts):
+            raise SpectangleError(f"bins.count and the survey's labels {list(labels)} differ in {sorted(missing)}.")
+        self.counts = [int(counts[name]) for name in labels]
+        if min(self.counts) < 2:
+            raise SpectangleError(f"bins.count is {min(self.counts)}; a discriminator needs at least 2 bins.")
+        self.strategy = strategy
+        self.edges: Tensor
+        self.prior: Tensor
+        # Inner edges only, padded with +inf: a label outside the training range falls in the first or the last bin.
+        self.register_buffer("edges", torch.full((len(labels), max(self.counts) - 1), torch.inf))
+        self.register_buffer("prior", torch.zeros(len(labels), max(self.counts)))
+
+    def fit(self, labels: Tensor) -> None:
+        """Fit edges and prior to training labels (or their residuals) [N, K]."""
+        for k, (values, n) in enumerate(zip(labels.double().T, self.counts, strict=True)):
+            fractions = torch.linspace(0, 1, n + 1, dtype=torch.float64)[1:-1]
+            if self.strategy == "uniform":
+                inner = values.min() + fractions * (values.max() - values.min())
+            else:
+                inner = torch.from_numpy(np.quantile(values.numpy(), fractions.numpy()))
+            self.edges[k, : n - 1] = inner
+        bins = self(labels)
+        for k, n in enumerate(self.counts):
+            self.prior[k, :n] = torch.bincount(bins[:, k], minlength=n) / len(bins)
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of each label's bins [K] in nats: the cross-entropy of a discriminator that knows nothing."""
+        return torch.special.entr(self.prior).sum(1)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Bin indices [B, K] int64 of labels [B, K]."""
+        return torch.searchsorted(self.edges, labels.T.contiguous().to(self.edges), right=True).T.contiguous()
+
+
+class ResidualLabels:
+    r"""Replace disentangled labels by what the kept labels do not explain.
+
+    :math:`r_i = y_i - f_i(y_\mathrm{kept})` with :math:`f_i` a gradient-boosted regression on training stars. Kept labels
+    leak dropped ones through the population of stars; an adversary on the residual is aimed at the excess only.
+
+    Arguments:
+        kept: Columns of the kept (entangled) labels.
+        dropped: Columns of the disentangled labels.
+    """
+
+    def __init__(self, entangled: Sequence[int], disentangled: Sequence[int]):
+        self.entangled, self.disentangled = list(entangled), list(disentangled)
+        self._models: list = []
+
+    def fit(self, labels: np.ndarray) -> "ResidualLabels":
+        """Fit to training labels [N, K]."""
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        if self.entangled:
+            self._models = [
+                HistGradientBoostingRegressor(max_iter=200, learning_rate=0.1, early_stopping=True, random_state=0).fit(  # pyright: ignore
+                    labels[:, self.entangled], labels[:, i]
+                )
+                for i in self.disentangled
+            ]
+        return self
+
+    def __call__(self, labels: np.ndarray) -> np.ndarray:
+        """Labels [N, K] with the dropped columns replaced by their residuals."""
+        residual = np.array(labels, dtype=np.float64)
+        for i, model in zip(self.disentangled, self._models, strict=False):
+            residual[:, i] -= model.predict(labels[:, self.entangled])
+        return residual

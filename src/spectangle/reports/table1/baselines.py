@@ -1,0 +1,189 @@
+r"""Baselines of Table 1: other ways to keep some labels and lose others, judged as the latents are.
+
+* ``bottleneck``: z = the kept labels as a regressor on the spectra predicts them. Nothing else can leak but what these
+  labels imply, so it is the best that removal can do; it reconstructs nothing.
+* ``pca``: the first 25 principal components of the spectra: unsupervised, linear.
+* ``leace``: the pure latent with the disentangled labels erased linearly (Belrose et al. 2023, arXiv:2306.03819): no linear
+  probe finds more than the mean. A non-linear one does.
+
+The fourth, an encoder with the same supervision and no decoder, is a run of its own:
+``spectangle train lambdas=entangle_all model.reconstruction_weight=0``.
+
+Shapes: N stars, P pixels, Z latent, D dropped labels.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spectangle.caching import cache_key, cached
+from spectangle.data.load import load_stars
+from spectangle.errors import SpectangleError
+from spectangle.evaluation.downstream import DownstreamRegressor
+from spectangle.evaluation.probes import Probes
+from spectangle.evaluation.regressors import load_run_regressor
+from spectangle.model.load import load_autoencoder
+from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, numbers_of
+from spectangle.runs.folder import Run
+
+if TYPE_CHECKING:
+    from spectangle.data.module import SpectraDataModule
+    from spectangle.data.stars import Stars
+
+__all__ = ["BASELINES", "Baseline", "add_baselines", "leace", "principal_components", "score", "supervised_bottleneck"]
+
+log = logging.getLogger(__name__)
+
+Embed = Callable[[np.ndarray], np.ndarray]
+BASELINES = {
+    "pca": Representation("pca", "PCA, 25 components"),
+    "bottleneck_first": Representation("bottleneck_first", "Supervised bottleneck: T_eff, log g", FIRST.entangled, FIRST.disentangled),
+    "bottleneck_second": Representation("bottleneck_second", "Supervised bottleneck: [M/H], [alpha/Fe]", SECOND.entangled, SECOND.disentangled),
+    "leace_first": Representation("leace_first", "LEACE: pure latent without [M/H], [alpha/Fe]", FIRST.entangled, FIRST.disentangled),
+    "leace_second": Representation("leace_second", "LEACE: pure latent without T_eff, log g", SECOND.entangled, SECOND.disentangled),
+}
+
+
+@dataclass
+class Baseline:
+    """A map to a representation, in the clothes of a model, so that regressor and probes take it for one.
+
+    Arguments:
+        map: Spectra [N, P], or what ``read`` gives, to representation [N, Z].
+        labels: Names of all labels.
+        representation: What it is meant to keep and to lose.
+        read: What of the stars is mapped; default: their spectra.
+    """
+
+    map: Embed
+    labels: Sequence[str]
+    representation: Representation
+    read: "Callable[[Stars], np.ndarray] | None" = None
+
+    @property
+    def adversary(self) -> SimpleNamespace:
+        """Places of the kept and of the dropped labels."""
+        places = {name: i for i, name in enumerate(self.labels)}
+        return SimpleNamespace(
+            entangled=[places[name] for name in self.representation.entangled],
+            disentangled=[places[name] for name in self.representation.disentangled],
+        )
+
+    def embed_stars(self, stars: "Stars") -> np.ndarray:
+        """Representation [N, Z] of stars."""
+        return self.map(stars.flux.numpy() if self.read is None else self.read(stars))
+
+
+def principal_components(flux: np.ndarray, n: int = 25) -> Embed:
+    """Fit the first principal components of training spectra [N, P]."""
+    from sklearn.decomposition import PCA
+
+    return PCA(min(n, *flux.shape), random_state=0).fit(flux).transform
+
+
+def supervised_bottleneck(regressor: Any, columns: Sequence[int]) -> Embed:
+    """What a fitted regressor on spectra predicts for some labels (their columns)."""
+    return lambda flux: regressor.predict(flux)[:, list(columns)]
+
+
+def leace(latent: np.ndarray, disentangled: np.ndarray) -> Embed:
+    """What takes labels [N, D] of training stars out of their latents [N, Z], and of new ones, for every linear reader.
+
+    Raises:
+        SpectangleError: The package concept-erasure is not installed.
+    """
+    try:
+        from concept_erasure import LeaceEraser
+    except ImportError:
+        raise SpectangleError("The LEACE baseline needs the package concept-erasure: pip install spectangle[erasure].") from None
+    import torch
+
+    eraser = LeaceEraser.fit(torch.from_numpy(latent).double(), torch.from_numpy(np.asarray(disentangled)).double())
+    return lambda new: eraser(torch.from_numpy(new).double()).numpy().astype(np.float32)
+
+
+def score(
+    baseline: Baseline, data: "SpectraDataModule", regressor: Any, probes: Mapping[str, Any], cache: str | Path | None, seed: int
+) -> dict[str, float]:
+    """Fit regressor and probes on training stars, score test stars: the metric paths of a run."""
+    downstream = DownstreamRegressor(regressor, cache=None if cache is None else str(cache))
+    probing = Probes(**probes, cache=None if cache is None else str(cache), seed=seed)
+    found = downstream.score(baseline, data)  # pyright: ignore
+    return found | probing.score(baseline, data, data.test, spare=data.validation, regressor=downstream.fitted)  # pyright: ignore
+
+
+def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path) -> None:
+    """Add the baselines to a table, for each seed that has a pure latent; what was computed once is read from the cache."""
+    if PURE not in runs:
+        raise SpectangleError("The baselines need the pure latent (lambdas=none), and the sweep has no finished run of it.")
+    for run in runs[PURE]:
+        seed = run.config.get("seed", 0)
+        fitted = _Fitted(run, cache)
+        for key, representation in BASELINES.items():
+            if not set(representation.entangled) | set(representation.disentangled) <= set(table.labels):
+                continue
+            try:
+                table.add(representation, seed, numbers_of(fitted.metrics(key, representation), table.labels))
+            except SpectangleError as error:
+                table.notes.append(f"{representation.title} is not in the table: {error}")
+    if not any(one.key.startswith("no_decoder") for one in runs):
+        table.notes.append(
+            "The supervised encoder is not in the table; it is a run of its own: "
+            "spectangle train lambdas=entangle_all model.reconstruction_weight=0 hydra.run.dir=SWEEP/supervised."
+        )
+
+
+class _Fitted:
+    """The baselines of one pure run: its stars, regressor and probes, read only when something is not cached yet."""
+
+    def __init__(self, run: Run, cache: str | Path):
+        self.run, self.cache, self.config = run, Path(cache), _resolved(run)
+        self._data: SpectraDataModule | None = None
+
+    @property
+    def data(self) -> "SpectraDataModule":
+        if self._data is None:
+            self._data = load_stars(self.run)
+        return self._data
+
+    def metrics(self, key: str, representation: Representation) -> dict[str, float]:
+        model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
+        facts = [key, model, self.run.manifest["survey"]["content_hash"], self.config["regressor"], self.config["probes"]]
+        facts.append({name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")})
+        return cached(self.cache / "baselines" / f"table1-{cache_key(*facts)}.json", lambda: self._computed(key, representation))
+
+    def _computed(self, key: str, representation: Representation) -> dict[str, float]:
+        import hydra
+
+        start = time.perf_counter()
+        regressor, probes = hydra.utils.instantiate(self.config["regressor"]), hydra.utils.instantiate(self.config["probes"])
+        baseline = self._baseline(key, representation)
+        metrics = score(baseline, self.data, regressor, probes, self.cache, self.config.get("seed", 0))
+        log.info("baseline %s, seed %s: %.0f s", representation.title, self.config.get("seed", 0), time.perf_counter() - start)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def _baseline(self, key: str, representation: Representation) -> Baseline:
+        data = self.data
+        places = [data.labels.index(name) for name in (representation.entangled if key.startswith("bottleneck") else representation.disentangled)]
+        if key == "pca":
+            return Baseline(principal_components(data.train.flux.numpy()), data.labels, representation)
+        if key.startswith("bottleneck"):
+            return Baseline(supervised_bottleneck(load_run_regressor(self.run, "spectra"), places), data.labels, representation)
+        model = load_autoencoder(self.run)
+        eraser = leace(model.embed_stars(data.train), data.train.labels[:, places].numpy())
+        return Baseline(eraser, data.labels, representation, read=model.embed_stars)
+
+
+def _resolved(run: Run) -> dict[str, Any]:
+    """The config with the interpolations of its regressor and probes resolved."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create(run.config)
+    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("regressor", "probes", "data")}
+    return parts | {"seed": config.get("seed", 0)}

@@ -1,0 +1,71 @@
+"""Enter a run folder: one experiment for ever, and what may change when it goes on is named here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from spectangle.configs.nested import differing, flat
+from spectangle.errors import SpectangleError
+from spectangle.files import redacted, write_beside
+from spectangle.runs.folder import Run
+from spectangle.runs.ownership import owned
+from spectangle.runs.sweep_link import link
+
+__all__ = ["CHANGES_NOTHING", "MAY_CHANGE", "entered", "named", "refuse_change"]
+
+# what changes no number of a run
+CHANGES_NOTHING = ("threads", "logger", "objective", "callbacks.progress", "callbacks.regressor.cache", "callbacks.probes.cache")
+# what may also change while a run is not finished: its end, where it runs, and what is measured beside and after the training
+MAY_CHANGE = (*CHANGES_NOTHING, "callbacks", "trainer.max_epochs", "trainer.accelerator", "trainer.devices")
+SHOWN = 6
+
+
+@contextmanager
+def entered(run: Run, cfg: DictConfig) -> Iterator[None]:
+    """Hold a run folder while the block trains in it; its config is compared before, and written only if it may be.
+
+    Raises:
+        SpectangleError: Another process trains there, or the folder holds another experiment.
+    """
+    with owned(run.path, replace=link.claimed):
+        refuse_change(run, cfg)
+        _write_config(run, cfg)
+        yield
+
+
+def refuse_change(run: Run, cfg: DictConfig) -> None:
+    """Refuse to go on with another experiment than the one that a folder holds.
+
+    Raises:
+        SpectangleError: Keys differ that may not.
+    """
+    if not (run.finished or run.last_checkpoint.is_file()) or not (run.path / ".hydra" / "config.yaml").is_file():
+        return  # nothing is there that could be mixed
+    then, now = flat(run.written_config), flat(OmegaConf.to_container(cfg, resolve=False))
+    allowed = CHANGES_NOTHING if run.finished else MAY_CHANGE
+    if keys := [key for key in differing([then, now]) if not named(key, allowed)]:
+        words = [f"{key} (was {_word(then, key)}, is {_word(now, key)})" for key in keys[:SHOWN]] + ["..."] * (len(keys) > SHOWN)
+        state = "is finished, with another config" if run.finished else "holds another experiment"
+        raise SpectangleError(
+            f"{run.path} {state}: {', '.join(words)}. Undo the change, or give another folder: hydra.run.dir=DIR. "
+            f"What may change here: {', '.join(allowed)}."
+        )
+
+
+def named(key: str, keys: Sequence[str]) -> bool:
+    """Whether a dotted key is one of some keys, or lies below one."""
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
+
+
+def _write_config(run: Run, cfg: DictConfig) -> None:
+    """What Hydra itself would write before anything could be compared (``hydra.output_subdir``)."""
+    hydra: Any = HydraConfig.instance().cfg
+    for name, node in (("config", cfg), ("hydra", hydra), ("overrides", hydra.hydra.overrides.task)):
+        write_beside(run.path / ".hydra" / f"{name}.yaml", redacted(OmegaConf.to_yaml(node)))
+
+
+def _word(config: dict[str, Any], key: str) -> str:
+    return str(config[key]) if key in config else "not there"

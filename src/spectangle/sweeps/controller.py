@@ -1,0 +1,191 @@
+"""Run a planned sweep: on this machine, as batches through a launcher, or as SLURM workers; then say how it went."""
+
+import os
+import shlex
+import signal
+import time
+from multiprocessing import get_context
+from typing import Any
+
+from spectangle.console import console, print_table
+from spectangle.errors import SpectangleError
+from spectangle.runs.sweep_folder import sweep_record
+from spectangle.signals import ending_signals
+from spectangle.sweeps.again import renew_configurations
+from spectangle.sweeps.leaderboard import Leaderboard
+from spectangle.sweeps.leaderboard_page import write_report
+from spectangle.sweeps.live_page import LivePage
+from spectangle.sweeps.plan import Plan
+from spectangle.sweeps.status import StatusLine, describe_plan
+from spectangle.sweeps.study import Study
+from spectangle.sweeps.submission import check_submission
+from spectangle.sweeps.trial import App, start_method
+from spectangle.sweeps.worker import Worker, preload, requeue
+
+__all__ = ["Crew", "run_sweep"]
+
+STRIKES = 5  # workers that die young, one after the other, before the sweep gives up
+YOUNG_S = 5
+
+
+def run_sweep(plan: Plan, app: App) -> None:
+    """Run what is left of a sweep, write its report, and raise if a configuration failed for good.
+
+    Raises:
+        SpectangleError: Something failed in the end, or the folder holds another sweep.
+        KeyboardInterrupt: The user stopped it; the same command goes on.
+    """
+    if plan.options.dry_run:
+        return console.print(describe_plan(plan), soft_wrap=True)
+    target = app.config.hydra.launcher._target_
+    plan.rehearse()
+    if target.endswith("SlurmWorkers"):
+        return submit(plan, app)
+    study = Study(plan)
+    renew_configurations(study)
+    from spectangle.sweeps.wandb_summary import summarized
+
+    with summarized(plan.folder, app.config):
+        if target.endswith("BasicLauncher"):
+            Crew(plan, app, study).run()
+        else:
+            from spectangle.sweeps.batches import run_batches
+
+            if target.endswith("SlurmBatches"):
+                check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
+            run_batches(plan, app, study)
+    conclude(plan, study)
+
+
+def submit(plan: Plan, app: App) -> None:
+    """Submit the workers of a sweep; a sweep that SLURM refuses has fixed nothing."""
+    from spectangle.sweeps.slurm import submit_workers
+
+    check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
+    if sweep_record(plan.folder):
+        renew_configurations(Study(plan))
+    submit_workers(plan, app.config.hydra.launcher)
+    Study(plan)
+
+
+class Crew:
+    """The workers of this machine: start them, replace those that die, pass signals on.
+
+    Arguments:
+        plan, app, study: The sweep.
+    """
+
+    def __init__(self, plan: Plan, app: App, study: Study):
+        self.plan, self.app, self.study = plan, app, study
+        self.context: Any = get_context(start_method(plan.options.start_method))
+        self.size = plan.options.workers
+        self.workers: dict[int, tuple[Any, float]] = {}
+        self.stopped_by: int | None = None
+        self.strikes = 0
+
+    def run(self) -> None:
+        """Work until the study is done or a signal comes."""
+        if self.study.done:
+            return
+        if self.context.get_start_method() == "fork":
+            preload(self.plan.options.preload)  # workers share the memory of what is imported here
+        numbers = ending_signals(signal.SIGUSR1)
+        before = [signal.signal(number, self._stop) for number in numbers]
+        try:
+            self._tend()
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+        self._leave()
+
+    def _tend(self) -> None:
+        for slot in range(self.size):
+            self._start(slot)
+        page = LivePage(self.plan.folder)
+        with StatusLine(self.study) as status:
+            while self.workers:
+                status.update()
+                page.update()
+                time.sleep(0.2)
+                for slot, (process, started) in list(self.workers.items()):
+                    if not process.is_alive():
+                        self._replace(slot, process, started)
+
+    def _start(self, slot: int) -> None:
+        process = self.context.Process(target=_work, args=(self._payload(), slot, self.size), name=f"worker {slot}")
+        process.start()
+        self.workers[slot] = (process, time.monotonic())
+        if self.stopped_by is not None:
+            process.terminate()
+
+    def _payload(self) -> Any:
+        if self.context.get_start_method() == "fork":
+            return self.plan, self.app
+        from spectangle.sweeps.trial import dumps
+
+        return dumps(self.plan, self.app)
+
+    def _replace(self, slot: int, process: Any, started: float) -> None:
+        process.join()
+        del self.workers[slot]
+        if process.exitcode == 0 or self.stopped_by is not None or self.study.done:
+            return
+        self.strikes = self.strikes + 1 if time.monotonic() - started < YOUNG_S else 0
+        if self.strikes < STRIKES:
+            self._start(slot)
+        elif self.strikes == STRIKES:
+            console.print(f"{self.strikes} workers died one after the other as soon as they started.")
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.stopped_by = number
+        for process, _ in self.workers.values():
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    def _leave(self) -> None:
+        """After a signal: requeue the SLURM job, or exit as the signal asks."""
+        if self.stopped_by is None:
+            return
+        if self.stopped_by == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
+            requeue()
+            raise SystemExit(0)
+        console.print(f"stopped; the same command goes on in {self.plan.folder}", markup=False)
+        if self.stopped_by == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self.stopped_by)
+
+
+def conclude(plan: Plan, study: Study) -> None:
+    """Write results.csv and report.html, print the best configurations, and raise if some failed for good."""
+
+    board = Leaderboard(plan.folder)
+    print_table(board.text(limit=10))
+    try:
+        write_report(board)
+    except SpectangleError as error:
+        console.print(f"not written: {error}", markup=False)
+    command = shlex.join(["spectangle", "report", f"sweep={plan.folder}"])
+    console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: {command}", markup=False)
+    if failed := study.failed:
+        attempts = study.configurations
+        first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")
+        stopped = " The sweep stopped: more failed than sweep.max_failure_rate allows." if study.too_many_failures else ""
+        raise SpectangleError(
+            f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See {plan.folder}/{failed[0]}/output.log.{stopped} "
+            "The same command with a larger sweep.retries tries them again."
+        )
+    if not study.done:
+        raise SpectangleError(f"The sweep in {plan.folder} is not finished: its workers ended too early. The same command goes on.")
+
+
+def _work(payload: Any, slot: int, size: int) -> None:
+    if isinstance(payload, bytes):
+        from spectangle.sweeps.trial import loads
+
+        payload = loads(payload)
+    plan, app = payload
+    try:
+        Worker(plan, app, slot, size).work()
+    except SpectangleError as error:
+        console.print(f"error: {error}", markup=False)
+        raise SystemExit(1) from None

@@ -1,0 +1,65 @@
+"""Checkpoints of a run: ``best.ckpt``, which is used, and ``last.ckpt``, where a resumed run goes on."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from spectangle.files import whole_file
+from spectangle.runs.ownership import check_owner
+
+__all__ = ["BestCheckpoint", "LastCheckpoint"]
+
+
+class _RunCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that belongs to its folder: the folder may be moved, and must not have been taken over."""
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        check_owner(Path(filepath).parents[1])
+        super()._save_checkpoint(trainer, filepath)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        here = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return os.path.join(here, os.path.basename(path)) if path else path
+
+        paths = {key: moved(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path") if key in state_dict}
+        scores = {moved(path): score for path, score in state_dict.get("best_k_models", {}).items()}
+        super().load_state_dict(state_dict | paths | {"best_k_models": scores, "dirpath": self.dirpath})
+
+
+class BestCheckpoint(_RunCheckpoint):
+    """Keep the epoch that the run's numbers are taken from as ``best.ckpt``.
+
+    Arguments:
+        dirpath: Folder of the checkpoints.
+        monitor: Metric path; None = the last epoch.
+        mode: ``min`` or ``max``.
+        save_top_k: How many epochs to keep; others than the best as ``epoch=N.ckpt``.
+        **options: Of Lightning's ModelCheckpoint.
+    """
+
+    def __init__(self, dirpath: str, monitor: str | None = None, mode: str = "min", save_top_k: int = 1, **options: Any):
+        options = {"filename": "best" if save_top_k == 1 else "{epoch}", "enable_version_counter": False} | options
+        super().__init__(dirpath=dirpath, monitor=monitor, mode=mode, save_top_k=save_top_k, **options)
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        best, path = Path(filepath).with_name("best.ckpt"), self.best_model_path
+        if path and Path(path) != best and Path(path).is_file():
+            with whole_file(best) as part:
+                os.link(path, part)
+
+
+class LastCheckpoint(_RunCheckpoint):
+    """Keep every epoch as ``last.ckpt`` until the next one, whatever the best one is.
+
+    Arguments:
+        dirpath: Folder of the checkpoints.
+    """
+
+    def __init__(self, dirpath: str):
+        super().__init__(dirpath=dirpath, filename="last", enable_version_counter=False)

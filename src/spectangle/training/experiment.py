@@ -1,0 +1,158 @@
+"""One experiment, from a config to a finished run folder."""
+
+import logging
+import resource
+import shlex
+import signal
+import sys
+import time
+import warnings
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, ListConfig
+
+from spectangle.console import render
+from spectangle.data.module import SpectraDataModule
+from spectangle.errors import SpectangleError
+from spectangle.evaluation.results_table import result_table
+from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.runs.entry import entered, refuse_change
+from spectangle.runs.folder import Run, metric_value
+from spectangle.signals import Stopped, stopping_on
+from spectangle.threads import use_threads
+from spectangle.tracking import Session
+from spectangle.training.checks import check_config
+from spectangle.training.progress import History
+from spectangle.training.pruning import sweep_callbacks
+from spectangle.training.resumption import Continuity, measure_last_epoch, objective_names, resumable
+
+__all__ = ["objectives", "train"]
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train the model of a config, run its callbacks, and return the final numbers by metric path.
+
+    A run folder that holds a checkpoint is resumed, one that is finished is only read.
+
+    Raises:
+        SpectangleError: The folder holds another experiment, or another process trains in it.
+        Stopped: A signal came; the run can be resumed.
+    """
+    run = Run(HydraConfig.get().runtime.output_dir, must_exist=False)
+    if run.finished:
+        refuse_change(run, cfg)
+        log.info("%s is finished already.", run.path)
+        return run.metrics
+    try:
+        with stopping_on(signal.SIGINT), entered(run, cfg), Session(cfg) as session:
+            return train_from(cfg, run, session)
+    except (Stopped, KeyboardInterrupt):
+        log.info("stopped; go on with: spectangle train %s", shlex.quote(f"resume={run.path}"))
+        raise
+
+
+def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
+    """Train in a run folder that is not finished yet, seen by the session's loggers."""
+    start = time.perf_counter()
+    quiet_lightning()
+    check_config(cfg)  # the loggers are open: they see it fail
+    use_threads(cfg.threads)
+    torch.manual_seed(cfg.seed)
+    data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
+    data.setup()
+    model = build_model(cfg, data)
+    run.write_manifest(seed=cfg.seed, survey={"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin})
+    announce(run, data, model)
+    resumed = resumable(run)
+    measure_last_epoch(cfg, run, resumed, model, data)
+    callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
+    loggers = [History(str(run.path)), *session.loggers]
+    trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
+    except MisconfigurationException as error:  # what Lightning notices only while it trains
+        raise SpectangleError(f"Lightning cannot train with this config: {' '.join(str(error).split())}") from error
+    metrics = collect(run, callbacks) | costs(model) | {"time/total": time.perf_counter() - start}
+    objectives(cfg, metrics)  # a run that lacks its objective is not finished
+    run.write_metrics(metrics)
+    log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
+    log.info("The run is in %s", run.path)
+    session.conclude(metrics, signs(model), data)
+    return metrics
+
+
+def build_model(cfg: DictConfig, data: SpectraDataModule) -> DisentanglingAutoencoder:
+    """Build the model for the sizes that the survey has, and fit its scalers and bins to the training stars."""
+    model = hydra.utils.instantiate(
+        cfg.model, n_pixels=data.n_pixels, labels=list(data.labels), wavelength=data.wavelength.tolist(), label_units=data.units
+    )
+    model.calibrate(data.train.flux, data.train.labels)
+    data.classify_with(model.adversary.classify)
+    return model
+
+
+def announce(run: Run, data: SpectraDataModule, model: DisentanglingAutoencoder) -> None:
+    """Say what is about to be trained, with the sign of each label."""
+    log.info("run     %s", run.path)
+    log.info("survey  %s", data.path)
+    log.info("stars   %d training, %d validation, %d test", len(data.train), len(data.validation), len(data.test))
+    for note in data.notes:
+        log.info("        %s", note)
+    words = [f"{name} {sign} ({value:+g})" for (name, sign), value in zip(signs(model).items(), model.adversary.lambdas, strict=True)]
+    log.info("labels  %s", ", ".join(words))
+    if any(model.adversary.lambdas) and model.adversary.lambda_unit == "scaled":
+        log.info("        lambda 1 is %.1e in the paper's unit, nats against squared flux", model.flux_scaler.unit**2)
+
+
+def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
+    """What lambda does to each label."""
+    words = {1: "disentangled", -1: "entangled", 0: "neutral"}
+    return {name: words[(value > 0) - (value < 0)] for name, value in zip(model.labels, model.adversary.lambdas, strict=True)}
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's banners and its hints that do not apply out of the log."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    hints = (
+        ".*srun.*",
+        ".*LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*callbacks used to create the checkpoint.*",
+    )
+    for hint in hints:
+        warnings.filterwarnings("ignore", hint)
+
+
+def collect(run: Run, callbacks: list) -> dict[str, float]:
+    """Numbers of the best epoch's validation, and what the callbacks found after training."""
+    epoch = int(torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]) if run.best_checkpoint.is_file() else -1
+    rows = {int(row["epoch"]): row for row in run.history}
+    metrics = {key: value for key, value in rows.get(epoch, {}).items() if key.startswith(("train/", "val/"))}
+    for callback in callbacks:
+        metrics |= getattr(callback, "metrics", {})
+    return metrics | {"epoch/best": epoch}
+
+
+def costs(model: DisentanglingAutoencoder) -> dict[str, float]:
+    """Classes and parameters of all discriminators, and the most memory that the process has held, in GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "adversary/classes": float(sum(model.adversary.n_classes)),
+        "adversary/parameters": float(sum(p.numel() for p in model.adversary.parameters())),
+        "memory/peak_gb": peak / 1e9,
+    }
+
+
+def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...]:
+    """The metric(s) that the config names as objective, for a sweeper."""
+    names = objective_names(cfg)
+    values = tuple(metric_value(metrics, name) for name in names)
+    if missing := [name for name, value in zip(names, values, strict=True) if value is None]:
+        raise SpectangleError(f"objective names {', '.join(missing)}, which this run does not measure; it measures: {', '.join(sorted(metrics))}.")
+    return values if isinstance(cfg.objective, ListConfig) else values[0]  # pyright: ignore

@@ -1,0 +1,60 @@
+"""The fitted regressor as one torch network: the same labels as scikit-learn's, in torch, in the fast layers and in ONNX."""
+
+import numpy as np
+import pytest
+import torch
+
+from spectangle.evaluation.regressors import (
+    load_regressor,
+    ridge_regressor,
+    save_regressor,
+    sklearn_regressor,
+    small_survey_regressor,
+    torch_regressor,
+)
+from spectangle.inference.fast_networks import FastLayers
+from spectangle.inference.readout import Readout
+from spectangle.model.plain_layers import folded_layers
+
+REGRESSORS = {
+    "sklearn": sklearn_regressor(hidden=(12, 6), max_iter=5),
+    "torch": torch_regressor(hidden=(12, 6), max_iter=5),
+    "ridge": ridge_regressor(),
+    "small": small_survey_regressor(hidden=(9,), members=2, max_iter=20),
+    "small, two layers": small_survey_regressor(hidden=(9, 5), members=3, max_iter=20),
+}
+
+
+@pytest.fixture(scope="module")
+def stars():
+    random = np.random.default_rng(0)
+    z = random.normal(size=(300, 7)).astype(np.float32) * [1, 2, 3, 1, 1, 1, 0.1] + 5
+    return z, np.column_stack([5000 + 300 * np.sin(z[:, 0]), z[:, 1] * 0.2]), random.normal(size=(50, 7)) * [1, 2, 3, 1, 1, 1, 0.1] + 5
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_the_readout_reads_what_the_regressor_reads(stars, name, tmp_path):
+    z, labels, new = stars
+    fitted = REGRESSORS[name].fit(z, labels)
+    save_regressor(fitted, tmp_path / "r.skops")
+    readout = Readout.from_regressor(load_regressor(tmp_path / "r.skops"))
+    expected, scale = fitted.predict(new), labels.std(0)
+    latent = torch.as_tensor(new, dtype=torch.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(readout(latent) / scale, expected / scale, atol=2e-4)
+        fast = readout.read(latent, FastLayers(folded_layers(readout.layers)))
+    np.testing.assert_allclose(fast / scale, expected / scale, atol=2e-4)
+    again = Readout(readout.sizes, readout.n_centres)
+    again.load_state_dict(readout.state_dict())
+    assert torch.equal(again(latent), readout(latent))
+
+
+def test_networks_and_kernel_are_averaged(stars):
+    z, labels, new = stars
+    fitted = small_survey_regressor(hidden=(9,), members=2, max_iter=20).fit(z, labels)
+    parts = fitted.regressor_.steps[-1][1]
+    x = fitted.regressor_.steps[0][1].transform(new)
+    networks, machines = np.mean([n.predict(x) for n in parts.networks_], axis=0), np.column_stack([m.predict(x) for m in parts.machines_])
+    assert np.abs(networks - machines).max() > 0.01
+    np.testing.assert_allclose(parts.predict(x), (networks + machines) / 2)
