@@ -1,10 +1,11 @@
-"""Throughput and memory of spectangle prepare against the number of bulk-format spectra, beside the fastest library readers.
+"""Throughput and memory of spectangle prepare against the number of bulk-format spectra, beside the fastest library
+readers.
 
     python benchmarks/archive_throughput.py 1000 10000 100000        (add --workers 2; --keep FOLDER reuses the files)
 
 For each size: decompression alone (Python's gzip, Arrow's), decompression and parsing of the same files by libraries
-(pyarrow's CSV columns with the lists read by numpy, json, or Arrow), and ours: files to survey file, with labels joined,
-pixels binned and content hashed. Memory is the peak of the process and of its children.
+(pyarrow's CSV columns with the lists read by numpy, json, or Arrow), and ours: files to survey file, with labels
+joined, pixels binned and content hashed. Memory is the peak of the process and of its children.
 """
 
 import argparse
@@ -49,7 +50,9 @@ def make_files(folder: Path, n: int) -> list[Path]:
         names.append(path)
         if not path.exists():
             pairs = zip(ids[start : start + PER_FILE], tails, strict=False)
-            path.write_bytes(header + b"".join(gzip.compress(str(source_id).encode(), 1) + tail for source_id, tail in pairs))
+            path.write_bytes(
+                header + b"".join(gzip.compress(str(source_id).encode(), 1) + tail for source_id, tail in pairs)
+            )
     index = np.arange(n) % PER_FILE
     table = Table({"source_id": ids, **{k: v[index] for k, v in base.labels.items()}, "phot_g_mean_mag": base.g[index]})
     table.write(folder.parent / "labels.fits", overwrite=True)
@@ -117,9 +120,18 @@ def timed(function, paths: list[Path]) -> float:
 
 
 def ours(folder: Path, workers: int) -> tuple[float, float, float]:
-    """CPU seconds, wall seconds and MiB (of the largest process) of one spectangle prepare, the interpreter's start included."""
+    """CPU seconds, wall seconds and MiB (of the largest process) of one spectangle prepare, the interpreter's start
+    included.
+    """
     survey = folder.parent / "survey.h5"
-    command = [sys.executable, "-m", "spectangle", "prepare", f"spectra={folder}", f"labels.table={folder.parent / 'labels.fits'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "spectangle",
+        "prepare",
+        f"spectra={folder}",
+        f"labels.table={folder.parent / 'labels.fits'}",
+    ]
     command += [f"survey={survey}", f"workers={workers}", "overwrite=true", "report=false"]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

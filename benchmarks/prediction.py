@@ -1,11 +1,13 @@
-"""How fast does spectangle predict stream? Against reading the file once plus the encoder's matrix products, on the same machine.
+"""How fast does spectangle predict stream? Against reading the file once plus the encoder's matrix products, on the
+same machine.
 
     python benchmarks/prediction.py run=RUN [n=1000000] [rounds=3] [folder=/tmp] [out=parquet]
 
-The parts take turns, round by round, each in a process of its own, so that they share what else the machine has to do. Each is given in
-seconds on the clock and in processor seconds (user + system); the second depend less on other jobs. The products are split over
-threads that do not wait for each other, once as torch.mm multiplies and once as the packed layers of spectangle predict do, bias and
-ReLU included. Peak memory is that of spectangle predict's process.
+The parts take turns, round by round, each in a process of its own, so that they share what else the machine has to do.
+Each is given in seconds on the clock and in processor seconds (user + system); the second depend less on other jobs.
+The products are split over
+threads that do not wait for each other, once as torch.mm multiplies and once as the packed layers of spectangle predict
+do, bias and ReLU included. Peak memory is that of spectangle predict's process.
 """
 
 import json
@@ -38,12 +40,19 @@ NAMES = {
 def make_survey(path: Path, n: int, wavelength: np.ndarray) -> None:
     """Write n noisy spectra with errors, the same 8192 over and over: only their number matters."""
     random = np.random.default_rng(0)
-    flux = (1 - 0.3 * np.exp(-((wavelength - 854.444) ** 2) / 0.1) + 0.02 * random.normal(size=(8192, len(wavelength)))).astype(np.float32)
+    flux = (
+        1 - 0.3 * np.exp(-((wavelength - 854.444) ** 2) / 0.1) + 0.02 * random.normal(size=(8192, len(wavelength)))
+    ).astype(np.float32)
     error = np.full_like(flux, 0.02)
     with SurveyWriter(path, wavelength, {"teff": "K"}, origin="benchmark", release="1") as writer:
         for start in range(0, n, len(flux)):
             count = min(len(flux), n - start)
-            writer.append(np.arange(start, start + count) + 1, flux[:count], {"teff": np.full(count, np.nan)}, flux_error=error[:count])
+            writer.append(
+                np.arange(start, start + count) + 1,
+                flux[:count],
+                {"teff": np.full(count, np.nan)},
+                flux_error=error[:count],
+            )
 
 
 def read_file(path: str) -> None:
@@ -56,7 +65,9 @@ def read_file(path: str) -> None:
 
 def torch_products(model: TrainedModel) -> Callable[[], None]:
     """The encoder's matrix products alone, for one chunk."""
-    weights = [layer.weight.T.contiguous() for layer in model.network.encoder.layers if isinstance(layer, torch.nn.Linear)]
+    weights = [
+        layer.weight.T.contiguous() for layer in model.network.encoder.layers if isinstance(layer, torch.nn.Linear)
+    ]
     inputs = [torch.randn(CHUNK, len(weight)) for weight in weights]
     products = [torch.empty(CHUNK, weight.shape[1]) for weight in weights]
 
@@ -139,7 +150,9 @@ def main() -> None:
     rounds = []
     for _ in range(int(options.get("rounds", 3))):
         words = [f"run={options['run']}", f"path={path}", f"n={n}", f"out={out}"]
-        rounds.append({part: in_process([f"part={part}", *words]) for part in ("read", "torch.mm", "packed", "predict")})
+        rounds.append(
+            {part: in_process([f"part={part}", *words]) for part in ("read", "torch.mm", "packed", "predict")}
+        )
     report(rounds, n)
 
 
@@ -151,9 +164,15 @@ def in_process(words: list[str]) -> dict:
 def report(rounds: list[dict], n: int) -> None:
     print(f"{f'{n:,} spectra, {available_cores()} cores, median of {len(rounds)} rounds':45s}      clock   processor")
     for part, name in NAMES.items():
-        print(f"{name:45s} {median(r[part]['clock'] for r in rounds):9.1f} s {median(r[part]['processor'] for r in rounds):9.1f} s")
+        print(
+            f"{name:45s} {median(r[part]['clock'] for r in rounds):9.1f} s "
+            f"{median(r[part]['processor'] for r in rounds):9.1f} s"
+        )
     for part in ("torch.mm", "packed"):
-        shares = {kind: [(r["read"][kind] + r[part][kind]) / r["predict"][kind] for r in rounds] for kind in ("clock", "processor")}
+        shares = {
+            kind: [(r["read"][kind] + r[part][kind]) / r["predict"][kind] for r in rounds]
+            for kind in ("clock", "processor")
+        }
         name = f"of the limit with {part} ({min(shares['clock']):.2f} to {max(shares['clock']):.2f})"
         print(f"{name:45s} {median(shares['clock']):11.2f} {median(shares['processor']):11.2f}")
     print(f"peak memory {max(r['predict']['memory_gb'] for r in rounds):.2f} GB")

@@ -1,7 +1,9 @@
-"""How much faster is a regressor on the latent than on the spectra? python benchmarks/regressor_time.py RUN [ITERATIONS]
+"""How much faster is a regressor on the latent than on the spectra? python benchmarks/regressor_time.py RUN
+[ITERATIONS]
 
-The paper (section 3.3) reports a threefold reduction over 1000 iterations on six cores. Here scikit-learn's network of the
-same size (200-100, all labels at once) is fitted for the same number of iterations on both, alternately, on one thread.
+The paper (section 3.3) reports a threefold reduction over 1000 iterations on six cores. Here scikit-learn's network of
+the same size (200-100, all labels at once) is fitted for the same number of iterations on both, alternately, on one
+thread.
 """
 
 import sys
@@ -22,7 +24,9 @@ from spectangle.runs.folder import Run
 def seconds(features: np.ndarray, labels: np.ndarray, iterations: int) -> float:
     """Time of a fit to features [N, F] and labels [N, K] that never stops early."""
     x, y = StandardScaler().fit_transform(features), StandardScaler().fit_transform(labels)
-    network = MLPRegressor(hidden_layer_sizes=(200, 100), max_iter=iterations, tol=0.0, n_iter_no_change=iterations + 1, random_state=0)
+    network = MLPRegressor(
+        hidden_layer_sizes=(200, 100), max_iter=iterations, tol=0.0, n_iter_no_change=iterations + 1, random_state=0
+    )
     start = time.perf_counter()
     network.fit(x, y)
     assert network.n_iter_ == iterations
@@ -45,7 +49,10 @@ def main() -> None:
                 times[name].append(seconds(features, labels, iterations))
     for name, features in inputs.items():
         fits = ", ".join(f"{value:.1f}" for value in times[name])
-        print(f"{name:8s} {features.shape[1]:4d} inputs  {min(times[name]) / iterations:.3f} s per iteration  (fits: {fits} s)")
+        print(
+            f"{name:8s} {features.shape[1]:4d} inputs  {min(times[name]) / iterations:.3f} s per iteration  "
+            f"(fits: {fits} s)"
+        )
     print(f"ratio spectra / latent: {min(times['spectra']) / min(times['latent']):.2f} (paper: 3)")
 
 

@@ -3,8 +3,10 @@
     python benchmarks/shared_cores.py                         as a user would run it
     python benchmarks/shared_cores.py --spin 300000 --stars 8000   with another spin count of the OpenMP threads
 
-Quiet; beside a process that computes all the time; beside a second training; and, as a sweep, four workers at once. Threads that
-spin while they wait keep the core from the process that would let them go on: then two trainings cost twenty times the time of one.
+Quiet; beside a process that computes all the time; beside a second training; and, as a sweep, four workers at once.
+Threads that
+spin while they wait keep the core from the process that would let them go on: then two trainings cost twenty times the
+time of one.
 """
 
 import argparse
@@ -42,15 +44,30 @@ def main() -> None:
 def measure(case: str, folder: Path, arguments: argparse.Namespace) -> float:
     """Median over the epochs of one training, or of four that run as workers of a sweep."""
     if case == "workers":
-        sweep = [*line(arguments, arguments.epochs), "-m", "hydra/sweeper=spectangle", "hydra/sweeper/sampler=grid", "seed=0,1,2,3"]
+        sweep = [
+            *line(arguments, arguments.epochs),
+            "-m",
+            "hydra/sweeper=spectangle",
+            "hydra/sweeper/sampler=grid",
+            "seed=0,1,2,3",
+        ]
         subprocess.run(
-            [*sweep, f"hydra.sweep.dir={folder}/sweep", "sweep.workers=4"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*sweep, f"hydra.sweep.dir={folder}/sweep", "sweep.workers=4"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         return statistics.median(epoch_seconds(path.parent) for path in folder.glob("sweep/*/metrics.json"))
-    others = {"busy": [sys.executable, "-c", "while True: pass"], "second": [*line(arguments, 10**6), f"hydra.run.dir={folder}/other"]}
+    others = {
+        "busy": [sys.executable, "-c", "while True: pass"],
+        "second": [*line(arguments, 10**6), f"hydra.run.dir={folder}/other"],
+    }
     with beside(others.get(case)):
         subprocess.run(
-            [*line(arguments, arguments.epochs), f"hydra.run.dir={folder}/{case}"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*line(arguments, arguments.epochs), f"hydra.run.dir={folder}/{case}"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
     return epoch_seconds(folder / case)
 

@@ -2,7 +2,8 @@
 
     python benchmarks/sweep_overhead.py [--points 12] [--stars 2000]
 
-The survey is cached first, probes and regressor are off. Training time is what the run itself measures (``time/total``).
+The survey is cached first, probes and regressor are off. Training time is what the run itself measures
+(``time/total``).
 """
 
 import argparse
@@ -34,7 +35,8 @@ def main() -> None:
 
 def write_sweep(folder: Path, points: int, stars: int) -> None:
     text = f"""
-defaults: [config, override model: tiny, override hydra/sweeper: spectangle, override hydra/sweeper/sampler: grid, _self_]
+defaults:
+  [config, override model: tiny, override hydra/sweeper: spectangle, override hydra/sweeper/sampler: grid, _self_]
 data: {{n_stars: {stars}, seed: 0}}
 callbacks: {{probes: null, regressor: null}}
 trainer: {{max_epochs: 3}}
@@ -44,7 +46,16 @@ hydra: {{mode: MULTIRUN}}
 
 
 def run(folder: Path, name: str, workers: int, *arguments: str) -> Path:
-    command = [sys.executable, "train.py", "-cd", str(folder), "-cn", "overhead", f"sweep.dir={folder}/{name}", f"sweep.workers={workers}"]
+    command = [
+        sys.executable,
+        "train.py",
+        "-cd",
+        str(folder),
+        "-cn",
+        "overhead",
+        f"sweep.dir={folder}/{name}",
+        f"sweep.workers={workers}",
+    ]
     environment = os.environ if workers == 1 else os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=environment)
     return folder / name

@@ -3,14 +3,16 @@
     python benchmarks/sweep_survival.py                     every case that this machine can run
     python benchmarks/sweep_survival.py --cases journal train.py --seed 3
 
-Every few seconds a random worker, run or the whole command gets SIGKILL, SIGTERM or is stopped until it counts as dead and then wakes up again
-(a node that hangs); the command is started again when it has ended. Cases:
+Every few seconds a random worker, run or the whole command gets SIGKILL, SIGTERM or is stopped until it counts as dead
+and then wakes up again (a node that hangs); the command is started again when it has ended. Cases:
 
-journal, sqlite, postgresql   60 configurations of a stand-in on 4 workers, by storage. Some raise, return NaN, exit hard or are killed in
+journal, sqlite, postgresql   60 configurations of a stand-in on 4 workers, by storage. Some raise, return NaN, exit
+hard or are killed in
                               their first attempt, two always fail.
 two folders                   two such sweeps of one name at once, in one SQLite database.
-full disk                     the sweep lies on a disk of its own (tmpfs, needs root) that is full for some seconds again and again.
-train.py                      the real thing: 8 trainings with probes, whose objective is measured after the last epoch.
+full disk                     the sweep lies on a disk of its own (tmpfs, needs root) that is full for some seconds
+again and again. train.py                      the real thing: 8 trainings with probes, whose objective is measured
+after the last epoch.
 
 At the end each configuration must be there once, in the right state, with the numbers of an uninterrupted run.
 """
@@ -56,20 +58,33 @@ class StandIn:
         kinds = [(kind, 1) for kind, count in FAILURES.items() for _ in range(count)] + [("raise", 1000)] * HOPELESS
         fails = dict(zip(numbers, kinds, strict=True))
         code = (
-            "import optuna\n\nFAILS = " + repr(fails) + "\n\n\ndef define(cfg, trial):\n    number = round(trial.params['x'] * 100)\n"
+            "import optuna\n\nFAILS = "
+            + repr(fails)
+            + "\n\n\ndef define(cfg, trial):\n    number = round(trial.params['x'] * 100)\n"
             "    fail = trial.suggest_categorical('fail', ['none', 'raise', 'not_a_number', 'exit', 'kill'])\n"
             "    tries = trial.suggest_categorical('fail_tries', [1, 1000])\n"
-            "    if (fail, tries) != FAILS.get(number, ('none', 1)):\n        raise optuna.TrialPruned  # leave this point out\n"
+            "    if (fail, tries) != FAILS.get(number, ('none', 1)):\n        raise optuna.TrialPruned  # leave "
+            "this point out\n"
         )
         (folder / "torture_space.py").write_text(code)
-        options = {"custom_search_space": "torture_space.define", "retries": RETRIES, "max_failure_rate": 1.0, "workers": 4, "storage": url}
+        options = {
+            "custom_search_space": "torture_space.define",
+            "retries": RETRIES,
+            "max_failure_rate": 1.0,
+            "workers": 4,
+            "storage": url,
+        }
         self.folder, self.url = folder, url
         self.sweep = write_sweep(folder, params={"x": "range(0, 0.6, 0.01)"}, **options)
         self.command = command(folder, f"epochs={EPOCHS}", "epoch_s=0.15")
 
     def begin(self) -> subprocess.Popen:
         return subprocess.Popen(
-            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment() | {"PYTHONPATH": str(self.folder)}, cwd=self.folder
+            self.command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment() | {"PYTHONPATH": str(self.folder)},
+            cwd=self.folder,
         )
 
     @property
@@ -100,7 +115,14 @@ class Training:
 
     def __init__(self, folder: Path, seed: int):
         survey = write_toy_survey(folder / "toy.h5")
-        quick = ["model=tiny", "probes=quick", "regressor=torch", "callbacks.figures=null", "trainer.max_epochs=120", "threads=1"]
+        quick = [
+            "model=tiny",
+            "probes=quick",
+            "regressor=torch",
+            "callbacks.figures=null",
+            "trainer.max_epochs=120",
+            "threads=1",
+        ]
         late = ["objective=val/largest_excess", "callbacks.probes.every_n_epochs=120", "callbacks.probes.bootstrap=20"]
         sweeper = [
             "-m",
@@ -110,9 +132,23 @@ class Training:
             f"hydra.sweeper.retries={RETRIES}",
         ]
         grid = ["lambdas=first_pair,second_pair", "model.input_noise=0,0.5,1,2", "sweep.workers=2"]
-        self.command = [sys.executable, str(TRAIN), "data=survey", f"data.path={survey}", *quick, *late, *sweeper, *grid]
+        self.command = [
+            sys.executable,
+            str(TRAIN),
+            "data=survey",
+            f"data.path={survey}",
+            *quick,
+            *late,
+            *sweeper,
+            *grid,
+        ]
         self.folder, self.sweep = folder, folder / "tortured"
-        subprocess.run([*self.command, f"hydra.sweep.dir={folder}/calm"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*self.command, f"hydra.sweep.dir={folder}/calm"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def begin(self) -> subprocess.Popen:
         line = [*self.command, f"hydra.sweep.dir={self.sweep}"]
@@ -129,7 +165,10 @@ class Training:
         for point, record in found.items():
             numbers = [json.loads((root / one["name"] / "metrics.json").read_text()) for root, one in
                        ((self.folder / "calm", calm[point]), (self.sweep, record))]  # fmt: skip
-            measured = [{key: value for key, value in one.items() if not key.startswith(("time/", "memory/"))} for one in numbers]
+            measured = [
+                {key: value for key, value in one.items() if not key.startswith(("time/", "memory/"))}
+                for one in numbers
+            ]
             count["wrong result"] += measured[0] != measured[1]
         return count
 
@@ -162,7 +201,9 @@ def torture(case: str, seed: int) -> Counter:
     try:
         with storage(case, folder) as url, small_disk(folder / "disk", case == "full disk") as disk:
             parts = ["one", "two"] if case == "two folders" else ["one"]
-            sweeps = [Training(folder, seed)] if case == "train.py" else [StandIn(disk / part, seed, url) for part in parts]
+            sweeps = (
+                [Training(folder, seed)] if case == "train.py" else [StandIn(disk / part, seed, url) for part in parts]
+            )
             start = time.monotonic()
             count = run_and_disturb(sweeps, dice, disk if case == "full disk" else None)
             count["seconds"] = round(time.monotonic() - start)
@@ -266,7 +307,15 @@ def judged(names: Counter, wanted: int, attempts: list) -> Counter:
     complete = Counter(trial.user_attrs["configuration"] for trial in attempts if trial.state.name == "COMPLETE")
     twice = sum(count > 1 for count in names.values()) + sum(count > 1 for count in complete.values())
     left = sum(trial.state.name in ("RUNNING", "WAITING") for trial in attempts)
-    return Counter({"lost": wanted - len(names), "duplicated": twice, "wrong state": left, "wrong result": 0, "attempts": len(attempts)})
+    return Counter(
+        {
+            "lost": wanted - len(names),
+            "duplicated": twice,
+            "wrong state": left,
+            "wrong result": 0,
+            "attempts": len(attempts),
+        }
+    )
 
 
 def expected(x: float) -> float:

@@ -34,7 +34,10 @@ def main() -> None:
         inside = seconds_inside(options, Path(folder) / "inside")
         gaps = epoch_seconds(Path(folder) / "inside")
         epoch = statistics.mean(gaps)
-        print(f"{1e3 * inside / epochs:.2f} ms in W&B for an epoch of {1e3 * epoch:.0f} ms: {inside / (epochs * epoch):.2%}")
+        print(
+            f"{1e3 * inside / epochs:.2f} ms in W&B for an epoch of {1e3 * epoch:.0f} ms: "
+            f"{inside / (epochs * epoch):.2%}"
+        )
         ratios = [compare(options, Path(folder), number) for number in range(pairs)]
         if ratios:
             print(f"wandb offline against csv: median {statistics.median(ratios):+.1%} of {pairs} pairs")
@@ -53,7 +56,10 @@ def seconds_inside(options: list[str], folder: Path) -> float:
 
         return call
 
-    WandbRun.log_metrics, WandbRun.after_save_checkpoint = timed(WandbRun.log_metrics), timed(WandbRun.after_save_checkpoint)
+    WandbRun.log_metrics, WandbRun.after_save_checkpoint = (
+        timed(WandbRun.log_metrics),
+        timed(WandbRun.after_save_checkpoint),
+    )
     sys.argv = ["train.py", *options, "logger=wandb", "logger.mode=offline", f"hydra.run.dir={folder}"]
     runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     return spent
@@ -65,7 +71,9 @@ def compare(options: list[str], folder: Path, number: int) -> float:
     for logger in ("csv", "wandb") if number % 2 else ("wandb", "csv"):
         run, own = folder / f"{number}-{logger}", ["logger.mode=offline"] if logger == "wandb" else []
         subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *options, f"logger={logger}", *own, f"hydra.run.dir={run}"], check=True, capture_output=True
+            [sys.executable, str(ROOT / "train.py"), *options, f"logger={logger}", *own, f"hydra.run.dir={run}"],
+            check=True,
+            capture_output=True,
         )
         seconds[logger] = statistics.median(epoch_seconds(run))
     return seconds["wandb"] / seconds["csv"] - 1

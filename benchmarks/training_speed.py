@@ -24,7 +24,11 @@ from spectangle.console import console
 from spectangle.data.stars import Batches
 from spectangle.model.autoencoder import DisentanglingAutoencoder, _frozen
 
-PIXELS, LABELS, PAIR = 800, ["teff", "logg", "m_h", "alpha_fe"], {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3}
+PIXELS, LABELS, PAIR = (
+    800,
+    ["teff", "logg", "m_h", "alpha_fe"],
+    {"teff": -1e-3, "logg": -1e-3, "m_h": 1e-3, "alpha_fe": 1e-3},
+)
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -39,7 +43,9 @@ class RandomStars(L.LightningDataModule):
         self.classes = torch.zeros(n, len(LABELS), dtype=torch.int64)
 
     def train_dataloader(self) -> Batches:
-        return Batches([self.flux, self.noise, self.labels, self.classes], self.batch_size, lambda: torch.randperm(len(self.flux)))
+        return Batches(
+            [self.flux, self.noise, self.labels, self.classes], self.batch_size, lambda: torch.randperm(len(self.flux))
+        )
 
     val_dataloader = None
 
@@ -54,12 +60,16 @@ def gemm_rate(n: int = 2048) -> float:
 
 
 def operations(model: DisentanglingAutoencoder) -> float:
-    """Floating-point operations per spectrum: forward 2 per weight, backward 4, less the first layer's input gradient."""
+    """Floating-point operations per spectrum: forward 2 per weight, backward 4, less the first layer's input
+    gradient.
+    """
     encoder = [layer.weight for layer in model.encoder.layers if hasattr(layer, "weight")]
     decoder = [layer.weight for layer in model.decoder.layers if hasattr(layer, "weight")]
     bank = list(model.adversary.bank.weights)
     passes = 2 if model.input_noise else 1  # noisy spectra and clean ones
-    autoencoder = passes * (sum(6 * w.numel() for w in encoder) - 2 * encoder[0].numel()) + sum(6 * w.numel() for w in decoder)
+    autoencoder = passes * (sum(6 * w.numel() for w in encoder) - 2 * encoder[0].numel()) + sum(
+        6 * w.numel() for w in decoder
+    )
     discriminators = model.adversary.steps * (sum(6 * w.numel() for w in bank) - 2 * bank[0].numel())
     through = 4 * sum(w.numel() for w in bank)
     return autoencoder + discriminators + through
@@ -175,7 +185,9 @@ def main() -> None:
 def report(gemm: float, rates: dict[str, list[float]], work: dict[str, float], options: argparse.Namespace) -> None:
     threads = torch.get_num_threads()
     table = Table(
-        title=f"batch {options.batch_size}, {threads} threads, GEMM {gemm / 1e9:.0f} GFLOP/s, medians of {options.rounds}", title_justify="left"
+        title=f"batch {options.batch_size}, {threads} threads, GEMM {gemm / 1e9:.0f} GFLOP/s, medians of "
+        f"{options.rounds}",
+        title_justify="left",
     )
     for name in ("loop", "MFLOP/spectrum", "spectra/s", "of the GEMM limit", "of its plain loop"):
         table.add_column(name, justify="left" if name == "loop" else "right")

@@ -24,7 +24,17 @@ ECSV_HEADER = """# %ECSV 1.0
 # - {name: combined_ccds, datatype: int16}
 # - {name: deblended_ccds, datatype: int16}
 """
-BULK_COLUMNS = ["source_id", "solution_id", "ra", "dec", "flux", "flux_error", "combined_transits", "combined_ccds", "deblended_ccds"]
+BULK_COLUMNS = [
+    "source_id",
+    "solution_id",
+    "ra",
+    "dec",
+    "flux",
+    "flux_error",
+    "combined_transits",
+    "combined_ccds",
+    "deblended_ccds",
+]
 
 
 class Stars:
@@ -55,7 +65,11 @@ class Stars:
         for centre in (850.035, 854.444, 866.452):
             flux -= depth[:, None] * np.exp(-((self.wavelength - centre) ** 2) / 2 / width[:, None] ** 2)
         for centre in rng.uniform(847, 869, 25):
-            flux -= 0.08 * (1.2 + self.labels["alpha_fe"][:, None]) * np.exp(-((self.wavelength - centre) ** 2) / 2 / 0.04**2)
+            flux -= (
+                0.08
+                * (1.2 + self.labels["alpha_fe"][:, None])
+                * np.exp(-((self.wavelength - centre) ** 2) / 2 / 0.04**2)
+            )
         return (flux + rng.normal(0, 0.01, flux.shape)).astype(np.float32)
 
     def table(self, **more) -> Table:
@@ -85,7 +99,13 @@ def bulk_rows(stars: Stars, columns=BULK_COLUMNS) -> list[str]:
 
 
 def write_bulk(path: Path, stars: Stars, rows: list[str] | None = None, columns=BULK_COLUMNS) -> Path:
-    text = ECSV_HEADER + ",".join(columns) + "\n" + "\n".join(rows if rows is not None else bulk_rows(stars, columns)) + "\n"
+    text = (
+        ECSV_HEADER
+        + ",".join(columns)
+        + "\n"
+        + "\n".join(rows if rows is not None else bulk_rows(stars, columns))
+        + "\n"
+    )
     path.write_bytes(gzip.compress(text.encode(), 6) if path.suffix == ".gz" else text.encode())
     return path
 
@@ -101,7 +121,14 @@ def individual_table(stars: Stars, i: int, with_ids: bool = True) -> Table:
 
 def raw_table(stars: Stars, with_wavelength: bool = False) -> Table:
     """DataLink RAW (DR4: DATAMODEL_GAIA): a row per star."""
-    table = Table({"source_id": stars.ids, "flux": stars.flux, "flux_error": stars.error, "combined_transits": np.full(len(stars.ids), 17)})
+    table = Table(
+        {
+            "source_id": stars.ids,
+            "flux": stars.flux,
+            "flux_error": stars.error,
+            "combined_transits": np.full(len(stars.ids), 17),
+        }
+    )
     if with_wavelength:
         table["wavelength"] = np.tile(stars.wavelength, (len(stars.ids), 1))
         table["wavelength"].unit = "nm"
@@ -164,7 +191,11 @@ def write_galah(path: Path, stars: Stars, gaia: Path | None = None, **changes) -
     for name, column in {"teff": "teff", "logg": "logg", "m_h": "fe_h", "alpha_fe": "alpha_fe"}.items():
         columns[column] = stars.labels[name].astype(np.float64)
         columns[f"e_{column}"] = np.full(n, 80.0 if name == "teff" else 0.05)
-    columns |= {"flag_sp": np.zeros(n, dtype=np.int64), "flag_fe_h": np.zeros(n, dtype=np.int64), "snr_c2_iraf": np.full(n, 40.0)}
+    columns |= {
+        "flag_sp": np.zeros(n, dtype=np.int64),
+        "flag_fe_h": np.zeros(n, dtype=np.int64),
+        "snr_c2_iraf": np.full(n, 40.0),
+    }
     fits.table_to_hdu(Table(columns | changes)).writeto(path)
     if gaia is not None:
         order = np.random.default_rng(1).permutation(n)

@@ -34,12 +34,20 @@ class Browser:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self._profile = tempfile.mkdtemp()
-        self._driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._driver = subprocess.Popen(
+            ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self._url = f"http://127.0.0.1:{port}"
         self._wait_for_driver()
         options = {"args": [*ARGUMENTS, self.size, f"--user-data-dir={self._profile}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-        self._url += f"/session/{self._call('POST', '/session', {'capabilities': {'alwaysMatch': wanted}})['sessionId']}"
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        self._url += (
+            f"/session/{self._call('POST', '/session', {'capabilities': {'alwaysMatch': wanted}})['sessionId']}"
+        )
         return self
 
     def __exit__(self, *exception) -> None:
@@ -69,15 +77,27 @@ class Browser:
         moves = [(x + (to_x - x) * i / steps, y + (to_y - y) * i / steps) for i in range(1, steps + 1)]
         actions: list[dict[str, Any]] = [_move(x, y, 0), {"type": "pointerDown", "button": 0}]
         actions += [_move(*move, 15) for move in moves] + [{"type": "pointerUp", "button": 0}]
-        self._call("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}]})
+        self._call(
+            "POST",
+            "/actions",
+            {
+                "actions": [
+                    {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
+                ]
+            },
+        )
 
     def console(self) -> list[str]:
         """Errors of the console so far."""
-        return [line["message"] for line in self._call("POST", "/se/log", {"type": "browser"}) if line["level"] == "SEVERE"]
+        return [
+            line["message"] for line in self._call("POST", "/se/log", {"type": "browser"}) if line["level"] == "SEVERE"
+        ]
 
     def requests(self) -> set[str]:
         """Every address that the page asked for so far, over the network."""
-        messages = [json.loads(line["message"])["message"] for line in self._call("POST", "/se/log", {"type": "performance"})]
+        messages = [
+            json.loads(line["message"])["message"] for line in self._call("POST", "/se/log", {"type": "performance"})
+        ]
         urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         urls += [m["params"]["url"] for m in messages if m["method"] == "Network.webSocketCreated"]
         return {url for url in urls if url.split(":")[0] in ("http", "https", "ws", "wss", "file", "ftp")}
@@ -95,7 +115,9 @@ class Browser:
 
     def _call(self, method: str, path: str, data: Any = None) -> Any:
         body = None if data is None else json.dumps(data).encode()
-        request = urllib.request.Request(self._url + path, data=body, method=method, headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            self._url + path, data=body, method=method, headers={"Content-Type": "application/json"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.loads(answer.read())["value"]

@@ -28,7 +28,9 @@ CENTRE = np.array([5100.0, 3.0, -0.1, 0.05])
 SPREAD = np.array([700.0, 1.0, 0.3, 0.1])
 
 
-def write_toy_survey(path: Path, n: int = 400, n_pixels: int = 40, units: dict[str, str] = UNITS, seed: int = 0) -> Path:
+def write_toy_survey(
+    path: Path, n: int = 400, n_pixels: int = 40, units: dict[str, str] = UNITS, seed: int = 0
+) -> Path:
     """Write stars whose every pixel is a smooth mixture of the labels, at S/N 100."""
     random = np.random.default_rng(seed)
     k = len(units)
@@ -37,8 +39,12 @@ def write_toy_survey(path: Path, n: int = 400, n_pixels: int = 40, units: dict[s
     response = random.normal(size=(k, n_pixels)) / k
     flux = 0.8 + 0.05 * np.tanh(scaled @ response) + 0.008 * random.normal(size=(n, n_pixels))
     ids = 4_000_000_000_000_000_001 + random.permutation(n).astype(np.int64)
-    with SurveyWriter(path, 846 + 0.03 * np.arange(n_pixels), units, origin="toy", release="1", created_by="tests") as writer:
-        writer.append(ids, flux, {name: labels[:, i] for i, name in enumerate(units)}, flux_error=np.full_like(flux, 0.008))
+    with SurveyWriter(
+        path, 846 + 0.03 * np.arange(n_pixels), units, origin="toy", release="1", created_by="tests"
+    ) as writer:
+        writer.append(
+            ids, flux, {name: labels[:, i] for i, name in enumerate(units)}, flux_error=np.full_like(flux, 0.008)
+        )
     return path
 
 
@@ -51,9 +57,24 @@ def toy_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_runs(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three finished runs on the toy survey: first pair with two seeds, and a pure latent."""
     folder = tmp_path_factory.mktemp("runs")
-    options = [f"data.path={toy_survey}", "model=tiny", "trainer.max_epochs=8", "threads=1", "callbacks.probes=null", "callbacks.figures=null"]
-    sweep = ["-m", "lambdas=first_pair,none", "seed=0,1", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=${hydra.job.num}"]
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "data=survey", *options, *sweep], capture_output=True, text=True)
+    options = [
+        f"data.path={toy_survey}",
+        "model=tiny",
+        "trainer.max_epochs=8",
+        "threads=1",
+        "callbacks.probes=null",
+        "callbacks.figures=null",
+    ]
+    sweep = [
+        "-m",
+        "lambdas=first_pair,none",
+        "seed=0,1",
+        f"hydra.sweep.dir={folder}",
+        "hydra.sweep.subdir=${hydra.job.num}",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "data=survey", *options, *sweep], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return [folder / "0", folder / "1", folder / "2"]
 
@@ -62,8 +83,22 @@ def toy_runs(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFacto
 def stochastic_run(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose latent is a sample: mean plus noise of a learned size."""
     folder = tmp_path_factory.mktemp("stochastic") / "run"
-    options = [f"data.path={toy_survey}", "model=tiny", "model.latent_rate=1.0", "lambdas=first_pair", "trainer.max_epochs=8", "threads=1"]
-    words = [sys.executable, str(ROOT / "train.py"), "data=survey", *options, "callbacks.probes=null", "callbacks.figures=null"]
+    options = [
+        f"data.path={toy_survey}",
+        "model=tiny",
+        "model.latent_rate=1.0",
+        "lambdas=first_pair",
+        "trainer.max_epochs=8",
+        "threads=1",
+    ]
+    words = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "data=survey",
+        *options,
+        "callbacks.probes=null",
+        "callbacks.figures=null",
+    ]
     done = subprocess.run([*words, f"hydra.run.dir={folder}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

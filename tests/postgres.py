@@ -1,4 +1,6 @@
-"""A PostgreSQL server of our own for tests: in a folder, on a free port of the loopback interface, run by the user postgres."""
+"""A PostgreSQL server of our own for tests: in a folder, on a free port of the loopback interface, run by the user
+postgres.
+"""
 
 import importlib.util
 import os
@@ -41,9 +43,20 @@ class Postgres:
                 parent.chmod(parent.stat().st_mode | 0o055)  # the server's user must get here
         (self.folder / "password").write_text("s3cret")
         shutil.chown(self.folder / "password", "postgres")
-        self._run("initdb", "-D", str(self.folder / "data"), "-A", "scram-sha-256", "-U", "postgres", f"--pwfile={self.folder}/password")
+        self._run(
+            "initdb",
+            "-D",
+            str(self.folder / "data"),
+            "-A",
+            "scram-sha-256",
+            "-U",
+            "postgres",
+            f"--pwfile={self.folder}/password",
+        )
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-w", "-l", str(self.folder / "log"), "start")
+        self._run(
+            "pg_ctl", "-D", str(self.folder / "data"), "-o", options, "-w", "-l", str(self.folder / "log"), "start"
+        )
         return self
 
     def stop(self) -> None:
@@ -51,7 +64,9 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(_programs()[-1].parent / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user="postgres", cwd=self.folder)
+        subprocess.run(
+            command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user="postgres", cwd=self.folder
+        )
 
 
 def _programs() -> list[Path]:

@@ -30,7 +30,15 @@ def _image(path: Path, **header) -> None:
 
 def _log(path: Path, log, extensions: dict | None = None, **header) -> None:
     grid = np.linspace(log(4700.0), log(5100.0), 401)
-    write_image(path, line(np.exp(grid) if log is np.log else 10**grid), extensions, CRVAL1=grid[0], CDELT1=grid[1] - grid[0], CRPIX1=1, **header)
+    write_image(
+        path,
+        line(np.exp(grid) if log is np.log else 10**grid),
+        extensions,
+        CRVAL1=grid[0],
+        CDELT1=grid[1] - grid[0],
+        CRPIX1=1,
+        **header,
+    )
 
 
 def _standard_log(path: Path) -> None:
@@ -45,7 +53,12 @@ def _table(path: Path, columns: dict, units: dict | None = None, **options) -> N
 def _sdss(path: Path) -> None:
     """The form that specutils knows as SDSS-III/IV spec: log10 in a table, bad pixels marked."""
     grid = np.linspace(np.log10(4700.0), np.log10(5100.0), 401)
-    table = {"flux": line(10**grid, VACUUM), "loglam": grid, "ivar": np.full(401, 1e4), "and_mask": np.zeros(401, dtype=np.int32)}
+    table = {
+        "flux": line(10**grid, VACUUM),
+        "loglam": grid,
+        "ivar": np.full(401, 1e4),
+        "and_mask": np.zeros(401, dtype=np.int32),
+    }
     table["flux"][7], table["and_mask"][7] = 5e6, 1 << 20
     primary = fits.PrimaryHDU()
     primary.header.update(TELESCOP="SDSS 2.5-M", FIBERID=3, VERS2D="v5_7_0", VACUUM=True, BUNIT="1E-17 erg/cm^2/s/Ang")
@@ -64,27 +77,49 @@ FORMS = {  # {file name: how to write it}; all have the line at 4861.333 Angstro
     "angstrom.fits": lambda p: _image(p, CRVAL1=4700.0, CDELT1=STEP, CTYPE1="AWAV", CUNIT1="Angstrom"),
     "nm.fits": lambda p: _image(p, CRVAL1=470.0, CD1_1=STEP / 10, CUNIT1="nm", AIRORVAC="air"),
     "micron.fits": lambda p: _image(p, CRVAL1=0.47, CDELT1=STEP / 1e4, CUNIT1="um", CTYPE1="AWAV"),
-    "misspelt.fits": lambda p: _image(p, CRVAL1=4700.0, CDELT1=STEP, CUNIT1="ANGSTROMS", CTYPE1="LINEAR", AIRORVAC="air", BUNIT="adus"),
-    "iraf.fits": lambda p: _image(p, CRVAL1=4700.0, CDELT1=STEP, WAT1_001="wtype=linear label=Wavelength units=angstroms", AIRORVAC="air"),
+    "misspelt.fits": lambda p: _image(
+        p, CRVAL1=4700.0, CDELT1=STEP, CUNIT1="ANGSTROMS", CTYPE1="LINEAR", AIRORVAC="air", BUNIT="adus"
+    ),
+    "iraf.fits": lambda p: _image(
+        p, CRVAL1=4700.0, CDELT1=STEP, WAT1_001="wtype=linear label=Wavelength units=angstroms", AIRORVAC="air"
+    ),
     "offset.fits": lambda p: _image(p, CRVAL1=4800.0, CDELT1=STEP, CRPIX1=101, CTYPE1="AWAV", CUNIT1="Angstrom"),
-    "deep.fits": lambda p: write_image(p, line(WAVELENGTH)[None, None], CRVAL1=4700.0, CDELT1=STEP, CRPIX1=1, AIRORVAC="air"),
-    "vacuum.fits": lambda p: write_image(p, line(WAVELENGTH, VACUUM), CRVAL1=4700.0, CDELT1=STEP, CRPIX1=1, CTYPE1="WAVE", CUNIT1="Angstrom"),
+    "deep.fits": lambda p: write_image(
+        p, line(WAVELENGTH)[None, None], CRVAL1=4700.0, CDELT1=STEP, CRPIX1=1, AIRORVAC="air"
+    ),
+    "vacuum.fits": lambda p: write_image(
+        p, line(WAVELENGTH, VACUUM), CRVAL1=4700.0, CDELT1=STEP, CRPIX1=1, CTYPE1="WAVE", CUNIT1="Angstrom"
+    ),
     "log10.fits": lambda p: _log(p, np.log10, DC_FLAG=1, AIRORVAC="air"),
     "ln.fits": lambda p: _log(p, np.log, CTYPE1="LOG-LAMBDA", AIRORVAC="air"),
     "standard_log.fits": _standard_log,
-    "sdss_log.fits": lambda p: _log(p, np.log10, {"IVAR": np.full(401, 1e4)}, CTYPE1="AWAV-LOG"),  # logarithms under the standard's name
+    "sdss_log.fits": lambda p: _log(
+        p, np.log10, {"IVAR": np.full(401, 1e4)}, CTYPE1="AWAV-LOG"
+    ),  # logarithms under the standard's name
     "sdss.fits": _sdss,
-    "extension.fits": lambda p: write_image(p, line(WAVELENGTH), {"WAVELENGTH": WAVELENGTH, "ERR": np.full(401, 0.01)}, MEDIUM="air"),
-    "table.fits": lambda p: _table(p, {"WAVE": WAVELENGTH / 10, "FLUX": line(WAVELENGTH, VACUUM), "IVAR": np.full(401, 1e4)}, {"WAVE": "nm"}),
-    "log_table.fits": lambda p: _table(p, {"loglam": np.log10(WAVELENGTH), "flux": line(WAVELENGTH), "ivar": np.full(401, 1e4)}),
-    "one_row.fits": lambda p: _table(p, {"wave_air": WAVELENGTH[None], "flux": line(WAVELENGTH)[None]}, {"wave_air": "Angstrom"}),
+    "extension.fits": lambda p: write_image(
+        p, line(WAVELENGTH), {"WAVELENGTH": WAVELENGTH, "ERR": np.full(401, 0.01)}, MEDIUM="air"
+    ),
+    "table.fits": lambda p: _table(
+        p, {"WAVE": WAVELENGTH / 10, "FLUX": line(WAVELENGTH, VACUUM), "IVAR": np.full(401, 1e4)}, {"WAVE": "nm"}
+    ),
+    "log_table.fits": lambda p: _table(
+        p, {"loglam": np.log10(WAVELENGTH), "flux": line(WAVELENGTH), "ivar": np.full(401, 1e4)}
+    ),
+    "one_row.fits": lambda p: _table(
+        p, {"wave_air": WAVELENGTH[None], "flux": line(WAVELENGTH)[None]}, {"wave_air": "Angstrom"}
+    ),
     "bare.txt": lambda p: _text(p, "# wavelength (air), flux\n" + _rows("  ")),
     "named.dat": lambda p: _text(p, "wave_air flux\n" + _rows(" ")),
     "tabs.tsv": lambda p: _text(p, "lambda_air\tflux\n" + _rows("\t")),
     "commas.csv": lambda p: _text(p, "wavelength_air,flux\n" + _rows(",")),
     "no_names.csv": lambda p: _text(p, "# air\n" + _rows(",")),
-    "units.ecsv": lambda p: _table(p, {"wave_air": WAVELENGTH / 10, "flux": line(WAVELENGTH)}, {"wave_air": "nm"}, format="ascii.ecsv"),
-    "descending.txt": lambda p: _text(p, "wave_air flux\n" + "\n".join(reversed(_rows(" ").strip().split("\n"))) + "\n"),
+    "units.ecsv": lambda p: _table(
+        p, {"wave_air": WAVELENGTH / 10, "flux": line(WAVELENGTH)}, {"wave_air": "nm"}, format="ascii.ecsv"
+    ),
+    "descending.txt": lambda p: _text(
+        p, "wave_air flux\n" + "\n".join(reversed(_rows(" ").strip().split("\n"))) + "\n"
+    ),
 }
 MEDIA = {"table.fits": "vacuum", "log_table.fits": "air"}  # what these leave open
 

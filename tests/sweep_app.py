@@ -48,7 +48,13 @@ def work(cfg: DictConfig, run: Run) -> None:
             misbehave(cfg.fail)
     if tries <= cfg.fail_tries:
         misbehave(cfg.fail)  # also when all epochs were done in earlier attempts
-    value = float("nan") if cfg.fail == "not_a_number" and tries <= cfg.fail_tries else float("inf") if cfg.fail == "infinite" else score
+    value = (
+        float("nan")
+        if cfg.fail == "not_a_number" and tries <= cfg.fail_tries
+        else float("inf")
+        if cfg.fail == "infinite"
+        else score
+    )
     run.write_metrics({"score": value, "other": -cfg.x})
 
 

@@ -13,7 +13,17 @@ from spectangle.runs.sweep_folder import ConfigurationFolder, sweep_record
 from spectangle.sweeps.storage import open_storage
 
 APP = Path(__file__).parent / "sweep_app.py"
-RUN = {"x": 1.0, "y": 1, "epochs": 2, "epoch_s": 0.0, "fail": "none", "fail_epoch": 1, "fail_tries": 1000, "objective": "score", "seed": 0}
+RUN = {
+    "x": 1.0,
+    "y": 1,
+    "epochs": 2,
+    "epoch_s": 0.0,
+    "fail": "none",
+    "fail_epoch": 1,
+    "fail_tries": 1000,
+    "objective": "score",
+    "seed": 0,
+}
 TRAIN = APP.parents[1] / "train.py"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -57,7 +67,12 @@ def environment() -> dict[str, str]:
 
 def start(folder: Path, *arguments: str, name: str = "toy") -> subprocess.Popen:
     return subprocess.Popen(
-        command(folder, *arguments, name=name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=folder
+        command(folder, *arguments, name=name),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        cwd=folder,
     )
 
 

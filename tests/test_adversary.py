@@ -104,7 +104,9 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
     torch.manual_seed(0)
     labels = torch.randn(4000, 3)
     labels[:, 1] = labels[:, 0] + 0.1 * labels[:, 1]
-    plain, conditional = (Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=how) for how in ("none", "entangled"))
+    plain, conditional = (
+        Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=how) for how in ("none", "entangled")
+    )
     plain.calibrate(labels)
     conditional.calibrate(labels)
     assert torch.allclose(plain.chance, plain.entropy, atol=1e-6)
@@ -116,7 +118,9 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
 @pytest.mark.parametrize("condition_on", ["none", "entangled", "residual"])
 @pytest.mark.parametrize("loss", ["categorical", "binary"])
 def test_the_encoder_gains_nothing_past_the_chance_of_loss_and_condition(objective, condition_on, loss):
-    """A discriminator that knows what it can know without the latent is at chance: no other answer is better for the encoder."""
+    """A discriminator that knows what it can know without the latent is at chance: no other answer is better for the
+    encoder.
+    """
     torch.manual_seed(0)
     labels = torch.randn(6000, 3)
     labels[:, 1] = labels[:, 0] + 0.5 * labels[:, 1]
@@ -128,7 +132,9 @@ def test_the_encoder_gains_nothing_past_the_chance_of_loss_and_condition(objecti
     def outcome(logits):
         adversary.bank = lambda inputs: logits.clone()
         torch.manual_seed(1)
-        return float(adversary.penalty(torch.zeros(6000, 6), y, classes, 1.0)), adversary.cross_entropy(torch.zeros(6000, 6), y, classes)
+        return float(adversary.penalty(torch.zeros(6000, 6), y, classes, 1.0)), adversary.cross_entropy(
+            torch.zeros(6000, 6), y, classes
+        )
 
     adversary._modules.pop("bank")
     best, at_chance = outcome(prior.clamp(min=1e-9).log())
@@ -153,7 +159,9 @@ def test_chance_of_the_binary_loss_is_not_the_entropy():
 
 
 def test_an_entangled_label_may_be_regressed():
-    adversary, z, y, classes = build(entangle_with="regression", bins={"count": 4, "entangled_count": 9}, condition_on="entangled", ensemble=2)
+    adversary, z, y, classes = build(
+        entangle_with="regression", bins={"count": 4, "entangled_count": 9}, condition_on="entangled", ensemble=2
+    )
     assert adversary.bank.n_bins == [2, 4, 4] * 2
     losses = adversary.cross_entropy(z, y, classes)
     assert torch.isfinite(losses).all() and losses.shape == (6,)

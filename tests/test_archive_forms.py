@@ -58,7 +58,9 @@ FORMS = {  # {file name: its text, of star 2, a row per pixel}
     "spaces.ecsv": lambda s: text(individual(s), "ascii.ecsv"),
     "tabs.txt": lambda s: text(individual(s), "ascii.tab"),
     "tabs.csv": lambda s: text(individual(s), "ascii.tab"),
-    "blanks.txt": lambda s: text(individual(s), "ascii.basic", fill_values=[("", "NA"), ("--", "NA")]).replace('""', "NA"),
+    "blanks.txt": lambda s: text(individual(s), "ascii.basic", fill_values=[("", "NA"), ("--", "NA")]).replace(
+        '""', "NA"
+    ),
     "semicolons.csv": lambda s: text(individual(s)).replace(",", ";"),
     "r.csv": lambda s: word(quoted_names(text(individual(s))), "NA"),
     "r_row_names.csv": lambda s: word(row_names(text(individual(s))), "NA"),
@@ -108,7 +110,9 @@ def test_text_is_no_star_of_one_pixel(tmp_path, stars):
     table = individual_table(stars, 0)
     table["flux"] = ["bad"] + ["1.0"] * (len(table) - 1)
     path = write_table(tmp_path / "a.csv", table)
-    with pytest.raises(SpectangleError, match="column 'flux' holds text .'bad'.; numbers or lists of numbers were expected"):
+    with pytest.raises(
+        SpectangleError, match="column 'flux' holds text .'bad'.; numbers or lists of numbers were expected"
+    ):
         list(read_gaia(path, BadRows(), COLUMNS, linear_grid))
     (tmp_path / "b.csv").write_text("source_id,flux\n12,0.5\n13,0.6\n")
     with pytest.raises(SpectangleError, match="column 'flux' has one value in a row: lists of flux were expected"):
@@ -122,7 +126,12 @@ def folder(tmp_path, stars):
     rvs.mkdir()
     first, rest = Stars.__new__(Stars), Stars.__new__(Stars)
     for part, rows in ((first, slice(0, 1)), (rest, slice(1, 4))):
-        part.ids, part.flux, part.error, part.wavelength = stars.ids[rows], stars.flux[rows], stars.error[rows], stars.wavelength
+        part.ids, part.flux, part.error, part.wavelength = (
+            stars.ids[rows],
+            stars.flux[rows],
+            stars.error[rows],
+            stars.wavelength,
+        )
     write_bulk(rvs / "A.CSV.GZ", first).write_bytes(gzip.compress((rvs / "A.CSV.GZ").read_bytes()))
     with zipfile.ZipFile(rvs / "DOWNLOAD.ZIP", "w") as archive:
         for i in range(2):
@@ -141,7 +150,14 @@ def folder(tmp_path, stars):
 
 def made(folder: Path, max_bad_rows: int = 0):
     labels = LabelSources(table=str(folder / "labels.ecsv"))
-    return prepare(GaiaFiles(str(folder / "rvs")), folder / "my.h5", labels, max_bad_rows=max_bad_rows, report=False, overwrite=True)
+    return prepare(
+        GaiaFiles(str(folder / "rvs")),
+        folder / "my.h5",
+        labels,
+        max_bad_rows=max_bad_rows,
+        report=False,
+        overwrite=True,
+    )
 
 
 def test_every_file_is_used_or_named(folder):
@@ -164,7 +180,11 @@ def test_every_file_is_used_or_named(folder):
         ("a.csv", b"", "a.csv is empty"),
         ("a.fits", b"", "a.fits is empty"),
         ("a.csv", b"source_id,flux,flux_error\n", "a.csv has no row: it is a header only"),
-        ("a.ecsv", b"# %ECSV 1.0\n# ---\n# datatype:\n# - {name: flux, datatype: float64}\nflux\n", "a.ecsv has no row"),
+        (
+            "a.ecsv",
+            b"# %ECSV 1.0\n# ---\n# datatype:\n# - {name: flux, datatype: float64}\nflux\n",
+            "a.ecsv has no row",
+        ),
         ("a.csv.gz", gzip.compress(b"# only\n"), "a.csv.gz holds no table"),
     ],
 )
@@ -180,14 +200,21 @@ def test_files_without_spectra_only_are_a_sentence(tmp_path, stars):
     fits.PrimaryHDU(np.ones((3, 3))).writeto(tmp_path / "image.fits")
     stars.table().write(tmp_path / "labels.ecsv")
     with pytest.raises(SpectangleError, match="among the 0 spectra.* Not used: .*image.fits holds no table"):
-        prepare(GaiaFiles(str(tmp_path / "image.fits")), tmp_path / "my.h5", LabelSources(table=str(tmp_path / "labels.ecsv")), report=False)
+        prepare(
+            GaiaFiles(str(tmp_path / "image.fits")),
+            tmp_path / "my.h5",
+            LabelSources(table=str(tmp_path / "labels.ecsv")),
+            report=False,
+        )
 
 
 @pytest.mark.parametrize("name", ["a.fits", "a.vot", "a.parquet", "a.ecsv", "a.txt", "A.CSV", "anything"])
 def test_tables_are_told_by_their_content(tmp_path, stars, name):
     forms = {"a.fits": "fits", "a.vot": "votable", "a.ecsv": "ascii.ecsv", "a.txt": "ascii.tab", "A.CSV": "ascii.csv"}
     if name.endswith("parquet"):
-        pyarrow.parquet.write_table(pyarrow.table({"source_id": pyarrow.array(stars.ids), "n": [1, None, 2, 3]}), tmp_path / "table.x")
+        pyarrow.parquet.write_table(
+            pyarrow.table({"source_id": pyarrow.array(stars.ids), "n": [1, None, 2, 3]}), tmp_path / "table.x"
+        )
     else:
         stars.table().write(tmp_path / "table.x", format=forms.get(name, "fits"))
     (tmp_path / "table.x").rename(tmp_path / name)
@@ -199,5 +226,7 @@ def test_a_cut_off_line_is_no_row_of_missing_values(tmp_path):
     with pytest.raises(SpectangleError, match="a.csv cannot be read as text"):
         read_table(tmp_path / "a.csv")
     (tmp_path / "b.xlsx").write_bytes(b"PK\x03\x04")
-    with pytest.raises(SpectangleError, match="b.xlsx is a zip file, or an Excel workbook; unpack it, or save its sheet as CSV"):
+    with pytest.raises(
+        SpectangleError, match="b.xlsx is a zip file, or an Excel workbook; unpack it, or save its sheet as CSV"
+    ):
         read_table(tmp_path / "b.xlsx")

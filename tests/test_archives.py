@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archive_files import Stars, bulk_rows, individual_table, raw_table, write_apogee, write_bulk, write_galah, write_table
+from archive_files import (
+    Stars,
+    bulk_rows,
+    individual_table,
+    raw_table,
+    write_apogee,
+    write_bulk,
+    write_galah,
+    write_table,
+)
 from astropy.io import ascii as astropy_ascii
 from astropy.io import fits
 from astropy.table import Table
@@ -31,7 +40,13 @@ def read_all(path: Path, wanted=None, columns=None, limit: int = 0):
     bad = BadRows(limit)
     chunks = list(read_gaia(path, bad, COLUMNS | (columns or {}), linear_grid, wanted))
     ids = np.concatenate([c.source_id for c in chunks])
-    return ids, np.concatenate([c.flux for c in chunks]), np.concatenate([c.flux_error for c in chunks]), chunks[0].wavelength, bad
+    return (
+        ids,
+        np.concatenate([c.flux for c in chunks]),
+        np.concatenate([c.flux_error for c in chunks]),
+        chunks[0].wavelength,
+        bad,
+    )
 
 
 def assert_same(result, stars: Stars, which=slice(None)):
@@ -92,7 +107,9 @@ def test_individual(tmp_path, stars, suffix, product):
 
 @pytest.mark.parametrize("suffix", [".ecsv", ".xml", ".fits"])
 def test_individual_with_its_id_in_the_header(tmp_path, stars, suffix):
-    path = write_table(tmp_path / f"spectrum{suffix}", individual_table(stars, 1, with_ids=False), source_id=stars.ids[1])
+    path = write_table(
+        tmp_path / f"spectrum{suffix}", individual_table(stars, 1, with_ids=False), source_id=stars.ids[1]
+    )
     assert_same(read_all(path), stars, [1])
 
 
@@ -233,7 +250,9 @@ def test_fits_columns_need_no_memory_for_the_rest(tmp_path):
 
 @pytest.mark.parametrize("change", ["gzip", "unsigned"])
 def test_fits_columns_through_astropy(tmp_path, change):
-    table = Table({"ID": np.arange(5) + 2**62, "X": np.arange(5, dtype=np.uint16 if change == "unsigned" else np.int16)})
+    table = Table(
+        {"ID": np.arange(5) + 2**62, "X": np.arange(5, dtype=np.uint16 if change == "unsigned" else np.int16)}
+    )
     path = tmp_path / ("a.fits.gz" if change == "gzip" else "a.fits")
     table.write(path)
     result = read_fits_columns(path, {"id": "ID", "x": "X"})
@@ -255,7 +274,12 @@ def test_plain(tmp_path, stars):
     np.save(tmp_path / "error.npy", stars.error)
     np.save(tmp_path / "wavelength.npy", stars.wavelength * 10)
     stars.table().write(tmp_path / "labels.ecsv")
-    names = {"spectra": "flux.npy", "labels_table": "labels.ecsv", "flux_error": "error.npy", "wavelength": "wavelength.npy"}
+    names = {
+        "spectra": "flux.npy",
+        "labels_table": "labels.ecsv",
+        "flux_error": "error.npy",
+        "wavelength": "wavelength.npy",
+    }
     source = Plain(**{key: str(tmp_path / name) for key, name in names.items()}, wavelength_unit="Angstrom")
     [[path]] = source.work()
     [chunk] = source.read(path, BadRows())
@@ -273,7 +297,9 @@ def test_gandalf(tmp_path, stars, ids):
     [chunk] = source.read(tmp_path / "X.npy", BadRows())
     np.testing.assert_array_equal(chunk.source_id, stars.ids if ids == "gaia" else np.arange(1, 6))
     np.testing.assert_array_equal(chunk.flux, stars.flux)
-    np.testing.assert_array_equal(source.labels(BadRows()).labels["alpha_fe"], stars.labels["alpha_fe"].astype(np.float32))
+    np.testing.assert_array_equal(
+        source.labels(BadRows()).labels["alpha_fe"], stars.labels["alpha_fe"].astype(np.float32)
+    )
 
 
 def test_grid_follows_the_config():

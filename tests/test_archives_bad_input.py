@@ -6,7 +6,18 @@ import re
 
 import numpy as np
 import pytest
-from archive_files import BULK_COLUMNS, Stars, bulk_rows, individual_table, list_text, raw_table, write_apogee, write_bulk, write_galah, write_table
+from archive_files import (
+    BULK_COLUMNS,
+    Stars,
+    bulk_rows,
+    individual_table,
+    list_text,
+    raw_table,
+    write_apogee,
+    write_bulk,
+    write_galah,
+    write_table,
+)
 from astropy.table import Table
 
 from spectangle.archives import Cuts, GaiaFiles, Gandalf, LabelSources, Pixels, Plain, prepare
@@ -168,7 +179,11 @@ def test_integers_that_were_floats_once(tmp_path):
     check_not_rounded(stars.ids, "a")
     refused(lambda: check_not_rounded(rounded, "a.csv"), "a.csv", "float64", "last digits")
     stars.ids = rounded
-    refused(lambda: list(read_gaia(write_bulk(tmp_path / "b.csv.gz", stars), BadRows(), COLUMNS, linear_grid)), "b.csv.gz", "float64")
+    refused(
+        lambda: list(read_gaia(write_bulk(tmp_path / "b.csv.gz", stars), BadRows(), COLUMNS, linear_grid)),
+        "b.csv.gz",
+        "float64",
+    )
     refused(lambda: read_label_table(write_table(tmp_path / "c.csv", stars.table()), BadRows()), "c.csv", "float64")
 
 
@@ -196,7 +211,9 @@ def test_missing_labels_of_a_catalogue_are_a_cut(folder, stars, value):
     logg = stars.labels["logg"].astype(np.float32)
     logg[[1, 2]] = value
     write_apogee(folder / "a.fits", stars, LOGG=logg)
-    result = prepare(GaiaFiles(str(folder / "rvs")), folder / "my.h5", LabelSources(apogee=str(folder / "a.fits")), report=False)
+    result = prepare(
+        GaiaFiles(str(folder / "rvs")), folder / "my.h5", LabelSources(apogee=str(folder / "a.fits")), report=False
+    )
     assert next(s["removed"] for s in result.funnel.steps if s["step"] == "every label measured") == 2
     assert result.tally.after_snr == 10
 
@@ -259,15 +276,27 @@ def test_wavelengths_in_the_wrong_unit(tmp_path, stars, unit):
     np.save(tmp_path / "flux.npy", stars.flux)
     np.save(tmp_path / "wavelength.npy", stars.wavelength * 10)
     stars.table().write(tmp_path / "labels.ecsv")
-    plain = {"spectra": str(tmp_path / "flux.npy"), "labels_table": str(tmp_path / "labels.ecsv"), "wavelength": str(tmp_path / "wavelength.npy")}
-    refused(lambda: prepare(Plain(**plain), tmp_path / "my.h5", cuts=NO_MAGNITUDE), "wavelength.npy", "archive.wavelength_unit=Angstrom")
+    plain = {
+        "spectra": str(tmp_path / "flux.npy"),
+        "labels_table": str(tmp_path / "labels.ecsv"),
+        "wavelength": str(tmp_path / "wavelength.npy"),
+    }
+    refused(
+        lambda: prepare(Plain(**plain), tmp_path / "my.h5", cuts=NO_MAGNITUDE),
+        "wavelength.npy",
+        "archive.wavelength_unit=Angstrom",
+    )
 
 
 def test_wavelengths_in_air(tmp_path, stars):
     np.save(tmp_path / "flux.npy", stars.flux)
     np.save(tmp_path / "wavelength.npy", stars.wavelength - 0.235)
     stars.table().write(tmp_path / "labels.ecsv")
-    plain = {"spectra": str(tmp_path / "flux.npy"), "labels_table": str(tmp_path / "labels.ecsv"), "wavelength": str(tmp_path / "wavelength.npy")}
+    plain = {
+        "spectra": str(tmp_path / "flux.npy"),
+        "labels_table": str(tmp_path / "labels.ecsv"),
+        "wavelength": str(tmp_path / "wavelength.npy"),
+    }
     refused(lambda: prepare(Plain(**plain), tmp_path / "my.h5"), "flux.npy", "Ca II", "air", "vacuum")
     table = individual_table(stars, 0)
     table["wavelength"].description = "Wavelength in air"
@@ -288,7 +317,13 @@ def test_another_grid_in_the_next_file(folder):
 def test_empty_join(folder):
     other = Stars(5, n_pixels=50, seed=99)
     other.table().write(folder / "labels.ecsv", overwrite=True)
-    refused(lambda: run(folder), "None of the 5 labelled stars is among the 12 spectra", str(other.ids[0]), "RvsMeanSpectrum_0.csv.gz", "DR3")
+    refused(
+        lambda: run(folder),
+        "None of the 5 labelled stars is among the 12 spectra",
+        str(other.ids[0]),
+        "RvsMeanSpectrum_0.csv.gz",
+        "DR3",
+    )
     assert nothing_written(folder)
 
 
@@ -298,7 +333,11 @@ def test_nothing_left_after_the_cuts(folder, stars):
     refused(lambda: prepare(GaiaFiles(str(folder / "rvs")), folder / "my.h5", labels), "No star is left")
     write_apogee(folder / "b.fits", stars)
     labels = LabelSources(apogee=str(folder / "b.fits"))
-    refused(lambda: prepare(GaiaFiles(str(folder / "rvs")), folder / "my.h5", labels, Cuts(min_snr=1e6)), "No star is left", "min_snr")
+    refused(
+        lambda: prepare(GaiaFiles(str(folder / "rvs")), folder / "my.h5", labels, Cuts(min_snr=1e6)),
+        "No star is left",
+        "min_snr",
+    )
     assert nothing_written(folder)
 
 
@@ -311,7 +350,10 @@ def test_no_magnitudes(folder, stars):
 
 def test_no_spectra_no_labels_no_overwriting(folder):
     refused(
-        lambda: prepare(GaiaFiles(str(folder / "nowhere")), folder / "my.h5", LabelSources(table=str(folder / "labels.ecsv"))), "names no spectra"
+        lambda: prepare(
+            GaiaFiles(str(folder / "nowhere")), folder / "my.h5", LabelSources(table=str(folder / "labels.ecsv"))
+        ),
+        "names no spectra",
     )
     refused(lambda: prepare(GaiaFiles(str(folder / "rvs")), folder / "my.h5"), "No labels were given")
     run(folder)
@@ -347,7 +389,12 @@ def test_arrays_that_do_not_match(tmp_path, stars):
     np.save(tmp_path / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     plain = Plain(str(tmp_path / "pickled.npy"), str(tmp_path / "labels.ecsv"))
     refused(lambda: prepare(plain, tmp_path / "my.h5"), "pickled.npy", "without pickled objects")
-    for name, values in (("X", stars.flux), ("params", np.ones((12, 3))), ("ids", stars.ids), ("axis_labels", stars.wavelength)):
+    for name, values in (
+        ("X", stars.flux),
+        ("params", np.ones((12, 3))),
+        ("ids", stars.ids),
+        ("axis_labels", stars.wavelength),
+    ):
         np.save(tmp_path / f"{name}.npy", values)
     refused(lambda: prepare(Gandalf(str(tmp_path)), tmp_path / "my.h5"), "params.npy", "(12, 3)", "alpha_fe")
     np.save(tmp_path / "ids.npy", stars.ids.astype(float))

@@ -71,9 +71,15 @@ class Handler(BaseHTTPRequestHandler):
             product = "RVS" if form["RETRIEVAL_TYPE"] == "ALL" else form["RETRIEVAL_TYPE"]
             members = {f"{product}_RAW{suffix}": raw_table(stars)[rows]} if rows else {}
             if form["RETRIEVAL_TYPE"] == "ALL":
-                members |= {f"{other}_RAW{suffix}": Table({"source_id": [1], "mag": [2.0]}) for other in ("EPOCH_PHOTOMETRY", "XP_CONTINUOUS")}
+                members |= {
+                    f"{other}_RAW{suffix}": Table({"source_id": [1], "mag": [2.0]})
+                    for other in ("EPOCH_PHOTOMETRY", "XP_CONTINUOUS")
+                }
         else:
-            members = {f"{form['RETRIEVAL_TYPE']}-{form['RELEASE']} {stars.ids[i]}{suffix}": individual_table(stars, i) for i in rows}
+            members = {
+                f"{form['RETRIEVAL_TYPE']}-{form['RELEASE']} {stars.ids[i]}{suffix}": individual_table(stars, i)
+                for i in rows
+            }
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, table in members.items():
@@ -173,13 +179,17 @@ def test_stars_that_an_answer_lacks_are_asked_for_again(archive, tmp_path):
     assert [len(request["ID"].split(",")) for request in archive.requests] == [4, 2, 4, 2] and len(paths) == 4
     archive.requests.clear()
     assert source(archive, tmp_path).download() == paths and not archive.requests
-    result = prepare(source(archive, tmp_path), tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False)
+    result = prepare(
+        source(archive, tmp_path), tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False
+    )
     assert result.tally.after_snr == 10
 
 
 def test_stars_that_never_come_are_named_and_asked_for_by_the_next_run(archive, tmp_path, capsys):
     archive.never = {int(archive.stars.ids[7])}
-    result = prepare(source(archive, tmp_path), tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False)
+    result = prepare(
+        source(archive, tmp_path), tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False
+    )
     assert result.tally.after_snr == 9
     assert f"the archive sent no spectrum of star {archive.stars.ids[7]}" in "".join(result.left_out)
     assert "sent no spectrum of 1 of 10 stars" in " ".join(capsys.readouterr().out.split())
@@ -201,4 +211,7 @@ def test_other_products_of_a_download_are_named_not_read(archive, tmp_path):
     result = prepare(link, tmp_path / "my.h5", LabelSources(table=str(tmp_path / "stars.ecsv")), report=False)
     assert result.tally.after_snr == 10
     said = "\n".join(result.left_out)
-    assert "EPOCH_PHOTOMETRY_RAW.fits: is another product than RVS mean spectra" in said and "XP_CONTINUOUS_RAW.fits" in said
+    assert (
+        "EPOCH_PHOTOMETRY_RAW.fits: is another product than RVS mean spectra" in said
+        and "XP_CONTINUOUS_RAW.fits" in said
+    )

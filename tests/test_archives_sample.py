@@ -68,7 +68,13 @@ def world(tmp_path):
 
 def sources(folder, **more) -> LabelSources:
     return LabelSources(
-        **({name: str(folder / f"{file}.fits") for name, file in (("apogee", "apogee"), ("galah", "galah"), ("galah_gaia", "gaia"))} | more)
+        **(
+            {
+                name: str(folder / f"{file}.fits")
+                for name, file in (("apogee", "apogee"), ("galah", "galah"), ("galah_gaia", "gaia"))
+            }
+            | more
+        )
     )
 
 
@@ -79,7 +85,13 @@ def run(folder, labels=None, **options):
 
 def test_funnel(world):
     steps = funnel(run(world[0]))
-    expected = {"has a source_id": 1, "not EXTRATARG duplicate": 1, "not STAR_BAD": 1, "not FE_H_FLAG": 1, "every label measured": 0}
+    expected = {
+        "has a source_id": 1,
+        "not EXTRATARG duplicate": 1,
+        "not STAR_BAD": 1,
+        "not FE_H_FLAG": 1,
+        "every label measured": 0,
+    }
     expected |= {"8 <= G <= 14": 3, "teff error <= 200": 1, "m_h error <= 0.3": 1, "one row per star": 1}
     for step, removed in expected.items():
         assert steps["APOGEE DR17", step][1] == removed, step
@@ -150,8 +162,12 @@ def test_survey_holds_the_binned_spectra(world):
         assert survey.flux(row, row + 1)[0, 0] == pytest.approx(np.average(stars.flux[0, :3], weights=weight), rel=1e-5)
         assert survey.flux_error(row, row + 1)[0, 0] == pytest.approx(weight.sum() ** -0.5, rel=1e-5)
         good = np.isfinite(stars.flux[0])
-        assert survey.column("rvs_snr")[row] == pytest.approx(np.median(stars.flux[0, good] / stars.error[0, good]), rel=1e-5)
-        assert np.isnan(survey.flux()[:, -2:]).all(axis=1).sum() == len(survey) - 1 and survey.column("masked_fraction")[row] == pytest.approx(0.02)
+        assert survey.column("rvs_snr")[row] == pytest.approx(
+            np.median(stars.flux[0, good] / stars.error[0, good]), rel=1e-5
+        )
+        assert np.isnan(survey.flux()[:, -2:]).all(axis=1).sum() == len(survey) - 1 and survey.column(
+            "masked_fraction"
+        )[row] == pytest.approx(0.02)
 
 
 def test_pixels_that_no_star_has_are_left_out(world, capsys):

@@ -13,7 +13,15 @@ from spectangle.errors import SpectangleError
 from spectangle.metrics import r2
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.reports.table1 import baselines
-from spectangle.reports.table1.baselines import BASELINES, Baseline, add_baselines, leace, principal_components, score, supervised_bottleneck
+from spectangle.reports.table1.baselines import (
+    BASELINES,
+    Baseline,
+    add_baselines,
+    leace,
+    principal_components,
+    score,
+    supervised_bottleneck,
+)
 from spectangle.reports.table1.collect import FIRST, PURE, SPECTRA, collect
 from spectangle.runs.folder import Run
 
@@ -54,11 +62,15 @@ def test_without_a_decoder_only_the_discriminators_teach(toy_survey):
     data = SpectraDataModule(str(toy_survey))
     data.setup()
     lambdas = dict.fromkeys(data.labels, -1e-3)
-    model = DisentanglingAutoencoder(data.n_pixels, data.labels, hidden=[16], latent=4, lambdas=lambdas, reconstruction_weight=0.0)
+    model = DisentanglingAutoencoder(
+        data.n_pixels, data.labels, hidden=[16], latent=4, lambdas=lambdas, reconstruction_weight=0.0
+    )
     model.calibrate(data.train.flux, data.train.labels)
     data.classify_with(model.adversary.classify)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(model, data)
+    L.Trainer(
+        max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+    ).fit(model, data)
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("decoder."))
     assert not torch.equal(after["encoder.layers.0.weight"], before["encoder.layers.0.weight"])
@@ -67,7 +79,14 @@ def test_without_a_decoder_only_the_discriminators_teach(toy_survey):
 def test_scores_have_the_paths_of_a_run(data, tmp_path):
     baseline = Baseline(principal_components(data.train.flux.numpy(), 5), data.labels, FIRST)
     metrics = score(baseline, data, Ridge(), {"large": {"ridge": Ridge()}}, tmp_path, 0)
-    for path in ("test/latent/teff/mae", "test/spectra/teff/mae", "probe/teff/r2", "disentanglement/m_h", "floor/m_h", "excess/alpha_fe"):
+    for path in (
+        "test/latent/teff/mae",
+        "test/spectra/teff/mae",
+        "probe/teff/r2",
+        "disentanglement/m_h",
+        "floor/m_h",
+        "excess/alpha_fe",
+    ):
         assert np.isfinite(metrics[path])
     assert "excess/teff" not in metrics and metrics["probe/teff/r2"] > 0.5
 
@@ -76,13 +95,18 @@ def test_baselines_join_the_table_and_are_computed_once(toy_runs, tmp_path, monk
     table, runs = collect(toy_runs[0].parent)
     computed = []
     monkeypatch.setattr(
-        baselines._Fitted, "_computed", lambda self, key, one: computed.append(key) or {f"test/latent/{n}/mae": 1.0 for n in table.labels}
+        baselines._Fitted,
+        "_computed",
+        lambda self, key, one: computed.append(key) or {f"test/latent/{n}/mae": 1.0 for n in table.labels},
     )
     for _ in range(2):
         add_baselines(table, runs, tmp_path)
     assert computed == list(BASELINES) * len(runs[PURE])
     assert [one.key for one in table.representations[-5:]] == list(BASELINES)
-    assert "supervised encoder is not in the table" in table.notes[0] and table.cell(BASELINES["pca"], "teff/mae").mean == 1.0  # pyright: ignore
+    assert (
+        "supervised encoder is not in the table" in table.notes[0]
+        and table.cell(BASELINES["pca"], "teff/mae").mean == 1.0
+    )  # pyright: ignore
 
 
 def test_each_baseline_maps_the_stars_of_a_run(toy_runs, tmp_path):

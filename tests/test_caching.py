@@ -1,4 +1,6 @@
-"""The cache: keyed by all that decides a number, mended where it is damaged, done without where it cannot be written."""
+"""The cache: keyed by all that decides a number, mended where it is damaged, done without where it cannot be
+written.
+"""
 
 import json
 import logging
@@ -28,7 +30,10 @@ def test_numbers_are_made_once(tmp_path: Path):
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str):
     (tmp_path / "a.json").write_text(damage)
     calls: list[int] = []
-    assert kept(tmp_path / "a.json", count(calls)) == {"a": 1.0} == json.loads((tmp_path / "a.json").read_text()) and len(calls) == 1
+    assert (
+        kept(tmp_path / "a.json", count(calls)) == {"a": 1.0} == json.loads((tmp_path / "a.json").read_text())
+        and len(calls) == 1
+    )
 
 
 def test_a_file_without_its_companion_is_made_again(tmp_path: Path):
@@ -58,4 +63,6 @@ def test_another_version_has_another_key(monkeypatch: pytest.MonkeyPatch):
 def test_every_setting_counts_however_long_the_list():
     hidden = list(range(1, 400))
     one, two = settings(sklearn_regressor(hidden)), settings(sklearn_regressor([*hidden[:-1], 7]))
-    assert one != two and json.dumps(one, sort_keys=True) == json.dumps(settings(sklearn_regressor(hidden)), sort_keys=True)
+    assert one != two and json.dumps(one, sort_keys=True) == json.dumps(
+        settings(sklearn_regressor(hidden)), sort_keys=True
+    )

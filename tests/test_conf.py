@@ -13,7 +13,19 @@ from spectangle.model.adversary import Adversary
 from spectangle.model.scaling import LabelBins
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ["data", "model", "lambdas", "bins", "adversary", "optimizer", "regressor", "probes", "trainer", "callbacks", "experiment"]
+GROUPS = [
+    "data",
+    "model",
+    "lambdas",
+    "bins",
+    "adversary",
+    "optimizer",
+    "regressor",
+    "probes",
+    "trainer",
+    "callbacks",
+    "experiment",
+]
 GIVEN_BY_TRAIN = {"n_pixels", "labels", "wavelength", "label_units", "path", "callbacks", "logger"}
 
 
@@ -73,19 +85,26 @@ def test_plain_options_are_arguments_too(override):
 def test_the_guard_sees_a_wrong_key():
     cfg = composed("+callbacks.probes.colour=red")
     node = dict(targets(cfg))["callbacks.probes"]
-    assert {str(key) for key in node if not str(key).startswith("_")} - parameters("spectangle.evaluation.probes.Probes") == {"colour"}
+    assert {str(key) for key in node if not str(key).startswith("_")} - parameters(
+        "spectangle.evaluation.probes.Probes"
+    ) == {"colour"}
 
 
 def test_pairs_follow_the_table_of_the_paper():
     first, second = composed("lambdas=first_pair").lambdas, composed("lambdas=second_pair").lambdas
     assert all(first[name] < 0 < second[name] for name in ("teff", "logg"))
     assert all(second[name] < 0 < first[name] for name in ("m_h", "alpha_fe"))
-    assert first == composed("lambdas=entangle_physical").lambdas and second == composed("lambdas=entangle_chemical").lambdas
+    assert (
+        first == composed("lambdas=entangle_physical").lambdas
+        and second == composed("lambdas=entangle_chemical").lambdas
+    )
 
 
 def test_files_are_short():
     """Choices only; top-level files of entry points may be longer."""
-    long = [path for group in GROUPS for path in (CONF / group).glob("*.yaml") if len(path.read_text().splitlines()) > 50]
+    long = [
+        path for group in GROUPS for path in (CONF / group).glob("*.yaml") if len(path.read_text().splitlines()) > 50
+    ]
     assert not long
 
 

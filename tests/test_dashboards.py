@@ -1,4 +1,6 @@
-"""Dashboards: every panel shows what a real run logs, TensorBoard and MLflow get the same names, a sweep has its summary."""
+"""Dashboards: every panel shows what a real run logs, TensorBoard and MLflow get the same names, a sweep has its
+summary.
+"""
 
 import json
 import os
@@ -90,7 +92,9 @@ def test_every_panel_shows_what_a_run_logs(survey: Path, tmp_path: Path, command
 
 def test_the_dashboard_is_written_without_network(tmp_path: Path, command):
     pytest.importorskip("wandb_workspaces")
-    code, out, errors = command("dashboard", "entity=me", "project=p", f"save={tmp_path / 'workspace.json'}", "pair=first_pair", "survey=toy")
+    code, out, errors = command(
+        "dashboard", "entity=me", "project=p", f"save={tmp_path / 'workspace.json'}", "pair=first_pair", "survey=toy"
+    )
     assert code == 0 and "workspace.json" in out, errors
     view = json.loads((tmp_path / "workspace.json").read_text())
     section = view["spec"]["section"]
@@ -143,7 +147,14 @@ def interrupted(survey: Path, tmp_path: Path, command, monkeypatch):
         folder = tmp_path / "run"
         with monkeypatch.context() as patch:
             patch.setattr("spectangle.training.progress.EpochProgress.on_train_epoch_end", stop_in_the_third_epoch)
-            code, _, _ = command("train", *SMALL, f"data.path={survey}", f"logger={name}", "trainer.max_epochs=4", f"hydra.run.dir={folder}")
+            code, _, _ = command(
+                "train",
+                *SMALL,
+                f"data.path={survey}",
+                f"logger={name}",
+                "trainer.max_epochs=4",
+                f"hydra.run.dir={folder}",
+            )
             assert code == 1 and len(Run(folder).history) == 3  # the third epoch is logged, but not in the checkpoint
         code, _, errors = command("train", f"resume={folder}")
         assert code == 0, errors
@@ -167,7 +178,9 @@ def test_mlflow_goes_on_in_the_same_run(interrupted):
         for name in ("val/reconstruction", "train/loss"):
             curve = store.execute("select value from metrics where key = ? order by step", (name,)).fetchall()
             assert [value for (value,) in curve] == pytest.approx([row[name] for row in run.history], rel=1e-6)
-        assert store.execute("select value from params where key = 'regressor.max_iter'").fetchall() == [("20",)]  # MLflow never changes one
+        assert store.execute("select value from params where key = 'regressor.max_iter'").fetchall() == [
+            ("20",)
+        ]  # MLflow never changes one
 
 
 def test_mlflow_starts_again_in_a_store_that_was_emptied(survey: Path, tmp_path: Path, command):
@@ -200,7 +213,9 @@ def test_tensorboard_goes_on_in_the_same_folder(interrupted):
     assert {path.parent for path in run.path.rglob("events.out.*")} == {run.path / "tensorboard"}
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
-    curve = {event.step: event.value for event in events.Scalars("train/loss")}  # the third epoch is there twice, in the same place
+    curve = {
+        event.step: event.value for event in events.Scalars("train/loss")
+    }  # the third epoch is there twice, in the same place
     assert list(curve.values()) == pytest.approx([row["train/loss"] for row in run.history], rel=1e-5)
 
 
@@ -214,7 +229,9 @@ def test_wandb_goes_on_with_whole_epochs(interrupted, tmp_path: Path):
 
 def test_a_failed_job_is_failed_in_mlflow(survey: Path, tmp_path: Path, command):
     pytest.importorskip("mlflow")
-    code, _, _ = command("train", *SMALL, f"data.path={survey}", "model.latent=-1", "logger=mlflow", f"hydra.run.dir={tmp_path}")
+    code, _, _ = command(
+        "train", *SMALL, f"data.path={survey}", "model.latent=-1", "logger=mlflow", f"hydra.run.dir={tmp_path}"
+    )
     with sqlite3.connect(tmp_path / "mlflow.db") as store:
         assert code == 1 and store.execute("select status from runs").fetchall() == [("FAILED",)]
 
@@ -235,7 +252,11 @@ def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Pa
     assert len(runs) == 2 and all(run["run"]["group"].startswith("little-") for run in runs.values())
     assert all(name in run["run"]["id"] and run["exit"] == 0 for name, run in runs.items())
     summary = read(segments(folder))
-    assert summary["run"]["job_type"] == "sweep-summary" and summary["run"]["group"].startswith("little-") and summary["exit"] == 0
+    assert (
+        summary["run"]["job_type"] == "sweep-summary"
+        and summary["run"]["group"].startswith("little-")
+        and summary["exit"] == 0
+    )
     table = summary["summary"]["sweep/leaderboard"]
     path = segments(folder)[0].parent / "files" / table["path"]
     assert {row[1] for row in json.loads(path.read_text())["data"]} == set(runs)
@@ -245,13 +266,23 @@ def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_a_pruned_run_has_ended_well_and_says_that_it_was_pruned(survey: Path, tmp_path: Path):
     folder = tmp_path / "cut"
-    text = SWEEP.format(survey=survey, folder=folder).replace('model.latent: "choice(2,3)"', 'optimizer.lr: "choice(0.01,0.02,1e-9)"')
-    pruner = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=1"]
+    text = SWEEP.format(survey=survey, folder=folder).replace(
+        'model.latent: "choice(2,3)"', 'optimizer.lr: "choice(0.01,0.02,1e-9)"'
+    )
+    pruner = [
+        "hydra/sweeper/pruner=median",
+        "hydra.sweeper.pruner.n_startup_trials=2",
+        "hydra.sweeper.pruner.n_warmup_steps=1",
+    ]
     runs = swept(text, folder, *pruner, "trainer.max_epochs=6")
     states = {name: json.loads((folder / name / "trial.json").read_text())["state"] for name in runs}
     assert sorted(states.values()) == ["complete", "complete", "pruned"]
     assert {name: run["summary"]["state"].replace("finished", "complete") for name, run in runs.items()} == states
     pruned = next(run for name, run in runs.items() if states[name] == "pruned")
-    assert pruned["exit"] == 0 and pruned["summary"]["error"] == "" and "stopped by the pruner in epoch" in pruned["summary"]["reason"]
+    assert (
+        pruned["exit"] == 0
+        and pruned["summary"]["error"] == ""
+        and "stopped by the pruner in epoch" in pruned["summary"]["reason"]
+    )
     assert 1 < len([row for row in pruned["history"] if "val/reconstruction" in row]) < 6
     assert read(segments(folder))["summary"]["sweep/pruned"] == 1

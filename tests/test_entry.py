@@ -19,21 +19,47 @@ from spectangle.runs.folder import Run
 from spectangle.runs.ownership import OWNER, Superseded, check_owner, owned
 from spectangle.signals import Stopped
 
-BARE = ["data=survey", "model=tiny", "threads=1", "callbacks.regressor=null", "callbacks.probes=null", "callbacks.figures=null"]
-MEASURED = ["data=survey", "model=tiny", "threads=1", "lambdas=first_pair", "regressor.max_iter=5", "probes=quick", "callbacks.figures=null",
-            "callbacks.regressor.every_n_epochs=2", "callbacks.probes.every_n_epochs=2", "trainer.max_epochs=2",
-            "objective=[val/latent/teff/mae,val/excess/m_h + val/excess/alpha_fe]"]  # fmt: skip
+BARE = [
+    "data=survey",
+    "model=tiny",
+    "threads=1",
+    "callbacks.regressor=null",
+    "callbacks.probes=null",
+    "callbacks.figures=null",
+]
+MEASURED = [
+    "data=survey",
+    "model=tiny",
+    "threads=1",
+    "lambdas=first_pair",
+    "regressor.max_iter=5",
+    "probes=quick",
+    "callbacks.figures=null",
+    "callbacks.regressor.every_n_epochs=2",
+    "callbacks.probes.every_n_epochs=2",
+    "trainer.max_epochs=2",
+    "objective=[val/latent/teff/mae,val/excess/m_h + val/excess/alpha_fe]",
+]
 
 
 @pytest.fixture
 def train(monkeypatch, capsys, toy_survey):
     command = Command(monkeypatch, capsys)
-    return lambda *arguments: command("train", *arguments, *([] if arguments[0].startswith("resume=") else [f"data.path={toy_survey}"]))
+    return lambda *arguments: command(
+        "train", *arguments, *([] if arguments[0].startswith("resume=") else [f"data.path={toy_survey}"])
+    )
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     line = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 90) -> None:
@@ -52,8 +78,13 @@ def comparable(run: Path) -> dict[str, float]:
 
 
 def test_runs_of_one_second_have_folders_of_their_own(toy_survey, tmp_path):
-    started = [start(*BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path) for seed in (0, 1)]
-    sweeps = [start("-m", *BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path) for seed in (2, 3)]
+    started = [
+        start(*BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path) for seed in (0, 1)
+    ]
+    sweeps = [
+        start("-m", *BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path)
+        for seed in (2, 3)
+    ]
     for process in started + sweeps:
         output = process.communicate(timeout=120)[0]
         assert process.returncode == 0, output
@@ -130,7 +161,9 @@ def test_a_file_system_without_locks_costs_a_word(tmp_path, monkeypatch, caplog)
 @pytest.fixture(scope="module")
 def calm(toy_survey, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calm")
-    output = start(*MEASURED, f"data.path={toy_survey}", f"hydra.run.dir={folder}", cwd=folder).communicate(timeout=120)[0]
+    output = start(*MEASURED, f"data.path={toy_survey}", f"hydra.run.dir={folder}", cwd=folder).communicate(
+        timeout=120
+    )[0]
     assert (folder / "metrics.json").is_file(), output
     return folder
 
@@ -151,7 +184,11 @@ def test_a_run_stopped_after_its_last_epoch_is_finished_by_a_resume(train, calm,
     code, out, err = train(f"resume={folder}")
     assert code == 0, err
     assert "nan" not in out
-    wanted = {key: value for key, value in comparable(calm).items() if not key.startswith("train/") or lost in ("nothing", "place")}
+    wanted = {
+        key: value
+        for key, value in comparable(calm).items()
+        if not key.startswith("train/") or lost in ("nothing", "place")
+    }
     assert {key: comparable(folder).get(key) for key in wanted} == wanted
 
 
@@ -177,13 +214,19 @@ def test_the_last_checkpoint_is_the_last_epoch_and_the_best_one_the_best(train, 
     assert code == 0, err
     run = Run(tmp_path)
     errors = [row["val/reconstruction"] for row in run.history]
-    epochs = {name: torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    epochs = {
+        name: torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    }
     assert epochs == {"best": errors.index(max(errors)), "last": 4} and run.metrics["epoch/best"] == epochs["best"]
     assert len(list((tmp_path / "checkpoints").glob("epoch=*.ckpt"))) == 3
 
 
 def test_a_moved_run_keeps_its_best_epoch(train, tmp_path, monkeypatch):
-    options = ["trainer.max_epochs=3", "callbacks.checkpoint.monitor=val/reconstruction", "callbacks.checkpoint.mode=max"]
+    options = [
+        "trainer.max_epochs=3",
+        "callbacks.checkpoint.monitor=val/reconstruction",
+        "callbacks.checkpoint.mode=max",
+    ]
     assert train(*BARE, *options, f"hydra.run.dir={tmp_path / 'a'}")[0] == 0
     (tmp_path / "a/metrics.json").unlink()
     shutil.move(tmp_path / "a", tmp_path / "b")

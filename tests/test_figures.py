@@ -36,12 +36,18 @@ def every_figure(labels: dict[str, np.ndarray]):
     yield figures.label_figure(labels, UNITS, np.where(np.arange(N) % 2, "APOGEE", "GALAH"))
     yield figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"])
     yield figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"])
-    yield figures.map_figure(planes, labels, UNITS, {"entangled": ["teff", "logg"], "disentangled": ["m_h", "alpha_fe"]}, "First pair")
+    yield figures.map_figure(
+        planes, labels, UNITS, {"entangled": ["teff", "logg"], "disentangled": ["m_h", "alpha_fe"]}, "First pair"
+    )
     yield figures.diagrams_figure(labels, {"from the latent": [labels, labels]}, UNITS)
     yield figures.prediction_figure(labels, labels, UNITS)
     yield figures.noise_residual_figure(residuals, np.geomspace(10, 200, N), UNITS)
-    yield figures.information_figure({"latent": mutual_information(latent, np.stack(list(labels.values()), axis=1))}, list(labels))
-    yield figures.frontier_figure(np.array([0.9, 1.1, 1.0]), np.array([0.3, 0.02, 0.1]), ["First pair", "First pair", "Second pair"])
+    yield figures.information_figure(
+        {"latent": mutual_information(latent, np.stack(list(labels.values()), axis=1))}, list(labels)
+    )
+    yield figures.frontier_figure(
+        np.array([0.9, 1.1, 1.0]), np.array([0.3, 0.02, 0.1]), ["First pair", "First pair", "Second pair"]
+    )
     yield figures.reconstruction_figure(grid, flux, flux + 0.01, ["a", "b"], np.full_like(flux, 0.02))
 
 
@@ -50,13 +56,18 @@ def test_every_figure_is_drawn_without_a_warning(labels, tmp_path, recwarn):
         assert isinstance(figure, Figure)
         pdf, png = figures.save(figure, tmp_path / f"{i}", dpi=40)
         assert pdf.read_bytes()[:4] == b"%PDF" and png.read_bytes()[1:4] == b"PNG"
-    ours = [warning for warning in recwarn if warning.category is not ResourceWarning]  # that one is garbage of other tests, collected here
+    ours = [
+        warning for warning in recwarn if warning.category is not ResourceWarning
+    ]  # that one is garbage of other tests, collected here
     assert not [str(warning.message) for warning in ours if "matplotlib" in str(warning.filename)]
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_the_same_numbers_give_the_same_file(labels, tmp_path):
-    one, two = (figures.save(figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]), tmp_path / name) for name in "ab")
+    one, two = (
+        figures.save(figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]), tmp_path / name)
+        for name in "ab"
+    )
     assert one[0].read_bytes() == two[0].read_bytes()
 
 
@@ -97,9 +108,18 @@ def test_mutual_information_against_known_values():
 def test_a_run_gets_its_figures_when_it_ends(toy_runs, tmp_path):
     shutil.copytree(toy_runs[0] / "regressors", tmp_path / "regressors")
     run = Run(toy_runs[0])
-    RunFigures(str(tmp_path)).on_fit_end(SimpleNamespace(checkpoint_callback=None, datamodule=load_stars(run)), load_autoencoder(run))  # pyright: ignore
+    RunFigures(str(tmp_path)).on_fit_end(
+        SimpleNamespace(checkpoint_callback=None, datamodule=load_stars(run)), load_autoencoder(run)
+    )  # pyright: ignore
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert {"predicted.pdf", "predicted.png", "kiel_chemical.png", "information.png", "reconstruction.png", "tsne.png"} <= names
+    assert {
+        "predicted.pdf",
+        "predicted.png",
+        "kiel_chemical.png",
+        "information.png",
+        "reconstruction.png",
+        "tsne.png",
+    } <= names
 
 
 def test_figures_can_be_drawn_again(toy_runs, monkeypatch):

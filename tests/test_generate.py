@@ -61,7 +61,11 @@ def test_generated_spectra_are_a_survey(toy_runs, tmp_path: Path, command):
         np.testing.assert_allclose(survey.label("m_h"), -0.1)
         np.testing.assert_array_equal(survey.label("teff"), test.labels[:10, 0])
         np.testing.assert_array_equal(survey.column("original_m_h"), test.labels[:10, 2])
-        assert survey.unit("teff") == "K" and run.path.name in survey.attributes["origin"] and survey.attributes["release"] == "m_h=-0.1"
+        assert (
+            survey.unit("teff") == "K"
+            and run.path.name in survey.attributes["origin"]
+            and survey.attributes["release"] == "m_h=-0.1"
+        )
         model, labels = load_autoencoder(run), test.labels[:10].clone()
         latent = torch.from_numpy(model.embed(test.flux[:10], source_id=test.source_id[:10]))
         labels[:, 2] = -0.1
@@ -74,7 +78,13 @@ def test_generated_spectra_are_a_survey(toy_runs, tmp_path: Path, command):
 def test_a_grid_can_be_trained_on(toy_runs, tmp_path: Path):
     from spectangle.data.module import SpectraDataModule
 
-    out = generate(str(toy_runs[0]), str(tmp_path / "grid.h5"), {"m_h": "-0.5:0.3:0.2", "alpha_fe": [0.0, 0.1]}, n_stars=4, figure=False)
+    out = generate(
+        str(toy_runs[0]),
+        str(tmp_path / "grid.h5"),
+        {"m_h": "-0.5:0.3:0.2", "alpha_fe": [0.0, 0.1]},
+        n_stars=4,
+        figure=False,
+    )
     with Survey(out) as survey:
         assert len(survey) == 4 * 5 * 2 and len(set(survey.source_id)) == 40
         assert len(set(survey.column("parent_source_id"))) == 4
@@ -90,7 +100,9 @@ def test_nothing_set_gives_reconstructions(toy_runs, tmp_path: Path):
 
 
 def test_beyond_the_training_stars_it_warns_and_says_how_far(toy_runs, tmp_path: Path, command):
-    _, printed, _ = command("generate", f"run={toy_runs[0]}", "set.teff=12000", f"out={tmp_path / 'hot.h5'}", "figure=false", "n_stars=3")
+    _, printed, _ = command(
+        "generate", f"run={toy_runs[0]}", "set.teff=12000", f"out={tmp_path / 'hot.h5'}", "figure=false", "n_stars=3"
+    )
     highest = float(load_stars(Run(toy_runs[0])).train.labels[:, 0].max())
     assert f"{12000 - highest:.3g} K beyond" in printed and "3 of 3 spectra have a combination of labels" in printed
     assert "left the label in the latent" in printed  # teff is entangled in the first pair
@@ -101,7 +113,14 @@ def test_beyond_the_training_stars_it_warns_and_says_how_far(toy_runs, tmp_path:
 def test_stars_can_be_chosen(toy_runs, toy_survey: Path, tmp_path: Path):
     with Survey(toy_survey) as survey:
         wanted = [int(one) for one in survey.source_id[[7, 3]]]
-    out = generate(str(toy_runs[0]), str(tmp_path / "two.h5"), {"m_h": 0.0}, spectra=str(toy_survey), source_id=wanted, figure=False)
+    out = generate(
+        str(toy_runs[0]),
+        str(tmp_path / "two.h5"),
+        {"m_h": 0.0},
+        spectra=str(toy_survey),
+        source_id=wanted,
+        figure=False,
+    )
     with Survey(out) as survey:
         assert survey.source_id.tolist() == wanted
     with pytest.raises(SpectangleError, match="source_id 12 is not among"):
@@ -111,14 +130,21 @@ def test_stars_can_be_chosen(toy_runs, toy_survey: Path, tmp_path: Path):
 def test_stars_without_labels_get_those_that_are_read(toy_runs, tmp_path: Path):
     model = load(toy_runs[0])
     np.savez(tmp_path / "unknown.npz", flux=np.full((2, 40), 0.8), wavelength=model.wavelength)
-    out = generate(str(toy_runs[0]), str(tmp_path / "out.h5"), {"m_h": 0.1}, spectra=str(tmp_path / "unknown.npz"), figure=False)
+    out = generate(
+        str(toy_runs[0]), str(tmp_path / "out.h5"), {"m_h": 0.1}, spectra=str(tmp_path / "unknown.npz"), figure=False
+    )
     with Survey(out) as survey:
         np.testing.assert_allclose(survey.label("teff"), model.predict(np.full((2, 40), 0.8))["teff"], rtol=1e-5)
 
 
 def test_the_check_leaves_its_numbers_in_the_run(toy_runs):
     results = check_generation(str(toy_runs[0]), figure=True)
-    assert set(results) == {"reread"} and set(results["reread"]) == {"teff", "logg", "m_h", "alpha_fe"}  # no truth, no emulator
+    assert set(results) == {"reread"} and set(results["reread"]) == {
+        "teff",
+        "logg",
+        "m_h",
+        "alpha_fe",
+    }  # no truth, no emulator
     assert Run(toy_runs[0]).derived("generation_check.json").is_file()
     assert (toy_runs[0] / "figures" / "generation_check.png").is_file()
 
@@ -147,7 +173,12 @@ def test_the_emulator_judges_a_perfect_generator_perfect(toy_runs):
     model = load(toy_runs[0])
     random = np.random.default_rng(0)
     labels = np.column_stack(
-        [random.uniform(4500, 5500, 12), random.uniform(2, 4, 12), random.uniform(-0.5, 0.2, 12), random.uniform(0, 0.2, 12)]
+        [
+            random.uniform(4500, 5500, 12),
+            random.uniform(2, 4, 12),
+            random.uniform(-0.5, 0.2, 12),
+            random.uniform(0, 0.2, 12),
+        ]
     ).astype(np.float32)
     parents = Parents(np.arange(12), emulate(labels), labels, np.zeros((12, 4), np.float32))
     swap = Swap(0, swap_labels(labels, 0, model).labels, np.ones(12, bool))

@@ -35,12 +35,18 @@ def test_the_groups_of_a_command_are_shown_with_their_comments_and_no_others(hel
     assert "seed 0 weights, order of stars" in text and "hydra/sweeper" in text
     assert "gaia_rvs" not in text and "@package" not in text  # a group of spectangle prepare
     for line in (CONF / "config.yaml").read_text().partition("defaults:\n")[2].splitlines():
-        assert not line.startswith("  - ") or line.startswith(("  - override", "  - _self_")) or "#" in line, f"a group without a comment: {line}"
+        assert not line.startswith("  - ") or line.startswith(("  - override", "  - _self_")) or "#" in line, (
+            f"a group without a comment: {line}"
+        )
 
 
 def test_every_key_of_every_group_can_be_reached(helped):
     for path in sorted(CONF.glob("*/*.yaml")):
-        keys = {key for key in flat(OmegaConf.to_container(OmegaConf.load(path))) if key.split(".")[-1][:1] != "_" and not key.startswith("defaults")}
+        keys = {
+            key
+            for key in flat(OmegaConf.to_container(OmegaConf.load(path)))
+            if key.split(".")[-1][:1] != "_" and not key.startswith("defaults")
+        }
         known = {key for key, _, _ in key_comments(path)}
         assert all(any(key == one or key.startswith(f"{one}.") for one in known) for key in keys - {"", "{}"}), path
     for group in sorted(path.parent.name for path in CONF.glob("*/default.yaml")):
@@ -62,7 +68,9 @@ def test_a_group_an_option_or_a_key_is_explained(helped, words, wanted):
 
 
 def test_what_is_not_there_is_a_sentence(helped):
-    assert "'adversry' is neither a group nor a key of config. Did you mean 'adversary'?" in helped("train", "adversry", code=1)
+    assert "'adversry' is neither a group nor a key of config. Did you mean 'adversary'?" in helped(
+        "train", "adversry", code=1
+    )
     assert "model=huge does not exist. The options of model are: paper" in helped("train", "model=huge", code=1)
 
 
@@ -87,7 +95,11 @@ complete_line "python train.py seed"
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_bash_completes_groups_options_and_keys():
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", COMPLETE], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=200
+    )
     first, second, third = done.stdout.splitlines()
     assert set(first.split()) >= {"model=", "model."}, done.stderr
-    assert set(second.split()) == {"model=paper", "model=small", "model=tiny", "model=wide"} and third.split() == ["seed="]
+    assert set(second.split()) == {"model=paper", "model=small", "model=tiny", "model=wide"} and third.split() == [
+        "seed="
+    ]

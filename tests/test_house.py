@@ -13,7 +13,18 @@ SOURCE = ROOT / "src" / "spectangle"
 ROOMS = (  # from the ground up: a room imports from those before it
     *("version", "errors", "console", "signals", "streams", "threads", "metrics", "files", "caching"),
     *("configs", "runs", "survey", "figures", "synthetic", "archives", "data", "model", "evaluation"),
-    *("inference", "export", "generation", "explorer", "tracking", "training", "sweeps", "reports", "commands", "__main__"),
+    *(
+        "inference",
+        "export",
+        "generation",
+        "explorer",
+        "tracking",
+        "training",
+        "sweeps",
+        "reports",
+        "commands",
+        "__main__",
+    ),
 )
 LATE = {  # what is imported when it is used, and why
     "__init__": "spectangle.load needs torch, most commands do not",
@@ -50,9 +61,20 @@ def imports(tree: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "spectangle":
             for alias in node.names:
                 full = f"{node.module}.{alias.name}".removeprefix("spectangle.")
-                yield (full if full in modules() else (node.module or "").removeprefix("spectangle").lstrip(".") or "__init__"), inside
+                yield (
+                    (
+                        full
+                        if full in modules()
+                        else (node.module or "").removeprefix("spectangle").lstrip(".") or "__init__"
+                    ),
+                    inside,
+                )
         elif isinstance(node, ast.Import):
-            yield from ((alias.name.removeprefix("spectangle."), inside) for alias in node.names if alias.name.startswith("spectangle."))
+            yield from (
+                (alias.name.removeprefix("spectangle."), inside)
+                for alias in node.names
+                if alias.name.startswith("spectangle.")
+            )
         yield from imports(node, inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
@@ -72,7 +94,9 @@ def test_imports_run_downwards():
 
 
 def test_no_files_import_each_other_in_a_circle():
-    graph = {name: {other for other, _ in imports(tree)} - {name} for name, tree in modules().items() if name != "__init__"}
+    graph = {
+        name: {other for other, _ in imports(tree)} - {name} for name, tree in modules().items() if name != "__init__"
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

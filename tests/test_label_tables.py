@@ -1,4 +1,6 @@
-"""Tables of labels as people have them: which columns are taken, in which unit, and which values stand for missing ones."""
+"""Tables of labels as people have them: which columns are taken, in which unit, and which values stand for missing
+ones.
+"""
 
 from pathlib import Path
 
@@ -27,15 +29,35 @@ def prepared(folder: Path, stars: Stars, table: Table, max_bad_rows: int = 0, en
     np.save(folder / "flux.npy", stars.flux)
     table.write(folder / f"labels.{ending}", overwrite=True)
     plain = Plain(str(folder / "flux.npy"), str(folder / f"labels.{ending}"), **options)
-    made = prepare(plain, folder / "my.h5", cuts=TAKEN, pixels=Pixels(method="none"), max_bad_rows=max_bad_rows, overwrite=True, report=False)
+    made = prepare(
+        plain,
+        folder / "my.h5",
+        cuts=TAKEN,
+        pixels=Pixels(method="none"),
+        max_bad_rows=max_bad_rows,
+        overwrite=True,
+        report=False,
+    )
     assert made is not None
     return made
 
 
 def test_every_label_is_taken_and_what_is_left_is_said(tmp_path, stars, capsys):
     n = len(stars.ids)
-    table = Table({"source_id": stars.ids, "Teff": stars.labels["teff"], "logg": stars.labels["logg"], "[Fe/H]": stars.labels["m_h"]})
-    table["e_Teff"], table["vsini"], table["name"], table["ra"] = np.full(n, 50.0), np.linspace(1, 9, n), ["HD 1"] * n, np.linspace(0, 9, n)
+    table = Table(
+        {
+            "source_id": stars.ids,
+            "Teff": stars.labels["teff"],
+            "logg": stars.labels["logg"],
+            "[Fe/H]": stars.labels["m_h"],
+        }
+    )
+    table["e_Teff"], table["vsini"], table["name"], table["ra"] = (
+        np.full(n, 50.0),
+        np.linspace(1, 9, n),
+        ["HD 1"] * n,
+        np.linspace(0, 9, n),
+    )
     table["phot_g_mean_mag"], table["age"] = stars.g, MaskedColumn(np.ones(n), mask=np.arange(n) < 6)
     table["spectra"] = np.ones((n, 3))
     prepared(tmp_path, stars, table)
@@ -45,9 +67,19 @@ def test_every_label_is_taken_and_what_is_left_is_said(tmp_path, stars, capsys):
         np.testing.assert_allclose(survey.label_error("teff"), 50)
     said = " ".join(capsys.readouterr().out.split())
     assert "the labels are teff (column Teff), logg, fe_h (column [Fe/H]), vsini." in said
-    for left in ("source_id (the id)", "name (text)", "ra (a position)", "e_Teff (the error of teff)", "spectra (arrays)"):
+    for left in (
+        "source_id (the id)",
+        "name (text)",
+        "ra (a position)",
+        "e_Teff (the error of teff)",
+        "spectra (arrays)",
+    ):
         assert left in said
-    assert "age (missing in 50% of the rows)" in said and "phot_g_mean_mag (the magnitude)" in said and "archive.columns=" in said
+    assert (
+        "age (missing in 50% of the rows)" in said
+        and "phot_g_mean_mag (the magnitude)" in said
+        and "archive.columns=" in said
+    )
 
 
 def test_a_table_beside_a_catalogue_gives_the_labels_that_both_have(tmp_path, stars, capsys):
@@ -63,21 +95,48 @@ def test_a_table_beside_a_catalogue_gives_the_labels_that_both_have(tmp_path, st
 
 
 @pytest.mark.parametrize(
-    ("column", "name"), [("[Fe/H]", "fe_h"), ("Fe/H", "fe_h"), ("log g", "logg"), ("T_EFF", "teff"), ("[α/Fe]", "alpha_fe"), ("12C", "_12c")]
+    ("column", "name"),
+    [
+        ("[Fe/H]", "fe_h"),
+        ("Fe/H", "fe_h"),
+        ("log g", "logg"),
+        ("T_EFF", "teff"),
+        ("[α/Fe]", "alpha_fe"),
+        ("12C", "_12c"),
+    ],
 )
 def test_columns_of_any_spelling_have_a_name(column, name):
     assert label_name(column) == name
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("teff", -999), ("teff", 0), ("teff", 9.96921e36), ("logg", 99.99), ("fe_h", -9.99), ("fe_h", 999), ("vsini", -99.9)]
+    ("name", "value"),
+    [
+        ("teff", -999),
+        ("teff", 0),
+        ("teff", 9.96921e36),
+        ("logg", 99.99),
+        ("fe_h", -9.99),
+        ("fe_h", 999),
+        ("vsini", -99.9),
+    ],
 )
 def test_a_sentinel_is_no_value_and_is_said(tmp_path, stars, name, value):
-    table = Table({"source_id": stars.ids, "teff": stars.labels["teff"], "logg": stars.labels["logg"], "fe_h": stars.labels["m_h"]})
+    table = Table(
+        {
+            "source_id": stars.ids,
+            "teff": stars.labels["teff"],
+            "logg": stars.labels["logg"],
+            "fe_h": stars.labels["m_h"],
+        }
+    )
     table["vsini"] = np.linspace(2, 20, len(table))
     table[name][4] = value
     columns = {column: column for column in table.colnames[1:]}
-    with pytest.raises(SpectangleError, match=f"labels.ecsv, row 5: label {name} of star {stars.ids[4]} is .* stands for a missing value"):
+    with pytest.raises(
+        SpectangleError,
+        match=f"labels.ecsv, row 5: label {name} of star {stars.ids[4]} is .* stands for a missing value",
+    ):
         prepared(tmp_path, stars, table, columns=columns)
     made = prepared(tmp_path, stars, table, max_bad_rows=1, columns=columns)
     assert made.tally.after_snr == 11 and made.bad.count == 1
@@ -111,7 +170,10 @@ def test_columns_in_other_units_are_converted(tmp_path, stars, name, factor, uni
 def test_a_unit_of_something_else_is_a_sentence(tmp_path, stars):
     table = stars.table()
     table["teff"].unit = "km/s"
-    with pytest.raises(SpectangleError, match=r"column teff has the unit 'km / s', and K was expected; convert the column, or .* units="):
+    with pytest.raises(
+        SpectangleError,
+        match=r"column teff has the unit 'km / s', and K was expected; convert the column, or .* units=",
+    ):
         prepared(tmp_path, stars, table)
     prepared(tmp_path, stars, table, units={"teff": "km / s"})
     with Survey(tmp_path / "my.h5") as survey:
@@ -126,7 +188,9 @@ def test_errors_that_are_sentinels_are_no_errors(tmp_path, stars):
 
 def test_arrays_are_no_labels(tmp_path, stars):
     table = stars.table(both=np.ones((12, 2)))
-    with pytest.raises(SpectangleError, match="column 'both' holds arrays of 2 values; one number for each star was expected"):
+    with pytest.raises(
+        SpectangleError, match="column 'both' holds arrays of 2 values; one number for each star was expected"
+    ):
         prepared(tmp_path, stars, table, columns={"teff": "both"})
 
 
@@ -150,6 +214,8 @@ def test_a_star_may_have_the_number_zero(tmp_path, stars):
 
 
 def test_labels_that_cannot_be_names_are_refused_before_anything_is_written(tmp_path, stars):
-    with pytest.raises(SpectangleError, match=r"archive.columns: the label 'Fe/H' cannot be a name in a survey .*; call it fe_h"):
+    with pytest.raises(
+        SpectangleError, match=r"archive.columns: the label 'Fe/H' cannot be a name in a survey .*; call it fe_h"
+    ):
         prepared(tmp_path, stars, stars.table(), columns={"Fe/H": "m_h"})
     assert not (tmp_path / "my.h5").exists()

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.svm import SVR
 
 from spectangle.evaluation import leakage
-from spectangle.evaluation.leakage import CrossFit, Measured, bootstrap_r2, erasure, leaks, simex, stacked
+from spectangle.evaluation.leakage import CrossFit, Measured, bootstrap_r2, leaks, share_lost, simex, stacked
 from spectangle.evaluation.probe_networks import AveragedMLPRegressor
 from spectangle.metrics import r2
 
@@ -83,7 +83,10 @@ def test_few_stars_need_those_that_the_encoder_saw(random):
 
 
 def test_a_star_is_never_predicted_by_a_probe_that_saw_it(random, monkeypatch):
-    unseen, spare = stars(np.arange(100.0)[:, None], random.normal(size=(100, 1))), stars(np.arange(100.0, 130)[:, None], random.normal(size=(30, 1)))
+    unseen, spare = (
+        stars(np.arange(100.0)[:, None], random.normal(size=(100, 1))),
+        stars(np.arange(100.0, 130)[:, None], random.normal(size=(30, 1))),
+    )
     fit = CrossFit({"spy": Ridge()}, unseen, unseen, spare)
     assert sorted(np.bincount(fit.fold)) == [20] * 5
     for fold in range(5):
@@ -92,16 +95,21 @@ def test_a_star_is_never_predicted_by_a_probe_that_saw_it(random, monkeypatch):
         assert not set(held.z[:, 0]) & set(rest[:, 0]) and len(rest) == 110
     asked = []
     original = leakage.fitted_predictions
-    monkeypatch.setattr(
-        leakage, "fitted_predictions", lambda probes, x, y, new: (asked.append((set(x[:, 0]), set(new[:, 0]))), original(probes, x, y, new))[1]
-    )
+
+    def noted(probe, x, y, new):
+        asked.extend((set(a[:, 0]), set(b[:, 0])) for a, b in zip(x, new, strict=True))
+        return original(probe, x, y, new)
+
+    monkeypatch.setattr(leakage, "fitted_predictions", noted)
     fit.predictions(lambda s: s.z, lambda s: s.labels)
     assert len(asked) == 5 and all(not fitted & predicted and len(fitted) == 110 for fitted, predicted in asked)
     assert set.union(*(predicted for _, predicted in asked)) == set(np.arange(100.0))
 
 
 def test_stacking_chooses_on_other_folds_than_it_is_scored_on(random):
-    """Many candidates that know nothing: the best of them looks good on the stars where it was chosen, the stack does not."""
+    """Many candidates that know nothing: the best of them looks good on the stars where it was chosen, the stack does
+    not.
+    """
     truth, fold = random.normal(size=100), np.arange(100) % 5
     noise = [0.3 * random.normal(size=100) for _ in range(200)]
     assert max(np.corrcoef(candidate, truth)[0, 1] for candidate in noise) > 0.2
@@ -128,7 +136,10 @@ def excess(z, labels, errors=None, truth=None, n=2000):
     def pick(values, part):
         return None if values is None else values[part]
 
-    seen, scored = (stars(z[p], labels[p], pick(errors, p), pick(truth, p), first=p.start or 0) for p in (slice(0, n), slice(n, None)))
+    seen, scored = (
+        stars(z[p], labels[p], pick(errors, p), pick(truth, p), first=p.start or 0)
+        for p in (slice(0, n), slice(n, None))
+    )
     fit = CrossFit(probes, seen, scored)
     return leaks(fit, fit.predictions(lambda s: s.z, lambda s: s.labels), [0], [1], 50, 0)[1]
 
@@ -144,10 +155,16 @@ def test_excess_is_leakage_beyond_the_population(random, leaks_own):
 
 
 def test_the_floor_is_that_of_the_true_kept_labels(random):
-    """With catalogue errors in teff the floor is too low, and a latent that knows the true teff seems to leak: by truth, or by errors, not."""
+    """With catalogue errors in teff the floor is too low, and a latent that knows the true teff seems to leak: by
+    truth, or by errors, not.
+    """
     z, labels, true = population(random, n=12000, error=0.6)
     errors = np.full(labels.shape, 0.6)
-    plain, corrected, known = excess(z, labels, n=4000), excess(z, labels, errors, n=4000), excess(z, labels, errors, true, n=4000)
+    plain, corrected, known = (
+        excess(z, labels, n=4000),
+        excess(z, labels, errors, n=4000),
+        excess(z, labels, errors, true, n=4000),
+    )
     assert plain.upper_bound and not corrected.upper_bound and not known.upper_bound
     assert plain.floor < 0.4 and plain.excess > 0.1
     assert known.floor == pytest.approx(0.5, abs=0.03) and known.excess == pytest.approx(0, abs=0.02)
@@ -172,9 +189,9 @@ def test_the_decoder_s_floor_is_what_errors_of_the_label_itself_say(random):
     assert found.decoder == pytest.approx(by_hand, abs=0.03) and found.decoder > found.floor + 0.05
 
 
-def test_erasure_by_hand():
-    assert erasure(0.25, 1.0) == 0.75
-    assert erasure(1.2, 1.0) == 0 and erasure(-0.3, 0.9) == 1
+def test_the_share_that_is_lost_by_hand():
+    assert share_lost(0.25, 1.0) == 0.75
+    assert share_lost(1.2, 1.0) == 0 and share_lost(-0.3, 0.9) == 1
 
 
 def test_bootstrap_covers_the_r2_and_is_paired(random):

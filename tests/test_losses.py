@@ -29,7 +29,9 @@ def test_cross_entropy_by_hand():
 
 def test_unknown_combinations_do_not_count():
     logits = torch.randn(1, 4, 3)
-    assert torch.allclose(cross_entropy(logits, torch.tensor([[0, -1, 2, -1]])), cross_entropy(logits[:, [0, 2]], torch.tensor([[0, 2]])))
+    assert torch.allclose(
+        cross_entropy(logits, torch.tensor([[0, -1, 2, -1]])), cross_entropy(logits[:, [0, 2]], torch.tensor([[0, 2]]))
+    )
 
 
 def test_chance_is_the_entropy_of_the_bins_not_log_n():
@@ -42,13 +44,18 @@ def test_chance_is_the_entropy_of_the_bins_not_log_n():
 def test_every_objective_punishes_a_discriminator_that_knows(objective):
     bins = drawn()
     knows = torch.nn.functional.one_hot(bins, 3).float() * 8
-    assert adversarial_loss(knows, bins, PRIOR, objective) > adversarial_loss(logits_of([0.7, 0.2, 0.1]), bins, PRIOR, objective)
+    assert adversarial_loss(knows, bins, PRIOR, objective) > adversarial_loss(
+        logits_of([0.7, 0.2, 0.1]), bins, PRIOR, objective
+    )
 
 
 def test_only_eq4_rewards_a_confidently_wrong_discriminator():
     bins = drawn()
     wrong, chance = torch.nn.functional.one_hot((bins + 1) % 3, 3).float() * 8, logits_of([0.7, 0.2, 0.1])
-    gain = {o: (adversarial_loss(chance, bins, PRIOR, o) - adversarial_loss(wrong, bins, PRIOR, o)).item() for o in ("neg_ce", "capped", "uniform")}
+    gain = {
+        o: (adversarial_loss(chance, bins, PRIOR, o) - adversarial_loss(wrong, bins, PRIOR, o)).item()
+        for o in ("neg_ce", "capped", "uniform")
+    }
     assert gain["neg_ce"] > 1
     assert gain["capped"] == pytest.approx(0, abs=0.05)
     assert gain["uniform"] < 0
@@ -62,7 +69,12 @@ def test_uniform_is_least_at_the_prior():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "values"), [("constant", (1, 1, 1)), ("linear", (0, 1, 1)), ("dann", (0, 2 / (1 + math.exp(-5)) - 1, 2 / (1 + math.exp(-10)) - 1))]
+    ("schedule", "values"),
+    [
+        ("constant", (1, 1, 1)),
+        ("linear", (0, 1, 1)),
+        ("dann", (0, 2 / (1 + math.exp(-5)) - 1, 2 / (1 + math.exp(-10)) - 1)),
+    ],
 )
 def test_schedules_by_hand(schedule, values):
     assert tuple(lambda_factor(schedule, p, warmup=0.5) for p in (0, 0.5, 1)) == pytest.approx(values)

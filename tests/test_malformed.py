@@ -1,4 +1,6 @@
-"""Malformed input, made from the config itself: each key as null, text, negative, not a number, a list: a sentence, or a run."""
+"""Malformed input, made from the config itself: each key as null, text, negative, not a number, a list: a sentence, or
+a run.
+"""
 
 import logging
 import math
@@ -20,8 +22,17 @@ from spectangle.training.experiment import objectives, train
 
 CONF = ROOT / "conf"
 BAD = (None, "abc", -1, math.nan, [], [-1], {"a": "b"}, 2.5)
-QUICK = ["data=survey", "model=tiny", "lambdas=first_pair", "probes=quick", "trainer.max_epochs=1", "regressor.max_iter=2", "callbacks.figures=null",
-         "callbacks.probes.bootstrap=2", "threads=1"]  # fmt: skip
+QUICK = [
+    "data=survey",
+    "model=tiny",
+    "lambdas=first_pair",
+    "probes=quick",
+    "trainer.max_epochs=1",
+    "regressor.max_iter=2",
+    "callbacks.figures=null",
+    "callbacks.probes.bootstrap=2",
+    "threads=1",
+]
 FREE = ("data.path", "logger", "objective", "callbacks.checkpoint.dirpath", "callbacks.last.dirpath", "experiment")
 TRIED = 220
 
@@ -115,15 +126,26 @@ def test_what_cannot_work_is_refused_before_the_survey_is_read(tmp_path, key, va
 @pytest.mark.parametrize(
     ("value", "hint", "answer"),
     [
-        (1, int, True), (True, int, False), (1, float, True), (math.nan, float, False), ("a", str, True), (None, int | None, True),
-        ([1, 2], list[int], True), ([1, "a"], list[int], False), ({"a": 1.0}, dict[str, float], True), ("x", object, True),
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        (math.nan, float, False),
+        ("a", str, True),
+        (None, int | None, True),
+        ([1, 2], list[int], True),
+        ([1, "a"], list[int], False),
+        ({"a": 1.0}, dict[str, float], True),
+        ("x", object, True),
     ],
-)  # fmt: skip
+)
 def test_values_fit_annotations(value, hint, answer):
     assert fits(value, hint) == answer
 
 
-@pytest.mark.parametrize("group", ["data=synthetic", "model=paper", "model=wide", "experiment=paper_literal", "regressor=torch", "probes=default"])
+@pytest.mark.parametrize(
+    "group",
+    ["data=synthetic", "model=paper", "model=wide", "experiment=paper_literal", "regressor=torch", "probes=default"],
+)
 def test_what_comes_with_the_project_is_accepted(group):
     register_resolvers()
     with initialize_config_dir(str(CONF)):

@@ -26,5 +26,7 @@ def test_paths():
     found = label_metrics("test/latent", ["teff", "logg"], np.ones((3, 2)), np.array([[0, 1], [0, 2], [1, 3]]))
     assert found["test/latent/teff/mae"] == pytest.approx(2 / 3)
     assert set(found) == {
-        f"test/latent/{label}/{name}" for label in ("teff", "logg") for name in ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
+        f"test/latent/{label}/{name}"
+        for label in ("teff", "logg")
+        for name in ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
     }

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("specutils", reason="MILES' wavelengths are in air, and specutils converts them: pip install 'spectangle[archives]'")
+pytest.importorskip(
+    "specutils", reason="MILES' wavelengths are in air, and specutils converts them: pip install 'spectangle[archives]'"
+)
 
 import hydra
 from hydra.utils import instantiate
@@ -64,7 +66,10 @@ def made(tmp_path: Path, *overrides: str):
     """Prepare as the command would."""
     with hydra.initialize_config_dir(str(ROOT / "conf")):
         config = hydra.compose("prepare", ["archive=miles", *overrides])
-    parts = {key: instantiate(config[key], _convert_="all", _execution_whitelist_=TARGETS) for key in ("archive", "cuts", "pixels")}
+    parts = {
+        key: instantiate(config[key], _convert_="all", _execution_whitelist_=TARGETS)
+        for key in ("archive", "cuts", "pixels")
+    }
     return prepare(**parts, survey=tmp_path / "miles.h5", overwrite=True, report=False)
 
 
@@ -96,7 +101,14 @@ def test_every_form_gives_the_same(library, tmp_path):
             assert sentence in said, said
         with Survey(tmp_path / "miles.h5", verify=True) as survey:
             order = np.argsort(survey.source_id)
-            surveys.append((survey.source_id[order], survey.flux()[order], survey.label("fe_h")[order], survey.column("name")[order]))
+            surveys.append(
+                (
+                    survey.source_id[order],
+                    survey.flux()[order],
+                    survey.label("fe_h")[order],
+                    survey.column("name")[order],
+                )
+            )
             assert survey.n_pixels == 1263 and "cite Sanchez-Blazquez" in survey.attributes["origin"]
     assert set(surveys[0][3].tolist()) == {b"BD+012916", b"HD044691A", b"HD 020902"}
     for other in surveys[1:]:
@@ -137,7 +149,13 @@ def line_centre(wavelength: np.ndarray, flux: np.ndarray, centre: float, half: f
 @pytest.mark.skipif(not REAL.is_dir(), reason="the MILES library does not lie beside the project")
 def test_the_real_library(tmp_path):
     arguments = ["archive=miles", f"folder={REAL.resolve()}", "survey=miles.h5"]
-    done = subprocess.run([sys.executable, "-m", "spectangle", "prepare", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "spectangle", "prepare", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"4000 < teff < 7000 +│ +722 +│ +223", done.stdout)
     page = (tmp_path / "miles.html").read_text()
@@ -149,7 +167,8 @@ def test_the_real_library(tmp_path):
         np.testing.assert_allclose([survey.label(name)[star] for name in survey.labels], [5305, 4.49, -0.75], rtol=1e-6)
         assert survey.column("miles_id")[star] == b"0001" and survey.column("refs")[star] == b"SKC"
     hot, cool = np.nanmean(flux[teff > 6500], axis=0), np.nanmean(flux[teff < 4500], axis=0)
-    # NIST, vacuum: H-beta 486.269, H-alpha 656.461, Na D 589.158 and 589.756 (a blend here); in air they lie 0.14 to 0.18 nm further to the blue
+    # NIST, vacuum: H-beta 486.269, H-alpha 656.461, Na D 589.158 and 589.756 (a blend here); in air they lie 0.14 to
+    # 0.18 nm further to the blue
     assert line_centre(wavelength, hot, 486.269, 0.7) == pytest.approx(486.269, abs=0.06)
     assert line_centre(wavelength, hot, 656.461, 1.2) == pytest.approx(656.461, abs=0.03)
     assert line_centre(wavelength, cool, 589.457, 1.0) == pytest.approx(589.457, abs=0.03)

@@ -35,7 +35,9 @@ def data(toy_survey):
 def build(data, lambdas=PAIR, adversary=None, **options):
     torch.manual_seed(0)
     options = {"latent": 5, "hidden": [16]} | options
-    model = DisentanglingAutoencoder(data.n_pixels, list(data.labels), lambdas=lambdas, bins={"count": 5}, adversary=adversary or {}, **options)
+    model = DisentanglingAutoencoder(
+        data.n_pixels, list(data.labels), lambdas=lambdas, bins={"count": 5}, adversary=adversary or {}, **options
+    )
     model.calibrate(data.train.flux, data.train.labels)
     data.classify_with(model.adversary.classify)
     return model
@@ -70,7 +72,11 @@ def test_each_step_moves_its_own_networks_only(data, adversary):
     optimizers = model.configure_optimizers()
     model.optimizers = lambda use_pl_optimizer=True: optimizers
     model.manual_backward = lambda loss: loss.backward()
-    x, y, classes = model.flux_scaler(data.train.flux[:64]), model.label_scaler(data.train.labels[:64]), data.train.classes[:64]
+    x, y, classes = (
+        model.flux_scaler(data.train.flux[:64]),
+        model.label_scaler(data.train.labels[:64]),
+        data.train.classes[:64],
+    )
 
     z = model.encoder(x)
     before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
@@ -95,7 +101,9 @@ def test_all_lambda_zero_is_a_plain_autoencoder(data):
 
 
 def plain_loop(model, data, epochs=2):
-    optimizer = torch.optim.AdamW([*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        [*model.encoder.parameters(), *model.decoder.parameters()], lr=1e-3, weight_decay=0.0, fused=True
+    )
     batches = -(-len(data.train) // 64)
     for epoch in range(epochs):
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(epoch))
@@ -141,7 +149,11 @@ def test_lambda_means_the_same_in_flux_units(data):
     optimizers = model.configure_optimizers()
     model.optimizers = lambda use_pl_optimizer=True: optimizers
     model.manual_backward = lambda loss: None
-    x, y, classes = model.flux_scaler(data.train.flux[:64]), model.label_scaler(data.train.labels[:64]), data.train.classes[:64]
+    x, y, classes = (
+        model.flux_scaler(data.train.flux[:64]),
+        model.label_scaler(data.train.labels[:64]),
+        data.train.classes[:64],
+    )
     z = model.encoder(x)
     reconstruction, loss = model.autoencoder_step(x, y, z, z, classes, progress=0.5)
     assert float(loss) == pytest.approx(float(reconstruction + model.adversary.penalty(z, y, classes, 0.5)), rel=1e-5)
@@ -152,7 +164,10 @@ def test_lost_labels_are_fought_in_the_clean_latent_and_kept_ones_taught_in_the_
     lost = torch.tensor(model.adversary.lambdas) > 0
     seen = []
     model.discriminator_step = lambda z, *rest: (seen.append(z), torch.zeros(4))[1]
-    model.autoencoder_step = lambda x, y, z, *rest, **options: (seen.append(z.detach()), (torch.zeros(()), torch.zeros(())))[1]
+    model.autoencoder_step = lambda x, y, z, *rest, **options: (
+        seen.append(z.detach()),
+        (torch.zeros(()), torch.zeros(())),
+    )[1]
     model._progress, model._decay = lambda batch_index: 0.5, lambda progress: None
     stars = data.train
     model.training_step((stars.flux, stars.noise, stars.labels, stars.classes), 0)

@@ -11,7 +11,12 @@ from spectangle.model.networks import Decoder, DiscriminatorBank, Encoder
 def test_the_paper_s_architecture_has_the_paper_s_sizes():
     encoder = Encoder(800, [512, 256], 25, "linear", "none")
     decoder = Decoder(25, 4, [512, 256], 800, batch_norm=False)
-    shapes = [tuple(layer.weight.shape) for network in (encoder, decoder) for layer in network.layers if hasattr(layer, "weight")]
+    shapes = [
+        tuple(layer.weight.shape)
+        for network in (encoder, decoder)
+        for layer in network.layers
+        if hasattr(layer, "weight")
+    ]
     assert shapes == [(512, 800), (256, 512), (25, 256), (256, 29), (512, 256), (800, 512)]
 
 
@@ -44,7 +49,10 @@ def test_spare_bins_get_no_probability():
     assert probability[0, :, 3:].sum() == 0 and torch.allclose(probability.sum(-1), torch.ones(2, 7))
 
 
-@pytest.mark.parametrize(("activation", "norm", "low", "high"), [("sigmoid", "none", 0, 1), ("linear", "batch", -10, 10), ("sigmoid", "batch", 0, 1)])
+@pytest.mark.parametrize(
+    ("activation", "norm", "low", "high"),
+    [("sigmoid", "none", 0, 1), ("linear", "batch", -10, 10), ("sigmoid", "batch", 0, 1)],
+)
 def test_latent_activation_and_norm(activation, norm, low, high):
     z = Encoder(20, [16], 5, activation, norm)(torch.randn(64, 20))
     assert low <= z.min() and z.max() <= high

@@ -70,8 +70,15 @@ def test_every_format_keeps_ids_units_and_the_run(ending: str, toy_runs, toy_sur
     assert str(table["logg"].unit) == str(table["m_h_uncertainty"].unit) == "dex"
     if ending == ".fits":  # as TOPCAT reads them
         header = fits.getheader(out, 1)
-        assert header["TUNIT4"] == "dex" and header["TUCD2"] == "phys.temperature.effective" and "temperature" in header["TCOMM2"]
-    assert all(name in table.colnames for name in ("teff_uncertainty", "chi2", "ood_score", "flags", "snr", "masked_fraction", "z00", "z03"))
+        assert (
+            header["TUNIT4"] == "dex"
+            and header["TUCD2"] == "phys.temperature.effective"
+            and "temperature" in header["TCOMM2"]
+        )
+    assert all(
+        name in table.colnames
+        for name in ("teff_uncertainty", "chi2", "ood_score", "flags", "snr", "masked_fraction", "z00", "z03")
+    )
     raw = out.read_bytes()
     assert Run(toy_runs[0]).checkpoint_hash.encode() in raw and b"68" in raw
     assert leftovers(tmp_path) == []
@@ -118,7 +125,9 @@ def test_labels_are_those_of_the_run(toy_runs, toy_survey: Path, model):
 
 
 def test_intervals_cover_as_stated():
-    """Split-conformal intervals cover new stars as often as asked, whatever their noise and however wrong the guess of it."""
+    """Split-conformal intervals cover new stars as often as asked, whatever their noise and however wrong the guess of
+    it.
+    """
     random = np.random.default_rng(0)
     n = 3000
     noise = np.exp(random.normal(size=(2 * n, 1)))
@@ -126,7 +135,9 @@ def test_intervals_cover_as_stated():
     fields = dict.fromkeys(Calibration.__dataclass_fields__, np.ones(1, np.float32))
     known = Calibration(**fields | {"scores": np.sort(scores[:n], axis=0), "test_scores": np.sort(scores[n:], axis=0)})
     for coverage in (0.5, 0.6827, 0.9, 0.99):
-        assert known.measured_coverage(coverage)[0] == pytest.approx(coverage, abs=4 * np.sqrt(2 * coverage * (1 - coverage) / n))
+        assert known.measured_coverage(coverage)[0] == pytest.approx(
+            coverage, abs=4 * np.sqrt(2 * coverage * (1 - coverage) / n)
+        )
     with pytest.raises(SpectangleError, match="validation stars"):
         known.quantile(0.9999)
 
@@ -141,7 +152,11 @@ def test_measured_coverage_of_a_run(model):
 
 def test_noisier_stars_get_wider_intervals(model):
     reading = Reading(
-        np.tile(model.calibration.label_range.mean(0), (2, 1)), np.zeros((2, 4)), *[np.zeros(2)] * 2, np.array([0.005, 0.02]), *[np.zeros(2)] * 3
+        np.tile(model.calibration.label_range.mean(0), (2, 1)),
+        np.zeros((2, 4)),
+        *[np.zeros(2)] * 2,
+        np.array([0.005, 0.02]),
+        *[np.zeros(2)] * 3,
     )
     low, high = model.calibration.uncertainty(reading, 0.68)
     assert low.shape == (4,) and np.all(low > 0)
@@ -151,7 +166,11 @@ def test_noisier_stars_get_wider_intervals(model):
 def test_an_ensemble_tells_how_far_its_models_disagree(toy_runs, toy_survey: Path, tmp_path: Path):
     both, one, other = (
         Table.read(predict(run, str(toy_survey), str(tmp_path / name)))
-        for run, name in (([str(r) for r in toy_runs[:2]], "both.ecsv"), (str(toy_runs[0]), "one.ecsv"), (str(toy_runs[1]), "other.ecsv"))
+        for run, name in (
+            ([str(r) for r in toy_runs[:2]], "both.ecsv"),
+            (str(toy_runs[0]), "one.ecsv"),
+            (str(toy_runs[1]), "other.ecsv"),
+        )
     )
     np.testing.assert_allclose(both["teff"], (one["teff"] + other["teff"]) / 2, rtol=1e-5)
     np.testing.assert_allclose(both["teff_spread"], np.abs(one["teff"] - other["teff"]) / 2, rtol=1e-3, atol=1e-2)
@@ -198,7 +217,11 @@ def test_a_masked_star_reads_nan_and_says_so(model, toy_survey: Path):
     error[4, 5] = 0
     table = model.predict(flux, error)
     assert np.isnan(table["teff"][2]) and table["flags"][2] == Quality.NO_DATA + Quality.MASKED
-    assert table["masked_fraction"][3] == pytest.approx(0.25) and np.isfinite(table["teff"][3]) and table["flags"][3] & Quality.MASKED
+    assert (
+        table["masked_fraction"][3] == pytest.approx(0.25)
+        and np.isfinite(table["teff"][3])
+        and table["flags"][3] & Quality.MASKED
+    )
     assert table["masked_fraction"][4] == pytest.approx(1 / 40)
     np.testing.assert_allclose(table["teff"][[0, 1, 5]], whole["teff"][[0, 1, 5]], rtol=1e-4)
 
@@ -249,30 +272,44 @@ def test_an_interruption_leaves_nothing_that_looks_complete(toy_runs, toy_survey
 
 def test_a_survey_that_moved_is_found_where_the_user_says(toy_runs, tmp_path: Path):
     moved = write_toy_survey(tmp_path / "moved.h5")
-    np.testing.assert_array_equal(load_stars(Run(toy_runs[2]), moved).test.source_id, load_stars(Run(toy_runs[2])).test.source_id)
+    np.testing.assert_array_equal(
+        load_stars(Run(toy_runs[2]), moved).test.source_id, load_stars(Run(toy_runs[2])).test.source_id
+    )
     with pytest.raises(SpectangleError, match="content_hash"):
         load_stars(Run(toy_runs[2]), write_toy_survey(tmp_path / "other.h5", seed=1))
 
 
-def test_the_table_says_what_the_run_was_trained_on_and_what_it_disentangled(toy_runs, model, toy_survey: Path, tmp_path: Path, command):
+def test_the_table_says_what_the_run_was_trained_on_and_what_it_disentangled(
+    toy_runs, model, toy_survey: Path, tmp_path: Path, command
+):
     out = tmp_path / "stars.fits"
     code, printed, _ = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={out}")
     printed = " ".join(printed.split())
     assert code == 0 and printed.startswith("run 0 was trained on: toy") and "synthetic spectra only" not in printed
     assert "m_h, alpha_fe: disentangled from the latent by this run" in printed
     table = Table.read(out)
-    assert table.meta["TRAINED"] == "toy" and table.meta["ERASED"] == "m_h alpha_fe"
+    assert table.meta["TRAINED"] == "toy" and table.meta["LOST"] == "m_h alpha_fe"
     assert "disentangled" in table["m_h"].description and "disentangled" not in table["teff"].description
-    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'less.ecsv'}", "disentangled=leave_out")
+    code, _, err = command(
+        "predict",
+        f"run={toy_runs[0]}",
+        f"spectra={toy_survey}",
+        f"out={tmp_path / 'less.ecsv'}",
+        "disentangled=leave_out",
+    )
     assert code == 0, err
     names = Table.read(tmp_path / "less.ecsv").colnames
     assert "teff_uncertainty" in names and not [name for name in names if name.startswith(("m_h", "alpha_fe"))]
-    code, _, err = command("predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'no.ecsv'}", "disentangled=maybe")
+    code, _, err = command(
+        "predict", f"run={toy_runs[0]}", f"spectra={toy_survey}", f"out={tmp_path / 'no.ecsv'}", "disentangled=maybe"
+    )
     assert code == 1 and "disentangled=maybe is not known" in err
 
 
 @pytest.mark.parametrize("made_up", [True, False])
-def test_a_run_of_synthetic_stars_warns_once_of_others(toy_runs, model, tmp_path: Path, toy_survey: Path, command, made_up: bool):
+def test_a_run_of_synthetic_stars_warns_once_of_others(
+    toy_runs, model, tmp_path: Path, toy_survey: Path, command, made_up: bool
+):
     run, survey = tmp_path / "run", tmp_path / "survey.h5"
     shutil.copytree(toy_runs[0], run)
     manifest = json.loads((run / "manifest.json").read_text())

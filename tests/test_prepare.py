@@ -32,7 +32,12 @@ ARCHIVES = {
 def command(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
     return subprocess.run(
-        [sys.executable, "-m", "spectangle", name, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "spectangle", name, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -44,11 +49,17 @@ def world(tmp_path_factory):
     (folder / "rvs").mkdir()
     for part in range(3):
         piece = Stars.__new__(Stars)
-        piece.ids, piece.flux, piece.error = (values[part * 40 : part * 40 + 40] for values in (stars.ids, stars.flux, stars.error))
+        piece.ids, piece.flux, piece.error = (
+            values[part * 40 : part * 40 + 40] for values in (stars.ids, stars.flux, stars.error)
+        )
         write_bulk(folder / "rvs" / f"RvsMeanSpectrum_{part:06d}.csv.gz", piece)
     for name, which, write in (("apogee", slice(0, 100), write_apogee), ("galah", slice(80, 120), write_galah)):
         piece = Stars.__new__(Stars)
-        piece.ids, piece.g, piece.labels = stars.ids[which], stars.g[which], {key: values[which] for key, values in stars.labels.items()}
+        piece.ids, piece.g, piece.labels = (
+            stars.ids[which],
+            stars.g[which],
+            {key: values[which] for key, values in stars.labels.items()},
+        )
         write(folder / f"{name}.fits", piece, *([folder / "galah_gaia.fits"] if name == "galah" else []))
     return folder
 
@@ -63,7 +74,15 @@ def test_archive_files_to_survey_to_metrics(world):
         assert len(survey) == 120 and set(survey.labels) == {"teff", "logg", "m_h", "alpha_fe"}
         assert "spectangle prepare spectra=rvs" in survey.attributes["created_by"]
         assert np.unique(survey.column("label_origin")).tolist() == [b"APOGEE DR17", b"GALAH DR3"]
-    trained = command("train", "data=survey", "data.path=my.h5", "model=tiny", "trainer.max_epochs=2", "hydra.run.dir=run", folder=world)
+    trained = command(
+        "train",
+        "data=survey",
+        "data.path=my.h5",
+        "model=tiny",
+        "trainer.max_epochs=2",
+        "hydra.run.dir=run",
+        folder=world,
+    )
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads((world / "run" / "metrics.json").read_text())
     assert np.isfinite(metrics["test/latent/teff/mae"])
@@ -78,7 +97,13 @@ def test_bad_input_is_one_sentence_and_exit_code_1(world):
 
 @pytest.mark.parametrize(
     "override",
-    ["archive.columns.flux=a", "labels.columns={teff: a}", "cuts.max_errors.teff=1", "labels.units={teff: K}", "cuts.label_ranges={teff: [1, 2]}"],
+    [
+        "archive.columns.flux=a",
+        "labels.columns={teff: a}",
+        "cuts.max_errors.teff=1",
+        "labels.units={teff: K}",
+        "cuts.label_ranges={teff: [1, 2]}",
+    ],
 )
 def test_dictionaries_can_be_overridden(override):
     with hydra.initialize_config_dir(str(ROOT / "conf")):
@@ -87,7 +112,9 @@ def test_dictionaries_can_be_overridden(override):
 
 def test_what_is_missing_is_named(world):
     done = command("prepare", "labels.apogee=apogee.fits", folder=world)
-    assert done.returncode == 1 and "error: 'spectra' is not given; name it: spectangle prepare spectra=..." in done.stderr
+    assert (
+        done.returncode == 1 and "error: 'spectra' is not given; name it: spectangle prepare spectra=..." in done.stderr
+    )
 
 
 def test_errors_cross_process_borders(world):
@@ -96,7 +123,9 @@ def test_errors_cross_process_borders(world):
     for i in range(2):
         (world / "broken" / f"part_{i}.csv.gz").write_bytes(content[: len(content) // 2])
     # more bytes than a group holds, so that two processes share the work
-    done = command("prepare", "spectra=broken", "labels.apogee=apogee.fits", "survey=none.h5", "workers=2", folder=world)
+    done = command(
+        "prepare", "spectra=broken", "labels.apogee=apogee.fits", "survey=none.h5", "workers=2", folder=world
+    )
     assert done.returncode == 1
     assert "part_" in done.stderr and "truncated" in done.stderr and "Traceback" not in done.stderr
 
@@ -126,10 +155,16 @@ def test_gandalf_by_command(world):
     stars = Stars(30, n_pixels=200)
     folder = world / "gandalf"
     folder.mkdir()
-    arrays = {"X": stars.flux[:, :190], "params": np.column_stack(list(stars.labels.values())), "axis_labels": stars.wavelength[:190] * 10}
+    arrays = {
+        "X": stars.flux[:, :190],
+        "params": np.column_stack(list(stars.labels.values())),
+        "axis_labels": stars.wavelength[:190] * 10,
+    }
     for name, values in (arrays | {"ids": np.array([f"2M{i}" for i in range(30)])}).items():
         np.save(folder / f"{name}.npy", values)
-    done = command("prepare", "archive=gandalf", "folder=gandalf", "survey=g.h5", "archive.wavelength_unit=Angstrom", folder=world)
+    done = command(
+        "prepare", "archive=gandalf", "folder=gandalf", "survey=g.h5", "archive.wavelength_unit=Angstrom", folder=world
+    )
     assert done.returncode == 0, done.stderr
     with Survey(world / "g.h5") as survey:
         assert len(survey) == 30 and not survey.has_flux_error

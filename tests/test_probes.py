@@ -20,7 +20,7 @@ class Latent:
 
     def __init__(self, z, kept=(), dropped=(), joint=False):
         self.z, self.labels = z, LABELS
-        self.adversary = SimpleNamespace(kept=list(kept), dropped=list(dropped), joint=joint)
+        self.adversary = SimpleNamespace(entangled=list(kept), disentangled=list(dropped), joint=joint)
 
     def embed_stars(self, stars):
         return self.z[stars.rows]
@@ -35,11 +35,20 @@ def data_of(labels):
     def stars(rows):
         unknown = np.full((len(rows), 2), np.nan)
         flux = torch.from_numpy(labels[rows].astype(np.float32)) + torch.zeros(len(rows), 2)
-        return Stars(rows=rows, source_id=rows + 2**60, labels=torch.from_numpy(labels[rows]), label_errors=unknown, true_labels=unknown, flux=flux)
+        return Stars(
+            rows=rows,
+            source_id=rows + 2**60,
+            labels=torch.from_numpy(labels[rows]),
+            label_errors=unknown,
+            true_labels=unknown,
+            flux=flux,
+        )
 
     parts = np.split(np.arange(len(labels)), [len(labels) // 2, len(labels) * 6 // 10])
     train, validation, test = map(stars, parts)
-    return SimpleNamespace(train=train, validation=validation, test=test, labels=LABELS, fingerprint={"labels": len(labels)})
+    return SimpleNamespace(
+        train=train, validation=validation, test=test, labels=LABELS, fingerprint={"labels": len(labels)}
+    )
 
 
 @pytest.fixture
@@ -80,7 +89,9 @@ def test_what_the_run_s_own_regressor_reads_counts(random):
     """A regressor that knows more than every probe: no best probe is printed below it."""
     z, labels = population(random)
     data = data_of(labels)
-    oracle = SimpleNamespace(predict=lambda z: labels[data.test.rows] + 0.3 * np.random.default_rng(1).normal(size=(len(z), 2)))
+    oracle = SimpleNamespace(
+        predict=lambda z: labels[data.test.rows] + 0.3 * np.random.default_rng(1).normal(size=(len(z), 2))
+    )
     with_it, without = (
         Probes(PROBES, small_below=0).score(Latent(z, [0], [1]), data, data.test, regressor=who)  # pyright: ignore
         for who in (oracle, None)

@@ -1,4 +1,6 @@
-"""The fitted regressor as one torch network: the same labels as scikit-learn's, in torch, in the fast layers and in ONNX."""
+"""The fitted regressor as one torch network: the same labels as scikit-learn's, in torch, in the fast layers and in
+ONNX.
+"""
 
 import numpy as np
 import pytest
@@ -29,7 +31,11 @@ REGRESSORS = {
 def stars():
     random = np.random.default_rng(0)
     z = random.normal(size=(300, 7)).astype(np.float32) * [1, 2, 3, 1, 1, 1, 0.1] + 5
-    return z, np.column_stack([5000 + 300 * np.sin(z[:, 0]), z[:, 1] * 0.2]), random.normal(size=(50, 7)) * [1, 2, 3, 1, 1, 1, 0.1] + 5
+    return (
+        z,
+        np.column_stack([5000 + 300 * np.sin(z[:, 0]), z[:, 1] * 0.2]),
+        random.normal(size=(50, 7)) * [1, 2, 3, 1, 1, 1, 0.1] + 5,
+    )
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -55,6 +61,9 @@ def test_networks_and_kernel_are_averaged(stars):
     fitted = small_survey_regressor(hidden=(9,), members=2, max_iter=20).fit(z, labels)
     parts = fitted.regressor_.steps[-1][1]
     x = fitted.regressor_.steps[0][1].transform(new)
-    networks, machines = np.mean([n.predict(x) for n in parts.networks_], axis=0), np.column_stack([m.predict(x) for m in parts.machines_])
+    networks, machines = (
+        np.mean([n.predict(x) for n in parts.networks_], axis=0),
+        np.column_stack([m.predict(x) for m in parts.machines_]),
+    )
     assert np.abs(networks - machines).max() > 0.01
     np.testing.assert_allclose(parts.predict(x), (networks + machines) / 2)

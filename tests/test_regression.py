@@ -15,7 +15,9 @@ from spectangle.evaluation.regressors import load_regressor, save_regressor, skl
 def stars():
     random = np.random.default_rng(0)
     x = random.normal(size=(3000, 12)).astype(np.float32)
-    y = np.stack([5000 + 600 * np.tanh(x[:, 0] + x[:, 1] * x[:, 2]), 3 + x[:, 3] * 0.5], axis=1) + random.normal(size=(3000, 2)) * [60, 0.05]
+    y = np.stack([5000 + 600 * np.tanh(x[:, 0] + x[:, 1] * x[:, 2]), 3 + x[:, 3] * 0.5], axis=1) + random.normal(
+        size=(3000, 2)
+    ) * [60, 0.05]
     return x[:2400], y[:2400].astype(np.float32), x[2400:], y[2400:]
 
 
@@ -26,7 +28,10 @@ def test_torch_and_scikit_learn_agree_within_noise(stars):
         for build in (sklearn_regressor, torch_regressor)
         for seed in (0, 1, 2)
     }
-    ours, theirs = (np.mean([value for (name, _), value in mae.items() if name == f"{kind}_regressor"], axis=0) for kind in ("torch", "sklearn"))
+    ours, theirs = (
+        np.mean([value for (name, _), value in mae.items() if name == f"{kind}_regressor"], axis=0)
+        for kind in ("torch", "sklearn")
+    )
     assert np.allclose(ours, theirs, rtol=0.08)
 
 
@@ -51,7 +56,9 @@ def test_a_file_with_a_foreign_type_is_refused(tmp_path):
 
 def test_same_seed_same_numbers(stars):
     x, y, new_x, _ = stars
-    first, second, other = (torch_regressor(hidden=(8,), max_iter=4, seed=seed).fit(x, y).predict(new_x) for seed in (0, 0, 1))
+    first, second, other = (
+        torch_regressor(hidden=(8,), max_iter=4, seed=seed).fit(x, y).predict(new_x) for seed in (0, 0, 1)
+    )
     assert np.array_equal(first, second) and not np.array_equal(first, other)
 
 
@@ -65,9 +72,9 @@ def test_the_baseline_is_fitted_once_for_a_survey_and_a_regressor(toy_survey, tm
     model = build_model(data)
 
     def score(max_iter):
-        return DownstreamRegressor(sklearn_regressor(hidden=(8,), max_iter=max_iter), str(tmp_path / "run"), str(tmp_path / "cache")).score(
-            model, data
-        )
+        return DownstreamRegressor(
+            sklearn_regressor(hidden=(8,), max_iter=max_iter), str(tmp_path / "run"), str(tmp_path / "cache")
+        ).score(model, data)
 
     first, again = score(5), score(5)
     assert first["test/spectra/teff/mae"] == again["test/spectra/teff/mae"]

@@ -28,7 +28,13 @@ SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
 
 
 def call(command: str, *arguments: str, cwd: Path = TRAIN.parent, code: int = 0) -> str:
-    answer = subprocess.run([sys.executable, "-m", "spectangle", command, *arguments], capture_output=True, text=True, env=environment(), cwd=cwd)
+    answer = subprocess.run(
+        [sys.executable, "-m", "spectangle", command, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=cwd,
+    )
     assert answer.returncode == code, answer.stdout + answer.stderr
     return answer.stdout + answer.stderr
 
@@ -46,7 +52,11 @@ def test_the_leaderboard_is_sorted_and_shows_only_what_varies(swept: Path):
     board = Leaderboard(swept)
     assert board.varying == ["x", "y", "fail"] and board.counts() == {"complete": 6, "failed": 6}
     assert [entry.state for entry in board.entries] == ["complete"] * 6 + ["failed"] * 6
-    assert all(entry.front for entry in board.entries if (entry.params["y"], entry.params["x"], entry.params["fail"]) == (2, 0.2, "none"))
+    assert all(
+        entry.front
+        for entry in board.entries
+        if (entry.params["y"], entry.params["x"], entry.params["fail"]) == (2, 0.2, "none")
+    )
     assert render(board.text(), width=100).count("ValueError: a deliberate failure") == 6
     assert "ValueError" not in render(board.text(hide_failed=True), width=100)
 
@@ -54,11 +64,23 @@ def test_the_leaderboard_is_sorted_and_shows_only_what_varies(swept: Path):
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_five_parameters_fit_into_the_page_with_every_reason(tmp_path: Path, width: int):
     keys = ["model.latent", "optimizer.discriminator_lr", "adversary.discriminator_steps", "lambdas", "data.batch_size"]
-    reason = "the loss of the autoencoder is not finite in epoch 7 (learning rate 0.01); take a smaller optimizer.lr, or clip [the] gradients"
+    reason = (
+        "the loss of the autoencoder is not finite in epoch 7 (learning rate 0.01); take a smaller optimizer.lr, or "
+        "clip [the] gradients"
+    )
     for number, state in enumerate(["complete", "complete", "failed", "running", "failed"]):
         params = dict(zip(keys, [5 * number, 10.0**-number, number, "entangle_physical", 64 * number], strict=True))
-        facts = {"name": f"c{number}9f86d081e", "params": params, "state": state, "values": [0.125, 0.3 * number] if state == "complete" else None}
-        facts |= {"reason": reason, "traceback": "one\ntwo"} if number == 2 else {"reason": "it was killed by SIGKILL", "traceback": "a\noom-kill\n"}
+        facts = {
+            "name": f"c{number}9f86d081e",
+            "params": params,
+            "state": state,
+            "values": [0.125, 0.3 * number] if state == "complete" else None,
+        }
+        facts |= (
+            {"reason": reason, "traceback": "one\ntwo"}
+            if number == 2
+            else {"reason": "it was killed by SIGKILL", "traceback": "a\noom-kill\n"}
+        )
         write_beside(tmp_path / facts["name"] / "trial.json", json.dumps(facts))
     names = ["val/reconstruction", "val/excess/teff + val/excess/logg"]
     write_sweep_record(tmp_path, {"objectives": names, "directions": ["minimize"] * 2, "swept": keys})
@@ -125,10 +147,16 @@ def test_axes_are_legible_and_can_be_brushed(tmp_path: Path):
     write_report(board)
     with Browser(800, 1200) as browser:
         browser.open((tmp_path / "report.html").as_uri())
-        size = "const svg = document.querySelector('#parallel svg'); return svg.getBoundingClientRect().width / svg.viewBox.baseVal.width * 11"
+        size = (
+            "const svg = document.querySelector('#parallel svg'); return svg.getBoundingClientRect().width / "
+            "svg.viewBox.baseVal.width * 11"
+        )
         assert browser.run(size) >= 11
         browser.run("document.getElementById('parallel').scrollIntoView({block: 'center'})")
-        axis = browser.run("const box = document.querySelector('[data-axis=a]').getBoundingClientRect(); return [box.x + 14, box.y, box.height]")
+        axis = browser.run(
+            "const box = document.querySelector('[data-axis=a]').getBoundingClientRect(); return [box.x + 14, "
+            "box.y, box.height]"
+        )
         browser.drag(axis[0], axis[1], axis[0], axis[1] + 0.5 * axis[2])  # the upper half: a = 3, 4, 5
         assert browser.run("return document.querySelectorAll('#board tbody tr').length") == 18
         assert browser.run("return document.querySelectorAll('#parallel .path:not(.off)').length") == 18
@@ -178,7 +206,11 @@ def test_a_sweep_that_runs_has_a_page(tmp_path: Path):
     wait_for(lambda: (folder / "report.html").is_file(), 120)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', (folder / "report.html").read_text(), re.S)[1])  # pyright: ignore
+    data = json.loads(
+        re.search(
+            r'<script id="data" type="application/json">(.*?)</script>', (folder / "report.html").read_text(), re.S
+        )[1]
+    )  # pyright: ignore
     assert data["live"] and data["counts"] == {"running": 1, "waiting": 1}
 
 
@@ -198,7 +230,9 @@ def test_the_report_is_rebuilt_from_the_runs_alone(swept: Path, tmp_path: Path):
     (copy / "study.log").unlink()
     assert "6 complete, 6 failed" in call("report", f"sweep={copy}", "--hide-failed")
     record = next(copy.glob("*/trial.json"))
-    record.write_text(json.dumps(json.loads(record.read_text()) | {"state": "running", "worker": "gone", "values": None}))
+    record.write_text(
+        json.dumps(json.loads(record.read_text()) | {"state": "running", "worker": "gone", "values": None})
+    )
     (record.parent / "metrics.json").unlink(missing_ok=True)
     assert "1 lost" in call("report", f"sweep={copy}")
 
@@ -206,7 +240,9 @@ def test_the_report_is_rebuilt_from_the_runs_alone(swept: Path, tmp_path: Path):
 def test_a_plain_multirun_has_a_leaderboard(swept: Path, tmp_path: Path):
     for record in records(swept).values():
         if record["state"] == "complete":
-            shutil.copytree(swept / record["name"], tmp_path / record["name"], ignore=shutil.ignore_patterns("trial.json"))
+            shutil.copytree(
+                swept / record["name"], tmp_path / record["name"], ignore=shutil.ignore_patterns("trial.json")
+            )
     board = Leaderboard(tmp_path)
     assert board.varying == ["x", "y"] and board.entries[0].values == [
         min(entry.values[0] for entry in board.entries if entry.values),
@@ -232,9 +268,12 @@ def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **fact
     """The leaderboard of a sweep over a and b that exists on paper only."""
     for number, ((a, b), found) in enumerate(values.items()):
         write_beside(
-            folder / f"c{number}" / "trial.json", json.dumps({"name": f"c{number}", "params": {"a": a, "b": b}, "state": "complete", "values": found})
+            folder / f"c{number}" / "trial.json",
+            json.dumps({"name": f"c{number}", "params": {"a": a, "b": b}, "state": "complete", "values": found}),
         )
-    write_sweep_record(folder, {"objectives": ["one", "two"], "directions": ["minimize", "maximize"], "swept": ["a", "b"]} | facts)
+    write_sweep_record(
+        folder, {"objectives": ["one", "two"], "directions": ["minimize", "maximize"], "swept": ["a", "b"]} | facts
+    )
     return Leaderboard(folder)
 
 
@@ -258,7 +297,12 @@ def test_each_sweep_of_the_project_can_be_planned(name: str, tmp_path: Path):
 
 
 SMOKE = {  # each sweep of the project with two epochs on 300 stars, and few points of its space
-    "architecture": ["model=tiny", "model.conditioning=observed,synthetic", "model.latent_norm=batch", "model.batch_norm=false"],
+    "architecture": [
+        "model=tiny",
+        "model.conditioning=observed,synthetic",
+        "model.latent_norm=batch",
+        "model.batch_norm=false",
+    ],
     "bins": ["bins.count=5"],
     "discriminators": ["bins.count=5"],
     "folds": ["data=synthetic", "lambdas=first_pair", "data.fold=0,1"],
@@ -277,7 +321,9 @@ def test_no_sweep_is_forgotten():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMOKE)
 def test_each_sweep_of_the_project_runs(name: str, tmp_path: Path):
-    output = call("train", f"sweep={name}", "experiment=smoke", *SMOKE[name], f"sweep.dir={tmp_path}", "sweep.workers=2")
+    output = call(
+        "train", f"sweep={name}", "experiment=smoke", *SMOKE[name], f"sweep.dir={tmp_path}", "sweep.workers=2"
+    )
     assert "failed" not in output and (tmp_path / "report.html").is_file()
 
 
@@ -291,7 +337,12 @@ def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
         (run / ".hydra").mkdir(parents=True)
         config = {"data": {"folds": 5, "fold": fold}, "seed": seed, "lambdas": {"teff": -1.0, "fe_h": 1.0}}
         (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
-        metrics = {"test/latent/teff/mae": value, "test/spectra/teff/mae": 2 * value, "test/latent/fe_h/mae": 0.5, "excess/fe_h": 0.01 * fold}
+        metrics = {
+            "test/latent/teff/mae": value,
+            "test/spectra/teff/mae": 2 * value,
+            "test/latent/fe_h/mae": 0.5,
+            "excess/fe_h": 0.01 * fold,
+        }
         (run / "metrics.json").write_text(json.dumps(metrics | {"excess_is_upper_bound": 1.0}))
     groups = fold_groups(tmp_path)
     assert list(groups) == ["entangled teff; disentangled fe_h"]
@@ -312,11 +363,21 @@ def test_folds_are_drawn_with_each_star_as_a_test_star(toy_survey, tmp_path, mon
     from spectangle.figures import predictions
     from spectangle.reports import fold_figures
 
-    options = [f"data.path={toy_survey}", "data.folds=2", "model=tiny", "lambdas=first_pair", "trainer.max_epochs=2", "threads=1", "regressor=torch"]
+    options = [
+        f"data.path={toy_survey}",
+        "data.folds=2",
+        "model=tiny",
+        "lambdas=first_pair",
+        "trainer.max_epochs=2",
+        "threads=1",
+        "regressor=torch",
+    ]
     quick = ["callbacks.probes=null", "callbacks.figures=null", "-m", "data.fold=0,1", f"hydra.sweep.dir={tmp_path}"]
     call("train", "data=survey", *options, *quick)
     drawn = []
-    monkeypatch.setattr(fold_figures, "prediction_figure", lambda *a, **k: drawn.append(a) or predictions.prediction_figure(*a, **k))
+    monkeypatch.setattr(
+        fold_figures, "prediction_figure", lambda *a, **k: drawn.append(a) or predictions.prediction_figure(*a, **k)
+    )
     code, printed, errors = Command(monkeypatch, capsys)("report", "kind=folds", f"sweep={tmp_path}")
     assert code == 0 and "2 of 2 folds" in printed, errors
     written = sorted(path.name for path in (tmp_path / "figures").glob("*.png"))

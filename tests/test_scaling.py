@@ -60,7 +60,11 @@ def test_labels_may_have_different_numbers_of_bins():
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [({"count": 1}, "at least 2"), ({"strategy": "log"}, "uniform or quantile"), ({"count": {"a": 3, "c": 3}}, "differ in \\['b', 'c'\\]")],
+    [
+        ({"count": 1}, "at least 2"),
+        ({"strategy": "log"}, "uniform or quantile"),
+        ({"count": {"a": 3, "c": 3}}, "differ in \\['b', 'c'\\]"),
+    ],
 )
 def test_wrong_bins_are_refused(options, sentence):
     with pytest.raises(SpectangleError, match=sentence):

@@ -1,4 +1,6 @@
-"""Sweeps on a real SLURM on this machine: arrays, dying jobs and workers, time limits, pre-emption, a killed controller."""
+"""Sweeps on a real SLURM on this machine: arrays, dying jobs and workers, time limits, pre-emption, a killed
+controller.
+"""
 
 import re
 import subprocess
@@ -32,7 +34,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory):
 
 
 def sweep(cluster: Cluster, folder: Path, *arguments: str, code: int = 0, name: str = "toy") -> str:
-    answer = subprocess.run(command(folder, *arguments, name=name), capture_output=True, text=True, env=cluster.environment, cwd=folder, timeout=240)
+    answer = subprocess.run(
+        command(folder, *arguments, name=name),
+        capture_output=True,
+        text=True,
+        env=cluster.environment,
+        cwd=folder,
+        timeout=240,
+    )
     assert answer.returncode == code, answer.stdout + answer.stderr
     return answer.stdout + answer.stderr
 
@@ -57,12 +66,23 @@ def test_workers_finish_although_one_is_cancelled_and_a_run_exits(cluster: Clust
     found = records(folder)
     assert len(found) == 16 and Counter(record["state"] for record in found.values()) == {"complete": 16}
     assert all(run == list("123456") for run in epochs(folder))
-    assert max(Counter(trial.user_attrs["configuration"] for trial in trials(folder) if trial.state.name == "COMPLETE").values()) == 1
-    assert all(starts(folder)[record["name"]] >= (2 if record["params"]["fail"] == "exit" else 1) for record in found.values())
+    assert (
+        max(
+            Counter(
+                trial.user_attrs["configuration"] for trial in trials(folder) if trial.state.name == "COMPLETE"
+            ).values()
+        )
+        == 1
+    )
+    assert all(
+        starts(folder)[record["name"]] >= (2 if record["params"]["fail"] == "exit" else 1) for record in found.values()
+    )
 
 
 def test_time_limits_and_pre_emption_requeue_and_resume(cluster: Cluster, tmp_path: Path):
-    """Three runs at once: two meet their time limit (SLURM counts minutes), one is pre-empted; all go on where they were."""
+    """Three runs at once: two meet their time limit (SLURM counts minutes), one is pre-empted; all go on where they
+    were.
+    """
     limited, preempted, batch = (tmp_path / name for name in ("limited", "preempted", "batch"))
     for folder in (limited, preempted, batch):
         folder.mkdir()
@@ -70,9 +90,19 @@ def test_time_limits_and_pre_emption_requeue_and_resume(cluster: Cluster, tmp_pa
     # SLURM looks every 30 s and signals up to 30 s early: 10 to 40 s after the start
     long = ["hydra.launcher.time_min=1", "hydra.launcher.signal_s=20", "epochs=100", "epoch_s=0.5"]
     first = submit(cluster, limited, "hydra.launcher.workers=1", *long) + "_1"
-    second = submit(cluster, preempted, "hydra.launcher.workers=1", "hydra.launcher.partition=low", "epochs=80", "epoch_s=0.5") + "_1"
+    second = (
+        submit(
+            cluster, preempted, "hydra.launcher.workers=1", "hydra.launcher.partition=low", "epochs=80", "epoch_s=0.5"
+        )
+        + "_1"
+    )
     controller = subprocess.Popen(
-        command(batch, *BATCHES, *long), env=cluster.environment, cwd=batch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(batch, *BATCHES, *long),
+        env=cluster.environment,
+        cwd=batch,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     wait_for(lambda: len(list(tmp_path.glob("*/sweep/*/epochs.log"))) == 3)
     (third,) = set(cluster.jobs()) - {first, second}
@@ -118,7 +148,11 @@ def test_a_killed_controller_finds_its_jobs_again(cluster: Cluster, tmp_path: Pa
     folder = write_sweep(tmp_path, params={"x": "choice(0.1, 0.2, 0.3, 0.4)"}, retries=0, batch=2)
     arguments = [*BATCHES, "epochs=10", "epoch_s=0.3"]
     process = subprocess.Popen(
-        command(tmp_path, *arguments), env=cluster.environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(tmp_path, *arguments),
+        env=cluster.environment,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: len(list(folder.glob("*/epochs.log"))) == 2)
     process.kill()
@@ -148,13 +182,23 @@ def test_what_slurm_refuses_fixes_nothing(cluster: Cluster, tmp_path: Path):
     """A partition and a node that are not there; then another space, as it should have been."""
     folder = write_sweep(tmp_path, params={"x": "choice(0.1)"})
     refused = sweep(cluster, tmp_path, *WORKERS, "hydra.launcher.partition=mian", "hydra.launcher.workers=1", code=1)
-    assert "SLURM has no partition 'mian'" in refused and "Did you mean 'main'? There are: main, low, high" in refused and not folder.exists()
-    refused = sweep(cluster, tmp_path, *WORKERS, "hydra.launcher.extra={nodelist: nowhere}", "hydra.launcher.workers=1", code=1)
+    assert (
+        "SLURM has no partition 'mian'" in refused
+        and "Did you mean 'main'? There are: main, low, high" in refused
+        and not folder.exists()
+    )
+    refused = sweep(
+        cluster, tmp_path, *WORKERS, "hydra.launcher.extra={nodelist: nowhere}", "hydra.launcher.workers=1", code=1
+    )
     assert "sbatch refused" in refused and "Traceback" not in refused and not (folder / "sweep.json").exists()
     write_sweep(tmp_path, params={"x": "choice(0.2, 0.3)"})
-    assert "lies in /tmp" in sweep(cluster, tmp_path, *WORKERS, "hydra.launcher.workers=1") or not tmp_path.is_relative_to("/tmp")
+    assert "lies in /tmp" in sweep(
+        cluster, tmp_path, *WORKERS, "hydra.launcher.workers=1"
+    ) or not tmp_path.is_relative_to("/tmp")
     wait_for(lambda: not cluster.jobs(), 150)
-    assert set(records(folder)) == {"x=0.2", "x=0.3"} and {record["state"] for record in records(folder).values()} == {"complete"}
+    assert set(records(folder)) == {"x=0.2", "x=0.3"} and {record["state"] for record in records(folder).values()} == {
+        "complete"
+    }
 
 
 def test_submit_sh_needs_three_words(cluster: Cluster, tmp_path: Path):
@@ -189,7 +233,9 @@ def test_a_requeued_run_is_one_run_in_wandb(cluster: Cluster, tmp_path: Path, mo
     found = re.search(r"job (\d+):", answer.stdout)
     assert found, answer.stdout + answer.stderr
     job = f"{found[1]}_1"
-    wait_for(lambda: any(len(Run(path.parents[1]).history) > 10 for path in tmp_path.glob("sweep/*/.hydra/config.yaml")), 150)
+    wait_for(
+        lambda: any(len(Run(path.parents[1]).history) > 10 for path in tmp_path.glob("sweep/*/.hydra/config.yaml")), 150
+    )
     cluster.run("scontrol", "requeue", job)
     wait_for(lambda: cluster.jobs().get(job) == "PENDING")
     cluster.run("scontrol", "update", f"job={job}", "StartTime=now+3", check=False)

@@ -36,7 +36,9 @@ def world(tmp_path):
     """Three stars with FITS images in air, labelled."""
     (tmp_path / "s").mkdir()
     for i, name in enumerate(("HD 1", "HD 2", "HD 3")):
-        write_image(tmp_path / "s" / f"{name}.fits", line(WAVELENGTH, depth=0.2 + 0.2 * i), **AIR_AXIS, OBJECT=f"star {i}")
+        write_image(
+            tmp_path / "s" / f"{name}.fits", line(WAVELENGTH, depth=0.2 + 0.2 * i), **AIR_AXIS, OBJECT=f"star {i}"
+        )
     write_labels(tmp_path / "labels.csv", ["hd1", "HD2", "HD  3"])
     return tmp_path
 
@@ -53,12 +55,19 @@ def test_each_form_has_its_line_in_vacuum(name, tmp_path):
         assert np.nanmin(survey.flux()) == pytest.approx(0.5, abs=0.01)
         if survey.has_flux_error:
             np.testing.assert_allclose(survey.flux_error(), 0.01, rtol=1e-5)
-        assert survey.has_flux_error == (name in ("extension.fits", "table.fits", "log_table.fits", "sdss.fits", "sdss_log.fits"))
+        assert survey.has_flux_error == (
+            name in ("extension.fits", "table.fits", "log_table.fits", "sdss.fits", "sdss_log.fits")
+        )
         assert np.isfinite(survey.flux()).all()
 
 
 def test_air_is_converted_by_the_published_formula():
-    known = {4861.333: 4862.691, 5889.951: 5891.583, 6562.80: 6564.613, 8542.09: 8544.437}  # Angstrom; Morton 2000 as NIST and SDSS use it
+    known = {
+        4861.333: 4862.691,
+        5889.951: 5891.583,
+        6562.80: 6564.613,
+        8542.09: 8544.437,
+    }  # Angstrom; Morton 2000 as NIST and SDSS use it
     np.testing.assert_allclose(air_to_vacuum(np.array(list(known)) / 10, "here") * 10, list(known.values()), atol=2e-3)
     with pytest.raises(SpectangleError, match="below 200 nm they are given in vacuum"):
         air_to_vacuum(np.array([150.0, 160.0]), "here")
@@ -74,7 +83,9 @@ def test_files_of_different_grids_meet_on_what_is_common(tmp_path):
     with Survey(tmp_path / "my.h5") as survey:
         assert len(survey) == len(names) and not survey.has_flux_error  # errors of all stars or of none
         np.testing.assert_allclose(np.diff(survey.wavelength), 0.1, atol=1e-3)
-        assert 470.1 < survey.wavelength[0] < 470.4 and 507 < survey.wavelength[-1] < 508  # standard_log.fits ends first
+        assert (
+            470.1 < survey.wavelength[0] < 470.4 and 507 < survey.wavelength[-1] < 508
+        )  # standard_log.fits ends first
         assert all(abs(centre_of(survey.wavelength, flux) - VACUUM / 10) < 0.01 for flux in survey.flux())
 
 
@@ -93,7 +104,9 @@ def test_names_become_stable_ids_and_stay_as_a_column(world):
         names = [name.decode() for name in survey.column("name")]
         assert names == ["HD 1", "HD 2", "HD 3"]
         assert survey.source_id.tolist() == [name_id(name) for name in names]
-        np.testing.assert_allclose(1 - survey.flux().min(axis=1), [0.2, 0.4, 0.6], atol=0.01)  # each star kept its spectrum
+        np.testing.assert_allclose(
+            1 - survey.flux().min(axis=1), [0.2, 0.4, 0.6], atol=0.01
+        )  # each star kept its spectrum
         np.testing.assert_allclose(survey.label("teff"), [4100, 5500, 6900])
         assert survey.attributes["origin"] == "s x labels"
     assert name_id("HD 4628") == name_id("hd4628") == 1487683433827326310 and name_id("0012") == name_id("12")
@@ -101,7 +114,9 @@ def test_names_become_stable_ids_and_stay_as_a_column(world):
 
 def test_ids_of_the_table_are_kept(world):
     ids = [4295806720, 34361129088, 38655544960]
-    write_labels(world / "labels2.csv", ["HD1", "HD2", "HD3"], source_id=ids, period=[1.5, 2.5, 3.5], iron=[0.1, 0.2, 0.3])
+    write_labels(
+        world / "labels2.csv", ["HD1", "HD2", "HD3"], source_id=ids, period=[1.5, 2.5, 3.5], iron=[0.1, 0.2, 0.3]
+    )
     made(world, labels_table=str(world / "labels2.csv"), keep_columns=["period"], label_columns={"fe_h": "iron"})
     with Survey(world / "my.h5") as survey:
         assert survey.source_id.tolist() == ids and survey.column("period").tolist() == [1.5, 2.5, 3.5]
@@ -109,7 +124,8 @@ def test_ids_of_the_table_are_kept(world):
 
 
 @pytest.mark.parametrize(
-    ("options", "column"), [({"name_keyword": "object"}, ["star 0", "star 1", "star 2"]), ({"name_pattern": r"HD (\d)"}, [1, 2, 3])]
+    ("options", "column"),
+    [({"name_keyword": "object"}, ["star 0", "star 1", "star 2"]), ({"name_pattern": r"HD (\d)"}, [1, 2, 3])],
 )
 def test_the_header_or_a_pattern_may_name_the_star(options, column, world):
     write_labels(world / "labels.csv", column)
@@ -127,7 +143,11 @@ def test_spoilt_pixels_are_masked_and_do_not_spread(world):
         assert masked.tolist() == [50, 100, 150, 200] and np.isfinite(survey.flux()[[0, 2]]).all()
         near = survey.flux()[1][[49, 51, 99, 101, 149, 151]]
         np.testing.assert_allclose(near, 1, atol=0.01)
-    made(world, pixels=Pixels(method="resample", start=471.0, step=0.25, number=150), continuum=Continuum("running_median", 51))
+    made(
+        world,
+        pixels=Pixels(method="resample", start=471.0, step=0.25, number=150),
+        continuum=Continuum("running_median", 51),
+    )
     with Survey(world / "my.h5") as survey:
         assert np.isnan(survey.flux()[1]).sum() <= 8 and np.nanmax(np.abs(survey.flux()[1] - 1)) < 0.55
 
@@ -137,13 +157,20 @@ def test_a_continuum_is_taken_away_and_its_scale_with_it(method):
     level = 3e-14 * (2 + 0.3 * np.sin(np.linspace(0, 3, 401)))
     flux = level * line(WAVELENGTH, depth=0.6)
     flux[10] = np.nan
-    made = normalised(Spectrum(WAVELENGTH / 10, flux[None], 0.01 * level[None]), Continuum(method, width=101, degree=5, knots=3), None, "here")
+    made = normalised(
+        Spectrum(WAVELENGTH / 10, flux[None], 0.01 * level[None]),
+        Continuum(method, width=101, degree=5, knots=3),
+        None,
+        "here",
+    )
     assert made.error is not None and np.isnan(made.flux[0, 10]) and np.isfinite(np.delete(made.flux[0], 10)).all()
     if method == "none":
         np.testing.assert_allclose(made.flux, flux[None], rtol=1e-6)
         return
     away = np.abs(WAVELENGTH - 4861) > 60
-    np.testing.assert_allclose(made.flux[0, away & np.isfinite(flux)], 1, atol=0.02 if method != "running_mean" else 0.05)
+    np.testing.assert_allclose(
+        made.flux[0, away & np.isfinite(flux)], 1, atol=0.02 if method != "running_mean" else 0.05
+    )
     np.testing.assert_allclose(made.error[0, away & np.isfinite(flux)], 0.01, rtol=0.06)
     assert np.nanmin(made.flux[0]) == pytest.approx(0.4, abs=0.06)
 
@@ -156,7 +183,13 @@ def test_every_file_is_used_or_named(world):
     (folder / "HD 3.fits").write_bytes((folder / "HD 3.fits").read_bytes()[:3000])
     write_labels(folder / "labels.csv", ["HD1", "HD2", "HD3", "HD4"], teff_error=[1, 1, 1, 1])
     archive = Spectra1D(str(folder), str(folder / "labels.csv"))
-    result = prepare(archive, world / "my.h5", cuts=Cuts(g_min=None, g_max=None, label_ranges={"logg": [1.5, 5]}), pixels=AUTO, max_bad_rows=1)
+    result = prepare(
+        archive,
+        world / "my.h5",
+        cuts=Cuts(g_min=None, g_max=None, label_ranges={"logg": [1.5, 5]}),
+        pixels=AUTO,
+        max_bad_rows=1,
+    )
     assert result is not None
     said = "\n".join(result.left_out + result.bad.sentences)
     for sentence in (
@@ -188,16 +221,48 @@ BAD = {  # {case: (how it is spoilt, options, what is said)}
         {},
         "1.fits does not say whether .* state it: archive.form",
     ),
-    "no unit": (lambda w: change(w, "HD 1.fits", **AIR_AXIS | {"CUNIT1": "furlong"}), {}, "'furlong' is no unit of wavelength"),
+    "no unit": (
+        lambda w: change(w, "HD 1.fits", **AIR_AXIS | {"CUNIT1": "furlong"}),
+        {},
+        "'furlong' is no unit of wavelength",
+    ),
     "no axis": (lambda w: change(w, "HD 1.fits"), {}, "HD 1.fits has no wavelengths: no CRVAL1"),
     "no CRPIX1": (lambda w: change(w, "HD 1.fits", **NO_CRPIX), {}, "has no CRPIX1; .*reference_pixel=1"),
-    "wrong unit": (lambda w: change(w, "HD 1.fits", **AIR_AXIS | {"CUNIT1": "micron"}), {}, "not within 100 to 30000 nm"),
-    "two rows": (lambda w: write_image(w / "s" / "HD 1.fits", np.ones((2, 9)), **AIR_AXIS), {}, "image of shape .2, 9."),
-    "text": (lambda w: write(w, "HD 1.txt", "no numbers\n in here\n"), {}, "HD 1.txt: column 'col1' holds text|HD 1.txt: no column is known"),
-    "no column": (lambda w: write(w, "HD 1.csv", "a,b\n1,2\n3,4\n"), {}, "HD 1.csv: no column is known as wavelength; it has: a, b"),
-    "wrong join": (lambda w: write_labels(w / "labels.csv", ["HD7", "HD8"]), {}, "No file belongs .* such as 'HD7', the files such as 'HD 1'"),
-    "two files": (lambda w: write_image(w / "s" / "hd1.fits", line(WAVELENGTH), **AIR_AXIS), {}, "hd1.fits are both of star 'hd1'"),
-    "two rows of a star": (lambda w: write_labels(w / "labels.csv", ["HD1", "hd 1"]), {}, "have the same id; keep one row per star"),
+    "wrong unit": (
+        lambda w: change(w, "HD 1.fits", **AIR_AXIS | {"CUNIT1": "micron"}),
+        {},
+        "not within 100 to 30000 nm",
+    ),
+    "two rows": (
+        lambda w: write_image(w / "s" / "HD 1.fits", np.ones((2, 9)), **AIR_AXIS),
+        {},
+        "image of shape .2, 9.",
+    ),
+    "text": (
+        lambda w: write(w, "HD 1.txt", "no numbers\n in here\n"),
+        {},
+        "HD 1.txt: column 'col1' holds text|HD 1.txt: no column is known",
+    ),
+    "no column": (
+        lambda w: write(w, "HD 1.csv", "a,b\n1,2\n3,4\n"),
+        {},
+        "HD 1.csv: no column is known as wavelength; it has: a, b",
+    ),
+    "wrong join": (
+        lambda w: write_labels(w / "labels.csv", ["HD7", "HD8"]),
+        {},
+        "No file belongs .* such as 'HD7', the files such as 'HD 1'",
+    ),
+    "two files": (
+        lambda w: write_image(w / "s" / "hd1.fits", line(WAVELENGTH), **AIR_AXIS),
+        {},
+        "hd1.fits are both of star 'hd1'",
+    ),
+    "two rows of a star": (
+        lambda w: write_labels(w / "labels.csv", ["HD1", "hd 1"]),
+        {},
+        "have the same id; keep one row per star",
+    ),
     "no names": (lambda w: (w / "labels.csv").write_text("x,teff\n1,2\n"), {}, "has no column of names"),
     "no such star": (lambda w: None, {"exclude": ["HD 77"]}, "archive.exclude names 'HD 77'"),
     "no pattern": (lambda w: None, {"name_pattern": "("}, "is no regular expression"),
@@ -239,12 +304,17 @@ def test_a_key_overrules_the_header_and_names_columns(world):
     write(world, "HD 1.csv", "a,b\n" + "\n".join(f"{w},{f}" for w, f in zip(WAVELENGTH, line(WAVELENGTH), strict=True)))
     made(world, form=SpectrumForm(medium="air", columns={"wavelength": "a", "flux": "b"}))
     with Survey(world / "my.h5") as survey:
-        assert len(survey) == 3 and np.all(np.abs([centre_of(survey.wavelength, flux) - VACUUM / 10 for flux in survey.flux()]) < 0.01)
+        assert len(survey) == 3 and np.all(
+            np.abs([centre_of(survey.wavelength, flux) - VACUUM / 10 for flux in survey.flux()]) < 0.01
+        )
 
 
 def test_without_specutils_there_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "specutils", None)
-    with pytest.raises(SpectangleError, match="air wavelengths need specutils, which is not installed: pip install 'spectangle.archives.'"):
+    with pytest.raises(
+        SpectangleError,
+        match="air wavelengths need specutils, which is not installed: pip install 'spectangle.archives.'",
+    ):
         air_to_vacuum(np.array([500.0, 501.0]), "here")
 
 
@@ -279,8 +349,21 @@ def test_by_command(tmp_path):
         flux = line(WAVELENGTH, depth=0.1 + 0.05 * i) * random.uniform(1e-14, 2e-14)
         write_image(tmp_path / "s" / f"star_{i:02d}.fits", flux, **AIR_AXIS)
     write_labels(tmp_path / "labels.csv", [f"star_{i:02d}" for i in range(12)])
-    arguments = ["archive=spectra1d", "spectra=s", "labels.table=labels.csv", "survey=my.h5", "workers=2", "archive.continuum.method=polynomial"]
-    done = subprocess.run([sys.executable, "-m", "spectangle", "prepare", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    arguments = [
+        "archive=spectra1d",
+        "spectra=s",
+        "labels.table=labels.csv",
+        "survey=my.h5",
+        "workers=2",
+        "archive.continuum.method=polynomial",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "spectangle", "prepare", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.glob("my*")) == ["my.h5", "my.html"]
     with Survey(tmp_path / "my.h5", verify=True) as survey:

@@ -1,4 +1,6 @@
-"""One door for spectra: arrays of any kind in files and in Python give the same numbers, and what cannot be right is refused."""
+"""One door for spectra: arrays of any kind in files and in Python give the same numbers, and what cannot be right is
+refused.
+"""
 
 import subprocess
 import sys
@@ -60,7 +62,9 @@ def test_masks_are_masked_pixels_in_python_and_in_files(kind, toy_runs, model, s
     np.testing.assert_array_equal(found["teff"], expected["teff"])
     assert found["masked_fraction"][2] == pytest.approx(3 / 40) and not found["flags"][2] & Quality.NO_DATA
     np.testing.assert_array_equal(model.encode(masked(flux, kind)), model.encode(masked(flux, "nan")))
-    np.testing.assert_array_equal(model.generate(masked(flux, kind), m_h=0.1), model.generate(masked(flux, "nan"), m_h=0.1))
+    np.testing.assert_array_equal(
+        model.generate(masked(flux, kind), m_h=0.1), model.generate(masked(flux, "nan"), m_h=0.1)
+    )
     if kind in ("fill", "big-endian"):
         np.savez(tmp_path / "a.NPZ".lower(), flux=masked(flux, kind), flux_error=error, wavelength=model.wavelength)
         table = Table.read(predict(str(toy_runs[0]), str(tmp_path / "a.npz"), str(tmp_path / "a.ecsv")))
@@ -70,10 +74,22 @@ def test_masks_are_masked_pixels_in_python_and_in_files(kind, toy_runs, model, s
 def test_ids_of_any_shape_and_no_floats(model, spectra, toy_runs, tmp_path):
     flux, _ = spectra
     ids = 1234567890123078720 + 128 * np.arange(6)
-    for given in (ids[:, None], ids.astype(str), ids.astype(np.uint64), np.ma.array(ids), ids.tolist(), ids.astype(">i8")):
+    for given in (
+        ids[:, None],
+        ids.astype(str),
+        ids.astype(np.uint64),
+        np.ma.array(ids),
+        ids.tolist(),
+        ids.astype(">i8"),
+    ):
         np.testing.assert_array_equal(model.predict(flux, source_id=given)["source_id"], ids)
     assert model.predict(flux[0], source_id=ids[0])["source_id"].tolist() == [ids[0]]
-    for given in (ids.astype(float), ids.astype(float).tolist(), ids.astype(float).astype(object), Table({"a": ids.astype(float)})["a"]):
+    for given in (
+        ids.astype(float),
+        ids.astype(float).tolist(),
+        ids.astype(float).astype(object),
+        Table({"a": ids.astype(float)})["a"],
+    ):
         with pytest.raises(SpectangleError, match="lost"):
             model.predict(flux, source_id=given)
     with pytest.raises(SpectangleError, match="row 2: the spectrum has no source_id"):
@@ -92,17 +108,25 @@ def test_grids_may_have_a_unit(model, spectra, toy_runs, tmp_path):
     with pytest.raises(SpectangleError, match="They look like Angstrom: convert them to nm"):
         model.predict(flux, wavelength=angstrom)
     np.savez(tmp_path / "a.npz", flux=flux, wavelength=angstrom)
-    with pytest.raises(SpectangleError, match="They look like Angstrom: convert them, or state wavelength_unit=Angstrom"):
+    with pytest.raises(
+        SpectangleError, match="They look like Angstrom: convert them, or state wavelength_unit=Angstrom"
+    ):
         predict(str(toy_runs[0]), str(tmp_path / "a.npz"), str(tmp_path / "a.ecsv"))
-    table = Table.read(predict(str(toy_runs[0]), str(tmp_path / "a.npz"), str(tmp_path / "a.ecsv"), wavelength_unit="Angstrom"))
+    table = Table.read(
+        predict(str(toy_runs[0]), str(tmp_path / "a.npz"), str(tmp_path / "a.ecsv"), wavelength_unit="Angstrom")
+    )
     np.testing.assert_allclose(table["teff"], model.predict(flux)["teff"], rtol=1e-6)
 
 
 def test_air_is_seen_by_the_door():
     stars = Stars(5, edge=0)
-    with pytest.raises(SpectangleError, match="its place in air .*; in vacuum it is at 854.444. State medium=air to convert them"):
+    with pytest.raises(
+        SpectangleError, match="its place in air .*; in vacuum it is at 854.444. State medium=air to convert them"
+    ):
         check_arrays(stars.flux, None, stars.wavelength - 0.235, "these", "medium")
-    np.testing.assert_allclose(vacuum_grid(stars.wavelength - 0.235, "these", medium="air"), stars.wavelength, atol=5e-3)
+    np.testing.assert_allclose(
+        vacuum_grid(stars.wavelength - 0.235, "these", medium="air"), stars.wavelength, atol=5e-3
+    )
     check_arrays(stars.flux, None, vacuum_grid(stars.wavelength - 0.235, "these", medium="air"), "these", "medium")
     with pytest.raises(SpectangleError, match="medium=water is not known; it can be air, vacuum"):
         vacuum_grid(stars.wavelength, "these", medium="water")
@@ -112,14 +136,24 @@ def test_air_is_seen_by_the_door():
 def test_archives_convert_air(form, tmp_path):
     stars = Stars(5, edge=0)
     air = stars.wavelength - 0.235
-    arrays = {"X": stars.flux, "params": np.column_stack(list(stars.labels.values())), "ids": stars.ids, "axis_labels": air}
+    arrays = {
+        "X": stars.flux,
+        "params": np.column_stack(list(stars.labels.values())),
+        "ids": stars.ids,
+        "axis_labels": air,
+    }
     for name, values in arrays.items():
         np.save(tmp_path / f"{name}.npy", values)
     stars.table().write(tmp_path / "labels.ecsv")
     archive = (
         Gandalf(str(tmp_path), medium="air")
         if form == "gandalf"
-        else Plain(str(tmp_path / "X.npy"), str(tmp_path / "labels.ecsv"), wavelength=str(tmp_path / "axis_labels.npy"), medium="air")
+        else Plain(
+            str(tmp_path / "X.npy"),
+            str(tmp_path / "labels.ecsv"),
+            wavelength=str(tmp_path / "axis_labels.npy"),
+            medium="air",
+        )
     )
     prepare(archive, tmp_path / "my.h5", cuts=Cuts(g_min=None, g_max=None), pixels=Pixels(method="none"), report=False)
     with Survey(tmp_path / "my.h5") as survey:
@@ -128,7 +162,9 @@ def test_archives_convert_air(form, tmp_path):
 
 
 def test_one_label_for_all_and_more_stars_than_there_are(toy_runs, model, tmp_path, spectra):
-    with Survey(generate(str(toy_runs[0]), str(tmp_path / "all.H5"), {"m_h": 0.1}, n_stars=int(1e9), figure=False)) as survey:
+    with Survey(
+        generate(str(toy_runs[0]), str(tmp_path / "all.H5"), {"m_h": 0.1}, n_stars=int(1e9), figure=False)
+    ) as survey:
         assert len(survey) == len(load_stars(Run(toy_runs[0])).test)
     with pytest.raises(SpectangleError, match="m_h has values that are missing or not finite"):
         model.generate(spectra[0], m_h=np.nan)
@@ -138,7 +174,9 @@ def test_stars_without_a_pixel_are_left_out_of_what_is_generated(toy_runs, model
     flux = spectra[0].copy()
     flux[1] = np.nan
     np.savez(tmp_path / "a.npz", flux=flux, wavelength=model.wavelength)
-    made = generate(str(toy_runs[0]), str(tmp_path / "out.h5"), {"m_h": 0.1}, spectra=str(tmp_path / "a.npz"), figure=False)
+    made = generate(
+        str(toy_runs[0]), str(tmp_path / "out.h5"), {"m_h": 0.1}, spectra=str(tmp_path / "a.npz"), figure=False
+    )
     with Survey(made) as survey:
         assert survey.source_id.tolist() == [1, 3, 4, 5, 6] and np.isfinite(survey.flux()).all()
 
@@ -150,7 +188,9 @@ def test_a_locked_file_is_no_truncated_one(toy_survey, tmp_path):
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout is not None and other.stdout.readline() == "open\n"
-        with pytest.raises(SpectangleError, match="cannot be locked .*: another program has it open.* HDF5_USE_FILE_LOCKING=FALSE") as error:
+        with pytest.raises(
+            SpectangleError, match="cannot be locked .*: another program has it open.* HDF5_USE_FILE_LOCKING=FALSE"
+        ) as error:
             Survey(path)
         assert "truncated" not in str(error.value)
     finally:

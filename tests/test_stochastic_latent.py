@@ -1,4 +1,6 @@
-"""A stochastic latent: one fixed draw for each star, by its source_id, in all that reads spectra; the mean is nowhere."""
+"""A stochastic latent: one fixed draw for each star, by its source_id, in all that reads spectra; the mean is
+nowhere.
+"""
 
 import copy
 from dataclasses import replace
@@ -95,7 +97,9 @@ def test_without_ids_stars_are_numbered_from_one(model, stars):
         model.encode(flux, source_id=np.arange(9.0))
 
 
-def test_predict_writes_the_latents_of_the_stars(model, stars, latent, stochastic_run, toy_survey, tmp_path, monkeypatch):
+def test_predict_writes_the_latents_of_the_stars(
+    model, stars, latent, stochastic_run, toy_survey, tmp_path, monkeypatch
+):
     monkeypatch.setattr("spectangle.inference.spectra_input.CHUNK", 37)
     table = Table.read(predict(str(stochastic_run), str(toy_survey), str(tmp_path / "stars.fits"), latents=True))
     order = np.argsort(table["source_id"])
@@ -120,15 +124,26 @@ def test_calibration_is_of_what_predictions_do(model, stochastic_run):
     np.testing.assert_allclose(model.calibration.latent_mean, train.mean(0), rtol=1e-5, atol=1e-6)
     distance = read_spectra([model], data.validation.flux.numpy(), None, data.validation.source_id).distance
     assert np.quantile(distance, 0.99) == pytest.approx(model.calibration.limits[0], rel=1e-5)
-    scores = np.abs(read_spectra([model], data.test.flux.numpy(), None, data.test.source_id).labels - data.test.labels.numpy())
+    scores = np.abs(
+        read_spectra([model], data.test.flux.numpy(), None, data.test.source_id).labels - data.test.labels.numpy()
+    )
     assert (scores > 0).all() and len(model.calibration.test_scores) == len(scores)
 
 
-def test_generated_spectra_start_from_the_draws_of_their_parents(model, stars, latent, stochastic_run, toy_survey, tmp_path):
+def test_generated_spectra_start_from_the_draws_of_their_parents(
+    model, stars, latent, stochastic_run, toy_survey, tmp_path
+):
     parents = parents_of(model, str(stochastic_run), None, n_stars=12)
     np.testing.assert_allclose(parents.latent, latent[:12], **TOLERANCE)
     wanted = stars.source_id[[7, 3]].tolist()
-    out = generate(str(stochastic_run), str(tmp_path / "new.h5"), {"m_h": 0.0}, spectra=str(toy_survey), source_id=wanted, figure=False)
+    out = generate(
+        str(stochastic_run),
+        str(tmp_path / "new.h5"),
+        {"m_h": 0.0},
+        spectra=str(toy_survey),
+        source_id=wanted,
+        figure=False,
+    )
     labels = stars.labels.numpy()[[7, 3]].copy()
     labels[:, 2] = 0.0
     with Survey(out) as survey:
@@ -148,7 +163,10 @@ def test_onnx_gets_the_draws_as_an_input(model, stars, latent, exported: Path):
 
     session = onnxruntime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
     assert [one.name for one in session.get_inputs()] == ["flux", "noise"]
-    flux, noise = stars.flux.numpy()[:11], star_normal(stars.source_id[:11], latent.shape[1], seed=int(model.network.channel.salt))
+    flux, noise = (
+        stars.flux.numpy()[:11],
+        star_normal(stars.source_id[:11], latent.shape[1], seed=int(model.network.channel.salt)),
+    )
     z, labels = session.run(None, {"flux": flux, "noise": noise})
     np.testing.assert_allclose(z, latent[:11], atol=1e-5)
     np.testing.assert_allclose(labels[:, 0], model.predict(flux, source_id=stars.source_id[:11])["teff"], rtol=1e-5)
@@ -166,7 +184,9 @@ def test_a_deterministic_graph_has_one_input(tmp_path: Path):
 
 def test_the_card_says_that_the_latent_is_a_sample_and_how_to_draw_it(exported: Path):
     card = (exported / "README.md").read_text()
-    assert "The latent is a sample" in card and "star_normal(source_id, 4, seed=" in card and "source_id=source_id" in card
+    assert (
+        "The latent is a sample" in card and "star_normal(source_id, 4, seed=" in card and "source_id=source_id" in card
+    )
 
 
 def test_the_explorer_shows_the_draws(stars, latent, stochastic_run):

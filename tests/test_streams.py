@@ -43,7 +43,11 @@ def test_a_run_outlives_its_output(toy_survey, tmp_path, fate):
 def test_a_run_outlives_its_terminal_and_a_narrow_encoding(toy_survey, tmp_path):
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        line(toy_survey, tmp_path / "run"), stdout=slave, stderr=slave, env=environment() | {"PYTHONIOENCODING": "latin-1"}, start_new_session=True
+        line(toy_survey, tmp_path / "run"),
+        stdout=slave,
+        stderr=slave,
+        env=environment() | {"PYTHONIOENCODING": "latin-1"},
+        start_new_session=True,
     )
     os.close(slave)
     os.read(master, 1)
@@ -55,8 +59,16 @@ def test_a_sweep_outlives_its_output(tmp_path):
     folder = write_sweep(tmp_path, params={"x": "choice(0.1, 0.2)"})
     script = " ".join(map(repr, command(tmp_path))) + " >&- 2>&-"
     assert subprocess.run(["bash", "-c", script], env=environment(), cwd=tmp_path, timeout=120).returncode == 0
-    assert {record["state"] for record in records(folder).values()} == {"complete"} and (folder / "report.html").is_file()
-    done = subprocess.run(command(tmp_path), env=environment() | {"PYTHONIOENCODING": "latin-1"}, cwd=tmp_path, timeout=120, capture_output=True)
+    assert {record["state"] for record in records(folder).values()} == {"complete"} and (
+        folder / "report.html"
+    ).is_file()
+    done = subprocess.run(
+        command(tmp_path),
+        env=environment() | {"PYTHONIOENCODING": "latin-1"},
+        cwd=tmp_path,
+        timeout=120,
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -97,7 +109,9 @@ def test_a_folder_of_any_name_can_be_trained_in_resumed_and_swept(toy_survey, tm
     assert code == 0 and f"{folder} is finished already" in out, err
     write_sweep(tmp_path, params={"x": "choice('[/x/y]', '[b]')"})
     env = environment() | {"HYDRA_FULL_ERROR": "0"}
-    done = subprocess.run(command(tmp_path, f"sweep.dir={folder}/s"), env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command(tmp_path, f"sweep.dir={folder}/s"), env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
     assert "Traceback" not in done.stdout + done.stderr and str(folder / "s") in done.stdout + done.stderr
 
 
@@ -107,8 +121,12 @@ def test_a_run_is_resumed_with_its_configs_and_from_its_folder(toy_survey, tmp_p
     for folder in (start / "own", start / "more/model", elsewhere):
         folder.mkdir(parents=True)
     (start / "toy.h5").symlink_to(toy_survey)
-    (start / "own/mine.yaml").write_text(yaml.safe_dump({"defaults": ["config", {"override model": "other"}, "_self_"], "seed": 7}))
-    (start / "more/model/other.yaml").write_text((ROOT / "conf/model/tiny.yaml").read_text().replace("latent: 4", "latent: 3"))
+    (start / "own/mine.yaml").write_text(
+        yaml.safe_dump({"defaults": ["config", {"override model": "other"}, "_self_"], "seed": 7})
+    )
+    (start / "more/model/other.yaml").write_text(
+        (ROOT / "conf/model/tiny.yaml").read_text().replace("latent: 4", "latent: 3")
+    )
     call = Command(monkeypatch, capsys)
     monkeypatch.chdir(start)
     options = [item for item in BARE if not item.startswith("model")] + ["data.path=toy.h5", "hydra.run.dir=run"]
@@ -122,7 +140,12 @@ def test_a_run_is_resumed_with_its_configs_and_from_its_folder(toy_survey, tmp_p
     code, _, err = call("train", f"resume={os.path.relpath(start / 'run')}")
     assert code == 0, err
     run = Run(start / "run")
-    assert run.finished and run.config["seed"] == 7 and run.config["model"]["latent"] == 3 and not list(elsewhere.iterdir())
+    assert (
+        run.finished
+        and run.config["seed"] == 7
+        and run.config["model"]["latent"] == 3
+        and not list(elsewhere.iterdir())
+    )
 
 
 def interrupted(*_, **__):

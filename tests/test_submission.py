@@ -11,7 +11,10 @@ from spectangle.errors import SpectangleError
 from spectangle.sweeps import submission
 from spectangle.sweeps.submission import check_partition, check_submission, disk_too_small, not_shared
 
-MOUNTS = "/dev/sda1 / ext4 rw 0 0\nfs:/home /home nfs4 rw 0 0\nfs:/my\\040data /my\\040data lustre rw 0 0\n/dev/sdb1 /home/scratch xfs rw 0 0\n"
+MOUNTS = (
+    "/dev/sda1 / ext4 rw 0 0\nfs:/home /home nfs4 rw 0 0\nfs:/my\\040data /my\\040data lustre rw 0 0\n/dev/sdb1 "
+    "/home/scratch xfs rw 0 0\n"
+)
 
 
 @pytest.mark.parametrize("place", ["/tmp/x", "/var/tmp/x", "/dev/shm/a/b"])
@@ -21,9 +24,18 @@ def test_temporary_folders_are_named_on_any_cluster(place):
 
 
 def test_only_network_file_systems_are_seen_by_other_nodes():
-    places = {"cache": "/home/me/cache", "sweep folder": "/my data/runs", "Python environment": "/home/scratch/venv", "survey": "/opt/x"}
+    places = {
+        "cache": "/home/me/cache",
+        "sweep folder": "/my data/runs",
+        "Python environment": "/home/scratch/venv",
+        "survey": "/opt/x",
+    }
     found = list(not_shared({what: Path(path) for what, path in places.items()}, mounts=MOUNTS))
-    assert len(found) == 2 and "venv lies on a disk of this machine (xfs)" in found[0] and "/opt/x lies on a disk of this machine (ext4)" in found[1]
+    assert (
+        len(found) == 2
+        and "venv lies on a disk of this machine (xfs)" in found[0]
+        and "/opt/x lies on a disk of this machine (ext4)" in found[1]
+    )
     assert not list(not_shared({"survey": Path("/opt/x")}, elsewhere=False, mounts=MOUNTS))
     assert not list(not_shared({"survey": Path("/opt/x")}, mounts=""))  # no /proc: nothing is known
 

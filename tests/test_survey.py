@@ -21,7 +21,12 @@ def write(path, chunks, n=30, **changes):
     snr = random.uniform(10, 90, n)
     with SurveyWriter(path, WAVELENGTH, {"teff": "K"}, "toy", "1", "tests") as writer:
         for rows in np.array_split(np.arange(n), chunks):
-            writer.append(ids[rows], flux[rows], {"teff": 5000 + rows}, columns={"snr": snr[rows], "field": np.array(["a", "b"])[rows % 2]})
+            writer.append(
+                ids[rows],
+                flux[rows],
+                {"teff": 5000 + rows},
+                columns={"snr": snr[rows], "field": np.array(["a", "b"])[rows % 2]},
+            )
     return flux, ids
 
 
@@ -129,7 +134,10 @@ def test_a_failed_write_leaves_nothing_and_spares_what_was_there(tmp_path):
     ],
 )
 def test_wrong_stars_are_refused(tmp_path, ids, labels, sentence):
-    with pytest.raises(SpectangleError, match=sentence), SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1") as writer:
+    with (
+        pytest.raises(SpectangleError, match=sentence),
+        SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1") as writer,
+    ):
         writer.append(ids, np.ones((2, 8)), labels)
     assert not list(tmp_path.iterdir())
 
@@ -152,7 +160,10 @@ def test_names_with_a_slash_are_refused(tmp_path: Path, part: str):
     units = {"Fe/H" if part == "labels" else "fe_h": "dex"}
     more = {} if part == "labels" else {part: {"[Fe/H]": np.zeros(2)}}
     with (
-        pytest.raises(SpectangleError, match=r"'\[?Fe/H\]?' cannot be a name in a survey file, where a slash separates folders; call it fe_h"),
+        pytest.raises(
+            SpectangleError,
+            match=r"'\[?Fe/H\]?' cannot be a name in a survey file, where a slash separates folders; call it fe_h",
+        ),
         SurveyWriter(tmp_path / "my.h5", [846.0, 846.1], units, origin="a", release="1") as writer,
     ):
         writer.append(np.arange(2), np.ones((2, 2)), {name: np.zeros(2) for name in units}, **more)

@@ -1,4 +1,6 @@
-"""What happens to sweeps in real life: shared databases, stalled workers, slow locks, damaged files, terminated runs, changed minds."""
+"""What happens to sweeps in real life: shared databases, stalled workers, slow locks, damaged files, terminated runs,
+changed minds.
+"""
 
 import json
 import os
@@ -88,7 +90,9 @@ def test_a_study_of_another_folder_is_refused(tmp_path):
 
 
 def test_a_stalled_worker_that_comes_back_writes_nothing(tmp_path):
-    """Stopped with all of its processes, it looks like a node that hangs; meanwhile another one takes its run and finishes it."""
+    """Stopped with all of its processes, it looks like a node that hangs; meanwhile another one takes its run and
+    finishes it.
+    """
     folder = write_sweep(tmp_path, params={"x": "choice(0.1)"}, retries=3, heartbeat_s=0.2)
     arguments = ["epochs=40", "epoch_s=0.2"]
     first = start(tmp_path, *arguments)
@@ -164,25 +168,39 @@ def test_slurm_is_asked_once_and_not_under_the_lock(tmp_path, monkeypatch):
     tools, calls = tmp_path / "bin", tmp_path / "calls"
     tools.mkdir()
     (tools / "squeue").write_text(
-        f'#!/bin/sh\necho "$@" >> {calls}\n[ -e {tmp_path}/sweep/study.lock ] && echo LOCKED >> {calls}\necho "7 7_N/A RUNNING"\n'
+        f'#!/bin/sh\necho "$@" >> {calls}\n[ -e {tmp_path}/sweep/study.lock ] && echo LOCKED >> {calls}\necho "7 '
+        '7_N/A RUNNING"\n'
     )
     (tools / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     study = Study(make_plan(tmp_path / "sweep"))
     (study.folder / "workers").mkdir()
     for number in range(6):
-        facts = {"place": "elsewhere", "pid": 1, "start": "1", "heartbeat_s": 60, "slurm_job": str(number + 5), "child": None}
+        facts = {
+            "place": "elsewhere",
+            "pid": 1,
+            "start": "1",
+            "heartbeat_s": 60,
+            "slurm_job": str(number + 5),
+            "child": None,
+        }
         (study.folder / "workers" / f"w{number}.json").write_text(json.dumps(facts))
     study.claim("me")
     assert len(calls.read_text().splitlines()) == 1 and "-j 10,5,6,7,8,9" in calls.read_text()
-    assert [path.stem for path in (study.folder / "workers").glob("*.json")] == ["w2"]  # job 7; the others are forgotten
+    assert [path.stem for path in (study.folder / "workers").glob("*.json")] == [
+        "w2"
+    ]  # job 7; the others are forgotten
 
 
 def test_one_forgotten_job_does_not_hide_the_others(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: name)
 
     def ask(asked):
-        return (1, [], "slurm_load_jobs error: Invalid job id specified") if "9" in asked else (0, [f"{job} {job}_N/A RUNNING" for job in asked], "")
+        return (
+            (1, [], "slurm_load_jobs error: Invalid job id specified")
+            if "9" in asked
+            else (0, [f"{job} {job}_N/A RUNNING" for job in asked], "")
+        )
 
     monkeypatch.setattr(jobs, "_ask", ask)
     assert jobs.job_states(["8", "9"]) == {"8": "RUNNING", "9": "COMPLETED"}
@@ -192,7 +210,8 @@ def test_one_forgotten_job_does_not_hide_the_others(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "values"), [("1,1.0", [1, 1.0]), ("0,false", [0, False]), ("1,true,1.0", [1, True, 1.0]), ("choice(1,2,2)", [1, 2])]
+    ("text", "values"),
+    [("1,1.0", [1, 1.0]), ("0,false", [0, False]), ("1,true,1.0", [1, True, 1.0]), ("choice(1,2,2)", [1, 2])],
 )
 def test_a_grid_keeps_what_only_python_thinks_equal(tmp_path, text, values):
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -221,7 +240,12 @@ def test_values_of_a_config_are_written_as_hydra_reads_them():
 def test_proposals_do_not_depend_on_kills(tmp_path):
     """TPE in peace, and with every third attempt killed: the same ten points."""
     calm = run_all(Study(make_plan(tmp_path / "calm", "x=interval(0,1)", "y=interval(0,1)", sampler=TPE, n_trials=10)))
-    study, killed = Study(make_plan(tmp_path / "killed", "x=interval(0,1)", "y=interval(0,1)", sampler=TPE, n_trials=10, retries=5)), 0
+    study, killed = (
+        Study(
+            make_plan(tmp_path / "killed", "x=interval(0,1)", "y=interval(0,1)", sampler=TPE, n_trials=10, retries=5)
+        ),
+        0,
+    )
     while not study.done:
         if claim := study.claim("worker"):
             if killed % 3 == 1:
@@ -266,7 +290,9 @@ def test_stale_results_are_named_and_rerun_sets_them_aside(tmp_path, capsys):
 # ---------------------------------------------------------------------- damaged files
 
 
-@pytest.mark.parametrize("damage", ['{"op_code": 5, "worker', '{"op_code": 5, "wor{"op_code":5}\n{"op_code":5}\n', "\x00\x00\x00"])
+@pytest.mark.parametrize(
+    "damage", ['{"op_code": 5, "worker', '{"op_code": 5, "wor{"op_code":5}\n{"op_code":5}\n', "\x00\x00\x00"]
+)
 def test_half_a_line_in_the_journal_is_cut_off(tmp_path, damage, caplog):
     run_all(Study(make_plan(tmp_path)))
     with open(tmp_path / "study.log", "a") as file:
@@ -329,7 +355,9 @@ def test_options_are_checked_at_the_start(option, sentence):
 
 def test_every_sampler_is_tried_before_anything_starts(tmp_path, monkeypatch):
     for name in ("TPESampler", "RandomSampler", "CmaEsSampler", "NSGAIISampler", "GPSampler", "QMCSampler"):
-        make_plan(tmp_path, "x=interval(0,1)", "y=interval(0,1)", sampler={"_target_": f"optuna.samplers.{name}"}).rehearse()
+        make_plan(
+            tmp_path, "x=interval(0,1)", "y=interval(0,1)", sampler={"_target_": f"optuna.samplers.{name}"}
+        ).rehearse()
     monkeypatch.setattr("optuna.samplers._cmaes.cmaes", optuna._imports._LazyImport("no_such_package"))
     node = {"_target_": "optuna.samplers.CmaEsSampler"}
     with pytest.raises(SpectangleError, match="cannot be used here: CmaEsSampler"):
@@ -380,7 +408,8 @@ data: {{path: {folder}/toy.h5}}
 threads: 1
 trainer: {{max_epochs: 400}}
 callbacks: {{regressor: null, probes: null, figures: null}}
-hydra: {{mode: MULTIRUN, sweep: {{dir: "{folder}/sweep"}}, sweeper: {{retries: 0, params: {{model.latent: "choice(2)"}}}}}}
+hydra:
+  {{mode: MULTIRUN, sweep: {{dir: "{folder}/sweep"}}, sweeper: {{retries: 0, params: {{model.latent: "choice(2)"}}}}}}
 """
 
 
@@ -389,7 +418,9 @@ def real_sweep(folder: Path, *arguments: str):
     import sys
 
     line = [sys.executable, str(TRAIN), "-cd", str(folder), "-cn", "real", *arguments]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=folder)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=folder
+    )
 
 
 @pytest.mark.slow
@@ -397,7 +428,11 @@ def test_a_terminated_run_is_interrupted_and_not_failed(tmp_path):
     """SIGTERM to the run alone, to the whole sweep, and then in peace: with Lightning, which takes the signal over."""
     write_toy_survey(tmp_path / "toy.h5", n=160, n_pixels=20)
     (tmp_path / "real.yaml").write_text(REAL.format(folder=tmp_path))
-    epochs = lambda: max((len(Run(path.parents[1]).history) for path in tmp_path.glob("sweep/*/.hydra/config.yaml")), default=0)  # noqa: E731
+
+    def epochs() -> int:
+        runs = [Run(path.parents[1]) for path in tmp_path.glob("sweep/*/.hydra/config.yaml")]
+        return max((len(run.history) for run in runs), default=0)
+
     process = real_sweep(tmp_path)
     wait_for(lambda: epochs() > 3)
     os.kill(descendants(process.pid)[-1], signal.SIGTERM)  # the run

@@ -82,7 +82,11 @@ def test_a_grid_runs_every_point_and_a_second_start_runs_none(tmp_path: Path):
     sweep(tmp_path, "sweep.workers=2")
     found = records(folder)
     assert len(found) == 6 and all(record["state"] == "complete" for record in found.values())
-    assert set(starts(folder)) == {identity(record["params"]) for record in found.values()} == {record["name"] for record in found.values()}
+    assert (
+        set(starts(folder))
+        == {identity(record["params"]) for record in found.values()}
+        == {record["name"] for record in found.values()}
+    )
     before = starts(folder)
     sweep(tmp_path)
     assert starts(folder) == before == dict.fromkeys(before, 1)
@@ -176,7 +180,9 @@ def test_more_retries_try_failed_configurations_again(tmp_path: Path):
 
 
 def test_too_many_failures_stop_the_sweep(tmp_path: Path):
-    folder = write_sweep(tmp_path, params={"fail": "choice(raise, exit)", "y": "range(0, 5)"}, retries=0, max_failure_rate=0.2)
+    folder = write_sweep(
+        tmp_path, params={"fail": "choice(raise, exit)", "y": "range(0, 5)"}, retries=0, max_failure_rate=0.2
+    )
     assert "The sweep stopped" in sweep(tmp_path, code=1)
     assert len(starts(folder)) == 3
 
@@ -261,7 +267,9 @@ def test_threads_are_divided_and_gpus_dealt_out(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_two_objectives(tmp_path: Path):
-    folder = write_sweep(tmp_path, sampler="nsgaii", direction=["minimize", "maximize"], params={"x": "interval(0, 1)"}, n_trials=4)
+    folder = write_sweep(
+        tmp_path, sampler="nsgaii", direction=["minimize", "maximize"], params={"x": "interval(0, 1)"}, n_trials=4
+    )
     sweep(tmp_path, "objective=[score,other]")
     assert all(len(record["values"]) == 2 for record in records(folder).values()) and len(records(folder)) == 4
     assert "one objective" in sweep(tmp_path, "objective=[score,other]", "hydra/sweeper/pruner=median", code=1)
@@ -272,13 +280,22 @@ def test_a_configuration_is_its_mean_over_seeds(tmp_path: Path):
     folder = write_sweep(tmp_path, params={"x": "choice(0.1, 0.2)"})
     sweep(tmp_path, "trial_seeds=[1,3]")
     for record in records(folder).values():
-        scores = [json.loads((folder / record["name"] / f"seed={seed}" / "metrics.json").read_text())["score"] for seed in (1, 3)]
-        assert record["values"] == [sum(scores) / 2] and record["spread"] == [pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)]
+        scores = [
+            json.loads((folder / record["name"] / f"seed={seed}" / "metrics.json").read_text())["score"]
+            for seed in (1, 3)
+        ]
+        assert record["values"] == [sum(scores) / 2] and record["spread"] == [
+            pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
+        ]
 
 
 def test_a_pruned_run_is_pruned_and_not_failed(tmp_path: Path):
     folder = write_sweep(tmp_path, params={"x": "choice(0.5, 0.4, 0.3, 5, 6)"})
-    pruner = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2", "hydra.sweeper.pruner.n_warmup_steps=1"]
+    pruner = [
+        "hydra/sweeper/pruner=median",
+        "hydra.sweeper.pruner.n_startup_trials=2",
+        "hydra.sweeper.pruner.n_warmup_steps=1",
+    ]
     sweep(tmp_path, *pruner, "epochs=6")
     assert Counter(record["state"] for record in records(folder).values()) == {"complete": 3, "pruned": 2}
     assert Counter(trial.state.name for trial in trials(folder)) == {"COMPLETE": 3, "PRUNED": 2}
@@ -287,7 +304,10 @@ def test_a_pruned_run_is_pruned_and_not_failed(tmp_path: Path):
 def test_any_optuna_storage_works(tmp_path: Path):
     folder, url = write_sweep(tmp_path), f"sqlite:///{tmp_path}/study.db"
     sweep(tmp_path, f"sweep.storage={url}", "sweep.workers=3")
-    assert Counter(trial.state.name for trial in trials(folder, url)) == {"COMPLETE": 6} and not (folder / "study.log").exists()
+    assert (
+        Counter(trial.state.name for trial in trials(folder, url)) == {"COMPLETE": 6}
+        and not (folder / "study.log").exists()
+    )
 
 
 def test_spawned_processes_work_too(tmp_path: Path):

@@ -264,7 +264,13 @@ def test_survey_file_says_what_it_is(tmp_path):
         assert len(survey) == 64 and set(survey.labels) == set(LABELS)
         assert "synthetic" in survey.attributes["origin"]
         assert survey.unit("teff") == "K" and survey.flux().dtype == np.float32
-        expected = {"snr", "phot_g_mean_mag", "vbroad", "radial_velocity_residual", *(f"true_{name}" for name in LABELS)}
+        expected = {
+            "snr",
+            "phot_g_mean_mag",
+            "vbroad",
+            "radial_velocity_residual",
+            *(f"true_{name}" for name in LABELS),
+        }
         assert set(survey.columns) == expected
         offset = survey.label("teff") - survey.column("true_teff")
         assert 20 < offset.std() < 100

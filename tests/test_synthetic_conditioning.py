@@ -1,4 +1,6 @@
-"""Runs with conditioning=synthetic: the encoder needs labels, so spectangle predict refuses, and the others take labels from a survey."""
+"""Runs with conditioning=synthetic: the encoder needs labels, so spectangle predict refuses, and the others take labels
+from a survey.
+"""
 
 import subprocess
 import sys
@@ -22,8 +24,22 @@ from spectangle.survey.file import Survey, SurveyWriter
 @pytest.fixture(scope="module")
 def run(toy_survey: Path, own_cache, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "run"
-    options = ["model=tiny", "model.conditioning=synthetic", "lambdas=first_pair", "trainer.max_epochs=2", "threads=1", "callbacks.probes=null"]
-    words = [sys.executable, str(ROOT / "train.py"), "data=survey", f"data.path={toy_survey}", *options, "callbacks.figures=null"]
+    options = [
+        "model=tiny",
+        "model.conditioning=synthetic",
+        "lambdas=first_pair",
+        "trainer.max_epochs=2",
+        "threads=1",
+        "callbacks.probes=null",
+    ]
+    words = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "data=survey",
+        f"data.path={toy_survey}",
+        *options,
+        "callbacks.figures=null",
+    ]
     done = subprocess.run([*words, f"hydra.run.dir={folder}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -39,7 +55,9 @@ def unlabelled(tmp_path: Path, toy_survey: Path) -> Path:
     """Three stars of the survey, the second without a teff."""
     with (
         Survey(toy_survey) as survey,
-        SurveyWriter(tmp_path / "few.h5", survey.wavelength, {n: survey.unit(n) for n in survey.labels}, "t", "1") as few,
+        SurveyWriter(
+            tmp_path / "few.h5", survey.wavelength, {n: survey.unit(n) for n in survey.labels}, "t", "1"
+        ) as few,
     ):
         labels = {name: survey.label(name)[:3] for name in survey.labels}
         labels["teff"][1] = np.nan
@@ -67,7 +85,9 @@ def test_generate_encodes_with_the_labels_of_the_stars(run: Path, tmp_path: Path
     assert leftovers(tmp_path) == []
 
 
-def test_generate_takes_other_stars_only_with_all_labels(run: Path, unlabelled: Path, toy_survey: Path, tmp_path: Path, command):
+def test_generate_takes_other_stars_only_with_all_labels(
+    run: Path, unlabelled: Path, toy_survey: Path, tmp_path: Path, command
+):
     to = [f"run={run}", f"out={tmp_path / 'new.h5'}", "set.m_h=0", "figure=false"]
     code, _, err = command("generate", *to, f"spectra={unlabelled}")
     assert code == 1 and "Give a survey with all labels" in err and not (tmp_path / "new.h5").exists()
@@ -94,11 +114,18 @@ def test_export_leaves_out_what_needs_no_labels(run: Path, toy_survey: Path, tmp
     model, ours = spectangle.load(tmp_path / "model"), load_autoencoder(Run(run))
     z, labels = np.zeros((2, 4), np.float32), np.tile(np.array([5000, 3, 0, 0], np.float32), (2, 1))
     with torch.no_grad():
-        np.testing.assert_array_equal(model.decode(z, labels), ours.decode(torch.from_numpy(z), torch.from_numpy(labels)))
+        np.testing.assert_array_equal(
+            model.decode(z, labels), ours.decode(torch.from_numpy(z), torch.from_numpy(labels))
+        )
     with pytest.raises(SpectangleError, match="cannot read them"):
         model.encode(np.ones((1, 40)))
     code, _, err = command(
-        "generate", f"run={tmp_path / 'model'}", f"spectra={toy_survey}", f"out={tmp_path / 'new.h5'}", "n_stars=2", "figure=false"
+        "generate",
+        f"run={tmp_path / 'model'}",
+        f"spectra={toy_survey}",
+        f"out={tmp_path / 'new.h5'}",
+        "n_stars=2",
+        "figure=false",
     )
     assert code == 0, err
 

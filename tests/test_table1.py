@@ -25,21 +25,39 @@ LABELS = ("teff", "logg", "m_h", "alpha_fe")
 SIGNS = {"none": (0, 0, 0, 0), "first": (-1, -1, 1, 1), "second": (1, 1, -1, -1)}
 
 
-def make_run(folder: Path, lambdas: tuple[int, ...], seed: int, teff_mae: float = 100.0, survey: str = "abc", **config) -> Path:
+def make_run(
+    folder: Path, lambdas: tuple[int, ...], seed: int, teff_mae: float = 100.0, survey: str = "abc", **config
+) -> Path:
     """A finished run folder without a model."""
     (folder / ".hydra").mkdir(parents=True)
-    choices = {"seed": seed, "lambdas": dict(zip(LABELS, (1e-3 * s for s in lambdas), strict=True)), "data": {"split_seed": 0}, "model": {}} | config
+    choices = {
+        "seed": seed,
+        "lambdas": dict(zip(LABELS, (1e-3 * s for s in lambdas), strict=True)),
+        "data": {"split_seed": 0},
+        "model": {},
+    } | config
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(choices))
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([f"seed={seed}"]))
     metrics: dict[str, float] = {"val/reconstruction": 2e-3}
     for label in LABELS:
         for source, size in (("latent", teff_mae), ("spectra", 120.0)):
             scale = 1.0 if label == "teff" else 1e-3
-            metrics |= {f"test/{source}/{label}/{name}": size * scale for name in ("mae", "sigma", "sigma_mad", "sigma_abs")}
+            metrics |= {
+                f"test/{source}/{label}/{name}": size * scale for name in ("mae", "sigma", "sigma_mad", "sigma_abs")
+            }
             metrics |= {f"test/{source}/{label}/mean": -2 * scale, f"test/{source}/{label}/r2": 0.9}
-        metrics |= {f"probe/{label}/r2": 0.8, f"reference/{label}/r2": 0.9, f"disentanglement/{label}": 1 / 9, f"retention/{label}": 8 / 9}
+        metrics |= {
+            f"probe/{label}/r2": 0.8,
+            f"reference/{label}/r2": 0.9,
+            f"disentanglement/{label}": 1 / 9,
+            f"retention/{label}": 8 / 9,
+        }
         if lambdas[LABELS.index(label)] > 0:
-            metrics |= {f"floor/{label}": 0.3, f"excess/{label}": 0.04, f"val/excess/{label}": 0.05 + 0.01 * LABELS.index(label)}
+            metrics |= {
+                f"floor/{label}": 0.3,
+                f"excess/{label}": 0.04,
+                f"val/excess/{label}": 0.05 + 0.01 * LABELS.index(label),
+            }
     if -1 in lambdas:
         metrics |= {"test/entangled_mae": teff_mae / 120, "val/entangled_mae": teff_mae / 110}
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -163,8 +181,12 @@ def written(toy_runs, tmp_path_factory) -> Path:
 
 def test_the_report_of_real_runs(written):
     folder = written
-    assert {"report.html", "table1.csv", "table1.ecsv", "table1.tex", "table1.md", "figures"} == {path.name for path in folder.iterdir()}
-    assert (folder / "figures" / "tsne_first_pair.pdf").is_file() and (folder / "figures" / "kiel_chemical.png").is_file()
+    assert {"report.html", "table1.csv", "table1.ecsv", "table1.tex", "table1.md", "figures"} == {
+        path.name for path in folder.iterdir()
+    }
+    assert (folder / "figures" / "tsne_first_pair.pdf").is_file() and (
+        folder / "figures" / "kiel_chemical.png"
+    ).is_file()
     page = (folder / "report.html").read_text()
     assert not re.search(r"(src|href)=['\"]?(https?:)?//", page) and page.count("data:image/png;base64,") >= 4
 
@@ -178,9 +200,14 @@ def test_without_models_there_are_still_tables(sweep, tmp_path, capsys):
 def test_the_frontier_is_drawn_from_validation_stars(sweep, tmp_path, capsys):
     for i, (noise, mae) in enumerate(((0, 130.0), (1, 90.0))):
         path = make_run(sweep / f"noise-{i}", SIGNS["second"], 0, mae)
-        (path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["lambdas=second_pair", f"model.input_noise={noise}"]))
+        (path / ".hydra" / "overrides.yaml").write_text(
+            yaml.safe_dump(["lambdas=second_pair", f"model.input_noise={noise}"])
+        )
     point = next(one for one in frontier_points(list_runs(sweep)) if one.choices.get("model.input_noise") == 1)
-    assert point.entangled_mae == pytest.approx(90 / 110) and point.excess == {"teff": 0.05, "logg": pytest.approx(0.06)}
+    assert point.entangled_mae == pytest.approx(90 / 110) and point.excess == {
+        "teff": 0.05,
+        "logg": pytest.approx(0.06),
+    }
     assert frontier_points(list_runs(sweep), "test")[0].largest_excess == pytest.approx(0.04)
     print_frontier(OmegaConf.create({"sweep": str(sweep), "output": str(tmp_path / "out")}))
     printed = capsys.readouterr().out
@@ -204,7 +231,13 @@ def test_values_that_other_keys_give_are_read(tmp_path):
 def test_a_frontier_of_many_choices_stays_on_the_page(sweep, tmp_path, capsys):
     for i in range(6):
         path = make_run(sweep / f"grid-{i}", SIGNS["second"], 0, 100.0 + i)
-        choices = ["lambdas=second_pair", f"model.hidden=[512,256,{i}]", f"strength={10.0**-i}", f"bins.count={i}", "model=small"]
+        choices = [
+            "lambdas=second_pair",
+            f"model.hidden=[512,256,{i}]",
+            f"strength={10.0**-i}",
+            f"bins.count={i}",
+            "model=small",
+        ]
         (path / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(choices))
     points = frontier_points(list_runs(sweep))
     notes = [text.get_text() for text in draw(points).axes[0].texts]
@@ -224,7 +257,9 @@ def test_a_sweep_without_a_frontier_says_what_to_measure(tmp_path):
 def test_the_report_opens_without_a_request(written):
     with Browser() as browser:
         browser.open(f"file://{written}/report.html")
-        browser.wait("document.images.length >= 4 && [...document.images].every(i => i.complete && i.naturalWidth > 100)")
+        browser.wait(
+            "document.images.length >= 4 && [...document.images].every(i => i.complete && i.naturalWidth > 100)"
+        )
         assert browser.run("return document.querySelectorAll('table').length") >= 3
         assert not browser.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth")
         assert browser.requests() <= {f"file://{written}/report.html"} and not browser.console()

@@ -24,7 +24,9 @@ def test_every_library_gets_its_share():
     assert set(json.loads(done.stdout)) == {1}, done.stderr
 
 
-@pytest.mark.parametrize(("given", "spin"), [({}, str(SPIN)), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+@pytest.mark.parametrize(
+    ("given", "spin"), [({}, str(SPIN)), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
 def test_what_the_user_has_chosen_stays(monkeypatch, given, spin):
     for key in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(key, raising=False)

@@ -29,7 +29,14 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 
 def arguments(survey: Path, epochs: int = 3) -> list[str]:
     probes = ["probes=quick", "callbacks.probes.bootstrap=20"]
-    small = ["data=survey", f"data.path={survey}", "model=tiny", f"trainer.max_epochs={epochs}", "threads=1", "regressor.max_iter=20"]
+    small = [
+        "data=survey",
+        f"data.path={survey}",
+        "model=tiny",
+        f"trainer.max_epochs={epochs}",
+        "threads=1",
+        "regressor.max_iter=20",
+    ]
     return [*small, *probes, "callbacks.figures=null", "logger=wandb", "logger.timeout_s=5"]
 
 
@@ -50,7 +57,14 @@ def offline(survey: Path, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py"])
         command = Command(patch, _NoCapture())
-        command("train", "-m", *arguments(survey, epochs=40), "model.latent=2,3,-1", "lambdas=first_pair", f"hydra.sweep.dir={folder}")
+        command(
+            "train",
+            "-m",
+            *arguments(survey, epochs=40),
+            "model.latent=2,3,-1",
+            "lambdas=first_pair",
+            f"hydra.sweep.dir={folder}",
+        )
     return folder
 
 
@@ -120,22 +134,31 @@ def test_final_tables(offline: Path):
     table = json.loads((path.parent / "files" / found["summary"]["tables/downstream"]["path"]).read_text())
     rows = {(row[0], row[3]): dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
     assert set(rows) == {(label, source) for label in LABELS for source in ("spectra", "latent")}
-    assert rows["logg", "latent"]["mae"] == metrics["test/latent/logg/mae"] and rows["teff", "spectra"]["in the latent"] == "entangled"
+    assert (
+        rows["logg", "latent"]["mae"] == metrics["test/latent/logg/mae"]
+        and rows["teff", "spectra"]["in the latent"] == "entangled"
+    )
     probes = json.loads((path.parent / "files" / found["summary"]["tables/probes"]["path"]).read_text())
     assert [row[0] for row in probes["data"]] == list(LABELS)
 
 
 def test_figures_are_media(survey: Path, tmp_path: Path, command):
     options = [option for option in arguments(survey, epochs=2) if option != "callbacks.figures=null"]
-    code, _, errors = command("train", *options, "callbacks.probes=null", "lambdas=first_pair", f"hydra.run.dir={tmp_path / 'run'}")
+    code, _, errors = command(
+        "train", *options, "callbacks.probes=null", "lambdas=first_pair", f"hydra.run.dir={tmp_path / 'run'}"
+    )
     assert code == 0, errors
     (path,) = segments(tmp_path / "run")
     found = read(path)
-    media = {key.removeprefix("figures/"): value for key, value in found["summary"].items() if key.startswith("figures/")}
+    media = {
+        key.removeprefix("figures/"): value for key, value in found["summary"].items() if key.startswith("figures/")
+    }
     assert {"kiel_chemical", "tsne", "reconstruction", "predicted", "information"} == set(media)
     for name, item in media.items():
         picture = (path.parent / "files" / item["path"]).read_bytes()
-        assert item["_type"] == "image-file" and item["width"] > 300 and item["path"] in found["files"]  # W&B sends the files that it names
+        assert (
+            item["_type"] == "image-file" and item["width"] > 300 and item["path"] in found["files"]
+        )  # W&B sends the files that it names
         assert picture[1:4] == b"PNG" and picture == (tmp_path / "run" / "figures" / f"{name}.png").read_bytes()
 
 
@@ -156,22 +179,38 @@ def test_the_model_artifact_is_the_exported_model(offline: Path, tmp_path: Path)
     for entry in model.manifest.contents:  # what a download of it would be
         (tmp_path / entry.path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(entry.local_path, tmp_path / entry.path)
-    assert {"model.safetensors", "config.json", "README.md", "checkpoints/best.ckpt", "regressors/latent.skops"} <= {*_names(tmp_path)}
+    assert {"model.safetensors", "config.json", "README.md", "checkpoints/best.ckpt", "regressors/latent.skops"} <= {
+        *_names(tmp_path)
+    }
     theirs, ours = spectangle.load(tmp_path), spectangle.load(offline / "0")
     flux = load_stars(Run(offline / "0")).test.flux.numpy()
     assert (theirs.encode(flux) == ours.encode(flux)).all()
-    assert theirs.calibration is not None and (theirs.predict(flux)["teff_uncertainty"] == ours.predict(flux)["teff_uncertainty"]).all()
+    assert (
+        theirs.calibration is not None
+        and (theirs.predict(flux)["teff_uncertainty"] == ours.predict(flux)["teff_uncertainty"]).all()
+    )
 
 
 def test_a_model_that_cannot_be_exported_costs_one_line(survey: Path, tmp_path: Path, command, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    code, out, errors = command("train", *arguments(survey, epochs=1), "callbacks.probes=null", f"hydra.run.dir={tmp_path / 'run'}")
+    code, out, errors = command(
+        "train", *arguments(survey, epochs=1), "callbacks.probes=null", f"hydra.run.dir={tmp_path / 'run'}"
+    )
     assert code == 0, errors
-    assert (out + errors).count("no exported model: safetensors is missing") == 1 and "stopped listening" not in out + errors
+    assert (out + errors).count(
+        "no exported model: safetensors is missing"
+    ) == 1 and "stopped listening" not in out + errors
     found = read(segments(tmp_path / "run"))
     (model,) = [item for item in found["artifacts"] if item.type == "model"]
-    assert "checkpoints/best.ckpt" in {entry.path for entry in model.manifest.contents} and '"exported":false' in model.metadata
-    assert found["exit"] == 0 and found["summary"]["state"] == "finished" and not (tmp_path / "run" / "wandb" / "model").exists()
+    assert (
+        "checkpoints/best.ckpt" in {entry.path for entry in model.manifest.contents}
+        and '"exported":false' in model.metadata
+    )
+    assert (
+        found["exit"] == 0
+        and found["summary"]["state"] == "finished"
+        and not (tmp_path / "run" / "wandb" / "model").exists()
+    )
 
 
 def test_files_can_be_written_again(offline: Path, tmp_path: Path):
@@ -185,8 +224,16 @@ def test_files_can_be_written_again(offline: Path, tmp_path: Path):
 
 def test_a_killed_run_goes_on_as_the_same_run(survey: Path, tmp_path: Path, command, server):
     run = tmp_path / "run"
-    line = [sys.executable, str(ROOT / "train.py"), *arguments(survey, epochs=4000), "logger.mode=offline", f"hydra.run.dir={run}"]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env={key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"})
+    line = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *arguments(survey, epochs=4000),
+        "logger.mode=offline",
+        f"hydra.run.dir={run}",
+    ]
+    process = subprocess.Popen(
+        line, stdout=subprocess.DEVNULL, env={key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    )
     _wait_for(lambda: len(Run(run, must_exist=False).history) > 5)
     time.sleep(2.5)  # W&B's service writes once a second
     process.send_signal(signal.SIGKILL)
@@ -216,7 +263,12 @@ def test_a_job_that_slurm_stops_is_preempted_until_it_goes_on(survey: Path, tmp_
         code, _, _ = command("train", *arguments(survey), *quick, f"hydra.run.dir={run}")
     (path,) = segments(run)
     stopped = read(path)
-    assert code and stopped["exit"] == 255 and stopped["summary"]["state"] == "interrupted" and stopped["summary"]["error"] == ""
+    assert (
+        code
+        and stopped["exit"] == 255
+        and stopped["summary"]["state"] == "interrupted"
+        and stopped["summary"]["error"] == ""
+    )
     assert any(item.WhichOneof("record_type") == "preempting" for item in records(path))
     code, _, errors = command("train", f"resume={run}")
     assert code == 0, errors
@@ -234,7 +286,9 @@ def test_sync_sends_all_once_and_in_order(offline: Path, server, command):
     assert [ids.index(line.split()[-1]) for line in out.splitlines() if line.startswith("sent ")] == [0, 1, 2]
     for name, run in zip("012", ids, strict=True):
         local = read(segments(offline / name))
-        assert [row["epoch"] for row in server.lines(run) if "epoch" in row] == [row["epoch"] for row in local["history"] if "epoch" in row]
+        assert [row["epoch"] for row in server.lines(run) if "epoch" in row] == [
+            row["epoch"] for row in local["history"] if "epoch" in row
+        ]
         assert server.runs[run]["groupName"] == "trio" and server.runs[run]["tags"] == local["run"]["tags"]
         assert server.ends[run] == [local["exit"]]
     assert {item["artifactTypeName"] for item in server.artifacts} == {"survey", "record", "model", "run_table"}
@@ -251,14 +305,21 @@ def test_a_run_may_be_moved_before_it_is_sent(offline: Path, server, tmp_path: P
     found = read(merge(segments(moved), tmp_path / "whole.wandb", moved))
     files = [entry.local_path for item in found["artifacts"] for entry in item.manifest.contents if entry.local_path]
     assert len(files) > 10 and all(file.startswith(str(moved)) and Path(file).is_file() for file in files)
-    assert sync(moved) == 1 and {item["artifactTypeName"] for item in server.artifacts} == {"survey", "record", "model", "run_table"}
+    assert sync(moved) == 1 and {item["artifactTypeName"] for item in server.artifacts} == {
+        "survey",
+        "record",
+        "model",
+        "run_table",
+    }
 
 
 def test_sync_that_fails_may_be_repeated(offline: Path, server, command, monkeypatch):
     for path in offline.glob("*/wandb/synced.json"):
         path.unlink()
     server.broken = True
-    monkeypatch.setattr("spectangle.tracking.offline_runs._run_wandb", lambda paths, timeout_s: "wandb: ERROR the server is on fire")
+    monkeypatch.setattr(
+        "spectangle.tracking.offline_runs._run_wandb", lambda paths, timeout_s: "wandb: ERROR the server is on fire"
+    )
     code, _, errors = command("sync", f"sweep={offline}")
     assert code == 1 and "3 of 3 runs were not sent" in errors and "on fire" in errors
     assert len(find(offline)) == 3
@@ -285,7 +346,9 @@ def test_keys_reach_nothing_that_is_kept(survey: Path, tmp_path: Path, command, 
 
 def test_an_outage_at_the_start_makes_the_run_offline(survey: Path, tmp_path: Path, command, server):
     server.broken = True
-    code, out, errors = command("train", *arguments(survey), "logger.timeout_s=1", "logger.mode=online", f"hydra.run.dir={tmp_path / 'run'}")
+    code, out, errors = command(
+        "train", *arguments(survey), "logger.timeout_s=1", "logger.mode=online", f"hydra.run.dir={tmp_path / 'run'}"
+    )
     assert code == 0, errors
     assert "W&B is offline" in out and Run(tmp_path / "run").finished
     assert read(merge(segments(tmp_path / "run"), tmp_path / "m.wandb"))["exit"] == 0
@@ -307,7 +370,11 @@ def test_an_outage_later_does_not_fail_the_run(survey: Path, tmp_path: Path, com
     assert "W&B does not answer any more" in out and Run(tmp_path / "run").finished
     (left,) = find(tmp_path)
     whole = read(merge(left.files, tmp_path / "whole.wandb"))
-    assert whole["exit"] == 0 and "tables/downstream" in whole["summary"] and {"record", "model"} <= {item.type for item in whole["artifacts"]}
+    assert (
+        whole["exit"] == 0
+        and "tables/downstream" in whole["summary"]
+        and {"record", "model"} <= {item.type for item in whole["artifacts"]}
+    )
     assert [row["epoch"] for row in whole["history"] if "train/loss" in row] == [0, 1, 2]
 
 
@@ -335,7 +402,9 @@ def test_modes_that_cannot_be_are_said(mode: str, words: str, survey: Path, tmp_
 
 def test_summaries_know_which_way_is_better():
     assert summary_of("val/reconstruction") == "min,last" and summary_of("val/probe/teff/r2") == "max,last"
-    assert summary_of("val/latent/teff/mae") == "min,last" and summary_of("val/discriminator_gain/teff") == "min,max,last"
+    assert (
+        summary_of("val/latent/teff/mae") == "min,last" and summary_of("val/discriminator_gain/teff") == "min,max,last"
+    )
 
 
 def _names(folder: Path) -> list[str]:

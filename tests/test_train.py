@@ -12,7 +12,15 @@ from commands import ROOT, Command
 
 from spectangle.runs.folder import Run
 
-TINY = ["data=survey", "model=tiny", "threads=1", "lambdas=first_pair", "regressor.max_iter=5", "probes=quick", "data.batch_size=64"]
+TINY = [
+    "data=survey",
+    "model=tiny",
+    "threads=1",
+    "lambdas=first_pair",
+    "regressor.max_iter=5",
+    "probes=quick",
+    "data.batch_size=64",
+]
 EPOCHS = "trainer.max_epochs=30"  # some seconds: time enough to interrupt it
 
 
@@ -32,7 +40,14 @@ def finished(toy_survey, tmp_path_factory):
 
 
 def start(folder: Path, survey: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "train.py"), f"data.path={survey}", *TINY, f"hydra.run.dir={folder}", *arguments]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        f"data.path={survey}",
+        *TINY,
+        f"hydra.run.dir={folder}",
+        *arguments,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -46,9 +61,19 @@ def test_a_run_explains_itself(finished):
     assert run.manifest["seed"] == 0 and len(run.manifest["survey"]["content_hash"]) == 64
     assert run.manifest["packages"]["torch"] and "git" in run.manifest
     assert [row["epoch"] for row in run.history] == list(range(30))
-    assert {"train/reconstruction", "val/reconstruction", "val/discriminator/teff", "val/discriminator_gain/m_h"} <= set(run.history[-1])
+    assert {
+        "train/reconstruction",
+        "val/reconstruction",
+        "val/discriminator/teff",
+        "val/discriminator_gain/m_h",
+    } <= set(run.history[-1])
     for label in ("teff", "logg", "m_h", "alpha_fe"):
-        for path in (f"test/latent/{label}/mae", f"test/spectra/{label}/sigma_mad", f"probe/{label}/r2", f"disentanglement/{label}"):
+        for path in (
+            f"test/latent/{label}/mae",
+            f"test/spectra/{label}/sigma_mad",
+            f"probe/{label}/r2",
+            f"disentanglement/{label}",
+        ):
             assert path in run.metrics
     assert "excess/m_h" in run.metrics and "excess/teff" not in run.metrics
     log = (finished / "train.log").read_text()
@@ -128,7 +153,13 @@ def test_a_survey_of_other_labels_and_pixels_needs_configuration_alone(monkeypat
     from conftest import write_toy_survey
 
     survey = write_toy_survey(tmp_path / "other.h5", n=200, n_pixels=17, units={"age": "Gyr", "c_fe": "dex"})
-    arguments = [*TINY[:3], *TINY[4:], "trainer.max_epochs=1", f"data.path={survey}", f"hydra.run.dir={tmp_path / 'run'}"]
+    arguments = [
+        *TINY[:3],
+        *TINY[4:],
+        "trainer.max_epochs=1",
+        f"data.path={survey}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
     code, out, err = Command(monkeypatch, capsys)("train", *arguments, "+lambdas.age=-0.001", "+lambdas.c_fe=0.001")
     assert code == 0, err
     assert "age entangled (-0.001), c_fe disentangled (+0.001)" in out
@@ -151,6 +182,10 @@ def test_validation_scores_during_training_can_be_monitored(train, tmp_path):
 
 @pytest.mark.parametrize("option", ["conditioning", "bf16", "paper_literal"])
 def test_variants_train(train, tmp_path, option):
-    variants = {"conditioning": "model.conditioning=synthetic", "bf16": "trainer.precision=bf16-mixed", "paper_literal": "experiment=paper_literal"}
+    variants = {
+        "conditioning": "model.conditioning=synthetic",
+        "bf16": "trainer.precision=bf16-mixed",
+        "paper_literal": "experiment=paper_literal",
+    }
     code, _, err = train("trainer.max_epochs=1", f"hydra.run.dir={tmp_path}", variants[option])
     assert code == 0, err

@@ -64,7 +64,9 @@ def test_a_survey_that_is_gone(name: str, refuse, tmp_path: Path, toy_survey: Pa
     assert "survey=FILE" in refuse(name, f"run={run}", out(name, tmp_path), *more)
 
 
-@pytest.mark.parametrize(("name", "missing"), [("predict", "out is empty"), ("generate", "out is empty"), ("export", "out is empty")])
+@pytest.mark.parametrize(
+    ("name", "missing"), [("predict", "out is empty"), ("generate", "out is empty"), ("export", "out is empty")]
+)
 def test_no_output(name: str, missing: str, refuse, toy_runs, toy_survey: Path):
     more = [f"spectra={toy_survey}"] if name == "predict" else []
     assert missing in refuse(name, f"run={toy_runs[0]}", *more)
@@ -79,7 +81,9 @@ def test_an_output_that_cannot_be_written(name: str, refuse, tmp_path: Path, toy
 
 def test_outputs_of_an_unknown_kind(refuse, tmp_path: Path, toy_survey: Path, toy_runs):
     run = f"run={toy_runs[0]}"
-    assert ".ecsv, .fits, .vot, .parquet" in refuse("predict", run, f"spectra={toy_survey}", f"out={tmp_path / 'stars.xls'}")
+    assert ".ecsv, .fits, .vot, .parquet" in refuse(
+        "predict", run, f"spectra={toy_survey}", f"out={tmp_path / 'stars.xls'}"
+    )
     assert "survey file" in refuse("generate", run, f"out={tmp_path / 'new.csv'}")
     assert ".html" in refuse("explore", run, f"save={tmp_path / 'page.pdf'}")
 
@@ -118,7 +122,9 @@ def test_labels_that_cannot_be_set(refuse, tmp_path: Path, toy_runs):
 
 @pytest.mark.parametrize("n_stars", ["0", "-5", "1.5", "many"])
 def test_numbers_of_stars_that_cannot_be(n_stars: str, refuse, tmp_path: Path, toy_runs):
-    assert f"n_stars={n_stars}: how many stars" in refuse("generate", f"run={toy_runs[0]}", f"out={tmp_path / 'new.h5'}", f"n_stars={n_stars}")
+    assert f"n_stars={n_stars}: how many stars" in refuse(
+        "generate", f"run={toy_runs[0]}", f"out={tmp_path / 'new.h5'}", f"n_stars={n_stars}"
+    )
 
 
 def test_spectra_without_a_pixel_are_no_parents(refuse, tmp_path: Path, toy_runs):
@@ -139,7 +145,9 @@ def test_runs_of_different_splits_make_no_ensemble(refuse, tmp_path: Path, toy_s
     shutil.copytree(toy_runs[1], other)
     config = other / ".hydra" / "config.yaml"
     config.write_text(config.read_text().replace("split_seed: 0", "split_seed: 1"))
-    assert "differ in seed= only" in refuse("predict", f"run=[{toy_runs[0]},{other}]", f"spectra={toy_survey}", f"out={tmp_path / 'stars.ecsv'}")
+    assert "differ in seed= only" in refuse(
+        "predict", f"run=[{toy_runs[0]},{other}]", f"spectra={toy_survey}", f"out={tmp_path / 'stars.ecsv'}"
+    )
 
 
 def test_a_port_that_is_taken(refuse, toy_runs):

@@ -11,14 +11,33 @@ import pytest
 from commands import ROOT
 from conftest import write_toy_survey
 
-TINY = ["data=survey", "model=tiny", "lambdas=first_pair", "trainer.max_epochs=2", "threads=1", "callbacks.figures=null", "callbacks.probes=null"]
+TINY = [
+    "data=survey",
+    "model=tiny",
+    "lambdas=first_pair",
+    "trainer.max_epochs=2",
+    "threads=1",
+    "callbacks.figures=null",
+    "callbacks.probes=null",
+]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        str(ROOT),
+    ]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return next(folder.glob("spectangle-*.whl"))
@@ -26,21 +45,36 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """The command in a new environment that has the wheel; what it depends on comes from the environment of the tests."""
+    """The command in a new environment that has the wheel; what it depends on comes from the environment of the
+    tests.
+    """
     place = tmp_path_factory.mktemp("environment") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     python = place / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)], check=True)
-    own = Path(
-        subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True).stdout.strip()
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)],
+        check=True,
     )
-    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # the links in it (an editable install) are not followed
+    own = Path(
+        subprocess.run(
+            [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
+    (own / "dependencies.pth").write_text(
+        sysconfig.get_path("purelib") + "\n"
+    )  # the links in it (an editable install) are not followed
     return place / "bin" / "spectangle"
 
 
 def call(command: Path, *words: str, folder: Path) -> str:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(command), *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {
+        "OMP_NUM_THREADS": "1"
+    }
+    done = subprocess.run(
+        [str(command), *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -49,7 +83,9 @@ def test_the_wheel_brings_every_config_and_page(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
     for folder in ("conf", "sweeps"):
-        assert {f"spectangle/share/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.yaml")} <= names
+        assert {
+            f"spectangle/share/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.yaml")
+        } <= names
     data = [
         path.relative_to(ROOT / "src").as_posix()
         for path in (ROOT / "src").rglob("*")

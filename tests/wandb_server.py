@@ -1,4 +1,6 @@
-"""A stand-in for the W&B server on loopback: it keeps what arrives, answers just enough for a run and for `wandb sync`."""
+"""A stand-in for the W&B server on loopback: it keeps what arrives, answers just enough for a run and for `wandb
+sync`.
+"""
 
 import gzip
 import json
@@ -55,7 +57,15 @@ class Server:
         if "artifactType" in query or "ArtifactType" in query:
             return {"project": {"artifact": None}}
         if "viewer" in query:
-            viewer = {"id": "user", "entity": "me", "username": "me", "flags": "{}", "email": "me@localhost", "admin": False, "teams": {"edges": []}}
+            viewer = {
+                "id": "user",
+                "entity": "me",
+                "username": "me",
+                "flags": "{}",
+                "email": "me@localhost",
+                "admin": False,
+                "teams": {"edges": []},
+            }
             return {"viewer": viewer, "serverInfo": SERVER}
         if "serverInfo" in query:
             return {"serverInfo": SERVER}
@@ -80,8 +90,20 @@ class Server:
         known |= {key: value for key, value in variables.items() if value is not None}
         known["upserts"] += 1
         project = {"id": "p", "name": known.get("project") or "demo", "entity": {"id": "e", "name": "me"}}
-        bucket = {"id": "bucket", "name": name, "displayName": known.get("displayName") or name, "description": None, "config": "{}"}
-        return bucket | {"sweepName": None, "historyLineCount": 0, "project": project, "inserted": True, "updated": False}
+        bucket = {
+            "id": "bucket",
+            "name": name,
+            "displayName": known.get("displayName") or name,
+            "description": None,
+            "config": "{}",
+        }
+        return bucket | {
+            "sweepName": None,
+            "historyLineCount": 0,
+            "project": project,
+            "inserted": True,
+            "updated": False,
+        }
 
 
 SERVER = {"cliVersionInfo": {"max_cli_version": "0.99.0"}, "latestLocalVersionInfo": None, "features": []}
@@ -107,7 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
         state.keys.add(self.headers.get("Authorization", ""))
         data = json.loads(body) if body.startswith(b"{") else {}
         if self.path.startswith("/graphql"):
-            return self._answer({"data": state.graphql(data.get("query", ""), data.get("variables") or {}, self.headers["Host"])})
+            return self._answer(
+                {"data": state.graphql(data.get("query", ""), data.get("variables") or {}, self.headers["Host"])}
+            )
         if found := re.search(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
             state.stream(found[1], data)
         self._answer({})

@@ -41,7 +41,9 @@ def settings(estimator: Any) -> Any:
         return [settings(value) for value in estimator]
     if hasattr(estimator, "get_params") and not isinstance(estimator, type):
         kind = f"{type(estimator).__module__}.{type(estimator).__qualname__}"
-        return {"class": kind} | {key: settings(value) for key, value in sorted(estimator.get_params(deep=False).items())}
+        return {"class": kind} | {
+            key: settings(value) for key, value in sorted(estimator.get_params(deep=False).items())
+        }
     if callable(estimator):
         return f"{estimator.__module__}.{getattr(estimator, '__qualname__', type(estimator).__qualname__)}"
     if hasattr(estimator, "tolist"):
@@ -50,7 +52,8 @@ def settings(estimator: Any) -> Any:
 
 
 def cached(path: Path, make: Callable[[], dict[str, float]], beside: Path | None = None) -> dict[str, float]:
-    """Numbers from the cache; made and stored if they are not there, not whole, or lack the file that belongs beside them.
+    """Numbers from the cache; made and stored if they are not there, not whole, or lack the file that belongs beside
+    them.
 
     A cache that cannot be written (a full disk, a folder of somebody else's) costs a word, not the numbers.
     """

@@ -32,7 +32,8 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name beside a file's to write to, and rename it when the block ends well: what has the file's name is whole.
+    """Give a name beside a file's to write to, and rename it when the block ends well: what has the file's name is
+    whole.
 
     The folder is made if need be; a block that fails or is interrupted leaves nothing.
     """
@@ -55,15 +56,17 @@ def write_beside(path: Path, text: str) -> None:
         with whole_file(path) as part:
             part.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
+        raise SpectangleError(
+            f"{path} could not be written ({error}); free some space or choose another folder."
+        ) from error
 
 
 @contextmanager
 def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists) -> Iterator[bool]:
     """Yield whether a file is still to be made, while no other process makes it: what runs share is computed once.
 
-    Where no lock can be had (the file system knows none, or the folder is somebody else's), several may make it; each must
-    write it beside and rename it.
+    Where no lock can be had (the file system knows none, or the folder is somebody else's), several may make it; each
+    must write it beside and rename it.
 
     Arguments:
         path: The file.

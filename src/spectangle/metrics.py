@@ -15,8 +15,8 @@ def residual_metrics(predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, 
 
     ``mae`` and ``mean`` compare with Table 1 of the paper. Its sigma cannot be the standard deviation of the residuals
     (six of its 16 cells have MAE > sqrt(mean^2 + sigma^2)), so several are given: ``sigma`` (standard deviation),
-    ``sigma_mad`` (1.4826 x median absolute deviation) and ``sigma_abs`` (standard deviation of :math:`|r|`). ``r2`` is the
-    fraction of the catalogue's variance that is predicted.
+    ``sigma_mad`` (1.4826 x median absolute deviation) and ``sigma_abs`` (standard deviation of :math:`|r|`). ``r2`` is
+    the fraction of the catalogue's variance that is predicted.
     """
     residual = np.asarray(predicted, np.float64) - np.asarray(catalogue, np.float64)
     return {

@@ -23,10 +23,14 @@ class Stopped(BaseException):
 
 @contextmanager
 def stopping_on(*numbers: int) -> Iterator[None]:
-    """Raise :class:`Stopped` in the main thread when one of these signals comes while the block runs; what is ignored stays ignored."""
+    """Raise :class:`Stopped` in the main thread when one of these signals comes while the block runs; what is ignored
+    stays ignored.
+    """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, _stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+        before = {
+            number: signal.signal(number, _stop) for number in numbers if signal.getsignal(number) != signal.SIG_IGN
+        }
     try:
         yield
     finally:

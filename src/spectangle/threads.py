@@ -5,15 +5,19 @@ from typing import Any
 
 __all__ = ["available_cores", "cores", "let_threads_sleep", "use_threads"]
 
-# Turns of the loop in which a waiting thread of libgomp looks for work before it sleeps. By default 300,000, some milliseconds: where
-# another process wants the core, two trainings took twenty times as long as one. 500 turns are longer than the pauses inside a batch, so
+# Turns of the loop in which a waiting thread of libgomp looks for work before it sleeps. By default 300,000, some
+# milliseconds: where
+# another process wants the core, two trainings took twenty times as long as one. 500 turns are longer than the pauses
+# inside a batch, so
 # that a quiet machine loses nothing; benchmarks/shared_cores.py measures both.
 SPIN = 500
 _limits: Any = None
 
 
 def let_threads_sleep() -> None:
-    """Let waiting OpenMP threads leave the core to others; call it before torch is imported, which reads the environment once."""
+    """Let waiting OpenMP threads leave the core to others; call it before torch is imported, which reads the
+    environment once.
+    """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = str(SPIN)
 

@@ -1,4 +1,6 @@
-"""A real SLURM on this machine, started for tests: munged, slurmctld and slurmd, without systemd, cgroups or accounting."""
+"""A real SLURM on this machine, started for tests: munged, slurmctld and slurmd, without systemd, cgroups or
+accounting.
+"""
 
 import os
 import re
@@ -97,7 +99,13 @@ class Cluster:
                 os.kill(int(path.read_text()), signal.SIGTERM)
 
     def run(self, *command: str, check: bool = True) -> str:
-        answer = subprocess.run([_program(command[0]) or command[0], *command[1:]], capture_output=True, text=True, env=self.environment, timeout=30)
+        answer = subprocess.run(
+            [_program(command[0]) or command[0], *command[1:]],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=30,
+        )
         assert not check or answer.returncode == 0, f"{' '.join(command)}: {answer.stderr}"
         return answer.stdout
 

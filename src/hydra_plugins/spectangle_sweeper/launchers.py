@@ -27,11 +27,14 @@ class SlurmBatches(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from spectangle.sweeps.submitted import launch
 
-        return launch(self.options, self.context, self.task_function, self.config, job_overrides, initial_job_idx, self.on_submit)
+        return launch(
+            self.options, self.context, self.task_function, self.config, job_overrides, initial_job_idx, self.on_submit
+        )
 
 
 class SlurmWorkers(Launcher):
-    """Mark a sweep for an array of SLURM workers; the sweeper submits it and returns. Only for ``hydra/sweeper=spectangle``.
+    """Mark a sweep for an array of SLURM workers; the sweeper submits it and returns. Only for
+    ``hydra/sweeper=spectangle``.
 
     Arguments: the keys of ``conf/hydra/launcher/slurm_workers.yaml``.
     """
@@ -44,4 +47,6 @@ class SlurmWorkers(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from spectangle.errors import SpectangleError
 
-        raise SpectangleError("hydra/launcher=slurm_workers needs hydra/sweeper=spectangle; other sweepers use hydra/launcher=slurm.")
+        raise SpectangleError(
+            "hydra/launcher=slurm_workers needs hydra/sweeper=spectangle; other sweepers use hydra/launcher=slurm."
+        )

@@ -23,7 +23,13 @@ class SpectangleSweeper(Sweeper):
     """
 
     def __init__(self, sampler: Any, pruner: Any, direction: Any, params: Any, **options: Any):
-        self.sampler, self.pruner, self.direction, self.params, self.options = sampler, pruner, direction, params, options
+        self.sampler, self.pruner, self.direction, self.params, self.options = (
+            sampler,
+            pruner,
+            direction,
+            params,
+            options,
+        )
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -40,7 +46,9 @@ class SpectangleSweeper(Sweeper):
 
 
 def forget_storage(config: DictConfig) -> None:
-    """Take the storage, which may hold a password, out of the config that the runs get and write down: only the plan needs it."""
+    """Take the storage, which may hold a password, out of the config that the runs get and write down: only the plan
+    needs it.
+    """
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.sweeper.storage = None
         kept = [item for item in config.hydra.overrides.hydra if not item.startswith("hydra.sweeper.storage=")]

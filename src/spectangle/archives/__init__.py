@@ -1,4 +1,6 @@
-"""Archive files to survey files: Gaia RVS spectra with APOGEE and GALAH labels, GANDALF's arrays, plain arrays, 1-D files."""
+"""Archive files to survey files: Gaia RVS spectra with APOGEE and GALAH labels, GANDALF's arrays, plain arrays, 1-D
+files.
+"""
 
 from spectangle.archives.continuum import Continuum
 from spectangle.archives.download import GaiaDataLink

@@ -37,7 +37,9 @@ def air_to_vacuum(wavelength: np.ndarray, where: str) -> np.ndarray:
 
     if wavelength.min() < 200:
         said = f"{where}: air wavelengths from {wavelength.min():g} nm"
-        raise SpectangleError(f"{said}; below 200 nm they are given in vacuum. State that these are, if they are: medium=vacuum.")
+        raise SpectangleError(
+            f"{said}; below 200 nm they are given in vacuum. State that these are, if they are: medium=vacuum."
+        )
     vacuum = air_to_vac(wavelength * u.nm, scheme="iteration", method=FORMULA)
     return nanometres(np.asarray(vacuum.to_value(u.nm)), None, where)
 
@@ -47,4 +49,6 @@ def need_specutils(what: str) -> None:
     try:
         import specutils  # noqa: F401
     except ModuleNotFoundError as error:
-        raise SpectangleError(f"{what} need {error.name}, which is not installed: pip install 'spectangle[archives]'.") from None
+        raise SpectangleError(
+            f"{what} need {error.name}, which is not installed: pip install 'spectangle[archives]'."
+        ) from None

@@ -1,8 +1,10 @@
 """APOGEE labels: the allStar FITS files of DR17 (allStar and allStarLite), DR16 and SDSS DR19 (astraAllStarASPCAP).
 
-Columns by the data models of the releases (https://www.sdss4.org/dr17/irspec/apogee-bitmasks; Abdurro'uf et al. 2022, ApJS 259, 35;
-Joensson et al. 2020, AJ 160, 120 for DR16; Meszaros et al. 2025, arXiv:2506.07845 for DR19): ASPCAPFLAG has STAR_BAD as bit 23,
-EXTRATARG DUPLICATE as bit 4, the flags of [Fe/H] are 0 for good stars, and DR19 has flag_bad instead. [alpha/M] stands for [alpha/Fe].
+Columns by the data models of the releases (https://www.sdss4.org/dr17/irspec/apogee-bitmasks; Abdurro'uf et al. 2022,
+ApJS 259, 35; Joensson et al. 2020, AJ 160, 120 for DR16; Meszaros et al. 2025, arXiv:2506.07845 for DR19): ASPCAPFLAG
+has STAR_BAD as bit 23,
+EXTRATARG DUPLICATE as bit 4, the flags of [Fe/H] are 0 for good stars, and DR19 has flag_bad instead. [alpha/M] stands
+for [alpha/Fe].
 """
 
 from collections.abc import Mapping
@@ -49,7 +51,9 @@ RELEASES = {
 }
 
 
-def read_apogee(path: str | Path, release: str | None = None, columns: Mapping[str, str | None] | None = None) -> LabelTable:
+def read_apogee(
+    path: str | Path, release: str | None = None, columns: Mapping[str, str | None] | None = None
+) -> LabelTable:
     """Read the labels and flags of an allStar file; arguments as in :func:`catalogue.read_catalogue`.
 
     Raises:

@@ -67,17 +67,33 @@ def assemble(
         for part in parts:
             with open_part(part) as file:
                 for start in range(0, len(file["source_id"]) if "source_id" in file else 0, CHUNK):
-                    _append(file, slice(start, start + CHUNK), catalogue, cuts, seen, tally, bad, writer, with_error, covered)
+                    _append(
+                        file,
+                        slice(start, start + CHUNK),
+                        catalogue,
+                        cuts,
+                        seen,
+                        tally,
+                        bad,
+                        writer,
+                        with_error,
+                        covered,
+                    )
         if not tally.found:
             raise _empty_join(parts, catalogue, tally, bad)
         _close_funnel(funnel, catalogue, cuts, tally)
         if not writer.n_stars:
-            raise SpectangleError("No star is left after the cuts on the spectra; loosen the one that removed them: cuts.max_masked or cuts.min_snr.")
+            raise SpectangleError(
+                "No star is left after the cuts on the spectra; loosen the one that removed them: cuts.max_masked "
+                "or cuts.min_snr."
+            )
     return tally
 
 
 def _common(parts: Sequence[Path]) -> tuple[np.ndarray | None, np.ndarray, bool]:
-    """The grid [Q] of all parts (None when no part has a star), which pixels any star has [Q], whether all have errors."""
+    """The grid [Q] of all parts (None when no part has a star), which pixels any star has [Q], whether all have
+    errors.
+    """
     wavelength, covered, with_error = None, np.zeros(1, dtype=bool), True
     for part in parts:
         with open_part(part) as file:
@@ -100,7 +116,16 @@ def _count_rows(parts: Sequence[Path], tally: Tally, bad: BadRows) -> None:
 
 
 def _append(
-    file, rows: slice, catalogue: Catalogue, cuts: Cuts, seen, tally: Tally, bad: BadRows, writer: SurveyWriter, with_error: bool, covered: np.ndarray
+    file,
+    rows: slice,
+    catalogue: Catalogue,
+    cuts: Cuts,
+    seen,
+    tally: Tally,
+    bad: BadRows,
+    writer: SurveyWriter,
+    with_error: bool,
+    covered: np.ndarray,
 ) -> None:
     ids = file["source_id"][rows]
     position = positions_in(ids, catalogue.source_id)
@@ -116,7 +141,10 @@ def _append(
         return
     star = position[keep]
     columns = {name: file[name][rows][keep] for name in ("masked_fraction", "median_normalised", "rvs_snr")}
-    columns |= {"phot_g_mean_mag": catalogue.g_mag[star], "label_origin": np.array(catalogue.origins)[catalogue.origin[star]]}
+    columns |= {
+        "phot_g_mean_mag": catalogue.g_mag[star],
+        "label_origin": np.array(catalogue.origins)[catalogue.origin[star]],
+    }
     columns |= {name: values[star] for name, values in catalogue.columns.items()}
     tally.median_normalised += int(columns["median_normalised"].sum())
     tally.by_origin += np.bincount(catalogue.origin[star], minlength=len(tally.by_origin))
@@ -136,7 +164,11 @@ def _first_time(file, rows: slice, ids, position, seen, bad: BadRows) -> np.ndar
     for i, where in enumerate(position):
         if seen[where]:
             path = words_in(file, "paths")[file["file"][rows][i]]
-            bad.skip(path, int(file["row"][rows][i]), f"source_id {ids[i]} comes a second time; one spectrum per star was expected")
+            bad.skip(
+                path,
+                int(file["row"][rows][i]),
+                f"source_id {ids[i]} comes a second time; one spectrum per star was expected",
+            )
             keep[i] = False
         seen[where] = True
     return keep
@@ -149,7 +181,9 @@ def _close_funnel(funnel: Funnel, catalogue: Catalogue, cuts: Cuts, tally: Tally
         funnel.add("sample", f"S/N >= {cuts.min_snr:g}", tally.after_snr)
     for name, number in zip(catalogue.origins, tally.by_origin, strict=True):
         funnel.add(f"survey: {name}", "stars", number, PAPER.get(name))
-    funnel.add("survey: total", "stars", tally.after_snr, PAPER["total"] if PAPER.keys() & set(catalogue.origins) else None)
+    funnel.add(
+        "survey: total", "stars", tally.after_snr, PAPER["total"] if PAPER.keys() & set(catalogue.origins) else None
+    )
 
 
 def _empty_join(parts: Sequence[Path], catalogue: Catalogue, tally: Tally, bad: BadRows) -> SpectangleError:
@@ -157,7 +191,8 @@ def _empty_join(parts: Sequence[Path], catalogue: Catalogue, tally: Tally, bad: 
         path, example = words_in(file, "paths")[-1], int(file.attrs["example_id"])
     unused = f" Not used: {bad.unused[0].rstrip('.')}{' ...' if len(bad.unused) > 1 else ''}." if bad.unused else ""
     return SpectangleError(
-        f"None of the {len(catalogue.source_id)} labelled stars is among the {tally.rows} spectra: the labels have ids such as "
+        f"None of the {len(catalogue.source_id)} labelled stars is among the {tally.rows} spectra: the labels "
+        "have ids such as "
         f"{catalogue.source_id[0]}, the spectra such as {example} ({path}). "
         f"Labels need Gaia DR3 (= EDR3) source_ids, and the files must cover the same stars.{unused}"
     )

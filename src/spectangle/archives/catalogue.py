@@ -1,4 +1,5 @@
-"""A catalogue of labels in a FITS table: which columns a release has, as its data model names them, and how its flags cut.
+"""A catalogue of labels in a FITS table: which columns a release has, as its data model names them, and how its flags
+cut.
 
 Shapes: n stars.
 """
@@ -39,7 +40,11 @@ class Release:
 
 
 def read_catalogue(
-    path: str | Path, releases: Mapping[str, Release], release: str | None, columns: Mapping[str, str | None] | None, keys: str
+    path: str | Path,
+    releases: Mapping[str, Release],
+    release: str | None,
+    columns: Mapping[str, str | None] | None,
+    keys: str,
 ) -> LabelTable:
     """Read labels and flags of a catalogue.
 
@@ -92,7 +97,9 @@ def _wanted(known: Release, changed: Mapping[str, str | None], names: list[str],
     wanted = {name: column for name, column in {**known.columns, **changed}.items() if column is not None}
     labels = [name for name in UNITS if name in wanted]
     if "source_id" not in wanted or not labels:
-        raise SpectangleError(f"{key} leaves no {'source_id' if labels else 'label'}; a catalogue needs ids and a label.")
+        raise SpectangleError(
+            f"{key} leaves no {'source_id' if labels else 'label'}; a catalogue needs ids and a label."
+        )
     for name in labels:
         column = known.error.format(wanted[name])
         if f"{name}_error" not in changed and (name not in changed or find_column(column, names)):

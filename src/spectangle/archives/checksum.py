@@ -23,7 +23,9 @@ def verify_md5(path: Path, sums: str = MD5_SUMS) -> bool:
     with path.open("rb") as file:
         actual = _md5(file)
     if actual != published:
-        raise SpectangleError(f"{path} has MD5 {actual}, and {sums} says {published}: the download is damaged. Download the file again.")
+        raise SpectangleError(
+            f"{path} has MD5 {actual}, and {sums} says {published}: the download is damaged. Download the file again."
+        )
     return True
 
 

@@ -31,5 +31,7 @@ def require_columns(wanted: Mapping[str, str], available: Iterable[str], where: 
     if missing:
         shown = ", ".join(available[:30]) + (", ..." if len(available) > 30 else "")
         name = f" Else name the column: {mend.format(missing[0])}" if mend else ""
-        raise SpectangleError(f"{where} has no column '{wanted[missing[0]]}'; it has: {shown}. Is it the right file?{name}")
+        raise SpectangleError(
+            f"{where} has no column '{wanted[missing[0]]}'; it has: {shown}. Is it the right file?{name}"
+        )
     return {key: column for key, column in found.items() if column is not None}

@@ -15,8 +15,8 @@ __all__ = ["common_grid"]
 def common_grid(pixels: Pixels, grids: Iterable[tuple[Path, np.ndarray]]) -> Pixels:
     """Fill in what pixels.start, step and number leave open.
 
-    Spectra on one grid keep it (method none). Else start is the largest first wavelength, step the median of the median steps, and the last
-    pixel the last that all spectra have.
+    Spectra on one grid keep it (method none). Else start is the largest first wavelength, step the median of the median
+    steps, and the last pixel the last that all spectra have.
 
     Raises:
         SpectangleError: There is no spectrum, or no wavelength that all have.
@@ -39,7 +39,8 @@ def common_grid(pixels: Pixels, grids: Iterable[tuple[Path, np.ndarray]]) -> Pix
     number = pixels.number if pixels.number is not None else int((min(last)[0] - start) / step + 1e-6) + 1
     if number < 2:
         raise SpectangleError(
-            f"No range of wavelengths is common to all spectra: {max(first)[1]} begins at {max(first)[0]:g} nm and {min(last)[1]} ends at "
+            f"No range of wavelengths is common to all spectra: {max(first)[1]} begins at {max(first)[0]:g} nm "
+            f"and {min(last)[1]} ends at "
             f"{min(last)[0]:g} nm. Leave one out, or state the grid: pixels.start, pixels.step, pixels.number."
         )
     return replace(pixels, start=start, step=step, number=number)

@@ -31,7 +31,8 @@ class Continuum:
         width: Pixels of the running window, an odd number; at the ends the window holds what is there.
         degree: Degree of the polynomial.
         knots: Inner knots of the cubic spline.
-        lower, upper: Pixels this many standard deviations below or above a fit leave it, for lines do not belong to the continuum.
+        lower, upper: Pixels this many standard deviations below or above a fit leave it, for lines do not belong to the
+            continuum.
     """
 
     method: str = "none"
@@ -47,7 +48,9 @@ class Continuum:
         if self.width < 3 or self.width % 2 == 0:
             raise SpectangleError(f"continuum.width={self.width} must be an odd number of pixels from 3.")
         if self.degree < 0 or self.knots < 1:
-            raise SpectangleError(f"continuum.degree={self.degree} must not be negative, continuum.knots={self.knots} not below 1.")
+            raise SpectangleError(
+                f"continuum.degree={self.degree} must not be negative, continuum.knots={self.knots} not below 1."
+            )
 
     def of(self, flux: np.ndarray) -> np.ndarray:
         """The continuum [n, P] of flux [n, P]; NaN where it is not above zero."""
@@ -70,14 +73,18 @@ class Continuum:
 
     def _running_median(self, flux: np.ndarray, good: np.ndarray) -> np.ndarray:
         pixel = np.arange(len(flux))
-        return median_filter(np.interp(pixel, pixel[good], flux[good]), self.width, mode="nearest")  # interpolated only for the median
+        return median_filter(
+            np.interp(pixel, pixel[good], flux[good]), self.width, mode="nearest"
+        )  # interpolated only for the median
 
     def _polynomial(self, flux: np.ndarray, good: np.ndarray) -> np.ndarray:
         from astropy.modeling.fitting import FittingWithOutlierRemoval, LinearLSQFitter  # half a second
         from astropy.modeling.models import Chebyshev1D
 
         place = np.linspace(-1, 1, len(flux))
-        fitter = FittingWithOutlierRemoval(LinearLSQFitter(), sigma_clip, niter=ROUNDS, sigma_lower=self.lower, sigma_upper=self.upper)
+        fitter = FittingWithOutlierRemoval(
+            LinearLSQFitter(), sigma_clip, niter=ROUNDS, sigma_lower=self.lower, sigma_upper=self.upper
+        )
         fitted, _ = fitter(Chebyshev1D(self.degree, domain=(-1, 1)), place[good], flux[good])
         return fitted(place)
 
@@ -85,10 +92,21 @@ class Continuum:
         place = np.linspace(-1, 1, len(flux))
         kept, fitted = good, None
         for _ in range(ROUNDS):
-            knots = np.quantile(place[kept], np.linspace(0, 1, self.knots + 2)[1:-1])  # where the data are, or the fit is undefined
+            knots = np.quantile(
+                place[kept], np.linspace(0, 1, self.knots + 2)[1:-1]
+            )  # where the data are, or the fit is undefined
             fitted = LSQUnivariateSpline(place[kept], flux[kept], knots)(place)
-            clipped = sigma_clip(np.where(kept, flux - fitted, np.nan), sigma_lower=self.lower, sigma_upper=self.upper, maxiters=1, masked=True)
-            if (left := kept & ~np.ma.getmaskarray(np.ma.asarray(clipped))).sum() in (kept.sum(), 0) or left.sum() < 4 * (self.knots + 4):
+            clipped = sigma_clip(
+                np.where(kept, flux - fitted, np.nan),
+                sigma_lower=self.lower,
+                sigma_upper=self.upper,
+                maxiters=1,
+                masked=True,
+            )
+            if (left := kept & ~np.ma.getmaskarray(np.ma.asarray(clipped))).sum() in (
+                kept.sum(),
+                0,
+            ) or left.sum() < 4 * (self.knots + 4):
                 break
             kept = left
         return np.asarray(fitted)

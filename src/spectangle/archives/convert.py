@@ -57,7 +57,9 @@ def open_part(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise SpectangleError(locked(path, error) or f"{path} cannot be read ({error}); remove it and run the command again.") from None
+        raise SpectangleError(
+            locked(path, error) or f"{path} cannot be read ({error}); remove it and run the command again."
+        ) from None
 
 
 def words_in(file: Any, name: str) -> list[str]:
@@ -88,7 +90,11 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
                 for chunk in job.source.read(path, bad, job.wanted):
                     _append(file, job.pixels, number, drop_bad_rows(chunk, bad, job.pixels.nonpositive_error))
             _drop_partial_errors(file)
-            for name, words in (("paths", [str(p) for p in paths]), ("sentences", bad.sentences), ("unused", bad.unused)):
+            for name, words in (
+                ("paths", [str(p) for p in paths]),
+                ("sentences", bad.sentences),
+                ("unused", bad.unused),
+            ):
                 file[name] = json.dumps(words)  # no attribute: those hold 64 kB at most
             file.attrs.update(bad_rows=bad.count, rows=bad.read, example_id=bad.example_id)
         beside.replace(part)

@@ -1,8 +1,9 @@
 """Download Gaia RVS spectra through DataLink with astroquery, in chunks, with resume and retries.
 
-DataLink takes fewer than 5,000 sources a request. Each chunk becomes a zip file whose name carries a digest of its ids. The
-ids in the file are compared with those that were asked for: what is missing is asked for again, by itself. The zip file's
-comment keeps how many came, so that a file is read for that only once. Only stars with has_rvs are asked for.
+DataLink takes fewer than 5,000 sources a request. Each chunk becomes a zip file whose name carries a digest of its ids.
+The
+ids in the file are compared with those that were asked for: what is missing is asked for again, by itself. The zip
+file's comment keeps how many came, so that a file is read for that only once. Only stars with has_rvs are asked for.
 """
 
 import hashlib
@@ -42,7 +43,8 @@ class GaiaDataLink:
         chunk: Sources a request, below 5,000.
         release: For instance ``Gaia DR3``.
         retrieval_type: ``RVS`` for DR3, ``MEAN_SPECTRUM_RVS`` for DR4.
-        data_structure: ``RAW`` (one file of all stars) or ``INDIVIDUAL``; DR4: ``DATAMODEL_GAIA``, ``DATAMODEL_STANDARD``.
+        data_structure: ``RAW`` (one file of all stars) or ``INDIVIDUAL``; DR4: ``DATAMODEL_GAIA``,
+            ``DATAMODEL_STANDARD``.
         format: ``fits`` (read a hundred times faster than ``votable``), ``votable``, ``csv`` or ``ecsv``.
         retries: Attempts a chunk.
         pause: Seconds before the second attempt; doubled for each further one.
@@ -106,7 +108,8 @@ class GaiaDataLink:
         self.absent[:] = absent
         if absent:
             console.print(
-                f"The archive sent no spectrum of {len(absent)} of {len(ids)} stars, such as {absent[0]}. They are asked for again by the next run.",
+                f"The archive sent no spectrum of {len(absent)} of {len(ids)} stars, such as {absent[0]}. They "
+                "are asked for again by the next run.",
                 markup=False,
             )
         return paths
@@ -117,7 +120,9 @@ class GaiaDataLink:
         return absent + self._files().left_out(chosen, made)
 
     def _complete(self, number: int, chunk: np.ndarray) -> tuple[list[Path], np.ndarray]:
-        """The files of a chunk's stars, after asking for what is missing; and the ids that did not come in all attempts."""
+        """The files of a chunk's stars, after asking for what is missing; and the ids that did not come in all
+        attempts.
+        """
         paths: list[Path] = []
         missing = chunk
         for attempt in range(self.retries):
@@ -136,7 +141,8 @@ class GaiaDataLink:
                 break
         if not paths:
             raise SpectangleError(
-                f"The Gaia archive at {self.server} sent none of {len(chunk)} spectra, of star {chunk[0]} and others, in {self.retries} attempts. "
+                f"The Gaia archive at {self.server} sent none of {len(chunk)} spectra, of star {chunk[0]} and "
+                f"others, in {self.retries} attempts. "
                 f" Do they have {self.retrieval_type} spectra in {self.release}? Else run the same command again later."
             )
         return paths, missing
@@ -160,11 +166,15 @@ class GaiaDataLink:
         ids = ids_of(table, self.ids, self.id_column, "archive")
         table, ids = table[ids != NO_ID], ids[ids != NO_ID]
         if has_rvs := find_column("has_rvs", table.colnames):
-            ids = ids[np.array([str(value).strip().lower() in ("true", "t", "1") for value in table[has_rvs]], dtype=bool)]
+            ids = ids[
+                np.array([str(value).strip().lower() in ("true", "t", "1") for value in table[has_rvs]], dtype=bool)
+            ]
         else:
             ids = self._with_spectra(np.unique(ids))
         if not len(ids):
-            raise SpectangleError(f"{self.ids}: none of its stars has an RVS spectrum in {self.release} (has_rvs); nothing to download.")
+            raise SpectangleError(
+                f"{self.ids}: none of its stars has an RVS spectrum in {self.release} (has_rvs); nothing to download."
+            )
         return np.unique(ids)
 
     def _with_spectra(self, ids: np.ndarray) -> np.ndarray:
@@ -173,7 +183,9 @@ class GaiaDataLink:
         for start in range(0, len(ids), QUERY_IDS):
             listed = ",".join(map(str, ids[start : start + QUERY_IDS]))
             query = f"SELECT source_id FROM {self.source_table} WHERE has_rvs = 'true' AND source_id IN ({listed})"
-            answer = self._retrying("the list of stars with has_rvs", lambda query=query: tap.launch_job(query).get_results())
+            answer = self._retrying(
+                "the list of stars with has_rvs", lambda query=query: tap.launch_job(query).get_results()
+            )
             column = require_columns({"id": "source_id"}, answer.colnames, "the archive's answer")["id"]
             kept += as_source_ids(answer[column], "the archive's answer").tolist()
         return np.array(kept, dtype=np.int64)
@@ -198,7 +210,9 @@ class GaiaDataLink:
         try:
             from astroquery.utils.tap.core import TapPlus
         except ModuleNotFoundError:
-            raise SpectangleError("A download needs astroquery, which is not installed: pip install 'spectangle[archives]'.") from None
+            raise SpectangleError(
+                "A download needs astroquery, which is not installed: pip install 'spectangle[archives]'."
+            ) from None
         names: dict[str, Any] = {"tap_context": "tap", "data_context": "data", "datalink_context": "datalink"}
         return TapPlus(url=self.server, server_context=context, use_names_over_ids=True, **names)
 

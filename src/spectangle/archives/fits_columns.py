@@ -31,7 +31,9 @@ def fits_column_names(path: Path) -> list[str]:
         with fits.open(path, memmap=True) as hdus:
             return [name for hdu in _tables(hdus, path) for name in hdu.columns.names]
     except (OSError, TypeError, ValueError) as error:
-        raise SpectangleError(f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again.") from None
+        raise SpectangleError(
+            f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again."
+        ) from None
 
 
 def read_fits_columns(path: Path, wanted: Mapping[str, str], mend: str = "") -> dict[str, np.ndarray]:
@@ -56,17 +58,24 @@ def read_fits_columns(path: Path, wanted: Mapping[str, str], mend: str = "") -> 
             found = require_columns(wanted, hdu.columns.names, str(path), mend)
             for column in found.values():
                 if hdu.columns.dtype[column].shape not in ((), (1,)):
-                    raise SpectangleError(f"{path}: column '{column}' holds {hdu.columns.dtype[column].shape} values a row; one was expected.")
+                    raise SpectangleError(
+                        f"{path}: column '{column}' holds {hdu.columns.dtype[column].shape} values a row; one was "
+                        "expected."
+                    )
             if _is_plain(path, hdu, found):
                 return _read_blocks(path, hdu, found)
             scaled = {key: np.asarray(hdu.data[column]) for key, column in found.items()}
             return {key: values.astype(values.dtype.newbyteorder("=")) for key, values in scaled.items()}
     except (OSError, TypeError, ValueError) as error:
-        raise SpectangleError(f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again.") from None
+        raise SpectangleError(
+            f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again."
+        ) from None
 
 
 def _tables(hdus, path: Path) -> list[Any]:
-    """The tables of a file, those with rows if there are any: SDSS's files begin with an empty one of the same columns."""
+    """The tables of a file, those with rows if there are any: SDSS's files begin with an empty one of the same
+    columns.
+    """
     tables: list[Any] = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
     if not tables:
         raise SpectangleError(f"{path} holds no binary table; check that it is the catalogue.")
@@ -82,7 +91,9 @@ def _table(hdus, wanted: Mapping[str, str], path: Path) -> Any:
 def _is_plain(path: Path, hdu, found: Mapping[str, str]) -> bool:
     with open(path, "rb") as file:
         compressed = file.read(6) != b"SIMPLE"
-    scaled = any(hdu.columns[c].bscale not in (None, "", 1) or hdu.columns[c].bzero not in (None, "", 0) for c in found.values())
+    scaled = any(
+        hdu.columns[c].bscale not in (None, "", 1) or hdu.columns[c].bzero not in (None, "", 0) for c in found.values()
+    )
     logical = any(hdu.columns[c].format.endswith("L") for c in found.values())  # stored as the letters T and F
     return not (compressed or scaled or logical)
 
@@ -97,7 +108,9 @@ def _read_blocks(path: Path, hdu, found: Mapping[str, str]) -> dict[str, np.ndar
         for start in range(0, n_rows, rows):
             block: Any = np.fromfile(file, dtype=record, count=min(rows, n_rows - start))
             if len(block) < min(rows, n_rows - start):
-                raise SpectangleError(f"{path} ends after row {start + len(block)} of {n_rows}: it is truncated. Download it again.")
+                raise SpectangleError(
+                    f"{path} ends after row {start + len(block)} of {n_rows}: it is truncated. Download it again."
+                )
             for key, column in found.items():
                 result[key][start : start + len(block)] = block[column].reshape(-1)
     return result

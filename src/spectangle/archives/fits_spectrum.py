@@ -1,7 +1,8 @@
-"""One spectrum of a FITS file: an image with a linear or logarithmic axis, a table, or a survey's own form, by specutils' loaders.
+"""One spectrum of a FITS file: an image with a linear or logarithmic axis, a table, or a survey's own form, by
+specutils' loaders.
 
-Ours are only the things that specutils' loaders leave open: logarithmic axes as IRAF and many pipelines write them (DC-FLAG = 1, CTYPE1 with
-LOG), units that are misspelt, and wavelengths in an extension of their own.
+Ours are only the things that specutils' loaders leave open: logarithmic axes as IRAF and many pipelines write them
+(DC-FLAG = 1, CTYPE1 with LOG), units that are misspelt, and wavelengths in an extension of their own.
 """
 
 import re
@@ -15,13 +16,29 @@ from astropy.table import Table
 from spectangle.archives.air import need_specutils
 from spectangle.archives.fits_file import cards, header_of
 from spectangle.archives.spectrum import Spectrum
-from spectangle.archives.spectrum_form import RANGE, SpectrumForm, Unstated, in_nanometres, medium_of, unit_of, without_log
+from spectangle.archives.spectrum_form import (
+    RANGE,
+    SpectrumForm,
+    Unstated,
+    in_nanometres,
+    medium_of,
+    unit_of,
+    without_log,
+)
 from spectangle.archives.table_spectrum import table_spectrum
 from spectangle.errors import SpectangleError
 
 __all__ = ["read_fits"]
 
-GENERIC = {"wcs1d-fits", "tabular-fits", "iraf", "ASCII", "IPAC", "ECSV", "multi-extension"}  # loaders that guess; all others know a survey
+GENERIC = {
+    "wcs1d-fits",
+    "tabular-fits",
+    "iraf",
+    "ASCII",
+    "IPAC",
+    "ECSV",
+    "multi-extension",
+}  # loaders that guess; all others know a survey
 WAVELENGTH_HDUS = ("WAVELENGTH", "WAVE", "LAMBDA", "LOGLAM")
 STANDARD_AXIS = re.compile(r"(WAVE|AWAV|FREQ|WAVN|ENER)(-LOG|-[A-Z]2[A-Z])?")
 ERROR_NAMES = dict.fromkeys(("ERROR", "ERRORS", "SIGMA", "NOISE", "STDDEV", "FLUX_ERROR"), "ERR")
@@ -41,7 +58,11 @@ def read_fits(hdulist: Any, where: str, form: SpectrumForm | None = None) -> Spe
         if loader := form.format or _survey_format(hdulist):
             return _loaded(hdulist, where, format=loader)
         for name in FLUX_HDUS:
-            if name in hdulist and isinstance(hdulist[name], (fits.PrimaryHDU, fits.ImageHDU)) and hdulist[name].data is not None:
+            if (
+                name in hdulist
+                and isinstance(hdulist[name], (fits.PrimaryHDU, fits.ImageHDU))
+                and hdulist[name].data is not None
+            ):
                 return _image(hdulist, hdulist[name], where, form)
         for hdu in hdulist:
             if isinstance(hdu, fits.BinTableHDU):
@@ -75,18 +96,33 @@ def _loaded(file: Any, where: str, **options) -> Spectrum:
         wavelength = in_nanometres(loaded.spectral_axis.value, loaded.spectral_axis.unit)
     except Exception as error:  # loaders raise many kinds
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SpectangleError(f"{where} cannot be read as {options['format']} ({said}); name another loader: archive.form.format=...") from None
+        raise SpectangleError(
+            f"{where} cannot be read as {options['format']} ({said}); name another loader: archive.form.format=..."
+        ) from None
     flux = _only_row(np.array(loaded.flux.value, dtype=np.float64), where)
     if loaded.mask is not None:
         flux[_only_row(np.asarray(loaded.mask), where).astype(bool)] = np.nan
-    error = None if loaded.uncertainty is None else _only_row(loaded.uncertainty.represent_as(StdDevUncertainty).array, where).astype(np.float64)
+    error = (
+        None
+        if loaded.uncertainty is None
+        else _only_row(loaded.uncertainty.represent_as(StdDevUncertainty).array, where).astype(np.float64)
+    )
     header = loaded.meta.get("header")
     return Spectrum(wavelength, flux, error, medium_of(cards(header)) if isinstance(header, fits.Header) else None)
 
 
 def _image(hdulist: Any, hdu: Any, where: str, form: SpectrumForm) -> Spectrum:
     """An image [P] with its axis in the header, or in an extension."""
-    if (name := next((name for name in WAVELENGTH_HDUS if name in hdulist and np.shape(hdulist[name].data) == np.shape(hdu.data)), None)) is not None:
+    if (
+        name := next(
+            (
+                name
+                for name in WAVELENGTH_HDUS
+                if name in hdulist and np.shape(hdulist[name].data) == np.shape(hdu.data)
+            ),
+            None,
+        )
+    ) is not None:
         return _by_extension(hdulist, hdu, hdulist[name], where, form)
     header = cards(hdu.header)
     step = next((header[key] for key in ("CDELT1", "CD1_1") if header.get(key)), None)
@@ -94,7 +130,10 @@ def _image(hdulist: Any, hdu: Any, where: str, form: SpectrumForm) -> Spectrum:
     if special:
         return _loaded(hdulist, where, format="iraf")
     if "CRVAL1" not in header or step is None:
-        raise SpectangleError(f"{where} has no wavelengths: no CRVAL1 and CDELT1 (or CD1_1) in its header and no extension {WAVELENGTH_HDUS[0]}.")
+        raise SpectangleError(
+            f"{where} has no wavelengths: no CRVAL1 and CDELT1 (or CD1_1) in its header and no extension "
+            f"{WAVELENGTH_HDUS[0]}."
+        )
     header["CRPIX1"] = _reference_pixel(header, form, where)
     unit = unit_of(_stated_unit(header) or form.wavelength_unit, where)
     spectrum = _by_header(hdulist, hdu, header, unit, where)
@@ -125,7 +164,9 @@ def _reference_pixel(header: dict[str, Any], form: SpectrumForm, where: str) -> 
 
 
 def _by_header(hdulist: Any, hdu: Any, header: dict[str, Any], unit: Any, where: str) -> Spectrum:
-    """An axis of the FITS standard, by specutils' loader; mask and uncertainty by its rules. Only what it needs is shown to it."""
+    """An axis of the FITS standard, by specutils' loader; mask and uncertainty by its rules. Only what it needs is
+    shown to it.
+    """
     shown = fits.PrimaryHDU(_only_row(hdu.data, where), fits.Header())
     for key in ("CRVAL1", "CRPIX1", "CDELT1", "CD1_1", "PC1_1", "RESTWAV", "RESTFRQ"):
         if key in header:
@@ -141,13 +182,16 @@ def _by_header(hdulist: Any, hdu: Any, header: dict[str, Any], unit: Any, where:
     ]
     spectrum = _loaded(fits.HDUList([shown, *others]), where, format="wcs1d-fits")
     medium = medium_of(header) or medium_of(header_of(hdulist))
-    return Spectrum(spectrum.wavelength, spectrum.flux, spectrum.error, medium if unit.physical_type == "length" else "vacuum")
+    return Spectrum(
+        spectrum.wavelength, spectrum.flux, spectrum.error, medium if unit.physical_type == "length" else "vacuum"
+    )
 
 
 def _is_log(header: dict[str, Any], unit: Any) -> bool:
     """Whether the axis is in logarithms of wavelengths.
 
-    The standard's own WAVE-LOG is not: its CRVAL1 is a wavelength. SDSS and others write log10(wavelength) under that name.
+    The standard's own WAVE-LOG is not: its CRVAL1 is a wavelength. SDSS and others write log10(wavelength) under that
+    name.
     """
     kind, stated = (str(header.get(key, "")).upper().strip() for key in ("CTYPE1", "CUNIT1"))
     if STANDARD_AXIS.fullmatch(kind) and kind.endswith("-LOG"):
@@ -170,5 +214,8 @@ def _only_row(values: Any, where: str) -> np.ndarray:
     """The one spectrum [P] of an image whose other axes have length 1."""
     values = np.asarray(values)
     if values.size != values.shape[-1]:
-        raise SpectangleError(f"{where} holds an image of shape {values.shape}; one spectrum was expected. Write each to a file of its own.")
+        raise SpectangleError(
+            f"{where} holds an image of shape {values.shape}; one spectrum was expected. Write each to a file of "
+            "its own."
+        )
     return values.reshape(-1)

@@ -33,7 +33,9 @@ def parse_lists(column: pa.Array, n_values: int | None = None) -> tuple[np.ndarr
     if n_values is None:
         n_values = int(next((count for count in counts if count >= 0), 0))
     reasons = {
-        int(i): "the list is missing" if counts[i] < 0 else f"the list has {counts[i]} values and {n_values} were expected"
+        int(i): "the list is missing"
+        if counts[i] < 0
+        else f"the list has {counts[i]} values and {n_values} were expected"
         for i in np.flatnonzero(counts != n_values)
     }
     try:

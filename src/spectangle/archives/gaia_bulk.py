@@ -43,7 +43,8 @@ def is_gzip(path: Path) -> bool:
 
 
 def header_lines(path: Path, rows: int = 0) -> tuple[int, list[str]]:
-    """Count the comment lines at the top of a text file (gzip or not); return the line that names the columns and some rows after it.
+    """Count the comment lines at the top of a text file (gzip or not); return the line that names the columns and some
+    rows after it.
 
     Raises:
         EmptyTable: There is no such line, or not a row.
@@ -113,7 +114,9 @@ class _RowCounter:
     def malformed(self, row) -> str:
         number = row.number - self.header  # Arrow numbers the lines of the file
         self.skipped.add(number)
-        self.bad.skip(self.path, number, f"it has {row.actual_columns} fields and the header names {row.expected_columns}")
+        self.bad.skip(
+            self.path, number, f"it has {row.actual_columns} fields and the header names {row.expected_columns}"
+        )
         return "skip"
 
     def numbers(self, n: int) -> np.ndarray:
@@ -125,7 +128,9 @@ class _RowCounter:
         return np.array(rows, dtype=np.int64)
 
 
-def _batches(path: Path, n_comments: int, separator: str, found: Mapping[str, str], counter: _RowCounter) -> Iterator[pa.RecordBatch]:
+def _batches(
+    path: Path, n_comments: int, separator: str, found: Mapping[str, str], counter: _RowCounter
+) -> Iterator[pa.RecordBatch]:
     types = {name: pa.string() for name in found.values()}
     refused: list[SpectangleError] = []
 
@@ -143,14 +148,21 @@ def _batches(path: Path, n_comments: int, separator: str, found: Mapping[str, st
                 read_options=pyarrow.csv.ReadOptions(skip_rows=n_comments, block_size=BLOCK, use_threads=False),
                 parse_options=pyarrow.csv.ParseOptions(delimiter=separator, invalid_row_handler=malformed),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    include_columns=list(found.values()), column_types=types, null_values=["", *NULLS], strings_can_be_null=True
+                    include_columns=list(found.values()),
+                    column_types=types,
+                    null_values=["", *NULLS],
+                    strings_can_be_null=True,
                 ),
             )
             yield from reader
     except (pa.ArrowInvalid, OSError) as error:
         if refused:
             raise refused[0] from None
-        reason = "it is truncated" if "runcated" in str(error) or "incorrect" in str(error) else f"it cannot be read ({error})"
+        reason = (
+            "it is truncated"
+            if "runcated" in str(error) or "incorrect" in str(error)
+            else f"it cannot be read ({error})"
+        )
         raise SpectangleError(f"{path}, after row {counter.next - 1}: {reason}. Download the file again.") from None
 
 
@@ -180,7 +192,9 @@ def _chunk(path, batch, found, rows, bad, n_pixels, wanted, grid) -> SpectraChun
     error = None
     if "flux_error" in found:
         error, more = parse_lists(batch.column(found["flux_error"]), flux.shape[1])
-        reasons = {i: f"flux: {why}" for i, why in reasons.items()} | {i: f"flux_error: {why}" for i, why in more.items() if i not in reasons}
+        reasons = {i: f"flux: {why}" for i, why in reasons.items()} | {
+            i: f"flux_error: {why}" for i, why in more.items() if i not in reasons
+        }
     for i, why in sorted(reasons.items()):
         bad.skip(path, int(rows[keep][i]), why)
     chunk = SpectraChunk(path, rows[keep], ids[keep], flux, error, grid(flux.shape[1]))

@@ -32,7 +32,9 @@ __all__ = ["SUFFIXES", "no_rvs", "read_gaia"]
 
 SUFFIXES = (".csv", ".tsv", ".ecsv", ".txt", ".xml", ".vot", ".votable", ".fits", ".fit", ".fts", ".parquet", ".zip")
 RVS_RANGE = (840.0, 880.0)  # nm; the window of the instrument, whatever the grid of a release
-OTHER_PRODUCTS = re.compile(r"(^|[^A-Z])(XP_|EPOCH_|MCMC_)|_XP([^A-Z]|$)|PHOTOMETRY|ASTROMETRY")  # in names of DataLink's files
+OTHER_PRODUCTS = re.compile(
+    r"(^|[^A-Z])(XP_|EPOCH_|MCMC_)|_XP([^A-Z]|$)|PHOTOMETRY|ASTROMETRY"
+)  # in names of DataLink's files
 START = 4096  # bytes that tell the form of a file
 
 
@@ -47,7 +49,9 @@ def no_rvs(name: str) -> str | None:
     return "is another product than RVS mean spectra" if OTHER_PRODUCTS.search(last) else None
 
 
-def read_gaia(path: Path, bad: BadRows, columns: Mapping[str, str], grid, wanted: np.ndarray | None = None) -> Iterator[SpectraChunk]:
+def read_gaia(
+    path: Path, bad: BadRows, columns: Mapping[str, str], grid, wanted: np.ndarray | None = None
+) -> Iterator[SpectraChunk]:
     """Yield the wanted stars of one file of any form; arguments as in :func:`gaia_bulk.read_bulk`.
 
     A file without a row is a bad row; one without a table is left out; both are named.
@@ -99,7 +103,9 @@ def _from_zip(path: Path, bad: BadRows, columns, grid, wanted) -> Iterator[Spect
             try:
                 content = archive.read(member)
             except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-                raise SpectangleError(f"{path / member.filename} cannot be unpacked ({error}); download {path.name} again.") from None
+                raise SpectangleError(
+                    f"{path / member.filename} cannot be unpacked ({error}); download {path.name} again."
+                ) from None
             yield from _from_file(path / member.filename, content, bad, columns, grid, wanted)
 
 
@@ -127,7 +133,9 @@ def _from_table(path: Path, table: Any, bad, columns, grid, wanted) -> Iterator[
     flux = table[found["flux"]]
     per_star = flux.ndim == 2 or flux.dtype.kind in "OSU"
     if flux.dtype.kind in "SU" and not re.search(r"[\[(,]", str(flux[0])):
-        raise SpectangleError(f"{path}: column '{found['flux']}' holds text ('{flux[0]}'); numbers or lists of numbers were expected.")
+        raise SpectangleError(
+            f"{path}: column '{found['flux']}' holds text ('{flux[0]}'); numbers or lists of numbers were expected."
+        )
     chunk = _raw(path, table, found, bad, grid) if per_star else _individual(path, table, found, columns)
     bad.note(chunk.source_id)
     check_not_rounded(chunk.source_id, f"{path}, column {columns['source_id']}")
@@ -138,17 +146,24 @@ def _individual(path: Path, table: Any, found: Mapping[str, str], columns: Mappi
     """One star, or several one after the other, with a row per pixel."""
     if "wavelength" not in found:
         missing = columns["wavelength"]
-        raise SpectangleError(f"{path} has one row per pixel and no column '{missing}'; download it again with its wavelengths.")
+        raise SpectangleError(
+            f"{path} has one row per pixel and no column '{missing}'; download it again with its wavelengths."
+        )
     if "source_id" in found:
         ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
         if NO_ID in ids:
-            raise SpectangleError(f"{path}, row {int(np.argmax(ids == NO_ID)) + 1}: the pixel has no source_id; one for each was expected.")
+            raise SpectangleError(
+                f"{path}, row {int(np.argmax(ids == NO_ID)) + 1}: the pixel has no source_id; one for each was "
+                "expected."
+            )
     else:
         ids = np.full(len(table), _id_outside(path, table, columns["source_id"]))
     stars, first, counts = np.unique(ids, return_index=True, return_counts=True)
     if len(set(counts)) > 1:
         star = stars[np.argmin(counts)]
-        raise SpectangleError(f"{path}: star {star} has {counts.min()} pixels and another {counts.max()}; every star must have all.")
+        raise SpectangleError(
+            f"{path}: star {star} has {counts.min()} pixels and another {counts.max()}; every star must have all."
+        )
     order = np.argsort(ids, kind="stable")
     column = table[found["wavelength"]]
     _refuse_air(path, column)
@@ -163,20 +178,30 @@ def _individual(path: Path, table: Any, found: Mapping[str, str], columns: Mappi
 def _raw(path: Path, table: Any, found: Mapping[str, str], bad: BadRows, grid) -> SpectraChunk:
     """A row per star, with arrays."""
     if "source_id" not in found:
-        raise SpectangleError(f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.colnames)}.")
+        raise SpectangleError(
+            f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.colnames)}."
+        )
     ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
     rows, keep = np.arange(1, len(ids) + 1), ids != NO_ID
     for row in rows[~keep]:
         bad.skip(path, int(row), "the star has no source_id")
     flux = _arrays(path, table[found["flux"]], "flux", rows, keep, bad)
-    error = _arrays(path, table[found["flux_error"]], "flux_error", rows, keep, bad, flux.shape[1]) if "flux_error" in found else None
+    error = (
+        _arrays(path, table[found["flux_error"]], "flux_error", rows, keep, bad, flux.shape[1])
+        if "flux_error" in found
+        else None
+    )
     if flux.shape[1] < 2:
         raise SpectangleError(f"{path}: column '{found['flux']}' {ONE_PIXEL}")
     wavelength = grid(flux.shape[1])
     if "wavelength" in found:
         column = table[found["wavelength"]]
         _refuse_air(path, column)
-        wavelength = nanometres(_arrays(path, column[:1], "wavelength", rows, keep, bad)[0].astype(np.float64).round(5), column.unit, str(path))
+        wavelength = nanometres(
+            _arrays(path, column[:1], "wavelength", rows, keep, bad)[0].astype(np.float64).round(5),
+            column.unit,
+            str(path),
+        )
     check_range(wavelength, str(path), RVS_RANGE)
     return SpectraChunk(path, rows, ids, flux, error, wavelength).keep(keep)
 
@@ -187,7 +212,9 @@ def _arrays(path, column, name: str, rows, keep, bad: BadRows, n_values: int | N
         return _floats(column)
     values = column.tolist()
     if values and isinstance(values[0], (str, bytes)):
-        array, reasons = parse_lists(pa.array([v.decode() if isinstance(v, bytes) else v for v in values], pa.string()), n_values)
+        array, reasons = parse_lists(
+            pa.array([v.decode() if isinstance(v, bytes) else v for v in values], pa.string()), n_values
+        )
     else:
         n_values = n_values or len(np.atleast_1d(values[0]))
         array, reasons = np.full((len(values), n_values), np.nan, dtype=np.float32), {}
@@ -214,7 +241,9 @@ def _floats(column, dtype: Any = np.float32) -> np.ndarray:
 def _refuse_air(path: Path, column: Any) -> None:
     said = f"{getattr(column, 'description', None) or ''} {getattr(column, 'meta', None) or ''}".lower()
     if re.search(r"\bair\b|;em\.wl\.air", said):
-        raise SpectangleError(f"{path}: the wavelengths are described as '{said.strip()}'; vacuum was expected. Convert them first.")
+        raise SpectangleError(
+            f"{path}: the wavelengths are described as '{said.strip()}'; vacuum was expected. Convert them first."
+        )
 
 
 def _id_outside(path: Path, table: Table, name: str) -> int:
@@ -224,4 +253,7 @@ def _id_outside(path: Path, table: Table, name: str) -> int:
             return int(as_source_ids(np.atleast_1d(meta[key]), f"{path}, header {key}")[0])
     if digits := re.search(r"(?<!\d)\d{10,19}(?!\d)", path.name):
         return int(digits[0])
-    raise SpectangleError(f"{path}: no source_id was found as a column, in the header or in the file name; rename the file to end in the id.")
+    raise SpectangleError(
+        f"{path}: no source_id was found as a column, in the header or in the file name; rename the file to end "
+        "in the id."
+    )

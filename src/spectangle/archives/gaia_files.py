@@ -65,7 +65,13 @@ class GaiaFiles:
         """Yield the wanted stars of one file in chunks."""
         if self.verify_md5:
             verify_md5(path)
-        yield from read_gaia(path, bad, COLUMNS | dict(self.columns), partial(linear_grid, start=self.grid_start, step=self.grid_step), wanted)
+        yield from read_gaia(
+            path,
+            bad,
+            COLUMNS | dict(self.columns),
+            partial(linear_grid, start=self.grid_start, step=self.grid_step),
+            wanted,
+        )
 
     def left_out(self, chosen: np.ndarray, made: np.ndarray) -> list[str]:
         """A sentence for each file that is no spectrum by its name."""
@@ -77,7 +83,9 @@ class GaiaFiles:
 
 
 def _files(spectra: str) -> tuple[list[Path], list[str]]:
-    """The files of spectra, and a sentence for each other one; a file that is named alone is taken whatever its ending."""
+    """The files of spectra, and a sentence for each other one; a file that is named alone is taken whatever its
+    ending.
+    """
     path = Path(spectra)
     if path.is_file():
         return [path], []
@@ -86,5 +94,8 @@ def _files(spectra: str) -> tuple[list[Path], list[str]]:
     files = [file for file, why in reasons.items() if why is None]
     if not files:
         endings = ", ".join(SUFFIXES)
-        raise SpectangleError(f"spectra={spectra} names no spectra: it must be a file, a folder or a pattern of files ending in {endings} (or .gz).")
+        raise SpectangleError(
+            f"spectra={spectra} names no spectra: it must be a file, a folder or a pattern of files ending in "
+            f"{endings} (or .gz)."
+        )
     return files, [f"{file}: {why}" for file, why in reasons.items() if why and file.name != MD5_SUMS]

@@ -70,10 +70,15 @@ class Gandalf:
         params, ids = load_array(path, 2), self._ids()
         if params.shape != (len(ids), len(self.label_names)):
             names = ", ".join(self.label_names)
-            raise SpectangleError(f"{path} has shape {params.shape}; {len(ids)} stars and {len(self.label_names)} labels ({names}) were expected.")
+            raise SpectangleError(
+                f"{path} has shape {params.shape}; {len(ids)} stars and {len(self.label_names)} labels ({names}) "
+                "were expected."
+            )
         if len(np.unique(ids)) < len(ids):
             values, counts = np.unique(ids, return_counts=True)
-            raise SpectangleError(f"{self.folder}/ids.npy: id {values[counts > 1][0]} comes more than once; keep one row per star.")
+            raise SpectangleError(
+                f"{self.folder}/ids.npy: id {values[counts > 1][0]} comes more than once; keep one row per star."
+            )
         table = LabelTable(
             origin=self.origin,
             source_id=ids,
@@ -85,9 +90,13 @@ class Gandalf:
         return drop_bad_labels(table, path, bad)
 
     def _ids(self) -> np.ndarray:
-        """Ids [N] int64; names that are no integers, such as APOGEE's 2M..., are numbered from 1 in the file's order."""
+        """Ids [N] int64; names that are no integers, such as APOGEE's 2M..., are numbered from 1 in the file's
+        order.
+        """
         ids = load_array(Path(self.folder) / "ids.npy", 1)
-        if ids.dtype.kind in "US" and not all(str(v.decode() if isinstance(v, bytes) else v).isdigit() for v in ids.tolist()):
+        if ids.dtype.kind in "US" and not all(
+            str(v.decode() if isinstance(v, bytes) else v).isdigit() for v in ids.tolist()
+        ):
             return np.arange(1, len(ids) + 1)
         return as_source_ids(ids, f"{self.folder}/ids.npy")
 
@@ -95,4 +104,6 @@ class Gandalf:
         try:
             return np.asarray(load_array(path, 1)).astype(np.float64)
         except ValueError:
-            raise SpectangleError(f"{path} holds no wavelengths (its first value is '{np.load(path)[0]}'); numbers were expected.") from None
+            raise SpectangleError(
+                f"{path} holds no wavelengths (its first value is '{np.load(path)[0]}'); numbers were expected."
+            ) from None

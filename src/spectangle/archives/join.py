@@ -55,7 +55,10 @@ def join_catalogues(tables: Sequence[LabelTable], funnel: Funnel) -> tuple[Catal
         SpectangleError: There is no table, their labels differ, or no star is left.
     """
     if not tables:
-        raise SpectangleError("No labels were given; name a catalogue: labels.apogee=allStar.fits, labels.galah=..., or labels.table=stars.ecsv.")
+        raise SpectangleError(
+            "No labels were given; name a catalogue: labels.apogee=allStar.fits, labels.galah=..., or "
+            "labels.table=stars.ecsv."
+        )
     if any(set(table.labels) != set(tables[0].labels) for table in tables):
         sets = "; ".join(f"{table.origin}: {', '.join(table.labels)}" for table in tables)
         raise SpectangleError(f"The catalogues have different labels ({sets}); they must have the same.")
@@ -68,7 +71,9 @@ def join_catalogues(tables: Sequence[LabelTable], funnel: Funnel) -> tuple[Catal
         kept.append(table.keep(new))
         seen = np.sort(np.concatenate([seen, kept[-1].source_id]))
     if not len(seen):
-        raise SpectangleError("No star is left after the cuts on the labels; the funnel above shows which one removed them.")
+        raise SpectangleError(
+            "No star is left after the cuts on the labels; the funnel above shows which one removed them."
+        )
     funnel.add("sample", "labelled stars", len(seen))
     return _stack(kept), [overlap for overlap in overlaps if overlap.n_stars]
 
@@ -97,7 +102,10 @@ def _stack(tables: Sequence[LabelTable]) -> Catalogue:
         origin=np.concatenate([np.full(len(t), i) for i, t in enumerate(tables)])[order],
         origins=tuple(t.origin for t in tables),
         units=tables[0].units,
-        columns={name: np.concatenate([_column(t, name) for t in tables])[order] for name in dict.fromkeys(n for t in tables for n in t.columns)},
+        columns={
+            name: np.concatenate([_column(t, name) for t in tables])[order]
+            for name in dict.fromkeys(n for t in tables for n in t.columns)
+        },
     )
 
 

@@ -1,4 +1,6 @@
-"""Which columns of a table are labels: every one with a number per star that is no id, position, magnitude, error or flag."""
+"""Which columns of a table are labels: every one with a number per star that is no id, position, magnitude, error or
+flag.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +18,31 @@ __all__ = ["LabelColumns", "check_label_names", "choose_labels", "error_column",
 
 FEW = 0.05  # a label that no one asked for may be missing in this part of the stars
 ALIASES = {"t_eff": "teff", "log_g": "logg", "feh": "fe_h", "mh": "m_h", "alphafe": "alpha_fe"}
-ERROR_FORMS = ("{}_error", "{}_err", "{}err", "e_{}", "err_{}", "error_{}", "sigma_{}", "{}_sigma", "{}_unc", "{}_uncertainty", "{}_std")
+ERROR_FORMS = (
+    "{}_error",
+    "{}_err",
+    "{}err",
+    "e_{}",
+    "err_{}",
+    "error_{}",
+    "sigma_{}",
+    "{}_sigma",
+    "{}_unc",
+    "{}_uncertainty",
+    "{}_std",
+)
 KINDS = (  # what columns of these names hold instead of a label
     ("an id or a number", r"(.*_)?(id|ids|idx|index|row|nr|no|number|identifier)|designation|recno|col0|unnamed_0"),
-    ("a position", r"(.*_)?(ra|dec|raj2000|dej2000|ra_icrs|de_icrs|glon|glat|gal_l|gal_b)|[lb]|ecl_(lon|lat)|(ra|dec)_.*|ref_epoch"),
+    (
+        "a position",
+        r"(.*_)?(ra|dec|raj2000|dej2000|ra_icrs|de_icrs|glon|glat|gal_l|gal_b)|[lb]|ecl_(lon|lat)|(ra|dec)_.*|ref_epoch",
+    ),
     ("astrometry", r"parallax.*|plx|pm|pm(ra|dec|de)(_.*)?|ruwe|astrometric_.*"),
     ("photometry", r"phot_.*|.*mag|mag_.*|[bgr]p_[bgr]p?|g_[br]p|[jhk]s?_m|(.*_)?ebv|.*_flux"),
-    ("a velocity, which spectra in their rest frame do not show", r"(.*_)?(radial_velocity|rv|vhelio|vrad|v_rad|v_helio|rv_.*)(_avg)?"),
+    (
+        "a velocity, which spectra in their rest frame do not show",
+        r"(.*_)?(radial_velocity|rv|vhelio|vrad|v_rad|v_helio|rv_.*)(_avg)?",
+    ),
     ("a quality", r"(.*_)?(snr|sn|s_n|snr_.*|chi2|chi2_.*|rchi2|nb_.*|quality|qual)|rvs_spec_sig_to_noise"),
     ("a flag", r"(.*_)?flags?(_.*)?|.*flag|has_.*|is_.*|.*_mask|.*bitmask"),
     ("a date", r"(.*_)?(mjd|jd|date|epoch|year)"),
@@ -31,7 +51,9 @@ KINDS = (  # what columns of these names hold instead of a label
 
 @dataclass(frozen=True)
 class LabelColumns:
-    """Columns of a table: {label: column}, {label: column of its error}, and {column: why it is no label} of all others."""
+    """Columns of a table: {label: column}, {label: column of its error}, and {column: why it is no label} of all
+    others.
+    """
 
     labels: dict[str, str]
     errors: dict[str, str]
@@ -43,8 +65,12 @@ class LabelColumns:
         for column, why in self.left.items():
             reasons.setdefault(why, []).append(column)
         left = "; ".join(f"{', '.join(columns)} ({why})" for why, columns in reasons.items())
-        taken = ", ".join(name if name == column else f"{name} (column {column})" for name, column in self.labels.items())
-        return f"{where}: the labels are {taken}." + (f" Left: {left}. To choose others: {key}='{{label: column}}'." if left else "")
+        taken = ", ".join(
+            name if name == column else f"{name} (column {column})" for name, column in self.labels.items()
+        )
+        return f"{where}: the labels are {taken}." + (
+            f" Left: {left}. To choose others: {key}='{{label: column}}'." if left else ""
+        )
 
 
 def label_name(column: str) -> str:
@@ -65,7 +91,9 @@ def check_label_names(names: Iterable[str], key: str) -> None:
     for name in names:
         if not re.fullmatch(r"[A-Za-z_]\w*", str(name), flags=re.ASCII):
             near = label_name(str(name)) or "teff"
-            raise SpectangleError(f"{key}: the label '{name}' cannot be a name in a survey (letters, digits and _ can); call it {near}.")
+            raise SpectangleError(
+                f"{key}: the label '{name}' cannot be a name in a survey (letters, digits and _ can); call it {near}."
+            )
 
 
 def error_column(column: str, available: Sequence[str]) -> str | None:

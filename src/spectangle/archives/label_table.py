@@ -1,4 +1,6 @@
-"""The plain form of labels: any table that astropy reads (ECSV, CSV, VOTable, FITS) with source_id and label columns."""
+"""The plain form of labels: any table that astropy reads (ECSV, CSV, VOTable, FITS) with source_id and label
+columns.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +37,8 @@ def read_label_table(
         path: The table.
         bad: Where to count rows whose labels stand for missing values, and to note rows without an id.
         columns: {label: column}; None takes every column that can be a label, see :mod:`label_columns`.
-        units: Unit in which the survey keeps each label; default: the paper's, else the column's. A column in another one is converted.
+        units: Unit in which the survey keeps each label; default: the paper's, else the column's. A column in another
+            one is converted.
         id_column: Column of the Gaia ids.
         magnitude: Column of G; may be missing.
         origin: Name of the table in the survey; default: its file name.
@@ -109,18 +112,24 @@ def drop_bad_labels(labels: LabelTable, path: str | Path, bad: BadRows) -> Label
     return labels.keep(keep)
 
 
-def _label_columns(table: Any, path: str | Path, columns: Mapping[str, str] | None, keys: str, besides: Mapping[str, str]) -> LabelColumns:
+def _label_columns(
+    table: Any, path: str | Path, columns: Mapping[str, str] | None, keys: str, besides: Mapping[str, str]
+) -> LabelColumns:
     """Those that the user named, else all that can be labels."""
     if not columns:
         known = {column: what for name, what in besides.items() if (column := find_column(name, table.colnames))}
         found = choose_labels(table, known)
         if not found.labels:
             why = "; ".join(f"{column} ({reason})" for column, reason in found.left.items())
-            raise SpectangleError(f"{path} has no label column; it has: {why}. Name them: {keys}.columns='{{teff: my_column}}'.")
+            raise SpectangleError(
+                f"{path} has no label column; it has: {why}. Name them: {keys}.columns='{{teff: my_column}}'."
+            )
         return found
     check_label_names(columns, f"{keys}.columns")
     named = require_columns(columns, table.colnames, str(path), f"{keys}.columns='{{{{{{}}: my_column}}}}'")
-    return LabelColumns(named, {name: found for name, column in named.items() if (found := error_column(column, table.colnames))})
+    return LabelColumns(
+        named, {name: found for name, column in named.items() if (found := error_column(column, table.colnames))}
+    )
 
 
 def _unit(name: str, column: Any, units: Mapping[str, str] | None) -> str:
@@ -141,11 +150,16 @@ def _error(path: str | Path, table: Any, found: LabelColumns, name: str, unit: s
 def _floats(path, column: Any) -> np.ndarray:
     if column.ndim > 1 or column.dtype.kind == "O":
         shape = f" of {column.shape[1]} values" if column.ndim > 1 else ""
-        raise SpectangleError(f"{path}: column '{column.name}' holds arrays{shape}; one number for each star was expected. Write each to a column.")
+        raise SpectangleError(
+            f"{path}: column '{column.name}' holds arrays{shape}; one number for each star was expected. Write "
+            "each to a column."
+        )
     try:
         return np.ma.filled(np.ma.asarray(column).astype(np.float32), np.nan)
     except (TypeError, ValueError):
-        raise SpectangleError(f"{path}: column '{column.name}' holds text ('{column[0]}'); numbers were expected.") from None
+        raise SpectangleError(
+            f"{path}: column '{column.name}' holds text ('{column[0]}'); numbers were expected."
+        ) from None
 
 
 def _refuse_duplicates(path, ids: np.ndarray) -> None:
@@ -154,4 +168,6 @@ def _refuse_duplicates(path, ids: np.ndarray) -> None:
     twice = np.flatnonzero(np.diff(ids[order]) == 0)
     if len(twice):
         first, second = sorted(order[twice[0] : twice[0] + 2] + 1)
-        raise SpectangleError(f"{path}: source_id {ids[first - 1]} comes in rows {first} and {second}; keep one row per star.")
+        raise SpectangleError(
+            f"{path}: source_id {ids[first - 1]} comes in rows {first} and {second}; keep one row per star."
+        )

@@ -13,7 +13,20 @@ from spectangle.errors import SpectangleError
 
 __all__ = ["in_unit"]
 
-LOGARITHMIC = {"dex", "log", "logg", "none", "-", "--", "---", "[-]", "dimensionless", "unitless", "[cm/s2]", "dex(cm/s2)"}  # without blanks
+LOGARITHMIC = {
+    "dex",
+    "log",
+    "logg",
+    "none",
+    "-",
+    "--",
+    "---",
+    "[-]",
+    "dimensionless",
+    "unitless",
+    "[cm/s2]",
+    "dex(cm/s2)",
+}  # without blanks
 GRAVITY = u.cm / u.s**2
 SPELLINGS = {"degk": "K", "kelvins": "K", "kelvin": "K"}
 
@@ -44,7 +57,8 @@ def in_unit(values: np.ndarray, stated: Any, wanted: str, where: str, error: boo
     except (ValueError, TypeError, u.UnitConversionError):
         name = where.rpartition(" ")[2]
         raise SpectangleError(
-            f"{where} has the unit '{text}', and {wanted} was expected; convert the column, or state in which unit the survey keeps it: "
+            f"{where} has the unit '{text}', and {wanted} was expected; convert the column, or state in which "
+            "unit the survey keeps it: "
             f"units='{{{name}: {text}}}'."
         ) from None
 
@@ -55,7 +69,11 @@ def _in_dex(values: np.ndarray, text: str, bare: str, error: bool) -> np.ndarray
         return values
     unit: Any = u.Unit(text)
     if isinstance(unit, u.LogUnit):
-        return values if error or unit.physical_unit == u.dimensionless_unscaled else (values * unit).to_value(u.dex(GRAVITY))
+        return (
+            values
+            if error or unit.physical_unit == u.dimensionless_unscaled
+            else (values * unit).to_value(u.dex(GRAVITY))
+        )
     if unit.is_equivalent(u.dimensionless_unscaled):
         return np.asarray(unit.to(u.dimensionless_unscaled, values))
     factor = unit.to(GRAVITY)

@@ -46,17 +46,29 @@ class LabelTable:
 
     def keep(self, mask: np.ndarray) -> "LabelTable":
         """The stars of a mask or an index array only."""
-        parts = {name: {key: v[mask] for key, v in getattr(self, name).items()} for name in ("labels", "errors", "flags", "columns")}
+        parts = {
+            name: {key: v[mask] for key, v in getattr(self, name).items()}
+            for name in ("labels", "errors", "flags", "columns")
+        }
         preference = None if self.preference is None else self.preference[mask]
         return replace(self, source_id=self.source_id[mask], g_mag=self.g_mag[mask], preference=preference, **parts)
 
     def only(self, names: Collection[str], why: str) -> "LabelTable":
         """The table with some of its labels, and a note on those that it lost."""
         lost = [name for name in self.labels if name not in names]
-        parts = {part: {name: v for name, v in getattr(self, part).items() if name in names} for part in ("labels", "errors", "units")}
-        return replace(self, **parts, notes=(*self.notes, f"{self.origin}: left out {', '.join(lost)} ({why}).")) if lost else self
+        parts = {
+            part: {name: v for name, v in getattr(self, part).items() if name in names}
+            for part in ("labels", "errors", "units")
+        }
+        return (
+            replace(self, **parts, notes=(*self.notes, f"{self.origin}: left out {', '.join(lost)} ({why})."))
+            if lost
+            else self
+        )
 
 
 def unit_of_label(name: str) -> str:
-    """The unit that a label of this name has: the paper's, dex for other abundances such as fe_h or mg_fe, else none known."""
+    """The unit that a label of this name has: the paper's, dex for other abundances such as fe_h or mg_fe, else none
+    known.
+    """
     return UNITS.get(name) or ("dex" if name.endswith(("_h", "_fe")) else "")

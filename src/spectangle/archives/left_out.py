@@ -17,7 +17,9 @@ class Star:
     source_id: int
 
 
-def why_left_out(stars: Iterable[Star], in_table: Container[int], chosen: np.ndarray, made: np.ndarray, table: str) -> Iterator[str]:
+def why_left_out(
+    stars: Iterable[Star], in_table: Container[int], chosen: np.ndarray, made: np.ndarray, table: str
+) -> Iterator[str]:
     """Yield a sentence for each star whose spectrum is not in the survey.
 
     Arguments:

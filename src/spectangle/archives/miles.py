@@ -1,7 +1,7 @@
 """The MILES library of real stars as a source of spectra and labels.
 
-985 stars, 3525-7500 Angstrom, FWHM 2.5 Angstrom, 0.9 Angstrom a pixel, rest frame, air: Sanchez-Blazquez et al. 2006, MNRAS 371, 703;
-Falcon-Barroso et al. 2011, A&A 532, A95. Labels: Cenarro et al. 2007, MNRAS 374, 664. Cite all three.
+985 stars, 3525-7500 Angstrom, FWHM 2.5 Angstrom, 0.9 Angstrom a pixel, rest frame, air: Sanchez-Blazquez et al. 2006,
+MNRAS 371, 703; Falcon-Barroso et al. 2011, A&A 532, A95. Labels: Cenarro et al. 2007, MNRAS 374, 664. Cite all three.
 """
 
 from collections.abc import Iterator, Sequence
@@ -87,7 +87,24 @@ class Miles:
         """A sentence for each file that is not in the survey, and for each star without a file."""
         table, numbers = self.files.table, self.files.numbers
         rows = list(zip(table.names, table.miles_id, table.source_id.tolist(), strict=True))
-        unknown = [f"{path}: spectrum {number} is not in {table.where}" for number, path in numbers.items() if number not in table.position]
-        lacking = [f"{table.where}: {name} (spectrum {number}) has no file" for name, number, _ in rows if number not in numbers]
-        stars = [Star(str(numbers[number]), f"{name} (spectrum {number})", star) for name, number, star in rows if number in numbers]
-        return self.files.left_out + unknown + lacking + list(why_left_out(stars, set(table.source_id.tolist()), chosen, made, table.where))
+        unknown = [
+            f"{path}: spectrum {number} is not in {table.where}"
+            for number, path in numbers.items()
+            if number not in table.position
+        ]
+        lacking = [
+            f"{table.where}: {name} (spectrum {number}) has no file"
+            for name, number, _ in rows
+            if number not in numbers
+        ]
+        stars = [
+            Star(str(numbers[number]), f"{name} (spectrum {number})", star)
+            for name, number, star in rows
+            if number in numbers
+        ]
+        return (
+            self.files.left_out
+            + unknown
+            + lacking
+            + list(why_left_out(stars, set(table.source_id.tolist()), chosen, made, table.where))
+        )

@@ -1,7 +1,8 @@
 """The MILES library in the forms in which it lies on a disk: FITS files in a folder or a wheel, or the prepared copy.
 
-FITS files are named by their number (`MILES_res2.50_star_m0001V.fits`) and lie beside the parameter table `paramsMILES_v9.1.txt`; the
-wheel of sdss-mangadap (unzipped or not) has them in `mangadap/data/spectral_templates/miles`. The prepared copy is `miles.npz` (flux,
+FITS files are named by their number (`MILES_res2.50_star_m0001V.fits`) and lie beside the parameter table
+`paramsMILES_v9.1.txt`; the wheel of sdss-mangadap (unzipped or not) has them in
+`mangadap/data/spectral_templates/miles`. The prepared copy is `miles.npz` (flux,
 wavelength) and `labels.csv`.
 """
 
@@ -96,7 +97,11 @@ def _in_wheel(path: Path, labels_table: str | None) -> MilesFiles:
         names = [name for name in beside if TABLE.search(name)]
         if labels_table is None and not names:
             raise _no_table(path)
-        table = _table(Path(labels_table)) if labels_table else parse_table(archive.read(beside[names[0]]).decode(), f"{path}, {names[0]}")
+        table = (
+            _table(Path(labels_table))
+            if labels_table
+            else parse_table(archive.read(beside[names[0]]).decode(), f"{path}, {names[0]}")
+        )
     omitted = [f"{path}, {name}: {OMITTED}" for name in members if name not in beside.values()]
     return MilesFiles(table, [[path]], found, left_out + omitted)
 
@@ -115,7 +120,10 @@ def _by_number(files: dict[str, Any], where: str) -> tuple[dict[str, Any], list[
         else:
             found[number] = path
     if not found:
-        raise SpectangleError(f"folder={where} has no MILES spectra (files such as MILES_res2.50_star_m0001V.fits, or miles.npz): {WHERE_FROM}.")
+        raise SpectangleError(
+            f"folder={where} has no MILES spectra (files such as MILES_res2.50_star_m0001V.fits, or miles.npz): "
+            f"{WHERE_FROM}."
+        )
     return found, left_out
 
 
@@ -138,13 +146,18 @@ def _beside(place: Path) -> MilesTable:
 
 def _table(path: Path) -> MilesTable:
     if not path.is_file():
-        raise SpectangleError(f"There is no file {path}; MILES' labels were expected there (paramsMILES_v9.1.txt, or the copy's labels.csv).")
+        raise SpectangleError(
+            f"There is no file {path}; MILES' labels were expected there (paramsMILES_v9.1.txt, or the copy's "
+            "labels.csv)."
+        )
     parse = parse_csv if path.suffix == ".csv" else parse_table
     return parse(path.read_text(), str(path))
 
 
 def _no_table(path: Path) -> SpectangleError:
-    return SpectangleError(f"{path} has spectra and no table of labels; give MILES' parameter table: labels_table=paramsMILES_v9.1.txt.")
+    return SpectangleError(
+        f"{path} has spectra and no table of labels; give MILES' parameter table: labels_table=paramsMILES_v9.1.txt."
+    )
 
 
 def _number(name: str) -> str | None:
@@ -165,5 +178,8 @@ def _copy(path: Path, table: MilesTable) -> tuple[list[str], np.ndarray, np.ndar
             raise SpectangleError(f"{path} has no array '{missing.pop()}'; flux and wavelength were expected.")
         flux, wavelength = file["flux"], file["wavelength"]
     if flux.shape != (len(table.miles_id), len(wavelength)):
-        raise SpectangleError(f"{path} has flux of shape {flux.shape}; {len(table.miles_id)} labels and {len(wavelength)} pixels were expected.")
+        raise SpectangleError(
+            f"{path} has flux of shape {flux.shape}; {len(table.miles_id)} labels and {len(wavelength)} pixels "
+            "were expected."
+        )
     return table.miles_id, wavelength, flux

@@ -1,7 +1,8 @@
 """The parameter table of the MILES library, `paramsMILES_v9.1.txt`, and the prepared copy's `labels.csv`.
 
-Fixed columns: name, a mark of cluster stars, number of the spectrum (MILES), of the CaT library, spectral type, Teff [K], log g
-[dex], [Fe/H] [dex], quality codes of the labels' sources (Cenarro et al. 2007, MNRAS 374, 664), other libraries; '--' is missing.
+Fixed columns: name, a mark of cluster stars, number of the spectrum (MILES), of the CaT library, spectral type, Teff
+[K], log g [dex], [Fe/H] [dex], quality codes of the labels' sources (Cenarro et al. 2007, MNRAS 374, 664), other
+libraries; '--' is missing.
 """
 
 import csv
@@ -59,7 +60,10 @@ class MilesTable:
         return LabelTable(
             origin=origin,
             source_id=self.source_id,
-            labels={label: np.array([_number(row[column]) for row in self._rows], dtype=np.float32) for label, column in LABELS.items()},
+            labels={
+                label: np.array([_number(row[column]) for row in self._rows], dtype=np.float32)
+                for label, column in LABELS.items()
+            },
             errors={},
             g_mag=np.full(len(self._rows), np.nan, dtype=np.float32),
             units={label: unit_of_label(label) for label in LABELS},
@@ -75,7 +79,9 @@ def parse_table(text: str, where: str) -> MilesTable:
     """
     rows = list(_lines(text, where))
     if not rows:
-        raise SpectangleError(f"{where} has no star: it is not MILES' parameter table (paramsMILES_v9.1.txt was expected).")
+        raise SpectangleError(
+            f"{where} has no star: it is not MILES' parameter table (paramsMILES_v9.1.txt was expected)."
+        )
     return MilesTable(rows, where)
 
 
@@ -87,7 +93,10 @@ def _lines(text: str, where: str) -> Iterator[dict[str, str]]:
         row["miles_id"] = MISPRINTS.get(row["miles_id"], row["miles_id"])
         wrong = [row[key] for key in LABELS.values() if np.isnan(_number(row[key])) and row[key].strip("-")]
         if not re.fullmatch(r"\d{4}", row["miles_id"]) or wrong:
-            raise SpectangleError(f"{where}, line {number}: '{line.strip()[:60]}' is no row of MILES' parameter table (fixed columns, as published).")
+            raise SpectangleError(
+                f"{where}, line {number}: '{line.strip()[:60]}' is no row of MILES' parameter table (fixed "
+                "columns, as published)."
+            )
         yield row
 
 
@@ -99,7 +108,10 @@ def parse_csv(text: str, where: str) -> MilesTable:
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     if missing := {"name", "miles_id", "sptype", "refs", *LABELS.values()} - set(rows[0] if rows else ()):
-        raise SpectangleError(f"{where} has no column '{sorted(missing)[0]}'; name, miles_id, sptype, teff, logg, feh, refs were expected.")
+        raise SpectangleError(
+            f"{where} has no column '{sorted(missing)[0]}'; name, miles_id, sptype, teff, logg, feh, refs were "
+            "expected."
+        )
     return MilesTable(rows, where)
 
 

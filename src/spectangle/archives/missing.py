@@ -12,7 +12,9 @@ __all__ = ["error_or_nan", "is_missing", "plausible", "why_missing"]
 
 HUGE = 1e15  # fill values of FITS, VOTable and HDF5 writers: 1e20, 9.97e36, 1.8e308
 NEVER = -9000.0  # -9999, -9999.99 and their like are never a label
-NINES = np.array([99, 99.9, 99.99, 99.999, 999, 999.9, 999.99, 999.999, 9999, 9999.9, 9999.99, 99999, 999999], dtype=np.float64)
+NINES = np.array(
+    [99, 99.9, 99.99, 99.999, 999, 999.9, 999.99, 999.999, 9999, 9999.9, 9999.99, 99999, 999999], dtype=np.float64
+)
 FAR = 3.0  # interquartile ranges between a sentinel and the other values
 RANGES = (  # of labels by name, wider than any star: unit, lowest, highest
     (r"teff", "K", 500.0, 250_000.0),
@@ -23,7 +25,9 @@ RANGES = (  # of labels by name, wider than any star: unit, lowest, highest
 
 
 def plausible(name: str, unit: str | None = None) -> tuple[float, float]:
-    """The range that a label of this name lies in, in its unit; without bounds where the name or the unit is not known."""
+    """The range that a label of this name lies in, in its unit; without bounds where the name or the unit is not
+    known.
+    """
     for pattern, own, low, high in RANGES:
         if re.fullmatch(pattern, name):
             if not unit or unit == own:
@@ -39,7 +43,8 @@ def plausible(name: str, unit: str | None = None) -> tuple[float, float]:
 def is_missing(values: np.ndarray, name: str = "", unit: str | None = None) -> np.ndarray:
     """Whether values [n] of a label stand for missing ones.
 
-    They are not finite, or beyond what a star can have, or one of the usual sentinels (-999, 99.99, 9999 ...) far from all other values.
+    They are not finite, or beyond what a star can have, or one of the usual sentinels (-999, 99.99, 9999 ...) far from
+    all other values.
     """
     low, high = plausible(name, unit)
     values = np.asarray(values, dtype=np.float64)
@@ -52,7 +57,10 @@ def why_missing(value: float, name: str, unit: str | None = None) -> str:
     """Say of one value that :func:`is_missing` what is wrong with it."""
     low, high = plausible(name, unit)
     if np.isfinite(value) and not low <= value <= high and value > NEVER and abs(value) < HUGE:
-        return f"is {value:g}, and lies between {low:g} and {high:g} {unit or ''}".rstrip() + " in every star: it stands for a missing value"
+        return (
+            f"is {value:g}, and lies between {low:g} and {high:g} {unit or ''}".rstrip()
+            + " in every star: it stands for a missing value"
+        )
     return f"is {value:g}, which stands for a missing value"
 
 

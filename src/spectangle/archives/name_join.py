@@ -39,7 +39,9 @@ class TableKeys:
     keep_columns: Sequence[str]
 
 
-def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: TableKeys) -> tuple[LabelTable, dict[Path, int], list[str]]:
+def join_by_name(
+    table: Any, where: str, names: Mapping[Path, str], keys: TableKeys
+) -> tuple[LabelTable, dict[Path, int], list[str]]:
     """Join {file: name of its star} with a table.
 
     Arguments:
@@ -49,7 +51,8 @@ def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: TableK
         keys: What the columns of the table mean.
 
     Returns:
-        Labels of the stars with files; {file: id}; a sentence for each file without a row, and one on the rows without a file.
+        Labels of the stars with files; {file: id}; a sentence for each file without a row, and one on the rows without
+        a file.
 
     Raises:
         SpectangleError: None joins, two files or two rows have one star, or ids collide.
@@ -61,7 +64,8 @@ def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: TableK
     if not rows:
         example = next(iter(names.values()), "none")
         raise SpectangleError(
-            f"No file belongs to a row of {where}: its column {column} has names such as '{table[column][0]}', the files such as '{example}'. "
+            f"No file belongs to a row of {where}: its column {column} has names such as '{table[column][0]}', "
+            f"the files such as '{example}'. "
             "Say where the names are: archive.match_column, archive.name_keyword, archive.name_pattern."
         )
     stars = [names[files[row_keys[row]]] for row in rows]
@@ -69,8 +73,12 @@ def join_by_name(table: Any, where: str, names: Mapping[Path, str], keys: TableK
     refuse_duplicates(stars, ids.tolist(), where)
     besides = {column: "the name", keys.id_column: "the id"} | dict.fromkeys(keys.keep_columns, "kept as it is")
     labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides)
-    kept = require_columns({name: name for name in keys.keep_columns}, table.colnames, where, "archive.keep_columns=[...]")
-    columns = {"name": np.array(stars)} | {name.replace("/", "_"): _plain(table[found][rows]) for name, found in kept.items()}
+    kept = require_columns(
+        {name: name for name in keys.keep_columns}, table.colnames, where, "archive.keep_columns=[...]"
+    )
+    columns = {"name": np.array(stars)} | {
+        name.replace("/", "_"): _plain(table[found][rows]) for name, found in kept.items()
+    }
     numbers = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
     return replace(labels, columns=columns), numbers, _alone(names, numbers, table[column], row_keys, files, where)
 
@@ -95,7 +103,10 @@ def _match_column(table: Any, where: str, given: str | None) -> str:
     found = next((column for name in MATCH_COLUMNS if (column := find_column(name, table.colnames))), None)
     if found is None:
         shown = ", ".join(table.colnames[:30])
-        raise SpectangleError(f"{where} has no column of names ({', '.join(MATCH_COLUMNS)}); it has: {shown}. Name it: archive.match_column=...")
+        raise SpectangleError(
+            f"{where} has no column of names ({', '.join(MATCH_COLUMNS)}); it has: {shown}. Name it: "
+            "archive.match_column=..."
+        )
     return found
 
 
@@ -114,7 +125,10 @@ def _by_key(names: Mapping[Path, str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path, name in names.items():
         if (key := name_key(name)) in files:
-            raise SpectangleError(f"{files[key]} and {path} are both of star '{name}'; one spectrum per star was expected. Keep one of them.")
+            raise SpectangleError(
+                f"{files[key]} and {path} are both of star '{name}'; one spectrum per star was expected. Keep one "
+                "of them."
+            )
         files[key] = path
     return files
 
@@ -124,7 +138,9 @@ def _ids(table: Any, where: str, stars: Sequence[str], id_column: str) -> np.nda
     if find_column(id_column, table.colnames) is None:
         return np.array([name_id(name) for name in stars], dtype=np.int64)
     ids = ids_of(table, where, id_column, "archive")
-    return np.array([name_id(name) if number == NO_ID else number for name, number in zip(stars, ids, strict=True)], dtype=np.int64)
+    return np.array(
+        [name_id(name) if number == NO_ID else number for name, number in zip(stars, ids, strict=True)], dtype=np.int64
+    )
 
 
 def _plain(column: Any) -> np.ndarray:
@@ -134,7 +150,12 @@ def _plain(column: Any) -> np.ndarray:
 
 
 def _alone(
-    names: Mapping[Path, str], numbers: Mapping[Path, int], column: Any, row_keys: list[str], files: Mapping[str, Path], where: str
+    names: Mapping[Path, str],
+    numbers: Mapping[Path, int],
+    column: Any,
+    row_keys: list[str],
+    files: Mapping[str, Path],
+    where: str,
 ) -> list[str]:
     """Sentences on files without a row and rows without a file."""
     lone = [str(value) for value, key in zip(column, row_keys, strict=True) if key not in files]

@@ -1,4 +1,6 @@
-"""Stars that have names instead of Gaia ids: a stable id of each name, and names that compare whatever their spelling."""
+"""Stars that have names instead of Gaia ids: a stable id of each name, and names that compare whatever their
+spelling.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,13 +13,16 @@ __all__ = ["name_id", "name_ids", "name_key", "refuse_duplicates"]
 
 
 def name_key(name: object) -> str:
-    """What is compared of a name: no blanks, upper case, no zeros before a number; 'HD 4628' and 'hd4628' are one star, and '0012' and 12."""
+    """What is compared of a name: no blanks, upper case, no zeros before a number; 'HD 4628' and 'hd4628' are one star,
+    and '0012' and 12.
+    """
     text = "".join((name.decode() if isinstance(name, bytes) else str(name)).split()).upper()
     return text.lstrip("0") or "0" if text.isdigit() else text
 
 
 def name_id(name: object) -> int:
-    """The id of a name: the first 63 bits of the SHA-256 of its :func:`name_key`; the same on every machine and for ever.
+    """The id of a name: the first 63 bits of the SHA-256 of its :func:`name_key`; the same on every machine and for
+    ever.
 
     63 bits, because ids are int64. Among 100,000 names two share an id with probability 5e-10.
     """
@@ -44,6 +49,13 @@ def refuse_duplicates(names: Sequence[object], ids: Iterable[int], where: str) -
         if number in seen:
             first = seen[number]
             same = name_key(names[first - 1]) == name_key(name)
-            why = "keep one row per star" if same else "rename one of them: their ids, which are hashes of the names, collide"
-            raise SpectangleError(f"{where}: star '{names[first - 1]}' of row {first} and star '{name}' of row {row} have the same id; {why}.")
+            why = (
+                "keep one row per star"
+                if same
+                else "rename one of them: their ids, which are hashes of the names, collide"
+            )
+            raise SpectangleError(
+                f"{where}: star '{names[first - 1]}' of row {first} and star '{name}' of row {row} have the same "
+                f"id; {why}."
+            )
         seen[number] = row

@@ -42,7 +42,8 @@ def _run(job: Job, todo, workers: int) -> Iterator[Path]:
             yield future.result()
     except BrokenProcessPool:
         raise SpectangleError(
-            "A process that read spectra was killed, most likely because memory ran out; use workers=1. Run the same command again: it goes on."
+            "A process that read spectra was killed, most likely because memory ran out; use workers=1. Run the "
+            "same command again: it goes on."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -27,7 +27,8 @@ class Plain:
 
     Arguments:
         spectra: Array [N, P] of normalised flux (.npy); NaN = missing.
-        labels_table: Table of N rows in the same order: source_id, labels, optionally phot_g_mean_mag and <label>_error.
+        labels_table: Table of N rows in the same order: source_id, labels, optionally phot_g_mean_mag and
+            <label>_error.
         flux_error: Array [N, P] (.npy), or None.
         wavelength: Array [P] (.npy); None: grid_start + grid_step * i.
         grid_start, grid_step: Used without `wavelength`, in nm.
@@ -65,10 +66,15 @@ class Plain:
         flux = load_array(path, 2)
         error = None if self.flux_error is None else load_array(self.flux_error, 2)
         if error is not None and error.shape != flux.shape:
-            raise SpectangleError(f"{self.flux_error} has shape {error.shape} and {path} has {flux.shape}; they must be the same.")
+            raise SpectangleError(
+                f"{self.flux_error} has shape {error.shape} and {path} has {flux.shape}; they must be the same."
+            )
         ids = ids_of(read_table(self.labels_table, [self.id_column]), self.labels_table, self.id_column, "archive")
         if len(ids) != len(flux):
-            raise SpectangleError(f"{self.labels_table} has {len(ids)} rows and {path} has {len(flux)} spectra; they must match row by row.")
+            raise SpectangleError(
+                f"{self.labels_table} has {len(ids)} rows and {path} has {len(flux)} spectra; they must match row "
+                "by row."
+            )
         yield from array_chunks(path, ids, flux, error, self._grid(path, flux.shape[1]), bad, wanted)
 
     def labels(self, bad: BadRows) -> LabelTable:
@@ -77,10 +83,18 @@ class Plain:
 
     def _grid(self, path: Path, n_pixels: int) -> np.ndarray:
         if self.wavelength is None:
-            return in_vacuum(linear_grid(n_pixels, self.grid_start, self.grid_step), self.medium, "archive.grid_start", "archive.medium")
+            return in_vacuum(
+                linear_grid(n_pixels, self.grid_start, self.grid_step),
+                self.medium,
+                "archive.grid_start",
+                "archive.medium",
+            )
         wavelength = nanometres(load_array(self.wavelength, 1), self.wavelength_unit, self.wavelength)
         if len(wavelength) != n_pixels:
-            raise SpectangleError(f"{self.wavelength} has {len(wavelength)} wavelengths and {path} has {n_pixels} pixels; they must match.")
+            raise SpectangleError(
+                f"{self.wavelength} has {len(wavelength)} wavelengths and {path} has {n_pixels} pixels; they must "
+                "match."
+            )
         check_range(wavelength, self.wavelength, key="archive.wavelength_unit")
         return in_vacuum(wavelength, self.medium, self.wavelength, "archive.medium")
 
@@ -97,14 +111,17 @@ def load_array(path: str | Path, ndim: int | None) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise SpectangleError(
-            f"{path} cannot be read as an array ({error}); save it with np.save as plain numbers, without pickled objects."
+            f"{path} cannot be read as an array ({error}); save it with np.save as plain numbers, without pickled "
+            "objects."
         ) from None
     if ndim is not None and array.ndim != ndim:
         raise SpectangleError(f"{path} has shape {array.shape}; an array of {ndim} dimension(s) was expected.")
     return array
 
 
-def array_chunks(path: Path, ids, flux, error, wavelength, bad: BadRows, wanted: np.ndarray | None) -> Iterator[SpectraChunk]:
+def array_chunks(
+    path: Path, ids, flux, error, wavelength, bad: BadRows, wanted: np.ndarray | None
+) -> Iterator[SpectraChunk]:
     """Yield rows of arrays as chunks, after a look at ids [N] and at the Ca II line."""
     check_not_rounded(ids, f"{path}: its ids")
     check_vacuum(wavelength, as_flux(flux[:256], str(path)), str(path), "archive.medium")

@@ -43,7 +43,8 @@ class LabelSources:
         galah: allstar FITS file of GALAH DR3 or DR4.
         galah_gaia: GALAH DR3's Gaia value-added table, for G.
         apogee_release, galah_release: Which release it is; None: found from its columns.
-        apogee_columns, galah_columns: {source_id, g_mag, snr, label, label_error or flag: column} where the file has others; null: none.
+        apogee_columns, galah_columns: {source_id, g_mag, snr, label, label_error or flag: column} where the file has
+            others; null: none.
         table: Any table with source_id and labels.
         columns: {label: column} of `table`; None takes every column that can be a label.
         units: {label: unit} in which the survey keeps the labels of `table`.
@@ -78,12 +79,15 @@ class LabelSources:
         }
         if missing := set(self.named) - set(self.priority):
             raise SpectangleError(
-                f"labels.priority={list(self.priority)} does not say where {missing.pop()} comes; name every catalogue that you give."
+                f"labels.priority={list(self.priority)} does not say where {missing.pop()} comes; name every "
+                "catalogue that you give."
             )
         tables = {name: readers[name](getattr(self, name)) for name in self.priority if name in self.named}
         if "table" in tables and len(tables) > 1 and not self.columns:
             shared = set.intersection(*(set(table.labels) for name, table in tables.items() if name != "table"))
-            tables["table"] = tables["table"].only(shared, "the other catalogues do not have them; labels.columns names what to take")
+            tables["table"] = tables["table"].only(
+                shared, "the other catalogues do not have them; labels.columns names what to take"
+            )
         return list(tables.values())
 
 
@@ -142,11 +146,15 @@ def prepare(
 def _only_download(archive) -> None:
     paths = archive.download()
     console.print(
-        f"{len(paths)} file(s) in {archive.folder}. Next: spectangle prepare spectra={archive.folder} labels.apogee=... survey=my.h5", markup=False
+        f"{len(paths)} file(s) in {archive.folder}. Next: spectangle prepare spectra={archive.folder} "
+        "labels.apogee=... survey=my.h5",
+        markup=False,
     )
 
 
-def _catalogue(archive, labels: LabelSources, cuts: Cuts, funnel: Funnel, bad: BadRows) -> tuple[Catalogue, list[Overlap]]:
+def _catalogue(
+    archive, labels: LabelSources, cuts: Cuts, funnel: Funnel, bad: BadRows
+) -> tuple[Catalogue, list[Overlap]]:
     own = archive.labels(bad)
     tables = labels.read(bad) if own is None else [own]
     for note in (note for table in tables for note in table.notes):
@@ -182,7 +190,9 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
         console.print(f"{result.tally.empty_pixels} pixels are masked in every star and were left out.")
     shutil.rmtree(parts, ignore_errors=True)
     console.print(
-        f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: spectangle train data=survey data.path={result.survey}", markup=False
+        f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: spectangle train data=survey "
+        f"data.path={result.survey}",
+        markup=False,
     )
 
 
@@ -204,4 +214,7 @@ def _print_funnel(funnel: Funnel, overlaps: Sequence[Overlap]) -> None:
     console.print(table)
     for overlap in overlaps:
         shown = ", ".join(f"{name} {overlap.mean[name]:+.3g} +- {overlap.sigma[name]:.3g}" for name in overlap.mean)
-        console.print(f"{overlap.n_stars} stars in both: {overlap.first} - {overlap.second} (mean +- sigma): {shown}", markup=False)
+        console.print(
+            f"{overlap.n_stars} stars in both: {overlap.first} - {overlap.second} (mean +- sigma): {shown}",
+            markup=False,
+        )

@@ -13,7 +13,9 @@ __all__ = ["Prepared"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation made: the survey's path, the funnel, the overlaps of catalogues, the counts, the bad rows, the files not used."""
+    """What a preparation made: the survey's path, the funnel, the overlaps of catalogues, the counts, the bad rows, the
+    files not used.
+    """
 
     survey: Path
     funnel: Funnel

@@ -7,7 +7,8 @@ Shapes: n stars, P pixels of the archive, Q pixels of the survey. Missing pixels
 * resample: f = sum(o_i f_i) / sum(o_i), s = sqrt(sum(o_i^2 s_i^2)) / sum(o_i), with o_i the overlap of pixel i with the
   new one (SpectRes, Carnall 2017, arXiv:1705.05165).
 
-The errors take pixels as independent; Gaia's 0.01 nm pixels oversample the instrument's 0.0245 nm, so they are too small.
+The errors take pixels as independent; Gaia's 0.01 nm pixels oversample the instrument's 0.0245 nm, so they are too
+small.
 """
 
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ class Pixels:
     Arguments:
         method: ``inverse_variance``, ``mean``, ``resample`` or ``none``.
         factor: Neighbours to a pixel for the two means; a remainder at the red end is dropped (2401 = 3 * 800 + 1).
-        start, step, number: The grid of ``resample`` in nm: start + step * i; None: found from the files, where the archive can.
-        min_good: Good neighbours that a mean needs (for ``resample``: this part of ``factor`` as covered fraction), else it is masked.
+        start, step, number: The grid of ``resample`` in nm: start + step * i; None: found from the files, where the
+            archive can.
+        min_good: Good neighbours that a mean needs (for ``resample``: this part of ``factor`` as covered fraction),
+            else it is masked.
         fill: What a masked pixel becomes: ``nan`` (kept as a mask), ``one`` (the continuum) or ``interpolate`` (its
             good neighbours; the edges repeat the last good pixel).
         nonpositive_error: ``skip_star`` or ``mask_pixel``, see :func:`spectra.drop_bad_rows`.
@@ -52,7 +55,9 @@ class Pixels:
             if value not in options:
                 raise SpectangleError(f"pixels.{key}={value} is not known; it can be {', '.join(options)}.")
         if self.method in ("inverse_variance", "mean") and not 1 <= self.min_good <= self.factor:
-            raise SpectangleError(f"pixels.min_good={self.min_good} must lie between 1 and pixels.factor={self.factor}.")
+            raise SpectangleError(
+                f"pixels.min_good={self.min_good} must lie between 1 and pixels.factor={self.factor}."
+            )
 
     def grid(self, wavelength: np.ndarray) -> np.ndarray:
         """The survey's wavelengths [Q] in nm for the archive's [P]."""
@@ -60,15 +65,22 @@ class Pixels:
             return wavelength
         if self.method == "resample":
             if self.start is None or self.step is None or self.number is None:
-                raise SpectangleError("pixels.start, pixels.step and pixels.number must be given: only archive=spectra1d finds them from the files.")
+                raise SpectangleError(
+                    "pixels.start, pixels.step and pixels.number must be given: only archive=spectra1d finds them "
+                    "from the files."
+                )
             return np.round(self.start + self.step * np.arange(self.number), 6)
         q = len(wavelength) // self.factor
         if q < 2:
-            raise SpectangleError(f"pixels.factor={self.factor} leaves {q} of {len(wavelength)} pixels; use a smaller factor.")
+            raise SpectangleError(
+                f"pixels.factor={self.factor} leaves {q} of {len(wavelength)} pixels; use a smaller factor."
+            )
         return wavelength[: q * self.factor].reshape(q, self.factor).mean(axis=1)
 
     def apply(self, wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None):
-        """Turn flux and error [n, P] into flux and error [n, Q] with NaN in the masked pixels (before :meth:`filled`)."""
+        """Turn flux and error [n, P] into flux and error [n, Q] with NaN in the masked pixels (before
+        :meth:`filled`).
+        """
         if self.method == "none":
             return flux, error
         if self.method == "resample":
@@ -89,7 +101,9 @@ class Pixels:
         return flux
 
 
-def bin_pixels(flux: np.ndarray, error: np.ndarray | None, factor: int, method: str = "inverse_variance", min_good: int = 1):
+def bin_pixels(
+    flux: np.ndarray, error: np.ndarray | None, factor: int, method: str = "inverse_variance", min_good: int = 1
+):
     """Average each `factor` neighbours of flux and error [n, P]; return flux and error [n, P // factor] float32.
 
     Without errors, the inverse-variance mean is the plain mean.
@@ -111,7 +125,9 @@ def bin_pixels(flux: np.ndarray, error: np.ndarray | None, factor: int, method: 
     return np.where(enough, out, nan), None if out_error is None else np.where(enough, out_error, nan)
 
 
-def resample_pixels(wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None, grid: np.ndarray, min_covered: float = 0.5):
+def resample_pixels(
+    wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None, grid: np.ndarray, min_covered: float = 0.5
+):
     """Resample flux and error [n, P] to a grid [Q]; pixels covered less than `min_covered` by good ones are NaN."""
     overlap = _overlaps(wavelength, grid)
     good = np.isfinite(flux) if error is None else np.isfinite(flux) & np.isfinite(error) & (error > 0)

@@ -1,4 +1,6 @@
-"""Rows of the archive's files: how many were read, and the bad ones, named, counted, skipped up to a limit, then refused."""
+"""Rows of the archive's files: how many were read, and the bad ones, named, counted, skipped up to a limit, then
+refused.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,8 @@ KEPT_SENTENCES = 1000
 
 
 class BadRows:
-    """Count the rows that were read and those that were skipped, and keep word of what was not used for no fault of its own.
+    """Count the rows that were read and those that were skipped, and keep word of what was not used for no fault of its
+    own.
 
     Arguments:
         limit: How many rows may be skipped; the next one is refused.

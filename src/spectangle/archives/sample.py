@@ -1,7 +1,8 @@
 """The sample of section 3.1 of the paper: quality cuts, each with the number of stars that it removed.
 
-Manteiga et al. 2025, A&A 694, A326, section 3.1: 8 <= G <= 14, no STAR_BAD or FE_H_FLAG in APOGEE, flag_sp = flag_fe_h = 0
-in GALAH, errors of at most 200 K, 0.5, 0.3 and 0.2 dex; 54,422 stars from APOGEE DR17, 9,883 from GALAH DR3, 64,305 in all.
+Manteiga et al. 2025, A&A 694, A326, section 3.1: 8 <= G <= 14, no STAR_BAD or FE_H_FLAG in APOGEE, flag_sp = flag_fe_h
+= 0 in GALAH, errors of at most 200 K, 0.5, 0.3 and 0.2 dex; 54,422 stars from APOGEE DR17, 9,883 from GALAH DR3, 64,305
+in all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,9 @@ class Cuts:
 
     g_min: float | None = 8.0
     g_max: float | None = 14.0
-    max_errors: dict[str, float] = field(default_factory=lambda: {"teff": 200.0, "logg": 0.5, "m_h": 0.3, "alpha_fe": 0.2})
+    max_errors: dict[str, float] = field(
+        default_factory=lambda: {"teff": 200.0, "logg": 0.5, "m_h": 0.3, "alpha_fe": 0.2}
+    )
     quality_flags: bool = True
     max_masked: float = 0.1
     min_snr: float | None = None
@@ -47,7 +50,10 @@ class Cuts:
             raise SpectangleError(f"cuts.max_masked={self.max_masked} must be a fraction from 0 to below 1.")
         for name, limits in self.ranges.items():
             if len(limits) != 2 or not limits[0] < limits[1]:
-                raise SpectangleError(f"cuts.label_ranges.{name}={list(limits)} must be two increasing numbers, for instance [4000, 7000].")
+                raise SpectangleError(
+                    f"cuts.label_ranges.{name}={list(limits)} must be two increasing numbers, for instance [4000, "
+                    "7000]."
+                )
 
     @property
     def ranges(self) -> dict[str, Sequence[float]]:
@@ -64,7 +70,9 @@ class Funnel:
     def add(self, part: str, step: str, left: int, paper: int | None = None) -> None:
         """Note that `left` stars of a part (a catalogue, or the sample) are left after a step."""
         before = next((s["left"] for s in reversed(self.steps) if s["part"] == part), left)
-        self.steps.append({"part": part, "step": step, "left": int(left), "removed": int(before - left), "paper": paper})
+        self.steps.append(
+            {"part": part, "step": step, "left": int(left), "removed": int(before - left), "paper": paper}
+        )
 
     def left(self, part: str) -> int:
         """Stars left in a part."""
@@ -99,8 +107,12 @@ def _cut(table: LabelTable, keep: np.ndarray, funnel: Funnel, step: str) -> Labe
 def _range_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
     for name, (low, high) in cuts.ranges.items():
         if name not in table.labels:
-            raise SpectangleError(f"cuts.label_ranges names '{name}'; {table.origin} has the labels {', '.join(table.labels)}.")
-        table = _cut(table, (table.labels[name] > low) & (table.labels[name] < high), funnel, f"{low:g} < {name} < {high:g}")
+            raise SpectangleError(
+                f"cuts.label_ranges names '{name}'; {table.origin} has the labels {', '.join(table.labels)}."
+            )
+        table = _cut(
+            table, (table.labels[name] > low) & (table.labels[name] < high), funnel, f"{low:g} < {name} < {high:g}"
+        )
     return table
 
 

@@ -20,7 +20,8 @@ __all__ = ["write_report"]
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;width:100%}td,th{padding:.2rem .6rem;text-align:left}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;width:100%}td,th{padding:.2rem .6rem;text-align:left}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
 tr.first td{border-top:1px solid #ccc}img{max-width:100%}.note{color:#666}"""
 
 
@@ -29,7 +30,10 @@ def write_report(result: "Prepared", max_stars: int = 100_000) -> Path:
     path = result.survey.with_suffix(".html")
     with Survey(result.survey) as survey:
         body = "".join(_sections(result, survey, max_stars))
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(path.stem)}</title><style>{STYLE}</style><body>{body}</body></html>"
+    page = (
+        "<!doctype html><html lang=en><meta "
+        f"charset=utf-8><title>{html.escape(path.stem)}</title><style>{STYLE}</style><body>{body}</body></html>"
+    )
     write_beside(path, page)
     return path
 
@@ -47,11 +51,17 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
     yield "<h2>Funnel</h2>" + _funnel(result)
     if result.overlaps:
         yield "<h2>Stars in two catalogues</h2>" + _overlaps(result)
-    yield "<h2>Labels (Fig. 3 of the paper)</h2>" + _image(label_figure(labels, {name: survey.unit(name) for name in labels}, origin))
+    yield "<h2>Labels (Fig. 3 of the paper)</h2>" + _image(
+        label_figure(labels, {name: survey.unit(name) for name in labels}, origin)
+    )
     if {"teff", "logg", "m_h"} <= set(labels):
-        yield "<h2>Kiel diagram (Fig. 4)</h2>" + _image(kiel_figure(*(labels[name][::step] for name in ("teff", "logg", "m_h"))))
+        yield "<h2>Kiel diagram (Fig. 4)</h2>" + _image(
+            kiel_figure(*(labels[name][::step] for name in ("teff", "logg", "m_h")))
+        )
     if {"teff", "m_h", "alpha_fe"} <= set(labels):
-        yield "<h2>[alpha/Fe] and [M/H] (Fig. 5)</h2>" + _image(abundance_figure(*(labels[name][::step] for name in ("m_h", "alpha_fe", "teff"))))
+        yield "<h2>[alpha/Fe] and [M/H] (Fig. 5)</h2>" + _image(
+            abundance_figure(*(labels[name][::step] for name in ("m_h", "alpha_fe", "teff")))
+        )
     snr = survey.column("rvs_snr")
     if np.isfinite(snr).any():
         yield "<h2>Signal to noise</h2>" + _image(noise_figure(snr[::step], survey.column("phot_g_mean_mag")[::step]))
@@ -61,7 +71,10 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
         yield f"<h2>Rows skipped: {result.bad.count}</h2><ul>{shown}</ul>"
     if result.left_out:
         shown = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in result.left_out)
-        yield f"<h2>Not in the survey: {len(result.left_out)}</h2><details><summary>each with its reason</summary><ul>{shown}</ul></details>"
+        yield (
+            f"<h2>Not in the survey: {len(result.left_out)}</h2><details><summary>each with its "
+            f"reason</summary><ul>{shown}</ul></details>"
+        )
 
 
 def _example_spectra(survey: Survey, labels: Mapping[str, np.ndarray], n: int = 6) -> Figure:
@@ -84,7 +97,11 @@ def _counts(result: "Prepared") -> str:
         ("pixels that no star has, left out", tally.empty_pixels),
         ("bad rows skipped", result.bad.count),
     ]
-    return "<table>" + "".join(f"<tr><td>{name}</td><td class=n>{number:,}</td></tr>" for name, number in rows) + "</table>"
+    return (
+        "<table>"
+        + "".join(f"<tr><td>{name}</td><td class=n>{number:,}</td></tr>" for name, number in rows)
+        + "</table>"
+    )
 
 
 def _funnel(result: "Prepared") -> str:
@@ -93,14 +110,22 @@ def _funnel(result: "Prepared") -> str:
     for step in result.funnel.steps:
         first = step["part"] != previous
         previous = step["part"]
-        cells = f"<td>{html.escape(step['part']) if first else ''}</td><td>{html.escape(step['step'])}</td><td class=n>{step['left']:,}</td>"
+        cells = (
+            f"<td>{html.escape(step['part']) if first else ''}</td><td>{html.escape(step['step'])}</td><td "
+            f"class=n>{step['left']:,}</td>"
+        )
         removed, paper = (f"{step[key]:,}" if step[key] else "" for key in ("removed", "paper"))
-        lines.append(f"<tr{' class=first' if first else ''}>{cells}<td class=n>{removed}</td><td class=n>{paper}</td></tr>")
+        lines.append(
+            f"<tr{' class=first' if first else ''}>{cells}<td class=n>{removed}</td><td class=n>{paper}</td></tr>"
+        )
     return "".join(lines) + "</table>"
 
 
 def _overlaps(result: "Prepared") -> str:
-    lines = ["<table><tr><th>difference</th><th class=n>stars</th><th>label</th><th class=n>mean</th><th class=n>sigma</th></tr>"]
+    lines = [
+        "<table><tr><th>difference</th><th class=n>stars</th><th>label</th><th class=n>mean</th><th "
+        "class=n>sigma</th></tr>"
+    ]
     for overlap in result.overlaps:
         for index, name in enumerate(overlap.mean):
             pair = f"{html.escape(overlap.first)} - {html.escape(overlap.second)}" if index == 0 else ""

@@ -38,15 +38,21 @@ def as_source_ids(values, where: str) -> np.ndarray:
     values = values.reshape(-1)
     if values.dtype.kind in "iu":
         if values.dtype.kind == "u" and len(values) and values[~mask].max(initial=0) > np.iinfo(np.int64).max:
-            raise SpectangleError(f"{where} holds {values[~mask].max()}; ids have 63 bits: whole numbers up to 9223372036854775807.")
+            raise SpectangleError(
+                f"{where} holds {values[~mask].max()}; ids have 63 bits: whole numbers up to 9223372036854775807."
+            )
         return np.where(mask, NO_ID, values.astype(np.int64))
     if values.dtype.kind == "f":
         raise RoundedIds(
-            f"{where} came as {values.dtype.name}: Gaia ids need 63 bits and floats keep 53, so their last digits are lost. "
+            f"{where} came as {values.dtype.name}: Gaia ids need 63 bits and floats keep 53, so their last digits "
+            "are lost. "
             "Read the table from the archive again with source_id as a 64-bit integer."
         )
     texts = zip(values.tolist(), mask.tolist(), strict=True)
-    return np.array([NO_ID if no else parse_id(text, f"{where}, row {row}") for row, (text, no) in enumerate(texts, 1)], dtype=np.int64)
+    return np.array(
+        [NO_ID if no else parse_id(text, f"{where}, row {row}") for row, (text, no) in enumerate(texts, 1)],
+        dtype=np.int64,
+    )
 
 
 def check_not_rounded(ids: np.ndarray, where: str) -> None:
@@ -57,8 +63,10 @@ def check_not_rounded(ids: np.ndarray, where: str) -> None:
         return
     if np.sum(np.log2(spacing / SPACING)) > -np.log2(CHANCE):
         raise RoundedIds(
-            f"{where}: all {len(big)} ids above 2^60 are multiples of {spacing.min()}, as only numbers are that passed through float64 "
-            f"(the first is {big[0]}); their last digits are lost. Get the ids from the archive again, as 64-bit integers or as text."
+            f"{where}: all {len(big)} ids above 2^60 are multiples of {spacing.min()}, as only numbers are that "
+            "passed through float64 "
+            f"(the first is {big[0]}); their last digits are lost. Get the ids from the archive again, as 64-bit "
+            "integers or as text."
         )
 
 
@@ -85,5 +93,9 @@ def parse_id(text, where: str) -> int:
     try:
         float(text)
     except ValueError:
-        raise SpectangleError(f"{where}: source_id came as '{text}', which is no integer. Write the ids as whole integers.") from None
-    raise RoundedIds(f"{where}: source_id came as '{text}', a float, and has lost its last digits. Write the ids as whole integers.")
+        raise SpectangleError(
+            f"{where}: source_id came as '{text}', which is no integer. Write the ids as whole integers."
+        ) from None
+    raise RoundedIds(
+        f"{where}: source_id came as '{text}', a float, and has lost its last digits. Write the ids as whole integers."
+    )

@@ -56,7 +56,9 @@ def as_flux(values: Any, where: str) -> np.ndarray:
         SpectangleError: They are no numbers, or have a unit.
     """
     if str(getattr(values, "unit", None) or "") and isinstance(values, u.Quantity):
-        raise SpectangleError(f"{where} has the unit {values.unit}; flux over its continuum has none. Normalise the spectra.")
+        raise SpectangleError(
+            f"{where} has the unit {values.unit}; flux over its continuum has none. Normalise the spectra."
+        )
     mask = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else getattr(values, "mask", None)
     plain = np.asarray(getattr(values, "unmasked", np.ma.getdata(values)))
     if plain.dtype.kind not in "fiub":
@@ -92,7 +94,11 @@ def drop_bad_rows(chunk: SpectraChunk, bad: BadRows, nonpositive_error: str = "s
             for index in np.flatnonzero(wrong.any(axis=1)):
                 pixel = np.argmax(wrong[index])
                 reason = f"flux_error is {error[index, pixel]:g} at pixel {pixel}, and errors must be positive"
-                bad.skip(chunk.path, int(chunk.row[index]), f"{reason} (pixels.nonpositive_error=mask_pixel masks such pixels instead)")
+                bad.skip(
+                    chunk.path,
+                    int(chunk.row[index]),
+                    f"{reason} (pixels.nonpositive_error=mask_pixel masks such pixels instead)",
+                )
                 keep[index] = False
         good &= np.isfinite(error)
     for index in np.flatnonzero(~good.any(axis=1) & keep):

@@ -40,9 +40,12 @@ class Spectra1D:
         labels_table: Table of labels with a row per star.
         label_columns, units: {label: column}, {label: unit}, see :func:`label_table.labels_of`.
         name_keyword: Keyword of the file's header that has the star's name; None: the file's name has it.
-        name_pattern: Regular expression whose group is the star's name in a file's name; None: all of it but the ending.
-        match_column: Column of the table that has these names; None: the first of name, star, object, file, source_id that is there.
-        id_column: Column of the table with ids; where it has none, ids are made of the names, see :func:`names.name_id`.
+        name_pattern: Regular expression whose group is the star's name in a file's name; None: all of it but the
+            ending.
+        match_column: Column of the table that has these names; None: the first of name, star, object, file, source_id
+            that is there.
+        id_column: Column of the table with ids; where it has none, ids are made of the names, see
+            :func:`names.name_id`.
         keep_columns: Other columns of the table that the survey keeps.
         form: Units, medium and columns of the files.
         continuum: What each spectrum is divided by.
@@ -70,11 +73,16 @@ class Spectra1D:
 
     def __post_init__(self):
         if self.labels_table is None:
-            raise SpectangleError("No labels were given; name the table: spectangle prepare archive=spectra1d spectra=... labels.table=stars.csv.")
+            raise SpectangleError(
+                "No labels were given; name the table: spectangle prepare archive=spectra1d spectra=... "
+                "labels.table=stars.csv."
+            )
         try:
             re.compile(self.name_pattern or "")
         except re.error as error:
-            raise SpectangleError(f"archive.name_pattern={self.name_pattern} is no regular expression ({error}).") from None
+            raise SpectangleError(
+                f"archive.name_pattern={self.name_pattern} is no regular expression ({error})."
+            ) from None
 
     @property
     def origin(self) -> str:
@@ -90,9 +98,17 @@ class Spectra1D:
         names, nameless = {}, []
         for path in self._found[0]:
             try:
-                name = name_in_file(path, self.name_keyword) if self.name_keyword else name_of_file(path, self.name_pattern)
+                name = (
+                    name_in_file(path, self.name_keyword)
+                    if self.name_keyword
+                    else name_of_file(path, self.name_pattern)
+                )
                 if name is None:
-                    what = f"has no keyword {self.name_keyword}" if self.name_keyword else f"does not match name_pattern={self.name_pattern}"
+                    what = (
+                        f"has no keyword {self.name_keyword}"
+                        if self.name_keyword
+                        else f"does not match name_pattern={self.name_pattern}"
+                    )
                     nameless.append(f"{path}: {what}, so that its star is unknown")
                 else:
                     names[path] = name
@@ -117,7 +133,9 @@ class Spectra1D:
         return exclude_names(self._joined[0], self.exclude)
 
     def read(self, path: Path, bad: BadRows, wanted: np.ndarray | None = None) -> Iterator[SpectraChunk]:
-        """Yield the star of one file, if it is wanted, divided by its continuum; a file that cannot be read is a bad row."""
+        """Yield the star of one file, if it is wanted, divided by its continuum; a file that cannot be read is a bad
+        row.
+        """
         number = np.array([self._joined[1][path]])
         bad.note(number)
         if wanted is not None and positions_in(number, wanted)[0] < 0:
@@ -132,7 +150,8 @@ class Spectra1D:
         yield SpectraChunk(path, np.ones(1, dtype=int), number, spectrum.flux, spectrum.error, spectrum.wavelength)
 
     def fit_pixels(self, pixels: Pixels, wanted: np.ndarray) -> Pixels:
-        """The grid of pixels.method=resample that the keys leave open: the files' own if they share one, else the range that all have.
+        """The grid of pixels.method=resample that the keys leave open: the files' own if they share one, else the range
+        that all have.
 
         Raises:
             SpectangleError: No range is common to all; two files without overlap are named.
@@ -145,7 +164,12 @@ class Spectra1D:
         """A sentence for each file that is not in the survey."""
         table, ids, alone = self._joined
         stars = [Star(str(path), self._names[0][path], number) for path, number in ids.items()]
-        return self._found[1] + self._names[1] + alone + list(why_left_out(stars, set(ids.values()), chosen, made, str(self.labels_table)))
+        return (
+            self._found[1]
+            + self._names[1]
+            + alone
+            + list(why_left_out(stars, set(ids.values()), chosen, made, str(self.labels_table)))
+        )
 
     def _grids(self, wanted: set[int]) -> Iterator[tuple[Path, np.ndarray]]:
         for path, number in self._joined[1].items():

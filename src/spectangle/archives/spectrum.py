@@ -34,8 +34,8 @@ class Spectrum:
 def normalised(spectrum: Spectrum, continuum: Continuum, window: Sequence[float] | None, where: str) -> Spectrum:
     """Mask what is no flux, divide flux and error [n, P] by the continuum, and cut to a window in nm.
 
-    Pixels of zero or negative flux or error are masked: no star emits them. The continuum is found on all pixels, so that the window's
-    edges have neighbours.
+    Pixels of zero or negative flux or error are masked: no star emits them. The continuum is found on all pixels, so
+    that the window's edges have neighbours.
 
     Raises:
         SpectangleError: Fewer than two pixels lie in the window.
@@ -48,7 +48,10 @@ def normalised(spectrum: Spectrum, continuum: Continuum, window: Sequence[float]
     level = continuum.of(np.where(good, flux, np.nan))
     inside = slice(None) if window is None else _inside(spectrum.wavelength, window, where)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        values = [None if v is None else np.where(good, v / level, np.nan).astype(np.float32)[:, inside] for v in (flux, error)]
+        values = [
+            None if v is None else np.where(good, v / level, np.nan).astype(np.float32)[:, inside]
+            for v in (flux, error)
+        ]
     assert values[0] is not None
     return Spectrum(spectrum.wavelength[inside], values[0], values[1], spectrum.medium)
 
@@ -57,5 +60,7 @@ def _inside(wavelength: np.ndarray, window: Sequence[float], where: str) -> slic
     first, last = np.searchsorted(wavelength, window[0], "left"), np.searchsorted(wavelength, window[1], "right")
     if last - first < 2:
         covered = f"it covers {wavelength[0]:g} to {wavelength[-1]:g} nm"
-        raise SpectangleError(f"{where}: {max(last - first, 0)} pixels lie in archive.window={list(window)}; {covered}.")
+        raise SpectangleError(
+            f"{where}: {max(last - first, 0)} pixels lie in archive.window={list(window)}; {covered}."
+        )
     return slice(int(first), int(last))

@@ -1,4 +1,6 @@
-"""How the wavelengths of a spectrum are to be understood: their unit, their medium, where the file says so and where it does not."""
+"""How the wavelengths of a spectrum are to be understood: their unit, their medium, where the file says so and where it
+does not.
+"""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +20,9 @@ __all__ = ["RANGE", "SpectrumForm", "Unstated", "in_nanometres", "medium_of", "u
 SPELLINGS = {  # what headers say that astropy does not know
     **dict.fromkeys(("a", "aa", "ang", "angs", "angstrom", "angstroms", "angstroem", "å"), "Angstrom"),
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres", "nanom"), "nm"),
-    **dict.fromkeys(("um", "µm", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"), "micron"),
+    **dict.fromkeys(
+        ("um", "µm", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"), "micron"
+    ),
 }
 RANGE = (100.0, 30000.0)  # nm
 
@@ -34,7 +38,8 @@ class SpectrumForm:
     Arguments:
         format: Name of a loader of specutils; None: found from the file.
         wavelength_unit: Unit where the file names none.
-        medium: ``air`` or ``vacuum``, whatever the files say; ``header``: as they say, and one that does not is refused.
+        medium: ``air`` or ``vacuum``, whatever the files say; ``header``: as they say, and one that does not is
+            refused.
         columns: {wavelength, flux, flux_error: column} of tables; default: common names.
         reference_pixel: CRPIX1 of FITS images that have none.
     """
@@ -49,7 +54,9 @@ class SpectrumForm:
         if self.medium not in ("header", "air", "vacuum"):
             raise SpectangleError(f"archive.form.medium={self.medium} is not known; it can be header, air, vacuum.")
         if wrong := set(self.columns) - {"wavelength", "flux", "flux_error"}:
-            raise SpectangleError(f"archive.form.columns has the key '{sorted(wrong)[0]}'; it can have wavelength, flux, flux_error.")
+            raise SpectangleError(
+                f"archive.form.columns has the key '{sorted(wrong)[0]}'; it can have wavelength, flux, flux_error."
+            )
         unit_of(self.wavelength_unit, "archive.form.wavelength_unit")
 
     @property
@@ -70,7 +77,10 @@ class SpectrumForm:
         medium = spectrum.medium if self.medium == "header" else self.medium
         if medium is None:
             key = "archive.form.medium"
-            raise Unstated(f"{where} does not say whether its wavelengths are in air or in vacuum; state it: {key}=air or {key}=vacuum.")
+            raise Unstated(
+                f"{where} does not say whether its wavelengths are in air or in vacuum; state it: {key}=air or "
+                f"{key}=vacuum."
+            )
         if medium == "air":
             wavelength = air_to_vacuum(wavelength, where)
         error = None if spectrum.error is None else spectrum.error[None, order]
@@ -88,7 +98,9 @@ def unit_of(text: Any, where: str) -> Any:
         unit = u.Unit(SPELLINGS.get(plain.lower(), plain))
         unit.to(u.nm, 1.0, equivalencies=u.spectral())
     except (ValueError, TypeError, u.UnitConversionError):
-        raise SpectangleError(f"{where}: '{text}' is no unit of wavelength; Angstrom, nm, micron or the like was expected.") from None
+        raise SpectangleError(
+            f"{where}: '{text}' is no unit of wavelength; Angstrom, nm, micron or the like was expected."
+        ) from None
     return unit
 
 
@@ -109,14 +121,17 @@ def without_log(values: np.ndarray, unit: Any, where: str) -> np.ndarray:
             wavelength = in_nanometres(base**values, unit)
         if np.all(wavelength > RANGE[0]) and np.all(wavelength < RANGE[1]):
             return base**values
-    raise SpectangleError(f"{where}: logarithms of wavelengths from {values[0]:g} to {values[-1]:g} give no {unit} of 100 nm to 30 micron.")
+    raise SpectangleError(
+        f"{where}: logarithms of wavelengths from {values[0]:g} to {values[-1]:g} give no {unit} of 100 nm to 30 "
+        "micron."
+    )
 
 
 def medium_of(header: Mapping[str, Any], column: str = "") -> str | None:
     """``air``, ``vacuum`` or None, by a header and the name of the wavelengths' column.
 
-    CTYPE1 = AWAV or WAVE (Greisen et al. 2006, A&A 446, 747), AIRORVAC (IRAF), VACUUM (SDSS), MEDIUM; `wave_air`, `wave_vac`; a
-    comment of a text file that has one of the words air and vacuum.
+    CTYPE1 = AWAV or WAVE (Greisen et al. 2006, A&A 446, 747), AIRORVAC (IRAF), VACUUM (SDSS), MEDIUM; `wave_air`,
+    `wave_vac`; a comment of a text file that has one of the words air and vacuum.
     """
     said = {str(key).upper(): header[key] for key in header}
     kind = str(said.get("CTYPE1", "")).upper().strip()
@@ -125,7 +140,11 @@ def medium_of(header: Mapping[str, Any], column: str = "") -> str | None:
     if "VACUUM" in said:
         return "vacuum" if str(said["VACUUM"]).strip().upper() in ("1", "T", "TRUE", "YES") else "air"
     comments = said.get("COMMENTS", [])
-    texts = [str(said.get(key, "")) for key in ("AIRORVAC", "MEDIUM")] + [column] + [str(line) for line in comments if isinstance(comments, list)]
+    texts = (
+        [str(said.get(key, "")) for key in ("AIRORVAC", "MEDIUM")]
+        + [column]
+        + [str(line) for line in comments if isinstance(comments, list)]
+    )
     for text in texts:
         words = {word[:3] for word in re.split(r"[\W_]+", text.lower()) if word in ("air", "vac", "vacuum")}
         if len(words) == 1:

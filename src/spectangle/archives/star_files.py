@@ -21,8 +21,8 @@ def find_spectra(spectra: str | Sequence[str], besides: Sequence[str | None] = (
     """Find the files of spectra.
 
     Arguments:
-        spectra: A folder (searched with its sub-folders), a pattern, a file, a text file with one path in a line (relative to it), or a list
-            of files.
+        spectra: A folder (searched with its sub-folders), a pattern, a file, a text file with one path in a line
+            (relative to it), or a list of files.
         besides: Files that are no spectra though they may lie among them, such as the table of labels.
 
     Returns:
@@ -42,7 +42,8 @@ def find_spectra(spectra: str | Sequence[str], besides: Sequence[str | None] = (
     if not files:
         endings = ", ".join(FITS_ENDINGS + TEXT_ENDINGS)
         raise SpectangleError(
-            f"spectra={spectra} names no spectra: a folder, a pattern or a list of files was expected, ending in {endings} (or .gz)."
+            f"spectra={spectra} names no spectra: a folder, a pattern or a list of files was expected, ending in "
+            f"{endings} (or .gz)."
         )
     return files, left_out
 
@@ -51,11 +52,15 @@ def is_fits(path: Path) -> bool:
     """Whether a file is FITS, by its content; one that is gzipped, by its name."""
     with open(path, "rb") as file:
         start = file.read(16)
-    return form_of(start) == "FITS" or (form_of(start) == "text" and path.name.lower().removesuffix(".gz").endswith(FITS_ENDINGS))
+    return form_of(start) == "FITS" or (
+        form_of(start) == "text" and path.name.lower().removesuffix(".gz").endswith(FITS_ENDINGS)
+    )
 
 
 def name_of_file(path: Path, pattern: str | None) -> str | None:
-    """The star's name in a file's name: the first group of a pattern, else the name without its endings; None where the pattern is not found."""
+    """The star's name in a file's name: the first group of a pattern, else the name without its endings; None where the
+    pattern is not found.
+    """
     if pattern is None:
         name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
         return name[: -len(Path(name).suffix)] if Path(name).suffix else name
@@ -100,7 +105,11 @@ def _as_list(path: Path) -> list[Path]:
     """The paths in a text file whose first line ends as a spectrum's file does; empty where it is no such list."""
     if is_fits(path) or path.name.lower().endswith(".gz"):
         return []
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line.strip()
+        for line in path.read_text(errors="replace").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
     if not lines or not lines[0].lower().removesuffix(".gz").endswith(FITS_ENDINGS + TEXT_ENDINGS):
         return []
     return [path.parent / line for line in lines]

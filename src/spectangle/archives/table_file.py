@@ -1,5 +1,5 @@
-"""Tables of any form, told by their content and not by their names: FITS, VOTable, Parquet, ECSV, IPAC, and text with commas, tabs,
-semicolons, bars or blanks between its columns, each also gzipped.
+"""Tables of any form, told by their content and not by their names: FITS, VOTable, Parquet, ECSV, IPAC, and text with
+commas, tabs, semicolons, bars or blanks between its columns, each also gzipped.
 """
 
 import bz2
@@ -19,9 +19,34 @@ from spectangle.archives.columns import find_column
 from spectangle.archives.fits_file import cards, open_fits
 from spectangle.errors import SpectangleError
 
-__all__ = ["MISSING_WORDS", "EmptyTable", "NoTable", "decompressed", "first_table", "form_of", "names_in", "read_table", "tables_in", "text_of"]
+__all__ = [
+    "MISSING_WORDS",
+    "EmptyTable",
+    "NoTable",
+    "decompressed",
+    "first_table",
+    "form_of",
+    "names_in",
+    "read_table",
+    "tables_in",
+    "text_of",
+]
 
-MISSING_WORDS = ("", "null", "NULL", "Null", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "None", "none", "--")  # cells of text tables without a value
+MISSING_WORDS = (
+    "",
+    "null",
+    "NULL",
+    "Null",
+    "NA",
+    "N/A",
+    "n/a",
+    "nan",
+    "NaN",
+    "NAN",
+    "None",
+    "none",
+    "--",
+)  # cells of text tables without a value
 FILL = [(word, "0") for word in MISSING_WORDS]
 MAGIC = {b"SIMPLE  =": "FITS", b"\x89HDF\r\n": "HDF5", b"PAR1": "Parquet", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
 COMPRESSED = {b"\x1f\x8b": gzip.decompress, b"BZh": bz2.decompress, b"\xfd7zXZ": lzma.decompress}
@@ -38,7 +63,9 @@ class EmptyTable(NoTable):
 
 
 def form_of(start: bytes) -> str:
-    """What a file is, by its first bytes (a kilobyte will do): FITS, HDF5, Parquet, zip, VOTable, ECSV, IPAC, text, or empty."""
+    """What a file is, by its first bytes (a kilobyte will do): FITS, HDF5, Parquet, zip, VOTable, ECSV, IPAC, text, or
+    empty.
+    """
     for magic, form in MAGIC.items():
         if start.startswith(magic):
             return form
@@ -63,7 +90,9 @@ def decompressed(content: bytes, where: str) -> bytes:
             try:
                 return decompress(content)
             except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
-                raise SpectangleError(f"{where} cannot be decompressed ({error}): it is truncated or damaged; download the file again.") from None
+                raise SpectangleError(
+                    f"{where} cannot be decompressed ({error}): it is truncated or damaged; download the file again."
+                ) from None
     return content
 
 
@@ -107,10 +136,13 @@ def tables_in(content: bytes, where: str) -> Iterator[Any]:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         said = "its lines do not have the same columns" if "guess table format" in said else said
         raise SpectangleError(
-            f"{where} cannot be read as {form} ({said}); download the file again, or write it as ECSV, CSV, VOTable or FITS."
+            f"{where} cannot be read as {form} ({said}); download the file again, or write it as ECSV, CSV, "
+            "VOTable or FITS."
         ) from None
     if not found:
-        raise NoTable(f"{where} holds no table: as {form} it has " + ("images or headers only." if form == "FITS" else "none."))
+        raise NoTable(
+            f"{where} holds no table: as {form} it has " + ("images or headers only." if form == "FITS" else "none.")
+        )
     yield from found
 
 
@@ -129,8 +161,12 @@ def first_table(content: bytes, where: str, wanted: Sequence[str] = ()) -> Any:
     """
     with_rows = [table for table in tables_in(content, where) if len(table)]
     if not with_rows:
-        raise EmptyTable(f"{where} has no row: it is a header only. Download it again, or write the table with its rows.")
-    return next((table for table in with_rows if any(find_column(name, table.colnames) for name in wanted)), with_rows[0])
+        raise EmptyTable(
+            f"{where} has no row: it is a header only. Download it again, or write the table with its rows."
+        )
+    return next(
+        (table for table in with_rows if any(find_column(name, table.colnames) for name in wanted)), with_rows[0]
+    )
 
 
 def read_table(path: str | Path, wanted: Sequence[str] = ()) -> Any:
@@ -161,12 +197,16 @@ def _votable_tables(content: bytes, where: str) -> Iterator[Any]:
 
 
 def _parquet_table(content: bytes, where: str) -> Iterator[Any]:
-    """Numbers and text with their nulls as masks: astropy's own reader needs pandas, which makes floats of ids with nulls."""
+    """Numbers and text with their nulls as masks: astropy's own reader needs pandas, which makes floats of ids with
+    nulls.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 
     columns = {}
-    for name, column in zip((table := pyarrow.parquet.read_table(io.BytesIO(content))).column_names, table.columns, strict=True):
+    for name, column in zip(
+        (table := pyarrow.parquet.read_table(io.BytesIO(content))).column_names, table.columns, strict=True
+    ):
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         known = column.fill_null("" if is_text else 0) if is_text or pa.types.is_integer(column.type) else column
         values = known.to_numpy()
@@ -184,7 +224,11 @@ def _text_table(content: bytes, where: str) -> Iterator[Any]:
         raise EmptyTable(f"{where} holds no table: it is empty or a header only. Download it again.")
     names, separator = names_in(lines[0])
     if form_of(content) == "IPAC":
-        yield Table.read(text, format="ascii.ipac") if text.count("\n|") or text.startswith("|") else _separated(text, "|", names)
+        yield (
+            Table.read(text, format="ascii.ipac")
+            if text.count("\n|") or text.startswith("|")
+            else _separated(text, "|", names)
+        )
     elif separator is None:
         yield Table.read(text + "\n", format="ascii", fill_values=FILL)
     else:
@@ -193,7 +237,13 @@ def _text_table(content: bytes, where: str) -> Iterator[Any]:
 
 def _separated(text: str, separator: str, names: Sequence[str]) -> Any:
     """Columns with a mark between them; without a line of names they are col1, col2 ..."""
-    form = "ascii.no_header" if all(_is_number(name) for name in names) else "ascii.tab" if separator == "\t" else "ascii.basic"
+    form = (
+        "ascii.no_header"
+        if all(_is_number(name) for name in names)
+        else "ascii.tab"
+        if separator == "\t"
+        else "ascii.basic"
+    )
     options = {} if form == "ascii.tab" else {"delimiter": separator, "comment": "#"}
     return Table.read(text + "\n", format=form, guess=False, fill_values=FILL, **options)
 

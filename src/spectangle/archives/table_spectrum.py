@@ -1,4 +1,6 @@
-"""One spectrum of a table: a row per pixel (or one row of arrays) in a FITS table, or in a text file of any form that astropy reads."""
+"""One spectrum of a table: a row per pixel (or one row of arrays) in a FITS table, or in a text file of any form that
+astropy reads.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,15 +18,48 @@ from spectangle.errors import SpectangleError
 __all__ = ["TEXT_ENDINGS", "read_text", "table_spectrum"]
 
 TEXT_ENDINGS = (".txt", ".dat", ".asc", ".ascii", ".csv", ".tsv", ".ecsv", ".tbl", ".xml", ".vot", ".votable")
-# fmt: off
 NAMES = {
-    "wavelength": ["wavelength", "wave", "lambda", "lam", "wl", "wvl", "wavelength_air", "wavelength_vac", "wave_air", "wave_vac", "lambda_air",
-                   "lambda_vac", "awav", "loglam", "log_lambda", "log_wave", "loglambda", "spectral_axis", "frequency", "wavenumber", "energy"],
+    "wavelength": [
+        "wavelength",
+        "wave",
+        "lambda",
+        "lam",
+        "wl",
+        "wvl",
+        "wavelength_air",
+        "wavelength_vac",
+        "wave_air",
+        "wave_vac",
+        "lambda_air",
+        "lambda_vac",
+        "awav",
+        "loglam",
+        "log_lambda",
+        "log_wave",
+        "loglambda",
+        "spectral_axis",
+        "frequency",
+        "wavenumber",
+        "energy",
+    ],
     "flux": ["flux", "normalized_flux", "norm_flux", "flux_norm", "fluxes", "intensity", "counts", "spec"],
-    "flux_error": ["flux_error", "flux_err", "fluxerr", "error", "err", "errors", "sigma", "e_flux", "uncertainty", "flux_uncertainty", "std",
-                   "stdev", "noise", "ivar"],
+    "flux_error": [
+        "flux_error",
+        "flux_err",
+        "fluxerr",
+        "error",
+        "err",
+        "errors",
+        "sigma",
+        "e_flux",
+        "uncertainty",
+        "flux_uncertainty",
+        "std",
+        "stdev",
+        "noise",
+        "ivar",
+    ],
 }
-# fmt: on
 
 
 def read_text(path: Path, form: SpectrumForm) -> tuple[Spectrum, dict[str, Any]]:
@@ -44,8 +79,8 @@ def read_text(path: Path, form: SpectrumForm) -> tuple[Spectrum, dict[str, Any]]
 def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: SpectrumForm) -> Spectrum:
     """The spectrum of a table, wavelengths in nm, flux and error [P].
 
-    Columns are those of `form.columns`, others are found by common names; without names they are wavelength, flux and, if there is a
-    third, its error. A name that starts with log means a logarithm, ivar an inverse variance.
+    Columns are those of `form.columns`, others are found by common names; without names they are wavelength, flux and,
+    if there is a third, its error. A name that starts with log means a logarithm, ivar an inverse variance.
 
     Raises:
         SpectangleError: There are no such columns, or no numbers in them.
@@ -54,14 +89,22 @@ def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: Spec
     values = {key: _numbers(table[column], where) for key, column in found.items()}
     if len({len(v) for v in values.values()}) > 1 or len(values["flux"]) < 2:
         lengths = ", ".join(str(len(v)) for v in values.values())
-        raise SpectangleError(f"{where}: columns {', '.join(found.values())} have {lengths} values; as many in each were expected, two at least.")
+        raise SpectangleError(
+            f"{where}: columns {', '.join(found.values())} have {lengths} values; as many in each were expected, "
+            "two at least."
+        )
     column = found["wavelength"]
     unit = unit_of(table[column].unit or header.get("CUNIT1") or form.wavelength_unit, f"{where}, column {column}")
     wavelength = values["wavelength"]
     if column.lower().startswith("log"):
         wavelength = without_log(wavelength, unit, where)
     medium = medium_of(header, column) if unit.physical_type == "length" else "vacuum"
-    return Spectrum(in_nanometres(wavelength, unit), values["flux"], _error(values.get("flux_error"), found.get("flux_error", "")), medium)
+    return Spectrum(
+        in_nanometres(wavelength, unit),
+        values["flux"],
+        _error(values.get("flux_error"), found.get("flux_error", "")),
+        medium,
+    )
 
 
 def _columns(table: Any, where: str, form: SpectrumForm) -> dict[str, str]:
@@ -73,7 +116,9 @@ def _columns(table: Any, where: str, form: SpectrumForm) -> dict[str, str]:
     for key in ("wavelength", "flux"):
         if found[key] is None:
             shown = ", ".join(table.colnames[:30])
-            raise SpectangleError(f"{where}: no column is known as {key}; it has: {shown}. Name it: archive.form.columns.{key}=...")
+            raise SpectangleError(
+                f"{where}: no column is known as {key}; it has: {shown}. Name it: archive.form.columns.{key}=..."
+            )
     return {key: column for key, column in found.items() if column is not None}
 
 
@@ -86,7 +131,9 @@ def _numbers(column: Any, where: str) -> np.ndarray:
     try:
         return np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan).reshape(-1)
     except (TypeError, ValueError):
-        raise SpectangleError(f"{where}: column '{column.name}' holds text ('{column[0]}'); numbers were expected.") from None
+        raise SpectangleError(
+            f"{where}: column '{column.name}' holds text ('{column[0]}'); numbers were expected."
+        ) from None
 
 
 def _error(values: np.ndarray | None, column: str) -> np.ndarray | None:

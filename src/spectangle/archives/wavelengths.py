@@ -30,14 +30,23 @@ def nanometres(wavelength: np.ndarray, unit, where: str) -> np.ndarray:
         try:
             wavelength = wavelength * u.Unit(str(unit)).to(u.nm)
         except (ValueError, u.UnitConversionError):
-            raise SpectangleError(f"{where}: the wavelength unit '{unit}' is no unit of length; nm was expected.") from None
+            raise SpectangleError(
+                f"{where}: the wavelength unit '{unit}' is no unit of length; nm was expected."
+            ) from None
     if wavelength.ndim != 1 or len(wavelength) < 2 or not np.all(np.diff(wavelength) > 0):
-        raise SpectangleError(f"{where}: the wavelengths do not increase from pixel to pixel, or some are missing; one increasing grid was expected.")
+        raise SpectangleError(
+            f"{where}: the wavelengths do not increase from pixel to pixel, or some are missing; one increasing "
+            "grid was expected."
+        )
     return wavelength
 
 
-def check_range(wavelength: np.ndarray, where: str, expected: tuple[float, float] = (100.0, 3000.0), key: str = "") -> None:
-    """Refuse wavelengths [P] in nm outside the expected range, and name the unit that they seem to have, and the key that states it."""
+def check_range(
+    wavelength: np.ndarray, where: str, expected: tuple[float, float] = (100.0, 3000.0), key: str = ""
+) -> None:
+    """Refuse wavelengths [P] in nm outside the expected range, and name the unit that they seem to have, and the key
+    that states it.
+    """
     low, high = expected
     if low <= wavelength[0] and wavelength[-1] <= high:
         return
@@ -46,7 +55,10 @@ def check_range(wavelength: np.ndarray, where: str, expected: tuple[float, float
         scaled = wavelength * u.Unit(unit).to(u.nm)
         if low <= scaled[0] and scaled[-1] <= high:
             guess = f" They look like {unit}: convert them" + (f", or state {key}={unit}." if key else " to nm.")
-    raise SpectangleError(f"{where}: the wavelengths run from {wavelength[0]:g} to {wavelength[-1]:g}, not within {low:g} to {high:g} nm.{guess}")
+    raise SpectangleError(
+        f"{where}: the wavelengths run from {wavelength[0]:g} to {wavelength[-1]:g}, not within {low:g} to "
+        f"{high:g} nm.{guess}"
+    )
 
 
 def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, key: str = "", margin: float = 0.06) -> None:
@@ -71,6 +83,7 @@ def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, key: str 
     centre = wavelength[window][np.argmin(line)]
     if line.min() < 0.85 * np.median(line[[0, 1, -2, -1]]) and abs(centre - CA_II_AIR) < margin:
         raise SpectangleError(
-            f"{where}: the Ca II line lies at {centre:.3f} nm, its place in air ({CA_II_AIR}); in vacuum it is at {CA_II_VACUUM}. "
+            f"{where}: the Ca II line lies at {centre:.3f} nm, its place in air ({CA_II_AIR}); in vacuum it is at "
+            f"{CA_II_VACUUM}. "
             + (f"State {key}=air to convert them." if key else "Convert the wavelengths to vacuum first.")
         )

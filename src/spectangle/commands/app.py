@@ -80,7 +80,9 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
 
 
 def command_or_sentence(command: Callable[[], None], config_name: str, progress: Progress) -> None:
-    """Run a command; end the process with a sentence where its error has one, and with the exit code that says how it ended."""
+    """Run a command; end the process with a sentence where its error has one, and with the exit code that says how it
+    ended.
+    """
     full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
     try:
@@ -118,7 +120,8 @@ def show_help(config_name: str, function: Callable[[DictConfig], object]) -> Non
 def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
     """Refuse keys that a plus adds where no config has anything: nobody would read them.
 
-    Below a node that is there a key may be added (+lambdas.vsini=0.1, +set.vsini=5); what a constructor does not take, it refuses itself.
+    Below a node that is there a key may be added (+lambdas.vsini=0.1, +set.vsini=5); what a constructor does not take,
+    it refuses itself.
 
     Raises:
         SpectangleError: A key's first part is no key of the command and no group.
@@ -128,13 +131,23 @@ def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
         first = re.split(r"[.@/]", key)[0]
         if first not in known and first != "hydra":
             hint = did_you_mean(first, sorted(known))
-            raise SpectangleError(f"'{key}' was added with a plus, and nothing reads it.{hint} `--cfg job` shows every key.")
+            raise SpectangleError(
+                f"'{key}' was added with a plus, and nothing reads it.{hint} `--cfg job` shows every key."
+            )
 
 
 def _top_keys(config_name: str) -> set[str]:
     """The groups, and the first parts of the keys of a command's own config and of the groups that are global."""
-    files = [CONF / f"{config_name}.yaml", *(path for path in CONF.glob("*/*.yaml") if "@package _global_" in path.read_text()[:200])]
-    keys = {str(key) for path in files if path.is_file() for key in OmegaConf.to_container(OmegaConf.load(path), resolve=False) or ()}
+    files = [
+        CONF / f"{config_name}.yaml",
+        *(path for path in CONF.glob("*/*.yaml") if "@package _global_" in path.read_text()[:200]),
+    ]
+    keys = {
+        str(key)
+        for path in files
+        if path.is_file()
+        for key in OmegaConf.to_container(OmegaConf.load(path), resolve=False) or ()
+    }
     return (keys | {path.name for path in CONF.iterdir() if path.is_dir()}) - {"defaults"}
 
 
@@ -154,11 +167,15 @@ def explain(error: Exception, config_name: str) -> str:
         group, name = option.groups()
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         if options:
-            return f"{group}={name} does not exist.{did_you_mean(name, options)} The options of {group} are: {', '.join(options)}."
+            return (
+                f"{group}={name} does not exist.{did_you_mean(name, options)} The options of {group} are: "
+                f"{', '.join(options)}."
+            )
     if key := re.search(r"Could not override '([^']+)'", text):
         if key[1].startswith("lambdas."):
             return (
-                f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus before the key: +{key[1]}=0.1"
+                f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus "
+                f"before the key: +{key[1]}=0.1"
             )
         known = _known_keys(config_name)
         if key[1] in known:
@@ -166,10 +183,15 @@ def explain(error: Exception, config_name: str) -> str:
         return f"There is no config key '{key[1]}'.{did_you_mean(key[1], known)} `--cfg job` shows every key."
     if isinstance(error, OverrideParseException):
         reason = " ".join(line.strip() for line in text.splitlines()[1:] if line.strip() and "://" not in line)
-        return f"'{error.override}' is no override: {reason}. Overrides are written key=value; text with commas, brackets or spaces is quoted twice."
+        return (
+            f"'{error.override}' is no override: {reason}. Overrides are written key=value; text with commas, "
+            "brackets or spaces is quoted twice."
+        )
     if primary := re.search(r"Cannot find primary config '([^']+)'", text):
         return missing_primary(primary[1], text)
-    return " ".join(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment"))
+    return " ".join(
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment")
+    )
 
 
 def missing_primary(name: str, text: str) -> str:

@@ -18,7 +18,14 @@ from spectangle.errors import SpectangleError, did_you_mean
 __all__ = ["command_help", "key_comments"]
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w@/-]+):(?:\s+(?P<value>.*?))?(?:\s*(?<!\S)#\s*(?P<comment>.*))?$")
-VALUED = ("-cn", "-cd", "-cp", "--config-name", "--config-dir", "--config-path")  # flags whose value is a word of its own
+VALUED = (
+    "-cn",
+    "-cd",
+    "-cp",
+    "--config-name",
+    "--config-dir",
+    "--config-path",
+)  # flags whose value is a word of its own
 GROUPS_OF_SWEEPS = ("hydra/sweeper", "hydra/launcher")
 
 
@@ -42,7 +49,9 @@ def command_help(config_name: str, summary: str, arguments: list[str]) -> Render
 
 
 def key_comments(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Dotted key, value and comment of each line of a config; a comment on lines of its own belongs to the key below."""
+    """Dotted key, value and comment of each line of a config; a comment on lines of its own belongs to the key
+    below.
+    """
     parents: list[tuple[int, str]] = []
     above: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -52,7 +61,11 @@ def key_comments(path: Path) -> Iterator[tuple[str, str, str]]:
             continue
         indent = len(found["indent"])
         parents = [*((depth, key) for depth, key in parents if depth < indent), (indent, found["key"])]
-        yield ".".join(key for _, key in parents), found["value"] or "", " ".join([*above, found["comment"] or ""]).strip()
+        yield (
+            ".".join(key for _, key in parents),
+            found["value"] or "",
+            " ".join([*above, found["comment"] or ""]).strip(),
+        )
         above = []
 
 
@@ -60,7 +73,10 @@ def _overview(config_name: str, summary: str, groups: dict[str, tuple[str, str]]
     shown = _columns(2)
     for name, (default, comment) in groups.items():
         options = ", ".join(f"{option}*" if option == default else option for option in _options(name))
-        shown.add_row(f"  {name}", f"{escape(comment)}\n[dim]{escape(options)}[/dim]" if comment else f"[dim]{escape(options)}[/dim]")
+        shown.add_row(
+            f"  {name}",
+            f"{escape(comment)}\n[dim]{escape(options)}[/dim]" if comment else f"[dim]{escape(options)}[/dim]",
+        )
     command = "train" if config_name == "config" else config_name
     sweeps = ["", f"Keys of a sweep: --help {' or --help '.join(GROUPS_OF_SWEEPS)}"] if config_name == "config" else []
     return Group(
@@ -68,7 +84,11 @@ def _overview(config_name: str, summary: str, groups: dict[str, tuple[str, str]]
         *(["", "Groups, GROUP=OPTION (* is the default):", shown] if groups else []),
         *["", "Keys, KEY=VALUE:", _keys(CONF / f"{config_name}.yaml")],
         *sweeps,
-        *["", f"spectangle {command} --help GROUP, GROUP=OPTION or KEY explains one; --cfg job shows the whole config, --hydra-help Hydra's flags."],
+        *[
+            "",
+            f"spectangle {command} --help GROUP, GROUP=OPTION or KEY explains one; --cfg job shows the whole "
+            "config, --hydra-help Hydra's flags.",
+        ],
     )
 
 
@@ -78,7 +98,9 @@ def _about(word: str, config_name: str, groups: dict[str, tuple[str, str]]) -> R
         return _about_key(name, config_name, groups)
     option = option or (groups[name][0] if name in groups else "") or _options(name)[0]
     if option not in _options(name):
-        raise SpectangleError(f"{name}={option} does not exist. The options of {name} are: {', '.join(_options(name))}.")
+        raise SpectangleError(
+            f"{name}={option} does not exist. The options of {name} are: {', '.join(_options(name))}."
+        )
     options = _columns(2)
     for other in _options(name):
         options.add_row(f"  {name}={other}", escape(_first_comment(CONF / name / f"{other}.yaml")))
@@ -94,7 +116,10 @@ def _about_key(key: str, config_name: str, groups: dict[str, tuple[str, str]]) -
     files += [(CONF / name / f"{default}.yaml", _prefix(name)) for name, (default, _) in groups.items() if default]
     tables = [_keys(path, prefix, key) for path, prefix in files]
     if not any(table.row_count for table in tables):
-        raise SpectangleError(f"'{key}' is neither a group nor a key of {config_name}.{did_you_mean(key, list(groups))} --help alone shows both.")
+        raise SpectangleError(
+            f"'{key}' is neither a group nor a key of {config_name}.{did_you_mean(key, list(groups))} --help "
+            "alone shows both."
+        )
     return next(table for table in tables if table.row_count)
 
 
@@ -132,7 +157,9 @@ def _first_comment(path: Path) -> str:
 
 
 def _prefix(group: str) -> str:
-    """What stands before the keys of a group; some bring keys of the whole config, and those of sweeps have a short name."""
+    """What stands before the keys of a group; some bring keys of the whole config, and those of sweeps have a short
+    name.
+    """
     short = {"experiment": "", "archive": "", "hydra/sweeper": "sweep."}
     return short.get(group, group.replace("/", ".") + ".")
 

@@ -15,7 +15,10 @@ let_threads_sleep()  # before anything loads torch
 
 COMMANDS = {
     "train": ("train a model, or a sweep of them", "lambdas=first_pair | sweep=table1 sweep.workers=2"),
-    "prepare": ("make a survey file from the files of an archive", "spectra=rvs/ labels.apogee=allStar.fits survey=my.h5"),
+    "prepare": (
+        "make a survey file from the files of an archive",
+        "spectra=rvs/ labels.apogee=allStar.fits survey=my.h5",
+    ),
     "report": ("read a sweep: leaderboard, Table 1, frontier, folds, differences", "sweep=runs/table1 kind=table1"),
     "predict": ("read labels of stars with a trained run", "run=RUN spectra=FILE out=stars.ecsv"),
     "generate": ("write spectra of the same stars with other labels", "run=RUN set.teff=6000 out=generated.h5"),
@@ -46,8 +49,20 @@ def main() -> None:
 
 def overview() -> str:
     """The commands on one screen."""
-    lines = ["Latent spaces of stellar spectra that lose some labels and keep others.", "", "spectangle COMMAND KEY=VALUE ...", ""]
-    lines += [f"  {name:<10} {what}\n             spectangle {name} {example}" for name, (what, example) in COMMANDS.items()]
+    lines = [
+        "Latent spaces of stellar spectra that lose some labels and keep others.",
+        "",
+        "spectangle COMMAND KEY=VALUE ...",
+        "",
+    ]
+    lines += [
+        f"  {name:<10} {what}\n             spectangle {name} {example}" for name, (what, example) in COMMANDS.items()
+    ]
     return "\n".join(
-        [*lines, "", "spectangle COMMAND --help shows groups and keys, COMMAND --help KEY explains one; --version, --where (the configs lie)"]
+        [
+            *lines,
+            "",
+            "spectangle COMMAND --help shows groups and keys, COMMAND --help KEY explains one; --version, --where "
+            "(the configs lie)",
+        ]
     )

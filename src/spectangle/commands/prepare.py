@@ -13,7 +13,9 @@ def main(cfg: DictConfig) -> None:
     try:
         from spectangle.archives import prepare
     except ModuleNotFoundError as error:
-        raise SpectangleError(f"spectangle prepare needs {error.name}, which is not installed: pip install 'spectangle[archives]'.") from None
+        raise SpectangleError(
+            f"spectangle prepare needs {error.name}, which is not installed: pip install 'spectangle[archives]'."
+        ) from None
     if missing := sorted(OmegaConf.missing_keys(cfg) - {"archive"}, key=len):
         raise SpectangleError(f"'{missing[0]}' is not given; name it: spectangle prepare {missing[0]}=...")
     prepare(

@@ -12,7 +12,10 @@ from spectangle.errors import SpectangleError, did_you_mean
 
 __all__ = ["CONF", "SWEEPS", "named_sweep", "quoted", "resume_arguments", "sweep_arguments"]
 
-CLONE, INSTALLED = Path(__file__).resolve().parents[3], Path(__file__).resolve().parents[1] / "share"  # a wheel brings its own
+CLONE, INSTALLED = (
+    Path(__file__).resolve().parents[3],
+    Path(__file__).resolve().parents[1] / "share",
+)  # a wheel brings its own
 CONF, SWEEPS = (((CLONE if (CLONE / "conf").is_dir() else INSTALLED) / name) for name in ("conf", "sweeps"))
 SHORT = {
     "sweep.dir=": "hydra.sweep.dir=",
@@ -23,7 +26,8 @@ SHORT = {
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
-    """Replace ``resume=RUN`` by the overrides that made RUN, its configs and its folder: the run goes on where it stopped.
+    """Replace ``resume=RUN`` by the overrides that made RUN, its configs and its folder: the run goes on where it
+    stopped.
 
     The process goes to the folder that the run was started in, so that relative paths mean what they meant.
 
@@ -49,14 +53,17 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
 
 def sweep_arguments(arguments: list[str]) -> list[str]:
-    """Spell out the short names of a sweep's keys: ``sweep.workers=4`` is ``hydra.sweeper.workers=4``; a folder is quoted if it must be."""
+    """Spell out the short names of a sweep's keys: ``sweep.workers=4`` is ``hydra.sweeper.workers=4``; a folder is
+    quoted if it must be.
+    """
     found = ((argument, next((key for key in SHORT if argument.startswith(key)), None)) for argument in arguments)
     longer = [argument if key is None else SHORT[key] + argument[len(key) :] for argument, key in found]
     return [_quoted_path(argument) for argument in longer]
 
 
 def named_sweep(arguments: list[str]) -> list[str]:
-    """Replace ``sweep=NAME`` by the config of that name: from the folder of ``-cd`` if it is there, else from those that are shipped.
+    """Replace ``sweep=NAME`` by the config of that name: from the folder of ``-cd`` if it is there, else from those
+    that are shipped.
 
     Raises:
         SpectangleError: No sweep has that name.
@@ -72,7 +79,9 @@ def named_sweep(arguments: list[str]) -> list[str]:
         return ["-cn", names[-1], *rest]
     known = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
     if names[-1] not in known:
-        raise SpectangleError(f"There is no sweep '{names[-1]}'.{did_you_mean(names[-1], known)} There are: {', '.join(known)}.")
+        raise SpectangleError(
+            f"There is no sweep '{names[-1]}'.{did_you_mean(names[-1], known)} There are: {', '.join(known)}."
+        )
     if own is not None:
         place = next(index for index, word in enumerate(rest) if word in ("-cd", "--config-dir"))
         rest = [*rest[:place], *rest[place + 2 :], f"hydra.searchpath=[file://{Path(own).resolve()}]"]
@@ -89,15 +98,29 @@ def quoted(text: str) -> str:
 def _quoted_path(argument: str) -> str:
     """Quote a path of the file system as a value: ``data.path=/stars (new)/a.h5``."""
     key, equals, value = argument.partition("=")
-    path = key in ("hydra.run.dir", "hydra.sweep.dir", "data.path", "run", "sweep", "survey", "spectra", "out", "output")
+    path = key in (
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+        "data.path",
+        "run",
+        "sweep",
+        "survey",
+        "spectra",
+        "out",
+        "output",
+    )
     return f"{key}={quoted(value)}" if equals and path and value[:1] not in ("[", "{") else argument
 
 
 def _configs(made: dict[str, Any]) -> list[str]:
-    """Where the configs of a run came from: its primary config, and every folder that was added to the packaged ones."""
+    """Where the configs of a run came from: its primary config, and every folder that was added to the packaged
+    ones.
+    """
     words = ["-cn", made["job"]["config_name"]]
     for option, provider in (("-cp", "main"), ("-cd", "command-line")):
-        for place in (_path(source["path"]) for source in made["runtime"]["config_sources"] if source["provider"] == provider):
+        for place in (
+            _path(source["path"]) for source in made["runtime"]["config_sources"] if source["provider"] == provider
+        ):
             if place.is_dir() and place != CONF:
                 words += [option, str(place)]
     return words + [item for item in made["overrides"]["hydra"] if item.lstrip("+").startswith("hydra.searchpath=")]

@@ -1,4 +1,6 @@
-"""Interpolations of our own that configs may use: ``${cache_folder:}``, ``${unique:}`` and ``${with_lambda:VALUE,${lambdas}}``."""
+"""Interpolations of our own that configs may use: ``${cache_folder:}``, ``${unique:}`` and
+``${with_lambda:VALUE,${lambdas}}``.
+"""
 
 import secrets
 from collections.abc import Mapping
@@ -8,7 +10,9 @@ from spectangle import caching
 
 __all__ = ["register_resolvers", "resolved_choices"]
 
-OF_THE_CHOICES = ("with_lambda",)  # these depend on nothing but the config: a run that is read later resolves them to the same value
+OF_THE_CHOICES = (
+    "with_lambda",
+)  # these depend on nothing but the config: a run that is read later resolves them to the same value
 
 
 def register_resolvers() -> None:
@@ -43,7 +47,9 @@ def _resolved(node: Any, root: Any, prefix: str = "") -> Any:
         return {key: _resolved(value, root, f"{prefix}.{key}" if prefix else str(key)) for key, value in node.items()}
     if not isinstance(node, str) or "${" not in node:
         return node
-    if ":" in node and not node.startswith(tuple(f"${{{name}:" for name in OF_THE_CHOICES)):  # a folder of the machine, or the run's own
+    if ":" in node and not node.startswith(
+        tuple(f"${{{name}:" for name in OF_THE_CHOICES)
+    ):  # a folder of the machine, or the run's own
         return node
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException

@@ -30,14 +30,26 @@ def load_stars(run: Run, survey: str | Path | None = None) -> SpectraDataModule:
     data = SpectraDataModule(str(path), **options)
     data.setup()
     if data.content_hash != run.manifest["survey"]["content_hash"]:
-        raise SpectangleError(f"{path} is not the survey that {run.path} was trained on (its content_hash differs); give that one: survey=FILE.")
+        raise SpectangleError(
+            f"{path} is not the survey that {run.path} was trained on (its content_hash differs); give that one: "
+            "survey=FILE."
+        )
     return data
 
 
 def _options(run: Run) -> dict[str, Any]:
     """What decides which stars are where, as :class:`SpectraDataModule` takes it."""
     node = OmegaConf.load(run.path / ".hydra" / "config.yaml").data
-    wanted = ("labels", "n_stars", "test_fraction", "validation_fraction", "folds", "fold", "split_seed", "max_masked_fraction")
+    wanted = (
+        "labels",
+        "n_stars",
+        "test_fraction",
+        "validation_fraction",
+        "folds",
+        "fold",
+        "split_seed",
+        "max_masked_fraction",
+    )
     options = {key: OmegaConf.to_container(node)[key] for key in wanted if key in node}  # pyright: ignore
     if "EmbeddedSurvey" in str(node.get("_target_", "")):
         options.pop("n_stars", None)  # there it is the size of the survey

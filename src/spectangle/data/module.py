@@ -10,7 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spectangle.data.stars import TEST, TRAIN, VALIDATION, Batches, Stars, fill_masked, flux_noise, label_errors, roles, select_stars, true_labels
+from spectangle.data.stars import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Batches,
+    Stars,
+    fill_masked,
+    flux_noise,
+    label_errors,
+    roles,
+    select_stars,
+    true_labels,
+)
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 from spectangle.survey.star_draws import star_uniform
@@ -24,11 +36,12 @@ class SpectraDataModule(L.LightningDataModule):
     Arguments:
         path: Survey file (DESIGN: flux, wavelength, source_id, labels).
         labels: Names of the labels to use; all of the survey's by default.
-        n_stars: Use only this many stars, drawn with ``split_seed``; all by default. A star has the same role in each of these subsets.
+        n_stars: Use only this many stars, drawn with ``split_seed``; all by default. A star has the same role in each
+            of these subsets.
         test_fraction: Fraction of the stars for the final table (paper: 20 %), read once.
         validation_fraction: Fraction of the remaining stars that training never sees, for every choice.
-        folds, fold: Cross-validation: the test stars are the ``fold``-th (from 0) of ``folds`` parts, instead of ``test_fraction``; over
-            all folds each star is tested once.
+        folds, fold: Cross-validation: the test stars are the ``fold``-th (from 0) of ``folds`` parts, instead of
+            ``test_fraction``; over all folds each star is tested once.
         split_seed: Seed of the hash that gives each star its role.
         batch_size: Stars per batch.
         max_masked_fraction: A star with more masked (not finite) pixels than this is left out; the masked pixels of the
@@ -60,7 +73,9 @@ class SpectraDataModule(L.LightningDataModule):
             if not 0 < value < 1:
                 raise SpectangleError(f"data.{name} is {value}; it must lie between 0 and 1.")
         if folds is not None and not (folds >= 2 and 0 <= fold < folds):
-            raise SpectangleError(f"data.folds is {folds} and data.fold {fold}; give 2 folds or more, and a fold from 0 to folds - 1.")
+            raise SpectangleError(
+                f"data.folds is {folds} and data.fold {fold}; give 2 folds or more, and a fold from 0 to folds - 1."
+            )
         self.path, self.wanted_labels, self.n_stars = path, labels, n_stars
         self.test_fraction, self.validation_fraction, self.split_seed = test_fraction, validation_fraction, split_seed
         self.folds, self.fold = folds, fold
@@ -100,7 +115,9 @@ class SpectraDataModule(L.LightningDataModule):
     def train_dataloader(self) -> Batches:
         def order() -> Tensor:
             epoch = self.trainer.current_epoch if self.trainer is not None else 0
-            return torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+            return torch.randperm(
+                len(self.train), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            )
 
         return Batches(self._on_device(self.train), self.batch_size, order)
 
@@ -121,19 +138,26 @@ class SpectraDataModule(L.LightningDataModule):
         labels = np.stack([survey.label(name) for name in self.labels], axis=1)
         flux, source_id = survey.flux(), survey.source_id
         good = self._drawn(self._good_rows(flux, labels), source_id)
-        role = roles(source_id[good], self.test_fraction, self.validation_fraction, self.split_seed, self.folds, self.fold)
+        role = roles(
+            source_id[good], self.test_fraction, self.validation_fraction, self.split_seed, self.folds, self.fold
+        )
         parts = [good[role == which] for which in (TRAIN, VALIDATION, TEST)]
         fill_masked(flux, parts[TRAIN])
         noise = np.concatenate([flux_noise(flux[i:j], survey.flux_error(i, j)) for i, j in survey.chunks()])
         errors, truth = label_errors(survey, self.labels), true_labels(survey, self.labels)
-        self.train, self.validation, self.test = (select_stars(flux, noise, labels, errors, truth, source_id, rows) for rows in parts)
+        self.train, self.validation, self.test = (
+            select_stars(flux, noise, labels, errors, truth, source_id, rows) for rows in parts
+        )
 
     def _drawn(self, rows: np.ndarray, source_id: np.ndarray) -> np.ndarray:
         """The ``n_stars`` rows with the smallest hash: a smaller number is a subset of a larger one."""
         if self.n_stars is None:
             return rows
         if not 20 <= self.n_stars <= len(rows):
-            raise SpectangleError(f"data.n_stars is {self.n_stars}; it must lie between 20 and the {len(rows)} usable stars of the survey.")
+            raise SpectangleError(
+                f"data.n_stars is {self.n_stars}; it must lie between 20 and the {len(rows)} usable stars of the "
+                "survey."
+            )
         return rows[np.argsort(star_uniform(source_id[rows], self.split_seed, stream=2))[: self.n_stars]]
 
     def _good_rows(self, flux: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -141,13 +165,16 @@ class SpectraDataModule(L.LightningDataModule):
         unlabelled = ~np.isfinite(labels).all(axis=1)
         missing = masked > self.max_masked_fraction
         if missing.any():
-            self.notes.append(f"{missing.sum()} stars left out: more than {self.max_masked_fraction:.0%} of their pixels are masked.")
+            self.notes.append(
+                f"{missing.sum()} stars left out: more than {self.max_masked_fraction:.0%} of their pixels are masked."
+            )
         if unlabelled.any():
             self.notes.append(f"{unlabelled.sum()} stars left out: a label is missing.")
         good = np.flatnonzero(~missing & ~unlabelled)
         if len(good) < 20:
             raise SpectangleError(
-                f"{self.path} has {len(good)} usable stars of {len(flux)} ({missing.sum()} mostly masked, {unlabelled.sum()} without labels); "
+                f"{self.path} has {len(good)} usable stars of {len(flux)} ({missing.sum()} mostly masked, "
+                f"{unlabelled.sum()} without labels); "
                 "training needs at least 20. Check flux and labels for NaN, or raise data.max_masked_fraction."
             )
         return good

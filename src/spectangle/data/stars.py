@@ -15,7 +15,19 @@ from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 from spectangle.survey.star_draws import star_uniform
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "Batches", "Stars", "fill_masked", "flux_noise", "label_errors", "roles", "select_stars", "true_labels"]
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "Batches",
+    "Stars",
+    "fill_masked",
+    "flux_noise",
+    "label_errors",
+    "roles",
+    "select_stars",
+    "true_labels",
+]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -24,8 +36,8 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 class Stars:
     """Some stars in memory.
 
-    Row in the survey [N], source_id [N], flux [N, P], its noise [N], labels [N, K] as the catalogue has them, their errors [N, K]
-    (NaN where it has none), the true labels [N, K] (NaN where nobody knows them), classes [N, K].
+    Row in the survey [N], source_id [N], flux [N, P], its noise [N], labels [N, K] as the catalogue has them, their
+    errors [N, K] (NaN where it has none), the true labels [N, K] (NaN where nobody knows them), classes [N, K].
     """
 
     rows: np.ndarray
@@ -69,11 +81,18 @@ class Batches:
             yield tuple(tensor[rows[start : start + self.batch_size]] for tensor in self.tensors)
 
 
-def roles(source_id: np.ndarray, test_fraction: float, validation_fraction: float, seed: int, folds: int | None = None, fold: int = 0) -> np.ndarray:
+def roles(
+    source_id: np.ndarray,
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+    folds: int | None = None,
+    fold: int = 0,
+) -> np.ndarray:
     """Role of each star [N]: 0 training, 1 validation, 2 test, by a hash of (seed, source_id) alone.
 
-    No other star matters, nor does the order of the file: what is a test star in a subset of a survey is one in the whole, and a cut
-    star leaves the others as they are. The fractions are met as a random draw meets them.
+    No other star matters, nor does the order of the file: what is a test star in a subset of a survey is one in the
+    whole, and a cut star leaves the others as they are. The fractions are met as a random draw meets them.
     """
     place, second = star_uniform(source_id, seed, stream=0), star_uniform(source_id, seed, stream=1)
     at_least_two = max(test_fraction, np.partition(place, 2)[2])
@@ -104,7 +123,9 @@ def fill_masked(flux: np.ndarray, train: np.ndarray) -> None:
         total += np.where(finite, flux[rows], 0.0).sum(0, dtype=np.float64)
         count += finite.sum(0)
     if (empty := count == 0).any():
-        raise SpectangleError(f"{empty.sum()} of {len(empty)} pixels are masked in every training star; cut them from the survey.")
+        raise SpectangleError(
+            f"{empty.sum()} of {len(empty)} pixels are masked in every training star; cut them from the survey."
+        )
     mean = (total / count).astype(np.float32)
     for start in range(0, len(flux), 4096):
         part = flux[start : start + 4096]
@@ -112,10 +133,11 @@ def fill_masked(flux: np.ndarray, train: np.ndarray) -> None:
 
 
 def flux_noise(flux: np.ndarray, flux_error: np.ndarray | None) -> np.ndarray:
-    r"""Noise of a pixel of each spectrum [N]: the median flux error; where there is none, what the spectrum itself shows.
+    r"""Noise of a pixel of each spectrum [N]: the median flux error; where there is none, what the spectrum itself
+    shows.
 
-    That is DER_SNR (Stoehr et al. 2008, ASPC 394, 505), :math:`1.482602 / \sqrt 6 \; \mathrm{median} |2 f_i - f_{i-2} - f_{i+2}|`: right
-    where the flux changes slowly over five pixels, too large where lines are narrow.
+    That is DER_SNR (Stoehr et al. 2008, ASPC 394, 505), :math:`1.482602 / \sqrt 6 \; \mathrm{median} |2 f_i - f_{i-2} -
+    f_{i+2}|`: right where the flux changes slowly over five pixels, too large where lines are narrow.
 
     Arguments:
         flux: [N, P].
@@ -132,7 +154,13 @@ def flux_noise(flux: np.ndarray, flux_error: np.ndarray | None) -> np.ndarray:
 
 
 def select_stars(
-    flux: np.ndarray, noise: np.ndarray, labels: np.ndarray, errors: np.ndarray, truth: np.ndarray, source_id: np.ndarray, rows: np.ndarray
+    flux: np.ndarray,
+    noise: np.ndarray,
+    labels: np.ndarray,
+    errors: np.ndarray,
+    truth: np.ndarray,
+    source_id: np.ndarray,
+    rows: np.ndarray,
 ) -> Stars:
     rows = np.sort(rows)
     x, sigma, y = (torch.from_numpy(values[rows]) for values in (flux, noise, labels))

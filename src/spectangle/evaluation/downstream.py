@@ -31,26 +31,41 @@ __all__ = ["DownstreamRegressor", "best_model"]
 def best_model(trainer: L.Trainer, model: "DisentanglingAutoencoder") -> "DisentanglingAutoencoder":
     """The model of the best checkpoint, or the model as it is where no checkpoint was written."""
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    path = Path(folder or "") / "best.ckpt"  # not where the folder was when it was written: it may have been moved since
-    return type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval() if folder and path.is_file() else model
+    path = (
+        Path(folder or "") / "best.ckpt"
+    )  # not where the folder was when it was written: it may have been moved since
+    return (
+        type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval()
+        if folder and path.is_file()
+        else model
+    )
 
 
 class DownstreamRegressor(L.Callback):
     """Fit the regressor on the latents of the best checkpoint after training, and score it on test stars.
 
-    The baseline on raw spectra is fitted once for each (survey, split, regressor) and cached. ``test/entangled_mae`` is what a latent that
+    The baseline on raw spectra is fitted once for each (survey, split, regressor) and cached. ``test/entangled_mae`` is
+    what a latent that
     keeps some labels costs them: MAE from the latent over MAE from the spectra, mean over the entangled labels.
 
     Arguments:
         regressor: Unfitted scikit-learn regressor.
         folder: Run folder, or None to save nothing.
         cache: Folder of cached baselines, or None to leave the baseline out.
-        draws: Of a stochastic latent, how many draws of each training star the regressor is fitted on: a small survey teaches the noise of one
-            by heart. Stars that are scored have the one that is released.
-        every_n_epochs: Also score validation stars (``val/latent/<label>/mae``, ``val/entangled_mae``) every so many epochs; 0 = never.
+        draws: Of a stochastic latent, how many draws of each training star the regressor is fitted on: a small survey
+            teaches the noise of one by heart. Stars that are scored have the one that is released.
+        every_n_epochs: Also score validation stars (``val/latent/<label>/mae``, ``val/entangled_mae``) every so many
+            epochs; 0 = never.
     """
 
-    def __init__(self, regressor: BaseEstimator, folder: str | None = None, cache: str | None = None, draws: int = 1, every_n_epochs: int = 0):
+    def __init__(
+        self,
+        regressor: BaseEstimator,
+        folder: str | None = None,
+        cache: str | None = None,
+        draws: int = 1,
+        every_n_epochs: int = 0,
+    ):
         self.regressor, self.draws, self.every_n_epochs = regressor, draws, every_n_epochs
         self.folder = None if folder is None else Path(folder)
         self.cache = None if cache is None else Path(cache)
@@ -72,13 +87,17 @@ class DownstreamRegressor(L.Callback):
         predicted = fitted.predict(pl_module.embed_stars(data.validation))
         scores = label_metrics("val/latent", data.labels, predicted, data.validation.labels.numpy())
         if self.cache is not None:
-            scores |= _entangled_mae("val", scores | self._baseline(data), [data.labels[i] for i in pl_module.adversary.entangled])
+            scores |= _entangled_mae(
+                "val", scores | self._baseline(data), [data.labels[i] for i in pl_module.adversary.entangled]
+            )
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scores.items()})
         for logger in trainer.loggers:
             logger.log_metrics(scores | {"epoch": trainer.current_epoch}, step=trainer.global_step)
 
     def score(self, model: "DisentanglingAutoencoder", data: "SpectraDataModule") -> dict[str, float]:
-        """Fit on training stars, score test stars: ``test/latent/<label>/<metric>`` and the baseline ``test/spectra/...``."""
+        """Fit on training stars, score test stars: ``test/latent/<label>/<metric>`` and the baseline
+        ``test/spectra/...``.
+        """
         start = time.perf_counter()
         fitted = self.fitted = self._fit_latent(model, data)
         seconds = time.perf_counter() - start
@@ -86,7 +105,9 @@ class DownstreamRegressor(L.Callback):
             save_regressor(fitted, self.folder / "regressors" / "latent.skops")
         catalogue = data.test.labels.numpy()
         predicted = fitted.predict(model.embed_stars(data.test))
-        self.metrics = label_metrics("test/latent", data.labels, predicted, catalogue) | {"time/regressor/latent": seconds}
+        self.metrics = label_metrics("test/latent", data.labels, predicted, catalogue) | {
+            "time/regressor/latent": seconds
+        }
         if self.cache is not None:
             self.metrics |= self._baseline(data)
             self.metrics |= _entangled_mae("test", self.metrics, [data.labels[i] for i in model.adversary.entangled])
@@ -114,7 +135,9 @@ class DownstreamRegressor(L.Callback):
             fitted.append(self._fit(data.train.flux.numpy(), data.train.labels.numpy()))
             metrics = {"time/regressor/spectra": time.perf_counter() - start}
             for prefix, stars in (("val", data.validation), ("test", data.test)):
-                metrics |= label_metrics(f"{prefix}/spectra", data.labels, fitted[0].predict(stars.flux.numpy()), stars.labels.numpy())
+                metrics |= label_metrics(
+                    f"{prefix}/spectra", data.labels, fitted[0].predict(stars.flux.numpy()), stars.labels.numpy()
+                )
             with suppress(OSError):  # a cache that cannot be written
                 save_regressor(fitted[0], fitted_path)
             return metrics
@@ -127,6 +150,8 @@ class DownstreamRegressor(L.Callback):
 
 
 def _entangled_mae(prefix: str, metrics: Mapping[str, float], entangled: Sequence[str]) -> dict[str, float]:
-    """MAE of the entangled labels from the latent, that from the raw spectra being 1, on the stars that ``prefix`` names."""
+    """MAE of the entangled labels from the latent, that from the raw spectra being 1, on the stars that ``prefix``
+    names.
+    """
     ratios = [metrics[f"{prefix}/latent/{name}/mae"] / metrics[f"{prefix}/spectra/{name}/mae"] for name in entangled]
     return {f"{prefix}/entangled_mae": float(np.mean(ratios))} if ratios else {}

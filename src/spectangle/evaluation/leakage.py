@@ -1,7 +1,7 @@
 r"""What stars that the encoder never saw still tell of a label: cross-fitted probes, the population floor, the excess.
 
-The adversary removes a label from the latents of training stars; a probe that is fitted on the same stars cannot see what comes
-back on others. Here every prediction is of a star that neither the encoder nor the probe was fitted on.
+The adversary removes a label from the latents of training stars; a probe that is fitted on the same stars cannot see
+what comes back on others. Here every prediction is of a star that neither the encoder nor the probe was fitted on.
 
 Shapes: N stars, F features, K labels, D of them, S stars that are scored.
 """
@@ -47,10 +47,14 @@ class Measured:
         return len(self.labels)
 
     def __getitem__(self, rows: Any) -> "Measured":
-        return Measured(self.source_id[rows], self.z[rows], self.labels[rows], self.label_errors[rows], self.true_labels[rows])
+        return Measured(
+            self.source_id[rows], self.z[rows], self.labels[rows], self.label_errors[rows], self.true_labels[rows]
+        )
 
     def known(self, columns: Sequence[int]) -> tuple[np.ndarray, str]:
-        """Values of some labels [N, D], and what they are: ``true``, else ``errors`` (the catalogue's, with known errors), else ``catalogue``."""
+        """Values of some labels [N, D], and what they are: ``true``, else ``errors`` (the catalogue's, with known
+        errors), else ``catalogue``.
+        """
         columns = list(columns)
         if np.isfinite(self.true_labels[:, columns]).all():
             return self.true_labels[:, columns], "true"
@@ -77,57 +81,89 @@ class CrossFit:
     """
 
     def __init__(
-        self, probes: Mapping[str, Any], seen: Measured, scored: Measured, spare: Measured | None = None, small: bool = False, folds: int = 5
+        self,
+        probes: Mapping[str, Any],
+        seen: Measured,
+        scored: Measured,
+        spare: Measured | None = None,
+        small: bool = False,
+        folds: int = 5,
     ):
         self.probes, self.seen, self.scored, self.spare, self.small = dict(probes), seen, scored, spare, small
         place = star_uniform(scored.source_id, seed=0, stream=FOLD_STREAM)
         self.fold = np.argsort(np.argsort(place)) * folds // len(place)  # parts of equal size
         self.folds = folds
 
-    def predictions(self, features: Any, targets: Any, probes: Mapping[str, Any] | None = None) -> Predictions:
-        """Predictions [S, D] of each probe and set of fitting stars, from features(Measured) [N, F] for targets(Measured) [N, D]."""
+    def predictions(
+        self,
+        features: Any,
+        targets: Any,
+        probes: Mapping[str, Any] | None = None,
+        folds: Sequence[int] | None = None,
+    ) -> Predictions:
+        """Predictions [S, D] of each probe and set of fitting stars, from features(Measured) [N, F] for
+        targets(Measured) [N, D]; NaN for stars of other folds where ``folds`` names some.
+        """
         probes = self.probes if probes is None else probes
         x, y = features(self.scored), targets(self.scored)
         out = {name: np.full(y.shape, np.nan) for name in probes}
         out |= {f"{name}/with_seen": np.full(y.shape, np.nan) for name in probes if self.small}
-        for fold in range(self.folds):
-            held = self.fold == fold
-            unseen = [part for part in (self.scored[~held], self.spare) if part is not None and len(part)]
-            for suffix, parts in (("", unseen), ("/with_seen", [*unseen, self.seen]))[: 2 if self.small else 1]:
-                fit_x, fit_y = (np.concatenate([take(part) for part in parts]) for take in (features, targets))
-                for name, predicted in fitted_predictions(probes, fit_x, fit_y, x[held]).items():
+        helds = [self.fold == fold for fold in (range(self.folds) if folds is None else folds)]
+        for suffix in ("", "/with_seen")[: 2 if self.small else 1]:
+            sets = [self._fitted_on(held, bool(suffix)) for held in helds]
+            fit_x, fit_y = (
+                [np.concatenate([take(part) for part in parts]) for parts in sets] for take in (features, targets)
+            )
+            for name, probe in probes.items():
+                found = fitted_predictions(probe, fit_x, fit_y, [x[held] for held in helds])
+                for held, predicted in zip(helds, found, strict=True):
                     out[name + suffix][held] = predicted
         return out
 
+    def _fitted_on(self, held: np.ndarray, with_seen: bool) -> list[Measured]:
+        parts = [self.scored[~held], self.spare, self.seen if with_seen else None]
+        return [part for part in parts if part is not None and len(part)]
+
     def from_seen(self, features: Any, targets: Any, probes: Mapping[str, Any] | None = None) -> Predictions:
         """The same, fitted once on stars that the encoder was trained on."""
-        fitted = fitted_predictions(self.probes if probes is None else probes, features(self.seen), targets(self.seen), features(self.scored))
-        return {f"{name}/seen": predicted for name, predicted in fitted.items()}
+        x, y, new = [features(self.seen)], [targets(self.seen)], [features(self.scored)]
+        probes = self.probes if probes is None else probes
+        return {f"{name}/seen": fitted_predictions(probe, x, y, new)[0] for name, probe in probes.items()}
 
     def stacked(self, candidates: Predictions, column: int, truth: np.ndarray) -> np.ndarray:
         """The candidates' predictions of one label [S], put together fold by fold, see :func:`stacked`."""
         return stacked([prediction[:, column] for prediction in candidates.values()], truth, self.fold)
 
 
-def fitted_predictions(probes: Mapping[str, Any], x: np.ndarray, y: np.ndarray, new_x: np.ndarray) -> Predictions:
-    """Fit each probe on features [N, F] and labels [N, D], both standardised; predict labels [M, D] of new features [M, F]."""
-    scale_x, scale_y = StandardScaler().fit(x), StandardScaler().fit(y)
-    x, y, new_x = (np.asarray(values) for values in (scale_x.transform(x), scale_y.transform(y), scale_x.transform(new_x)))
-    return {name: scale_y.inverse_transform(_fitted(probe, x, y).predict(new_x).reshape(len(new_x), -1)) for name, probe in probes.items()}
+def fitted_predictions(
+    probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray], new_x: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Fit a probe to each of several sets of features [N, F] and labels [N, D], both standardised; predict labels
+    [M, D] of as many sets of new features [M, F].
+    """
+    scales = [(StandardScaler().fit(a), StandardScaler().fit(b)) for a, b in zip(x, y, strict=True)]
+    fit_x = [np.asarray(scale.transform(part)) for (scale, _), part in zip(scales, x, strict=True)]
+    fit_y = [np.asarray(scale.transform(part)) for (_, scale), part in zip(scales, y, strict=True)]
+    return [
+        scale_y.inverse_transform(fitted.predict(scale_x.transform(new)).reshape(len(new), -1))
+        for fitted, (scale_x, scale_y), new in zip(_fitted(probe, fit_x, fit_y), scales, new_x, strict=True)
+    ]
 
 
-def _fitted(probe: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    probe = clone(probe)
+def _fitted(probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> list[Any]:
+    if hasattr(probe, "fit_each"):
+        return probe.fit_each(x, y)
     if not probe.__sklearn_tags__().target_tags.multi_output:
         probe = MultiOutputRegressor(probe)
-    return probe.fit(x, y)
+    return [clone(probe).fit(a, b) for a, b in zip(x, y, strict=True)]
 
 
 def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """One prediction [S] of many [S]: in each fold their combination with non-negative weights that is best in the other folds.
+    """One prediction [S] of many [S]: in each fold their combination with non-negative weights that is best in the
+    other folds.
 
-    The choice among probes is never made on the stars that it is scored on (stacking: Wolpert 1992, Breiman 1996); probes that know
-    nothing get no weight, and what is left is the mean.
+    The choice among probes is never made on the stars that it is scored on (stacking: Wolpert 1992, Breiman 1996);
+    probes that know nothing get no weight, and what is left is the mean.
     """
     result = np.empty(len(truth))
     columns = np.stack(candidates, axis=1).astype(np.float64) if len(candidates) else np.empty((len(truth), 0))
@@ -140,10 +176,11 @@ def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarra
 
 
 def simex(floor: Any, measured: Mapping[float, float]) -> float:
-    r"""How much a floor gains when the errors of the kept labels are taken out: SIMEX (Cook & Stefanski 1994, doi:10.1080/01621459.1994.10476871).
+    r"""How much a floor gains when the errors of the kept labels are taken out: SIMEX (Cook & Stefanski 1994,
+    doi:10.1080/01621459.1994.10476871).
 
-    The floor :math:`R^2(\zeta)` is measured with :math:`\zeta` times the variance of the errors added, and the parabola through these is
-    read at :math:`\zeta = -1`, where none are left.
+    The floor :math:`R^2(\zeta)` is measured with :math:`\zeta` times the variance of the errors added, and the parabola
+    through these is read at :math:`\zeta = -1`, where none are left.
 
     Arguments:
         floor: :math:`R^2(0)`.
@@ -173,7 +210,9 @@ def share_lost(r2_latent: float, r2_reference: float) -> float:
 
 @dataclass(frozen=True)
 class Leak:
-    """What is left of one disentangled label: R2 with the latent, R2 of the floor, their difference and its 95 % interval."""
+    """What is left of one disentangled label: R2 with the latent, R2 of the floor, their difference and its 95 %
+    interval.
+    """
 
     floor: float
     excess: float
@@ -183,11 +222,14 @@ class Leak:
     upper_bound: bool  # the floor has errors in it that are not known
 
 
-def leaks(fit: CrossFit, z_only: Predictions, entangled: Sequence[int], disentangled: Sequence[int], bootstrap: int, seed: int) -> dict[int, Leak]:
+def leaks(
+    fit: CrossFit, z_only: Predictions, entangled: Sequence[int], disentangled: Sequence[int], bootstrap: int, seed: int
+) -> dict[int, Leak]:
     r"""Leakage of the dropped labels beyond what the kept labels imply, by column.
 
-    The floor is :math:`R^2` from the kept labels: their true values where the survey has them; otherwise the catalogue's,
-    corrected for their errors by :func:`simex`; where neither is known, the excess is an upper bound. The excess is :math:`R^2` from all
+    The floor is :math:`R^2` from the kept labels: their true values where the survey has them; otherwise the
+    catalogue's, corrected for their errors by :func:`simex`; where neither is known, the excess is an upper bound. The
+    excess is :math:`R^2` from all
     probes of (z, kept labels), of z alone and of the kept labels alone, stacked, minus the floor.
     """
 
@@ -218,13 +260,23 @@ def leaks(fit: CrossFit, z_only: Predictions, entangled: Sequence[int], disentan
 def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> dict[int, float]:
     """What the floors of the dropped labels gain when the errors of the kept ones are taken out."""
     probes = {name: probe for name, probe in fit.probes.items() if name in ("ridge", "boosting", "svr")} or fit.probes
-    random = np.random.default_rng([seed, 1994])  # a stream of its own: one that also made the labels would not be noise
+    random = np.random.default_rng(
+        [seed, 1994]
+    )  # a stream of its own: one that also made the labels would not be noise
     floors: dict[float, list[float]] = {}
     for step in (0.0, *SIMEX_STEPS):
-        blurred = [None if part is None else part.blurred(entangled, step, random) for part in (fit.seen, fit.scored, fit.spare)]
-        again = CrossFit(probes, *blurred, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
-        predicted = again.predictions(lambda stars: stars.labels[:, list(entangled)], lambda stars: stars.labels[:, list(disentangled)])
-        floors[step] = [
-            r2(fit.stacked(predicted, j, truth), truth) for j, truth in enumerate(fit.scored.labels[:, list(disentangled)].T.astype(float))
+        blurred = [
+            None if part is None else part.blurred(entangled, step, random)
+            for part in (fit.seen, fit.scored, fit.spare)
         ]
-    return {i: simex(floors[0.0][j], {step: floors[step][j] for step in SIMEX_STEPS}) for j, i in enumerate(disentangled)}
+        again = CrossFit(probes, *blurred, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
+        predicted = again.predictions(
+            lambda stars: stars.labels[:, list(entangled)], lambda stars: stars.labels[:, list(disentangled)]
+        )
+        floors[step] = [
+            r2(fit.stacked(predicted, j, truth), truth)
+            for j, truth in enumerate(fit.scored.labels[:, list(disentangled)].T.astype(float))
+        ]
+    return {
+        i: simex(floors[0.0][j], {step: floors[step][j] for step in SIMEX_STEPS}) for j, i in enumerate(disentangled)
+    }

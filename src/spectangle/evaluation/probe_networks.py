@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from torch import Tensor
 
 from spectangle.model.networks import DiscriminatorBank
@@ -17,10 +17,11 @@ __all__ = ["AveragedMLPRegressor"]
 
 
 class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """Average M fully connected networks with ReLU, fitted side by side as one bank on every star, each for all labels at once.
+    """Average M fully connected networks with ReLU, fitted side by side as one bank on every star, each for all labels
+    at once.
 
-    AdamW on the squared error, a rate that falls to zero along a cosine, a fixed number of epochs: no stars are held out, which
-    matters where there are few. On a GPU if there is one.
+    AdamW on the squared error, a rate that falls to zero along a cosine, a fixed number of epochs: no stars are held
+    out, which matters where there are few. On a GPU if there is one.
 
     Arguments:
         hidden: Widths of the hidden layers.
@@ -44,17 +45,35 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.hidden, self.members, self.epochs, self.batch_size = hidden, members, epochs, batch_size
         self.lr, self.weight_decay, self.seed = lr, weight_decay, seed
 
-    @torch.inference_mode(False)  # it may be called while Lightning validates
-    @torch.enable_grad()
     def fit(self, X: np.ndarray, y: np.ndarray) -> "AveragedMLPRegressor":
         """Fit to X [N, F] and y [N, K]."""
+        self.bank_ = self.fit_each([X], [y])[0].bank_
+        return self
+
+    @torch.inference_mode(False)  # it may be called while Lightning validates
+    @torch.enable_grad()
+    def fit_each(self, X: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> list["AveragedMLPRegressor"]:
+        """Fit one regressor to each of several sets of stars, the folds of a cross-validation, all in one bank: wide
+        batched products cost less than many small ones. Of larger sets, as many stars as the smallest has count.
+        """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        inputs, labels = (torch.as_tensor(np.asarray(values, np.float32), device=device) for values in (X, y.reshape(len(y), -1)))
+        n = min(len(part) for part in X)
+        inputs, labels = (
+            torch.stack([torch.as_tensor(np.asarray(part, np.float32).reshape(len(part), -1)[:n]) for part in parts])
+            for parts in (X, y)
+        )
+        outputs = [labels.shape[-1]] * self.members
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.bank_ = DiscriminatorBank(inputs.shape[1], [labels.shape[1]] * self.members, list(self.hidden)).to(device)
-            self._train(inputs, labels)
-        return self
+            bank = DiscriminatorBank(inputs.shape[-1], outputs * len(X), list(self.hidden)).to(device)
+            self._train(bank, inputs.to(device), labels.to(device))
+            banks = [DiscriminatorBank(inputs.shape[-1], outputs, list(self.hidden)).to(device) for _ in X]
+        fitted = [clone(self) for _ in X]
+        for place, (regressor, own_bank) in enumerate(zip(fitted, banks, strict=True)):
+            regressor.bank_ = own_bank
+            own = slice(place * self.members, (place + 1) * self.members)
+            own_bank.load_state_dict({name: value[own] for name, value in bank.state_dict().items()})
+        return fitted
 
     @torch.no_grad()
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -62,15 +81,20 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         parts = torch.as_tensor(np.asarray(X, np.float32), device=next(self.bank_.parameters()).device).split(4096)
         return torch.cat([self.bank_(part).mean(0) for part in parts]).cpu().numpy()
 
-    def _train(self, inputs: Tensor, labels: Tensor) -> None:
-        optimizer = torch.optim.AdamW(self.bank_.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
-        batches = max(1, round(len(inputs) / self.batch_size))
+    def _train(self, bank: DiscriminatorBank, inputs: Tensor, labels: Tensor) -> None:
+        """Train members for each of S sets of stars, inputs [S, N, F] and labels [S, N, K]."""
+        optimizer = torch.optim.AdamW(bank.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        n_sets, n = inputs.shape[:2]
+        batches = max(1, round(n / self.batch_size))
+        sets = torch.arange(n_sets, device=inputs.device)[:, None]
         for step in range(self.epochs * batches):
             if step % batches == 0:
-                order = torch.randperm(len(inputs)).to(inputs.device).tensor_split(batches)
+                order = torch.stack([torch.randperm(n) for _ in range(n_sets)]).to(inputs.device)
+                order = order.tensor_split(batches, dim=1)
             rows = order[step % batches]
+            x, y = (values[sets, rows].repeat_interleave(self.members, dim=0) for values in (inputs, labels))
             optimizer.param_groups[0]["lr"] = self.lr * 0.5 * (1 + math.cos(math.pi * step / (self.epochs * batches)))
-            loss = (self.bank_(inputs[rows]) - labels[rows]).square().sum(-1).mean(-1).sum()
+            loss = (bank(x) - y).square().sum(-1).mean(-1).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

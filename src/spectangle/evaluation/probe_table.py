@@ -10,11 +10,15 @@ from spectangle.model.autoencoder import DisentanglingAutoencoder
 __all__ = ["disagreements", "probe_table"]
 
 
-def disagreements(metrics: Mapping[str, float], gains: Mapping[str, float], model: DisentanglingAutoencoder) -> list[str]:
+def disagreements(
+    metrics: Mapping[str, float], gains: Mapping[str, float], model: DisentanglingAutoencoder
+) -> list[str]:
     """Sentences for disentangled labels that the adversary takes for gone and a probe still reads."""
     return [
-        f"warning: the discriminator of {label} is at chance ({gains[label]:+.2f} nats), but probes of stars that the encoder never saw still read "
-        f"it: R2 {metrics[f'probe/{label}/r2']:.2f}, of which {metrics[f'excess/{label}']:.2f} beyond the population. It is hidden, not removed: "
+        f"warning: the discriminator of {label} is at chance ({gains[label]:+.2f} nats), but probes of stars that "
+        "the encoder never saw still read "
+        f"it: R2 {metrics[f'probe/{label}/r2']:.2f}, of which {metrics[f'excess/{label}']:.2f} beyond the "
+        "population. It is hidden, not removed: "
         "raise adversary.discriminator_steps, its lambda or model.latent_rate."
         for label in (model.labels[i] for i in model.adversary.disentangled)
         if gains[label] < 0.1 and metrics[f"excess/{label}"] > 0.1
@@ -23,10 +27,23 @@ def disagreements(metrics: Mapping[str, float], gains: Mapping[str, float], mode
 
 def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapping[str, float]) -> Table:
     """What the latent knows of each label: adversary's view, probes' view, floor and excess."""
-    table = Table(title="What the latent knows (R2 of all probes together, on test stars that the encoder never saw)", title_justify="left")
+    table = Table(
+        title="What the latent knows (R2 of all probes together, on test stars that the encoder never saw)",
+        title_justify="left",
+    )
     table.add_column("label", no_wrap=True)
     bound = "excess\nat most" if metrics.get("excess_is_upper_bound") else "excess"
-    headings = ("adversary\n[nats]", "probes\nR2", "95 %", "seen\nstars", "permuted\nlabels", "raw\nspectra", "lost", "floor", bound)
+    headings = (
+        "adversary\n[nats]",
+        "probes\nR2",
+        "95 %",
+        "seen\nstars",
+        "permuted\nlabels",
+        "raw\nspectra",
+        "lost",
+        "floor",
+        bound,
+    )
     for name in (*headings, "95 % "):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for label in labels:
@@ -35,7 +52,13 @@ def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapp
         def interval(low: str, high: str) -> str:
             return f"{metrics[low]:.3f}..{metrics[high]:.3f}" if low in metrics else ""
 
-        keys = (f"{path}/control", f"reference/{label}/r2", f"disentanglement/{label}", f"floor/{label}", f"excess/{label}")
+        keys = (
+            f"{path}/control",
+            f"reference/{label}/r2",
+            f"disentanglement/{label}",
+            f"floor/{label}",
+            f"excess/{label}",
+        )
         table.add_row(
             label,
             f"{gains[label]:+.2f}",

@@ -1,7 +1,8 @@
 r"""Probes: independent regressors that measure what is left in the latent, whatever the adversary says.
 
-A discriminator at chance does not mean that a label is gone: the encoder may hide it from that discriminator. Probes are fitted on
-the frozen latents of stars that the encoder never saw, and scored on others of them; leakage is what they find together.
+A discriminator at chance does not mean that a label is gone: the encoder may hide it from that discriminator. Probes
+are fitted on the frozen latents of stars that the encoder never saw, and scored on others of them; leakage is what they
+find together.
 
 Shapes: N stars, Z latent, K labels.
 """
@@ -34,21 +35,27 @@ __all__ = ["Probes"]
 
 log = logging.getLogger(__name__)
 
+CONTROL_FOLDS = (0, 1)  # of many stars: some thousand show that permuted labels cannot be read
 COMPONENTS = 50  # of the raw spectra, which the reference is read from: more are noise, and cost the probes time
 
 
 class Probes(L.Callback):
-    r"""Probe the latent of the best checkpoint on test stars after training, and on validation stars during it if asked.
+    r"""Probe the latent of the best checkpoint on test stars after training, and on validation stars during it if
+    asked.
 
-    Probes are cross-fitted inside stars that the encoder never saw (see :class:`~spectangle.evaluation.leakage.CrossFit`): five folds of the test
-    stars, with the validation stars among those that are fitted on; for every choice, five folds of the validation stars alone.
+    Probes are cross-fitted inside stars that the encoder never saw (see
+    :class:`~spectangle.evaluation.leakage.CrossFit`): five folds of the test stars, with the validation stars among
+    those that are fitted on; for every choice, five folds of the validation stars alone.
 
-    For each label: ``probe/<label>/<probe>/r2``; ``probe/<label>/r2``, all of them stacked, the downstream regressor among them, and never
-    less than that regressor alone, with its 95 % bootstrap interval ``r2_low``, ``r2_high``; ``probe/<label>/seen``, the best that
-    is fitted on training stars, where the adversary has been at work; ``probe/<label>/control``, the strongest probe on permuted labels
-    (about 0); ``disentanglement/<label>`` and ``retention/<label>`` against the same probes on raw spectra (cached). For each disentangled
-    label (see :func:`~spectangle.evaluation.leakage.leaks`): ``floor/<label>``, ``excess/<label>`` with ``excess_low``, ``excess_high``, and
-    ``floor_decoder/<label>``. The largest excess is ``largest_excess``; ``excess_is_upper_bound`` is 1 where the kept labels have errors that
+    For each label: ``probe/<label>/<probe>/r2``; ``probe/<label>/r2``, all of them stacked, the downstream regressor
+    among them, and never less than that regressor alone, with its 95 % bootstrap interval ``r2_low``, ``r2_high``;
+    ``probe/<label>/seen``, the best that
+    is fitted on training stars, where the adversary has been at work; ``probe/<label>/control``, the strongest probe on
+    permuted labels (about 0); ``disentanglement/<label>`` and ``retention/<label>`` against the same probes on raw
+    spectra (cached). For each disentangled
+    label (see :func:`~spectangle.evaluation.leakage.leaks`): ``floor/<label>``, ``excess/<label>`` with ``excess_low``,
+    ``excess_high``, and ``floor_decoder/<label>``. The largest excess is ``largest_excess``; ``excess_is_upper_bound``
+    is 1 where the kept labels have errors that
     the survey does not know.
 
     Arguments:
@@ -56,9 +63,11 @@ class Probes(L.Callback):
         small: The same for few stars; they are also fitted on seen and unseen stars together.
         small_below: So many stars, seen and unseen, are few.
         cache: Folder where the reference on raw spectra is cached; None leaves the reference out.
-        max_stars: Fit probes on at most this many unseen stars (and as many seen ones), drawn by ``seed``; None = all. Fewer find less.
+        max_stars: Fit probes on at most this many unseen stars (and as many seen ones), drawn by ``seed``; None = all.
+            Fewer find less.
         bootstrap: Resamples of the scored stars.
-        every_n_epochs: Also probe validation stars (``val/probe/<label>/r2``, ``val/excess/<label>``) every so many epochs; 0 = never.
+        every_n_epochs: Also probe validation stars (``val/probe/<label>/r2``, ``val/excess/<label>``) every so many
+            epochs; 0 = never.
         seed: Seed of the drawn stars, the resamples and the permutation.
     """
 
@@ -91,13 +100,19 @@ class Probes(L.Callback):
         """Probe the best checkpoint on test stars, print the table and warn where adversary and probe disagree."""
         model, data = best_model(trainer, pl_module), trainer.datamodule
         start = time.perf_counter()
-        regressor = next((callback.fitted for callback in trainer.callbacks if isinstance(callback, DownstreamRegressor)), None)
+        regressor = next(
+            (callback.fitted for callback in trainer.callbacks if isinstance(callback, DownstreamRegressor)), None
+        )
         self.metrics = self.score(model, data, data.test, spare=data.validation, regressor=regressor)
         self.metrics["time/probes"] = time.perf_counter() - start
         for logger in trainer.loggers:
             logger.log_metrics(self.metrics)
         gains = {
-            name: float(trainer.callback_metrics.get(f"val/discriminator_gain/{'joint' if model.adversary.joint else name}", np.nan))
+            name: float(
+                trainer.callback_metrics.get(
+                    f"val/discriminator_gain/{'joint' if model.adversary.joint else name}", np.nan
+                )
+            )
             for name in data.labels
         }
         log.info("%s", render(probe_table(self.metrics, data.labels, gains)))
@@ -114,10 +129,13 @@ class Probes(L.Callback):
         full: bool = True,
         regressor: Any = None,
     ) -> dict[str, float]:
-        """Score unseen ``stars``, with ``spare`` unseen ones to fit on; ``full`` adds what probes fitted on training stars find, the
+        """Score unseen ``stars``, with ``spare`` unseen ones to fit on; ``full`` adds what probes fitted on training
+        stars find, the
         control and the reference."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LinAlgWarning)  # dead or erased directions leave a singular covariance; ridge copes
+            warnings.simplefilter(
+                "ignore", LinAlgWarning
+            )  # dead or erased directions leave a singular covariance; ridge copes
             seen, scored = (measured(part, model.embed_stars(part)) for part in (data.train, stars))
             fit = self._cross_fit(seen, scored, None if spare is None else measured(spare, model.embed_stars(spare)))
             candidates = fit.predictions(_latent, _labels)
@@ -129,7 +147,9 @@ class Probes(L.Callback):
                 scores |= self._against_spectra(data, scores)
             if model.adversary.disentangled:
                 everything = candidates | trained
-                scores |= self._excess(prefix, data.labels, fit, everything, model.adversary.entangled, model.adversary.disentangled)
+                scores |= self._excess(
+                    prefix, data.labels, fit, everything, model.adversary.entangled, model.adversary.disentangled
+                )
         return {key: float(value) for key, value in scores.items()}
 
     def _cross_fit(self, seen: Measured, scored: Measured, spare: Measured | None) -> CrossFit:
@@ -146,7 +166,13 @@ class Probes(L.Callback):
         return stars[np.sort(np.random.default_rng(self.seed).permutation(len(stars))[:n])]
 
     def _leakage(
-        self, prefix: str, labels: Sequence[str], fit: CrossFit, candidates: Predictions, trained: Predictions, control: bool
+        self,
+        prefix: str,
+        labels: Sequence[str],
+        fit: CrossFit,
+        candidates: Predictions,
+        trained: Predictions,
+        control: bool,
     ) -> dict[str, float]:
         scores: dict[str, float] = {}
         for i, label in enumerate(labels):
@@ -158,32 +184,56 @@ class Probes(L.Callback):
                 best = regressor[:, i]
             draws = bootstrap_r2([best], truth, self.bootstrap, self.seed)[0]
             scores |= {f"{path}/{name}/r2": value for name, value in each.items()}
-            scores |= {f"{path}/r2": r2(best, truth), f"{path}/r2_low": np.quantile(draws, 0.025), f"{path}/r2_high": np.quantile(draws, 0.975)}
+            scores |= {
+                f"{path}/r2": r2(best, truth),
+                f"{path}/r2_low": np.quantile(draws, 0.025),
+                f"{path}/r2_high": np.quantile(draws, 0.975),
+            }
             if seen := [value for name, value in each.items() if name.endswith("/seen")]:
                 scores[f"{path}/seen"] = max(seen)
         if control:
-            scores |= {f"{prefix}probe/{labels[i]}/control": value for i, value in enumerate(self._controls(fit, candidates))}
+            scores |= {
+                f"{prefix}probe/{labels[i]}/control": value for i, value in enumerate(self._controls(fit, candidates))
+            }
         return scores
 
     def _controls(self, fit: CrossFit, candidates: Predictions) -> list[float]:
-        """R2 of each label when the strongest probe is fitted and scored on labels that were permuted among the unseen stars: about 0."""
+        """R2 of each label when the strongest probe is fitted and scored on labels that were permuted among the unseen
+        stars: about 0.
+        """
         truths = fit.scored.labels.astype(np.float64)
-        strongest = max(fit.probes, key=lambda name: sum(r2(p, t) for p, t in zip(candidates[name].T, truths.T, strict=True)))
+        strongest = max(
+            fit.probes, key=lambda name: sum(r2(p, t) for p, t in zip(candidates[name].T, truths.T, strict=True))
+        )
         random = np.random.default_rng(self.seed)
         shuffled = [_permuted(part, random) for part in (fit.seen, fit.scored, fit.spare)]
         permuted = CrossFit(fit.probes, *shuffled, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
-        found = permuted.predictions(_latent, _labels, {strongest: fit.probes[strongest]})
-        truths = permuted.scored.labels.astype(np.float64)
-        return [r2(permuted.stacked(found, i, truth), truth) for i, truth in enumerate(truths.T)]
+        folds = range(fit.folds) if fit.small else CONTROL_FOLDS
+        found = permuted.predictions(_latent, _labels, {strongest: fit.probes[strongest]}, folds)
+        rows = np.isin(permuted.fold, folds)
+        truths, fold = permuted.scored.labels[rows].astype(np.float64), permuted.fold[rows]
+        candidates = [prediction[rows] for prediction in found.values()]
+        best = [stacked([one[:, i] for one in candidates], truth, fold) for i, truth in enumerate(truths.T)]
+        return [r2(prediction, truth) for prediction, truth in zip(best, truths.T, strict=True)]
 
     def _excess(
-        self, prefix: str, labels: Sequence[str], fit: CrossFit, z_only: Predictions, entangled: list[int], disentangled: list[int]
+        self,
+        prefix: str,
+        labels: Sequence[str],
+        fit: CrossFit,
+        z_only: Predictions,
+        entangled: list[int],
+        disentangled: list[int],
     ) -> dict[str, float]:
         found = leaks(fit, z_only, entangled, disentangled, self.bootstrap, self.seed)
         scores: dict[str, float] = {}
         for i, leak in found.items():
             name = labels[i]
-            scores |= {f"{prefix}floor/{name}": leak.floor, f"{prefix}floor_decoder/{name}": leak.decoder, f"{prefix}excess/{name}": leak.excess}
+            scores |= {
+                f"{prefix}floor/{name}": leak.floor,
+                f"{prefix}floor_decoder/{name}": leak.decoder,
+                f"{prefix}excess/{name}": leak.excess,
+            }
             scores |= {f"{prefix}excess_low/{name}": leak.low, f"{prefix}excess_high/{name}": leak.high}
         scores[f"{prefix}largest_excess"] = max(leak.excess for leak in found.values())
         scores[f"{prefix}excess_is_upper_bound"] = float(any(leak.upper_bound for leak in found.values()))
@@ -193,7 +243,11 @@ class Probes(L.Callback):
         reference, found = self._reference(data), {}
         for label in data.labels:
             lost = share_lost(scores[f"probe/{label}/r2"], reference[label])
-            found |= {f"reference/{label}/r2": reference[label], f"disentanglement/{label}": lost, f"retention/{label}": 1 - lost}
+            found |= {
+                f"reference/{label}/r2": reference[label],
+                f"disentanglement/{label}": lost,
+                f"retention/{label}": 1 - lost,
+            }
         return found
 
     def _reference(self, data: "SpectraDataModule") -> dict[str, float]:
@@ -213,11 +267,15 @@ class Probes(L.Callback):
 
         spectra = data.train.flux.numpy()
         components = PCA(min(COMPONENTS, *spectra.shape), svd_solver="randomized", random_state=0).fit(spectra)
-        seen, scored, spare = (measured(part, components.transform(part.flux.numpy())) for part in (data.train, data.test, data.validation))
+        seen, scored, spare = (
+            measured(part, components.transform(part.flux.numpy())) for part in (data.train, data.test, data.validation)
+        )
         fit = self._cross_fit(seen, scored, spare)
         candidates = fit.predictions(_latent, _labels)
         truths = fit.scored.labels.astype(np.float64)
-        return {label: r2(fit.stacked(candidates, i, truths[:, i]), truths[:, i]) for i, label in enumerate(data.labels)}
+        return {
+            label: r2(fit.stacked(candidates, i, truths[:, i]), truths[:, i]) for i, label in enumerate(data.labels)
+        }
 
 
 def measured(stars: "Stars", z: np.ndarray) -> Measured:

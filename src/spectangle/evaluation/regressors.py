@@ -42,11 +42,17 @@ TRUSTED = [
 
 
 def sklearn_regressor(
-    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, early_stopping: bool = True, seed: int = 0
+    hidden: Sequence[int] = (200, 100),
+    max_iter: int = 200,
+    patience: int = 10,
+    alpha: float = 1e-4,
+    early_stopping: bool = True,
+    seed: int = 0,
 ) -> BaseEstimator:
     """Build the paper's regressor: scikit-learn's network with two hidden layers, all labels at once (section 3.3).
 
-    Inputs and labels are standardised; 10 % of the fitting stars decide when to stop, or the training loss if ``early_stopping`` is off.
+    Inputs and labels are standardised; 10 % of the fitting stars decide when to stop, or the training loss if
+    ``early_stopping`` is off.
     """
     options: dict[str, Any] = {"alpha": alpha, "max_iter": max_iter, "n_iter_no_change": patience, "random_state": seed}
     network = MLPRegressor(hidden_layer_sizes=tuple(hidden), early_stopping=early_stopping, **options)
@@ -54,36 +60,54 @@ def sklearn_regressor(
 
 
 def torch_regressor(
-    hidden: Sequence[int] = (200, 100), max_iter: int = 200, patience: int = 10, alpha: float = 1e-4, seed: int = 0, batch_size: int = 200
+    hidden: Sequence[int] = (200, 100),
+    max_iter: int = 200,
+    patience: int = 10,
+    alpha: float = 1e-4,
+    seed: int = 0,
+    batch_size: int = 200,
 ) -> BaseEstimator:
     """Build the same network with the same stopping rule, trained in torch: faster on many inputs or on a GPU."""
     return _standardised(TorchMLPRegressor(tuple(hidden), alpha, max_iter, patience, batch_size, seed))
 
 
 def ridge_regressor() -> BaseEstimator:
-    """Build ridge regression, one penalty for each label by leave-one-out cross-validation: hard to beat on the spectra of few stars.
+    """Build ridge regression, one penalty for each label by leave-one-out cross-validation: hard to beat on the spectra
+    of few stars.
 
     Inputs are centred, not standardised: a pixel counts by what happens in it.
     """
     ridge = RidgeCV(np.logspace(-3, 3, 19), alpha_per_target=True)
-    return TransformedTargetRegressor(make_pipeline(StandardScaler(with_std=False), ridge), transformer=StandardScaler(), check_inverse=False)
+    return TransformedTargetRegressor(
+        make_pipeline(StandardScaler(with_std=False), ridge), transformer=StandardScaler(), check_inverse=False
+    )
 
 
 def _standardised(network: BaseEstimator) -> BaseEstimator:
-    return TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler(), check_inverse=False)
+    return TransformedTargetRegressor(
+        make_pipeline(StandardScaler(), network), transformer=StandardScaler(), check_inverse=False
+    )
 
 
 def small_survey_regressor(
-    hidden: Sequence[int] = (50,), members: int = 3, max_iter: int = 500, alpha: float = 3.0, C: float = 1.0, epsilon: float = 0.1, seed: int = 0
+    hidden: Sequence[int] = (50,),
+    members: int = 3,
+    max_iter: int = 500,
+    alpha: float = 3.0,
+    C: float = 1.0,
+    epsilon: float = 0.1,
+    seed: int = 0,
 ) -> BaseEstimator:
     """Build the mean of small networks and a support vector machine, for some hundred stars."""
     return _standardised(NetworksAndKernel(tuple(hidden), members, max_iter, alpha, C, epsilon, seed))
 
 
 class NetworksAndKernel(RegressorMixin, BaseEstimator):
-    """The mean of two predictions: that of averaged networks, and that of support vector machines with a Gaussian kernel.
+    """The mean of two predictions: that of averaged networks, and that of support vector machines with a Gaussian
+    kernel.
 
-    The networks are trained on all stars, with a penalty in place of a held-out tenth. Inputs and labels are to be standardised.
+    The networks are trained on all stars, with a penalty in place of a held-out tenth. Inputs and labels are to be
+    standardised.
 
     Arguments:
         hidden: Widths of each network's hidden layers.
@@ -112,7 +136,9 @@ class NetworksAndKernel(RegressorMixin, BaseEstimator):
         y = y.reshape(len(y), -1)
         target = y if y.shape[1] > 1 else y.ravel()
         options: dict[str, Any] = {"hidden_layer_sizes": self.hidden, "alpha": self.alpha, "max_iter": self.max_iter}
-        self.networks_ = [MLPRegressor(random_state=self.seed + i, **options).fit(X, target) for i in range(self.members)]
+        self.networks_ = [
+            MLPRegressor(random_state=self.seed + i, **options).fit(X, target) for i in range(self.members)
+        ]
         self.gamma_ = 0.25 / X.shape[1]
         self.machines_ = [SVR(C=self.C, gamma=self.gamma_, epsilon=self.epsilon).fit(X, column) for column in y.T]
         return self
@@ -127,7 +153,8 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
     r"""scikit-learn's ``MLPRegressor(early_stopping=True)``, trained in torch.
 
     Adam (rate 1e-3), half the squared error plus :math:`\alpha \lVert w \rVert^2 / 2` over the batch, Glorot-uniform
-    weights, stop when :math:`R^2` on a held-out tenth has not improved by 1e-4 for ``patience`` epochs, keep the best weights.
+    weights, stop when :math:`R^2` on a held-out tenth has not improved by 1e-4 for ``patience`` epochs, keep the best
+    weights.
 
     Arguments:
         hidden: Widths of the hidden layers.
@@ -165,7 +192,9 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
         best_score, best, waited = -np.inf, weights, 0
         for epoch in range(1, self.max_iter + 1):
             self.n_iter_ = epoch
-            self._epoch(inputs, labels, fitted[torch.randperm(len(fitted), generator=generator)].to(device), weights, optimizer)
+            self._epoch(
+                inputs, labels, fitted[torch.randperm(len(fitted), generator=generator)].to(device), weights, optimizer
+            )
             score = self._score(inputs[held.to(device)], labels[held.to(device)], weights)
             if not np.isfinite(score):
                 raise SpectangleError("The downstream regressor diverged: its inputs are not finite or too large.")
@@ -188,14 +217,25 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
                 np.maximum(h, 0, out=h)
         return h
 
-    def _initialise(self, sizes: Sequence[int], generator: torch.Generator, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _initialise(
+        self, sizes: Sequence[int], generator: torch.Generator, device: torch.device
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         def uniform(*shape: int, bound: float) -> torch.Tensor:
             return ((2 * torch.rand(*shape, generator=generator) - 1) * bound).to(device).requires_grad_()
 
         bounds = [np.sqrt(6 / (i + o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
-        return [(uniform(i, o, bound=b), uniform(o, bound=b)) for i, o, b in zip(sizes[:-1], sizes[1:], bounds, strict=True)]
+        return [
+            (uniform(i, o, bound=b), uniform(o, bound=b)) for i, o, b in zip(sizes[:-1], sizes[1:], bounds, strict=True)
+        ]
 
-    def _epoch(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, weights: list, optimizer: torch.optim.Optimizer) -> None:
+    def _epoch(
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        rows: torch.Tensor,
+        weights: list,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
         for batch in rows.split(self.batch_size):
             # summed over labels, as scikit-learn does
             loss = 0.5 * (_forward(inputs[batch], weights) - labels[batch]).square().sum(1).mean()
@@ -224,7 +264,10 @@ def load_regressor(path: str | Path) -> BaseEstimator:
 
     unknown = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)
     if unknown:
-        raise SpectangleError(f"{path} holds the types {', '.join(sorted(unknown))}, which are not known to be safe; fit the regressor again.")
+        raise SpectangleError(
+            f"{path} holds the types {', '.join(sorted(unknown))}, which are not known to be safe; fit the "
+            "regressor again."
+        )
     return skops.io.load(path, trusted=TRUSTED)
 
 
@@ -233,7 +276,8 @@ def load_run_regressor(run: Run, representation: str = "latent") -> Any:
     path = run.path / "regressors" / f"{representation}.skops"
     if not path.is_file():
         raise SpectangleError(
-            f"{run.path} has no regressor on the {representation} ({path.name} is missing); go on with: spectangle train resume={run.path}"
+            f"{run.path} has no regressor on the {representation} ({path.name} is missing); go on with: "
+            f"spectangle train resume={run.path}"
         )
     return load_regressor(path)
 

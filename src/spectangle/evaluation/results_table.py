@@ -12,7 +12,9 @@ __all__ = ["result_table"]
 REPRESENTATIONS = {"spectra": "raw spectra", "latent": "latent"}
 
 
-def result_table(metrics: Mapping[str, float], labels: Sequence[str], units: Mapping[str, str], signs: Mapping[str, str]) -> Table:
+def result_table(
+    metrics: Mapping[str, float], labels: Sequence[str], units: Mapping[str, str], signs: Mapping[str, str]
+) -> Table:
     """MAE, mean, sigma and R2 of each label from the spectra and from the latent.
 
     Arguments:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
@@ -60,12 +60,17 @@ class RunFigures(L.Callback):
         self.folder, self.max_stars, self.tsne_stars = Path(folder), max_stars, tsne_stars
         self.metrics: dict[str, float] = {}
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
+    def on_fit_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
         start = time.perf_counter()
         try:
-            draw_run(Run(self.folder, must_exist=False), best_model(trainer, pl_module), trainer.datamodule, self.max_stars, self.tsne_stars)  # pyright: ignore
+            run, model = Run(self.folder, must_exist=False), best_model(trainer, pl_module)
+            draw_run(run, model, trainer.datamodule, self.max_stars, self.tsne_stars)
         except Exception as error:  # whatever it is: hours of training are worth more than a picture
-            log.warning("warning: the figures of this run could not be drawn (%s: %s); the run itself is complete.", type(error).__name__, error)
+            log.warning(
+                "warning: the figures of this run could not be drawn (%s: %s); the run itself is complete.",
+                type(error).__name__,
+                error,
+            )
         self.metrics = {"time/figures": time.perf_counter() - start}
 
 
@@ -117,7 +122,9 @@ def look(run: Run, model: "DisentanglingAutoencoder", data: "SpectraDataModule",
         spectra = by_name(load_run_regressor(run, "spectra").predict(data.test.flux[rows].numpy()))
     except SpectangleError:
         spectra = {}
-    return Seen(rows, by_name(truth), by_name(load_run_regressor(run).predict(latent)), spectra, latent, dict(data.units))
+    return Seen(
+        rows, by_name(truth), by_name(load_run_regressor(run).predict(latent)), spectra, latent, dict(data.units)
+    )
 
 
 def signal_to_noise(data: "SpectraDataModule", rows: np.ndarray) -> np.ndarray | None:
@@ -130,7 +137,9 @@ def signal_to_noise(data: "SpectraDataModule", rows: np.ndarray) -> np.ndarray |
     return None
 
 
-def reconstructions(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, n: int = 4) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def reconstructions(
+    model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, n: int = 4
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Spectra and reconstructions [n, P] of test stars from cool to hot, with titles."""
     import torch
 
@@ -140,26 +149,43 @@ def reconstructions(model: "DisentanglingAutoencoder", data: "SpectraDataModule"
     stars = seen.rows[chosen]
     flux, labels = data.test.flux[stars], data.test.labels[stars]
     with torch.no_grad():
-        decoded = model.decode(torch.from_numpy(seen.latent[chosen]).to(model.device), labels.to(model.device)).cpu().numpy()
+        decoded = (
+            model.decode(torch.from_numpy(seen.latent[chosen]).to(model.device), labels.to(model.device)).cpu().numpy()
+        )
     titles = [
-        ", ".join(f"{symbol(name)} {number(float(seen.catalogue[name][i]), seen.units[name])} {seen.units[name]}" for name in seen.catalogue)
+        ", ".join(
+            f"{symbol(name)} {number(float(seen.catalogue[name][i]), seen.units[name])} {seen.units[name]}"
+            for name in seen.catalogue
+        )
         for i in chosen
     ]
     return flux.numpy(), decoded, [title.replace("-", "\N{MINUS SIGN}") for title in titles]
 
 
-def _figures(model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, tsne_stars: int) -> Iterator[tuple[str, Figure]]:
+def _figures(
+    model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, tsne_stars: int
+) -> Iterator[tuple[str, Figure]]:
     yield "predicted", prediction_figure(seen.predicted, seen.catalogue, seen.units, "Read from the latent, test stars")
     if diagram_axes(seen.catalogue):
         columns = {"from the spectra": [seen.spectra_predicted] * 2} if seen.spectra_predicted else {}
-        yield "kiel_chemical", diagrams_figure(seen.catalogue, columns | {"from the latent": [seen.predicted] * 2}, seen.units)
-    yield "information", information_figure({"latent": mutual_information(seen.latent, np.stack(list(seen.catalogue.values()), axis=1))}, data.labels)
+        yield (
+            "kiel_chemical",
+            diagrams_figure(seen.catalogue, columns | {"from the latent": [seen.predicted] * 2}, seen.units),
+        )
+    yield (
+        "information",
+        information_figure(
+            {"latent": mutual_information(seen.latent, np.stack(list(seen.catalogue.values()), axis=1))}, data.labels
+        ),
+    )
     flux, decoded, titles = reconstructions(model, data, seen)
     yield "reconstruction", reconstruction_figure(data.wavelength, flux, decoded, titles)
     snr = signal_to_noise(data, seen.rows)
     if snr is not None and np.isfinite(snr).sum() > 50:
         sources = ({"spectra": seen.spectra_predicted} if seen.spectra_predicted else {}) | {"latent": seen.predicted}
-        residuals = {word: {name: found[name] - seen.catalogue[name] for name in found} for word, found in sources.items()}
+        residuals = {
+            word: {name: found[name] - seen.catalogue[name] for name in found} for word, found in sources.items()
+        }
         yield "residual_snr", noise_residual_figure(residuals, snr, seen.units)
     if min(tsne_stars, len(seen.rows)) >= 20 and seen.latent.shape[1] > 1:
         yield "tsne", _latent_map(model, seen, tsne_stars)
@@ -169,8 +195,17 @@ def _latent_map(model: "DisentanglingAutoencoder", seen: Seen, n: int) -> Figure
     """t-SNE of the latent, coloured by each label: the entangled ones above the disentangled ones."""
     rows = np.sort(np.random.default_rng(1).permutation(len(seen.rows))[:n])
     lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))
-    groups = {"entangled": [name for name in seen.catalogue if lambdas[name] < 0], "neutral": [name for name in seen.catalogue if lambdas[name] == 0]}
+    groups = {
+        "entangled": [name for name in seen.catalogue if lambdas[name] < 0],
+        "neutral": [name for name in seen.catalogue if lambdas[name] == 0],
+    }
     groups["disentangled"] = [name for name in seen.catalogue if lambdas[name] > 0]
     labels = {name: values[rows] for name, values in seen.catalogue.items()}
     shown = {title: names for title, names in groups.items() if names}
-    return map_figure({"latent": plane(seen.latent[rows])}, labels, seen.units, shown, f"t-SNE of the latent, {len(rows):,} test stars")
+    return map_figure(
+        {"latent": plane(seen.latent[rows])},
+        labels,
+        seen.units,
+        shown,
+        f"t-SNE of the latent, {len(rows):,} test stars",
+    )

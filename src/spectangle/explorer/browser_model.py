@@ -1,7 +1,8 @@
-"""Arrays and networks in a form that the page's JavaScript unpacks: base64 of little-endian numbers, deflated in a page.
+"""Arrays and networks in a form that the page's JavaScript unpacks: base64 of little-endian numbers, deflated in a
+page.
 
-16-bit steps halve the file, and what is decoded from such weights agrees with torch to about 1e-5 of the continuum; half-precision numbers
-take as much room and agree to 1e-4.
+16-bit steps halve the file, and what is decoded from such weights agrees with torch to about 1e-5 of the continuum;
+half-precision numbers take as much room and agree to 1e-4.
 """
 
 import base64
@@ -39,13 +40,17 @@ def pack_flux(flux: np.ndarray) -> dict[str, Any]:
 
 def pack_network(layers: nn.Sequential) -> list[dict[str, Any]]:
     """Linear layers with ReLU between them; batch normalisation is folded into the layer before it."""
-    return [{"weight": pack_steps(weight.detach().numpy()), "bias": pack(bias.detach().numpy())} for weight, bias in folded_layers(layers)]
+    return [
+        {"weight": pack_steps(weight.detach().numpy()), "bias": pack(bias.detach().numpy())}
+        for weight, bias in folded_layers(layers)
+    ]
 
 
 def move_arrays(node: Any, store: bytearray) -> Any:
     """The same payload with the data of its arrays moved into a store; ``at`` says where each begins.
 
-    All first bytes of an array come first, then all second bytes: high bytes are alike, and deflate finds them side by side.
+    All first bytes of an array come first, then all second bytes: high bytes are alike, and deflate finds them side by
+    side.
     """
     if isinstance(node, list):
         return [move_arrays(one, store) for one in node]

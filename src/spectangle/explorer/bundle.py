@@ -52,13 +52,20 @@ class Bundle:
             ids = survey.source_id[rows[:1]]
             labels = np.array([[survey.label(name)[rows[0]] for name in self.models[0].labels]], np.float32)
         if any(model.network.conditional_encoder for model in self.models) and not np.isfinite(labels).all():
-            raise SpectangleError(f"Star {source_id} lacks a label, and the encoder of a run with conditioning=synthetic needs all of them.")
+            raise SpectangleError(
+                f"Star {source_id} lacks a label, and the encoder of a run with conditioning=synthetic needs all "
+                "of them."
+            )
         filled = np.where(np.isfinite(flux), flux, self.models[0].fill.numpy()).astype(np.float32)
-        latents = [model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids) for model in self.models]
+        latents = [
+            model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids) for model in self.models
+        ]
         return {"id": source_id, "flux": pack_flux(flux), "labels": pack(labels), "latents": [pack(z) for z in latents]}
 
 
-def make_bundle(run: str | None, compare: str | None = None, stars: int = 400, map_stars: int = 2000, survey: str | None = None) -> Bundle:
+def make_bundle(
+    run: str | None, compare: str | None = None, stars: int = 400, map_stars: int = 2000, survey: str | None = None
+) -> Bundle:
     """Collect what a page shows: test stars only, the ones that no network was fitted to.
 
     Arguments:
@@ -74,14 +81,21 @@ def make_bundle(run: str | None, compare: str | None = None, stars: int = 400, m
     runs = [Run(required(run))] + ([Run(compare)] if compare else [])
     models = [load(one.path, survey, calibrated=False) for one in runs]
     data = load_stars(runs[0], survey)
-    if len(runs) == 2 and (models[1].labels != models[0].labels or load_stars(runs[1], survey).fingerprint != data.fingerprint):
-        raise SpectangleError(f"{compare} and {run} were trained on different stars or labels; compare two runs of the same survey and split.")
+    if len(runs) == 2 and (
+        models[1].labels != models[0].labels or load_stars(runs[1], survey).fingerprint != data.fingerprint
+    ):
+        raise SpectangleError(
+            f"{compare} and {run} were trained on different stars or labels; compare two runs of the same survey "
+            "and split."
+        )
     rows = np.random.default_rng(0).permutation(len(data.test))[: max(map_stars, stars)]
     labels = data.test.labels.numpy()[rows]
     payload = {
         "labels": [_label(models[0], data, i) for i in range(len(data.labels))],
         "wavelength": pack(models[0].wavelength),
-        "lines": [{"species": species, "wavelength": wavelength, "about": about} for species, wavelength, about in LINES],
+        "lines": [
+            {"species": species, "wavelength": wavelength, "about": about} for species, wavelength, about in LINES
+        ],
         "colours": COLOURS,
         "stars": {
             "id": [str(one) for one in data.test.source_id[rows]],  # 64-bit integers do not fit a JavaScript number
@@ -98,7 +112,13 @@ def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, An
     values, unit = data.train.labels[:, i], model.units[model.labels[i]]
     step = 10.0 if unit == "K" else 0.01
     low, high = float(values.min()), float(values.max())
-    return {"name": model.labels[i], "unit": unit, "low": np.floor(low / step) * step, "high": np.ceil(high / step) * step, "step": step}
+    return {
+        "name": model.labels[i],
+        "unit": unit,
+        "low": np.floor(low / step) * step,
+        "high": np.ceil(high / step) * step,
+        "step": step,
+    }
 
 
 def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> dict[str, Any]:
@@ -119,13 +139,16 @@ def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarra
         "labelMean": pack(scalers[1].mean.numpy()),
         "labelStd": pack(scalers[1].std.numpy()),
         "readoutScale": [
-            pack(values.numpy()) for values in (model.readout.mean, model.readout.scale, model.readout.label_mean, model.readout.label_scale)
+            pack(values.numpy())
+            for values in (model.readout.mean, model.readout.scale, model.readout.label_mean, model.readout.label_scale)
         ],
     }
 
 
 def _knows(model: TrainedModel, name: str) -> dict[str, Any]:
-    """R2 of a label from the latent, by the best probe if the run has probes, from the raw spectra, and from the kept labels alone (floor)."""
+    """R2 of a label from the latent, by the best probe if the run has probes, from the raw spectra, and from the kept
+    labels alone (floor).
+    """
     metrics = model.metrics
     probe = f"probe/{name}/r2" in metrics
     return {

@@ -1,4 +1,6 @@
-"""The Bokeh models of the page: figures, sliders and buttons, each named; explorer.js brings them to life in the browser."""
+"""The Bokeh models of the page: figures, sliders and buttons, each named; explorer.js brings them to life in the
+browser.
+"""
 
 from typing import Any
 
@@ -28,7 +30,10 @@ from spectangle.explorer.palette import AXIS, CHANGED, GREY, GRID, INK, OBSERVED
 
 __all__ = ["build_page"]
 
-WIDGETS = ":host { font: 13px system-ui, sans-serif; color: #1d2733; } .bk-input { border-radius: 6px; } .bk-btn { border-radius: 6px; }"
+WIDGETS = (
+    ":host { font: 13px system-ui, sans-serif; color: #1d2733; } .bk-input { border-radius: 6px; } .bk-btn { "
+    "border-radius: 6px; }"
+)
 
 
 def build_page(document: Document, bundle: Bundle) -> dict[str, Any]:
@@ -56,20 +61,43 @@ def _spectrum(payload: dict[str, Any]) -> dict[str, Any]:
     spectra = ColumnDataSource({"x": [], "observed": [], "reconstructed": [], "changed": [], "difference": []})
     x_range = Range1d(start=0, end=1)
     plot = _figure(
-        height=330, x_range=x_range, y_range=Range1d(start=0, end=1.2), y_axis_label="flux / continuum", tools="xbox_zoom,xwheel_zoom,reset,save"
+        height=330,
+        x_range=x_range,
+        y_range=Range1d(start=0, end=1.2),
+        y_axis_label="flux / continuum",
+        tools="xbox_zoom,xwheel_zoom,reset,save",
     )
     plot.line("x", "observed", source=spectra, color=OBSERVED, width=1, legend_label="observed")
     plot.line("x", "reconstructed", source=spectra, color=RECONSTRUCTED, width=1.6, legend_label="reconstructed")
-    front = plot.line("x", "changed", source=spectra, color=CHANGED, width=1.8, legend_label="with your labels and latent")
-    values = [("nm", "@x{0.00}"), ("observed", "@observed{0.000}"), ("reconstructed", "@reconstructed{0.000}"), ("yours", "@changed{0.000}")]
-    plot.add_tools(CrosshairTool(dimensions="height", line_color=GREY), HoverTool(renderers=[front], mode="vline", tooltips=values))
+    front = plot.line(
+        "x", "changed", source=spectra, color=CHANGED, width=1.8, legend_label="with your labels and latent"
+    )
+    values = [
+        ("nm", "@x{0.00}"),
+        ("observed", "@observed{0.000}"),
+        ("reconstructed", "@reconstructed{0.000}"),
+        ("yours", "@changed{0.000}"),
+    ]
+    plot.add_tools(
+        CrosshairTool(dimensions="height", line_color=GREY), HoverTool(renderers=[front], mode="vline", tooltips=values)
+    )
     _legend(plot, click_policy="hide", spacing=14)
-    return {"spectra": spectra, "lines": _marks(plot, payload), "spectrum": plot, "difference": _difference(spectra, x_range, 130, "reset")}
+    return {
+        "spectra": spectra,
+        "lines": _marks(plot, payload),
+        "spectrum": plot,
+        "difference": _difference(spectra, x_range, 130, "reset"),
+    }
 
 
 def _legend(plot: Any, **options: Any) -> None:
     plot.legend.update(
-        location="bottom_left", orientation="horizontal", border_line_color=None, background_fill_alpha=0.85, label_text_font_size="12px", **options
+        location="bottom_left",
+        orientation="horizontal",
+        border_line_color=None,
+        background_fill_alpha=0.85,
+        label_text_font_size="12px",
+        **options,
     )
 
 
@@ -84,11 +112,22 @@ def _marks(plot: Any, payload: dict[str, Any]) -> ColumnDataSource:
     }
     lines = ColumnDataSource(columns | {"y": nothing, "low": nothing})
     plot.segment("x", "low", "x", "y", source=lines, color="colour", alpha=0.45, line_dash="dotted", level="underlay")
-    plot.text("x", "y", "species", source=lines, color="colour", text_font_size="10px", text_align="center", text_baseline="bottom")
+    plot.text(
+        "x",
+        "y",
+        "species",
+        source=lines,
+        color="colour",
+        text_font_size="10px",
+        text_align="center",
+        text_baseline="bottom",
+    )
     return lines
 
 
-def _difference(source: ColumnDataSource, x_range: Range1d, height: int, tools: str = "", y_range: Range1d | None = None) -> Any:
+def _difference(
+    source: ColumnDataSource, x_range: Range1d, height: int, tools: str = "", y_range: Range1d | None = None
+) -> Any:
     """What the user's labels and latent change."""
     plot = _figure(
         height=height,
@@ -134,23 +173,43 @@ def _maps(payload: dict[str, Any]) -> dict[str, Any]:
     first, second = ("teff", "logg") if {"teff", "logg"} <= set(names) else (names[0], names[min(1, k - 1)])
     units = {label["name"]: label["unit"] for label in payload["labels"]}
     mapper = LinearColorMapper(palette="Viridis256", low=0, high=1)
-    kiel = _figure(height=230, min_border_left=0, x_axis_label=f"{first} [{units[first]}]", y_axis_label=f"{second} [{units[second]}]", tools="")
+    kiel = _figure(
+        height=230,
+        min_border_left=0,
+        x_axis_label=f"{first} [{units[first]}]",
+        y_axis_label=f"{second} [{units[second]}]",
+        tools="",
+    )
     kiel.x_range.flipped = kiel.y_range.flipped = first == "teff"  # pyright: ignore[reportAttributeAccessIssue]
     kiel.toolbar_location = None
     _stars(kiel, "x", "y", stars, place, mapper, 4)
     chart = _figure(height=560, min_border_left=0, tools="pan,wheel_zoom,box_zoom,reset,save")
     chart.axis.visible = False
     _stars(chart, "mx", "my", stars, place, mapper, 6)
-    chart.add_layout(ColorBar(color_mapper=mapper, width=10, title="", label_standoff=6, border_line_color=None), "right")
+    chart.add_layout(
+        ColorBar(color_mapper=mapper, width=10, title="", label_standoff=6, border_line_color=None), "right"
+    )
     chart.add_tools(HoverTool(tooltips=[("source_id", "@id"), ("colour", "@value{0.00}")]))
     choose = Select(options=names, value=names[0], title="coloured by", width=130, stylesheets=[WIDGETS])
     method = RadioButtonGroup(labels=["PCA", "t-SNE"], active=0, width=150, stylesheets=[WIDGETS])
-    return {"stars": stars, "place": place, "kiel": kiel, "chart": chart, "mapper": mapper, "colour_by": choose, "method": method}
+    return {
+        "stars": stars,
+        "place": place,
+        "kiel": kiel,
+        "chart": chart,
+        "mapper": mapper,
+        "colour_by": choose,
+        "method": method,
+    }
 
 
-def _stars(plot: Any, x: str, y: str, stars: ColumnDataSource, place: ColumnDataSource, mapper: LinearColorMapper, size: int) -> None:
+def _stars(
+    plot: Any, x: str, y: str, stars: ColumnDataSource, place: ColumnDataSource, mapper: LinearColorMapper, size: int
+) -> None:
     """Stars in colour, and a ring around the one that is shown."""
-    points = plot.scatter(x, y, source=stars, size=size, color={"field": "value", "transform": mapper}, alpha=0.75, line_color=None)
+    points = plot.scatter(
+        x, y, source=stars, size=size, color={"field": "value", "transform": mapper}, alpha=0.75, line_color=None
+    )
     points.selection_glyph = points.nonselection_glyph = None
     plot.add_tools(TapTool(renderers=[points]))
     plot.scatter(x, y, source=place, size=16, fill_alpha=0, line_color=CHANGED, line_width=3)
@@ -159,15 +218,24 @@ def _stars(plot: Any, x: str, y: str, stars: ColumnDataSource, place: ColumnData
 def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
     sliders = {
         f"slider_{i}": Slider(
-            start=label["low"], end=label["high"], step=label["step"], value=(label["low"] + label["high"]) / 2, sizing_mode="stretch_width",
-            title=f"{label['name']} [{label['unit']}]", format=NumeralTickFormatter(format="0" if label["unit"] == "K" else "0.00"),
-            bar_color=CHANGED, tooltips=False, stylesheets=[WIDGETS],
+            start=label["low"],
+            end=label["high"],
+            step=label["step"],
+            value=(label["low"] + label["high"]) / 2,
+            sizing_mode="stretch_width",
+            title=f"{label['name']} [{label['unit']}]",
+            format=NumeralTickFormatter(format="0" if label["unit"] == "K" else "0.00"),
+            bar_color=CHANGED,
+            tooltips=False,
+            stylesheets=[WIDGETS],
         )
         for i, label in enumerate(payload["labels"])
-    }  # fmt: skip
+    }
     button = {"sizing_mode": "stretch_width", "stylesheets": [WIDGETS]}
     return sliders | {
-        "search": TextInput(placeholder="source_id of a star, then Enter", sizing_mode="stretch_width", stylesheets=[WIDGETS]),
+        "search": TextInput(
+            placeholder="source_id of a star, then Enter", sizing_mode="stretch_width", stylesheets=[WIDGETS]
+        ),
         "other": Button(label="Another star", **button),
         "reset": Button(label="Undo my changes", **button),
         "save_csv": Button(label="Save spectra (CSV)", **button),
@@ -181,7 +249,9 @@ def _compare(payload: dict[str, Any]) -> dict[str, Any]:
     x_range, y_range, y_difference = Range1d(start=0, end=1), Range1d(start=0, end=1.2), Range1d(start=-0.1, end=0.1)
     for i in range(2):
         source = ColumnDataSource({"x": [], "reconstructed": [], "changed": [], "difference": []})
-        plot = _figure(height=280, x_range=x_range, y_range=y_range, y_axis_label="flux / continuum", tools="xbox_zoom,reset,save")
+        plot = _figure(
+            height=280, x_range=x_range, y_range=y_range, y_axis_label="flux / continuum", tools="xbox_zoom,reset,save"
+        )
         plot.line("x", "reconstructed", source=source, color=RECONSTRUCTED, width=1.6, legend_label="reconstructed")
         plot.line("x", "changed", source=source, color=CHANGED, width=1.6, legend_label="with your labels")
         _legend(plot)
@@ -192,9 +262,12 @@ def _compare(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _figure(**options: Any) -> Any:
     plot = figure(
-        sizing_mode="stretch_width", background_fill_color=None, border_fill_color=None, outline_line_color=None,
+        sizing_mode="stretch_width",
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
         **({"min_border_left": 68, "min_border_right": 12, "toolbar_location": "above"} | options),
-    )  # fmt: skip
+    )
     plot.toolbar.logo = None
     plot.toolbar.autohide = True
     plot.grid.grid_line_color = GRID

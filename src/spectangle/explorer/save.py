@@ -26,6 +26,12 @@ def save_page(bundle: Bundle, path: str | Path, overwrite: bool = False) -> Path
     refuse_existing(path, overwrite)
     document = Document()
     fill_document(document, bundle, "saved")
-    html = file_html(document, INLINE, template=document.template, template_variables=document.template_variables, title=document.title)
+    html = file_html(
+        document,
+        INLINE,
+        template=document.template,
+        template_variables=document.template_variables,
+        title=document.title,
+    )
     write_beside(path, html)
     return path

@@ -37,7 +37,9 @@ def serve(make: Callable[[], Bundle], host: str = "127.0.0.1", port: int = 5006,
         SpectangleError: The port is taken.
     """
     for name in ("bokeh", "tornado"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # a line for each file that the page fetches says nothing; we warn below
+        logging.getLogger(name).setLevel(
+            logging.ERROR
+        )  # a line for each file that the page fetches says nothing; we warn below
     make = functools.cache(make)
     server = make_server(make, host, port)
     try:
@@ -48,9 +50,19 @@ def serve(make: Callable[[], Bundle], host: str = "127.0.0.1", port: int = 5006,
     shown = "localhost" if host in (*LOOPBACK, "0.0.0.0") else host
     log.info("The explorer is at http://%s:%d/  (Ctrl-C ends it)", shown, server.port)
     if host in LOOPBACK:
-        log.info("From another machine: ssh -N -L %d:localhost:%d %s@%s", server.port, server.port, getpass.getuser(), socket.gethostname())
+        log.info(
+            "From another machine: ssh -N -L %d:localhost:%d %s@%s",
+            server.port,
+            server.port,
+            getpass.getuser(),
+            socket.gethostname(),
+        )
     else:
-        log.warning("It listens on %s: whoever reaches this machine can read the survey's spectra. host=127.0.0.1 keeps it private.", host)
+        log.warning(
+            "It listens on %s: whoever reaches this machine can read the survey's spectra. host=127.0.0.1 keeps "
+            "it private.",
+            host,
+        )
     if open_browser:
         server.show("/")
     try:
@@ -72,9 +84,13 @@ def make_server(make: Callable[[], Bundle], host: str = "127.0.0.1", port: int =
 
     origins = None if host in LOOPBACK else ["*"]
     try:
-        server = Server({"/": Application(FunctionHandler(visit))}, address=host, port=port, allow_websocket_origin=origins)
+        server = Server(
+            {"/": Application(FunctionHandler(visit))}, address=host, port=port, allow_websocket_origin=origins
+        )
     except OSError as error:
-        raise SpectangleError(f"Port {port} of {host} cannot be used ({error.strerror}); choose another one: port={port + 1}.") from None
+        raise SpectangleError(
+            f"Port {port} of {host} cannot be used ({error.strerror}); choose another one: port={port + 1}."
+        ) from None
     return server
 
 

@@ -14,7 +14,20 @@ from spectangle.explorer.page import build_page
 
 __all__ = ["fill_document", "fill_message", "read"]
 
-SHOWN = ("search", "kiel", "other", "reset", "save_csv", "save_png", "spectrum", "difference", "latent", "colour_by", "method", "chart")
+SHOWN = (
+    "search",
+    "kiel",
+    "other",
+    "reset",
+    "save_csv",
+    "save_png",
+    "spectrum",
+    "difference",
+    "latent",
+    "colour_by",
+    "method",
+    "chart",
+)
 
 
 def fill_document(document: Document, bundle: Bundle, mode: str) -> dict[str, Any]:
@@ -39,9 +52,17 @@ def fill_document(document: Document, bundle: Bundle, mode: str) -> dict[str, An
     arrays = bytearray()
     payload = json.dumps(move_arrays(_finite(bundle.payload), arrays), allow_nan=False).replace("</", "<\\/")
     document.template_variables.update(
-        mode=mode, two=two, names=names, sliders=sliders, css=read("explorer.css"), javascript=read("explorer.js"),
-        payload=payload, arrays=deflated(bytes(arrays)), deflated_scripts=deflated_scripts, postponed=postponed,
-    )  # fmt: skip
+        mode=mode,
+        two=two,
+        names=names,
+        sliders=sliders,
+        css=read("explorer.css"),
+        javascript=read("explorer.js"),
+        payload=payload,
+        arrays=deflated(bytes(arrays)),
+        deflated_scripts=deflated_scripts,
+        postponed=postponed,
+    )
     return models
 
 

@@ -29,13 +29,16 @@ def _head(model: "TrainedModel", run: Run) -> str:
     hparams, manifest = model.network.hparams, run.manifest
     wavelength = model.wavelength
     rows = {
-        "spectra": f"{len(wavelength)} pixels, {wavelength[0]:.3f} to {wavelength[-1]:.3f} nm in vacuum, flux over continuum, rest frame",
-        "latent": f"{hparams['latent']} numbers" + ("" if model.network.channel is None else ", one fixed random draw for each star"),
+        "spectra": f"{len(wavelength)} pixels, {wavelength[0]:.3f} to {wavelength[-1]:.3f} nm in vacuum, flux over "
+        "continuum, rest frame",
+        "latent": f"{hparams['latent']} numbers"
+        + ("" if model.network.channel is None else ", one fixed random draw for each star"),
         "labels": ", ".join(f"{name} [{model.units[name]}]" for name in model.labels),
         "conditioning": hparams["conditioning"],
         "trained on": model.trained_on,
         "survey": f"{_survey(run)} (content {model.identity['survey'][:16]})",
-        "trained with": f"`{manifest['command']}`, seed {model.identity['seed']}, commit {model.identity['commit'][:12]}",
+        "trained with": f"`{manifest['command']}`, seed {model.identity['seed']}, commit "
+        f"{model.identity['commit'][:12]}",
         "checkpoint": model.identity["checkpoint"][:16],
     }
     return f"""# Adversarial autoencoder of stellar spectra, run {model.identity["run"]}
@@ -67,11 +70,13 @@ model = spectangle.load("this-folder")
 
 
 def _calls(model: "TrainedModel") -> str:
-    changed = [name for name in model.labels if model.lambdas[name] > 0] or model.labels  # a spectrum follows what the latent lost
+    changed = [
+        name for name in model.labels if model.lambdas[name] > 0
+    ] or model.labels  # a spectrum follows what the latent lost
     if model.network.conditional_encoder:
         return "flux = model.decode(latent, labels)                 # latents [n, Z], labels [n, K] in their units"
     ids = "" if model.network.channel is None else ", source_id=source_id"
-    return f"""table = model.predict(flux, flux_error{ids})  # labels, uncertainties, flags; wavelength=... for another grid
+    return f"""table = model.predict(flux, flux_error{ids})  # labels, uncertainties, flags; wavelength=... if need be
 latent = model.encode(flux{ids})
 changed = model.generate(flux{ids}, {changed[0]}={model.readout.label_mean[model.labels.index(changed[0])]:.4g})"""
 
@@ -79,12 +84,17 @@ changed = model.generate(flux{ids}, {changed[0]}={model.readout.label_mean[model
 def _formats(model: "TrainedModel") -> str:
     if model.network.conditional_encoder:
         return (
-            "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: change labels of a survey that has "
+            "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: "
+            "change labels of a survey that has "
             "them with `spectangle generate run=this-folder spectra=survey.h5`."
         )
     onnx = "`model.onnx`, where it was exported, maps `flux` (float32, NaN = masked) to `latent` and `labels`\n"
     onnx += "(opset 14, IR 7: onnxruntime 1.8 or later)."
-    return onnx if model.network.channel is None else onnx.replace("`flux` (float32, NaN = masked)", "`flux` and `noise`") + _noise_of_onnx(model)
+    return (
+        onnx
+        if model.network.channel is None
+        else onnx.replace("`flux` (float32, NaN = masked)", "`flux` and `noise`") + _noise_of_onnx(model)
+    )
 
 
 def _noise_of_onnx(model: "TrainedModel") -> str:
@@ -105,9 +115,13 @@ def _numbers(model: "TrainedModel") -> str:
     for name in model.labels:
         unit = model.units[name]
         for representation, words in (("latent", "latent"), ("spectra", "raw spectra (baseline)")):
-            values = [model.metrics.get(f"test/{representation}/{name}/{key}") for key in ("mae", "mean", "sigma", "r2")]
+            values = [
+                model.metrics.get(f"test/{representation}/{name}/{key}") for key in ("mae", "mean", "sigma", "r2")
+            ]
             if values[0] is not None:
-                rows.append((f"{name} [{unit}]", words, *(number(value, unit) for value in values[:3]), number(values[3])))
+                rows.append(
+                    (f"{name} [{unit}]", words, *(number(value, unit) for value in values[:3]), number(values[3]))
+                )
     return f"""## Labels read from test stars (predicted - catalogue)
 
 {_table(("label", "read from", "MAE", "mean", "sigma", "R2"), rows)}"""
@@ -116,13 +130,16 @@ def _numbers(model: "TrainedModel") -> str:
 def _latent(model: "TrainedModel") -> str:
     rows, bound = [], bool(model.metrics.get("excess_is_upper_bound"))
     for name, value in model.lambdas.items():
-        probes = [number(model.metrics.get(key)) for key in (f"probe/{name}/r2", f"disentanglement/{name}", f"excess/{name}")]
+        probes = [
+            number(model.metrics.get(key)) for key in (f"probe/{name}/r2", f"disentanglement/{name}", f"excess/{name}")
+        ]
         rows.append((name, f"{value:+g}", WORDS[(value > 0) - (value < 0)], *probes))
     return f"""## What the latent knows
 
-{_sample(model)}Independent regressors on the frozen latent, put together (R2): each test star is read by probes that were fitted on other
-stars; neither they nor the encoder had seen it. Erasure is what they lost of what the spectra hold. Excess is what the latent
-tells about a disentangled label beyond what the kept labels tell about it anyway{_bound(bound)}.
+{_sample(model)}Independent regressors on the frozen latent, put together (R2): each test star is read by probes
+that were fitted on other stars; neither they nor the encoder had seen it. Lost is the share that they miss of what the
+spectra hold. Excess is what the latent tells about a disentangled label beyond what the entangled ones
+tell about it anyway{_bound(bound)}.
 
 {_table(("label", "lambda", "aim", "probe R2", "lost", "excess (at most)" if bound else "excess"), rows)}"""
 
@@ -138,13 +155,15 @@ def _sample(model: "TrainedModel") -> str:
     """Why the latent is a draw, and what undoes it."""
     if model.network.channel is None:
         return ""
-    return """The latent is a sample: the mean that the encoder finds plus noise of a learned size in each dimension, one fixed draw for each star,
-hashed from its `source_id`. The noise covers what is left of the disentangled labels; the mean still knows it, so the mean is not released, and all
-numbers here are of samples. A star has the same draw whenever it is read: give the same `source_id` each time (without, stars are
-numbered from 1 as they come). Averages over one spectrum under several `source_id` are the mean again: do not hand them on.
+    return """The latent is a sample: the mean that the encoder finds plus noise of a learned size in each dimension,
+one fixed draw for each star, hashed from its `source_id`. The noise covers what is left of the disentangled labels;
+the mean still knows it, so the mean is not released, and all numbers here are of samples. A star has the same draw
+whenever it is read: give the same `source_id` each time (without, stars are
+numbered from 1 as they come). Averages over one spectrum under
+several `source_id` are the mean again: do not hand them on.
 
-The draws follow from the ids and the salt of this model: a table of latents and ids alone does not give the mean away, whoever has this
-folder can compute it. Where the disentangled labels must stay unknown, hand on latents, not the model.
+The draws follow from the ids and the salt of this model: a table of latents and ids alone does not give the mean away,
+whoever has this folder can compute it. Where the disentangled labels must stay unknown, hand on latents, not the model.
 
 """
 
@@ -153,7 +172,10 @@ def _uncertainties(model: "TrainedModel") -> str:
     known = model.calibration
     if known is None:
         return ""
-    rows = [(f"{coverage:g}", *(f"{value:.3f}" for value in known.measured_coverage(coverage))) for coverage in (0.5, 0.6827, 0.9)]
+    rows = [
+        (f"{coverage:g}", *(f"{value:.3f}" for value in known.measured_coverage(coverage)))
+        for coverage in (0.5, 0.6827, 0.9)
+    ]
     return f"""## Uncertainties
 
 Split-conformal intervals from {len(known.scores)} validation stars,
@@ -171,13 +193,18 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _limits(model: "TrainedModel") -> str:
     lines = [
         "Spectra must be normalised to the continuum, in the star's rest frame and in vacuum wavelengths.",
-        "A label that was not disentangled stays in the latent: changing it in `generate` moves the spectrum only in part.",
+        "A label that was not disentangled stays in the latent: changing it in `generate` moves the spectrum only "
+        "in part.",
     ]
     if is_synthetic(model.trained_on):
-        lines.append("Trained on synthetic spectra only: on real stars errors can be several times the stated uncertainties, without a flag.")
+        lines.append(
+            "Trained on synthetic spectra only: on real stars errors can be several times the stated "
+            "uncertainties, without a flag."
+        )
     if model.disentangled:
         lines.append(
-            f"{', '.join(model.disentangled)}: disentangled from the latent; what `predict` gives for them is what was left, no measurement."
+            f"{', '.join(model.disentangled)}: disentangled from the latent; what `predict` gives for them is "
+            "what was left, no measurement."
         )
     if model.calibration is not None:
         lines += _limits_of_predictions(model, model.calibration.label_range)
@@ -185,10 +212,15 @@ def _limits(model: "TrainedModel") -> str:
 
 
 def _limits_of_predictions(model: "TrainedModel", label_range: np.ndarray) -> list[str]:
-    ends = [(name, *(number(end, model.units[name]) for end in one)) for name, one in zip(model.labels, label_range.T, strict=True)]
+    ends = [
+        (name, *(number(end, model.units[name]) for end in one))
+        for name, one in zip(model.labels, label_range.T, strict=True)
+    ]
     return [
-        f"Training stars span {', '.join(f'{name} {low} to {high}' for name, low, high in ends)}; beyond that the model extrapolates.",
-        "The stated coverage holds for stars like those of the survey, seen with the same instrument; it covers the catalogue's labels with\n"
+        f"Training stars span {', '.join(f'{name} {low} to {high}' for name, low, high in ends)}; beyond that the "
+        "model extrapolates.",
+        "The stated coverage holds for stars like those of the survey, seen with the same instrument; it covers "
+        "the catalogue's labels with\n"
         "  their own errors, not the truth.",
         f"Quality flags: {Quality.legend()}.",
     ]

@@ -1,8 +1,8 @@
 """Encoder and regressor as one ONNX graph: flux [stars, P] in continuum units, NaN = masked, to latent and labels.
 
 A stochastic latent has a second input, noise [stars, Z]: the draws of the stars,
-``spectangle.survey.star_draws.star_normal(source_id, Z, seed=salt)``. So the graph has no random numbers in it, and the latent of a star is
-the same in any runtime.
+``spectangle.survey.star_draws.star_normal(source_id, Z, seed=salt)``. So the graph has no random numbers in it, and the
+latent of a star is the same in any runtime.
 
 The file has the oldest opset that serves, 14 with IR 7 (ONNX 1.9, 2021): onnxruntime 1.8 and later read it.
 """
@@ -59,13 +59,16 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
     """
     if model.network.conditional_encoder:
         raise SpectangleError(
-            "A model with conditioning=synthetic cannot be written as ONNX for prediction: its encoder needs labels. Say onnx=false."
+            "A model with conditioning=synthetic cannot be written as ONNX for prediction: its encoder needs "
+            "labels. Say onnx=false."
         )
     try:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise SpectangleError(f"ONNX needs {error.name}: pip install 'spectangle[export]', or say onnx=false.") from None
+        raise SpectangleError(
+            f"ONNX needs {error.name}: pip install 'spectangle[export]', or say onnx=false."
+        ) from None
     graph = _Inference(model).eval()
     inputs = _examples(model)
     _write(graph, inputs, path)
@@ -78,7 +81,8 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
     difference = max(float((np.abs(a - b) / scale).max()) for a, b, scale in pairs)
     if not difference < TOLERANCE:
         raise SpectangleError(
-            f"onnxruntime and torch differ by {difference:.1e} standard deviations, more than {TOLERANCE:g}; export with onnx=false and report this."
+            f"onnxruntime and torch differ by {difference:.1e} standard deviations, more than {TOLERANCE:g}; "
+            "export with onnx=false and report this."
         )
     return difference
 
@@ -87,14 +91,22 @@ def _write(graph: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
     import onnx
     from onnx import version_converter
 
-    options = {"input_names": list(inputs), "output_names": ["latent", "labels"], "dynamo": True, "external_data": False, "verbose": False}
+    options = {
+        "input_names": list(inputs),
+        "output_names": ["latent", "labels"],
+        "dynamo": True,
+        "external_data": False,
+        "verbose": False,
+    }
     options |= {"opset_version": WRITTEN_OPSET}
     for name in ("onnxscript", "torch.onnx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         stars = torch.export.Dim("stars")
-        torch.onnx.export(graph, tuple(inputs.values()), str(path), dynamic_shapes={name: {0: stars} for name in inputs}, **options)
+        torch.onnx.export(
+            graph, tuple(inputs.values()), str(path), dynamic_shapes={name: {0: stars} for name in inputs}, **options
+        )
     written = version_converter.convert_version(onnx.load(path), OPSET)
     written.ir_version = IR
     onnx.checker.check_model(written)
@@ -102,7 +114,9 @@ def _write(graph: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
 
 
 def _examples(model: "TrainedModel", count: int = 64) -> dict[str, Tensor]:
-    """Inputs of the graph: flux around the mean of the training stars, with masked pixels [count, P], and the noise that a latent needs."""
+    """Inputs of the graph: flux around the mean of the training stars, with masked pixels [count, P], and the noise
+    that a latent needs.
+    """
     random = torch.Generator().manual_seed(0)
     scatter = torch.randn(count, len(model.fill), generator=random) * model.network.flux_scaler.unit
     flux = torch.where(torch.rand(scatter.shape, generator=random) < 0.02, torch.nan, model.fill + scatter)

@@ -27,10 +27,19 @@ __all__ = ["export"]
 
 log = logging.getLogger(__name__)
 
-PARTS = ("encoder.", "channel.", "decoder.", "flux_scaler.", "label_scaler.", "adversary.bins.")  # of the network; discriminators stay behind
+PARTS = (
+    "encoder.",
+    "channel.",
+    "decoder.",
+    "flux_scaler.",
+    "label_scaler.",
+    "adversary.bins.",
+)  # of the network; discriminators stay behind
 
 
-def export(run: str | None, out: str | None, onnx: bool = True, survey: str | None = None, overwrite: bool = False) -> Path:
+def export(
+    run: str | None, out: str | None, onnx: bool = True, survey: str | None = None, overwrite: bool = False
+) -> Path:
     """Write a run's model to a folder that :func:`spectangle.load` and others can use without the run and its survey.
 
     Arguments:
@@ -53,12 +62,17 @@ def export(run: str | None, out: str | None, onnx: bool = True, survey: str | No
         write_model(model, Run(run), part)
         if onnx:
             difference = export_onnx(model, part / "model.onnx")
-            log.info("model.onnx: onnxruntime agrees with torch to %.1e (of a latent's and a label's standard deviation)", difference)
+            log.info(
+                "model.onnx: onnxruntime agrees with torch to %.1e (of a latent's and a label's standard deviation)",
+                difference,
+            )
         if folder.exists():
             shutil.rmtree(folder)
         part.replace(folder)
     except OSError as error:
-        raise SpectangleError(f"{folder} could not be written ({error}); free some space or choose another folder.") from error
+        raise SpectangleError(
+            f"{folder} could not be written ({error}); free some space or choose another folder."
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     for file in sorted(folder.iterdir()):
@@ -80,16 +94,23 @@ def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
         "metrics": model.metrics,
     }
     weights = save(_tensors(model), metadata={"format": str(EXPORT_FORMAT), "run": model.identity["run"]})
-    (folder / "model.safetensors").write_bytes(weights)  # save_file would make it unreadable for others, whatever the umask
+    (folder / "model.safetensors").write_bytes(
+        weights
+    )  # save_file would make it unreadable for others, whatever the umask
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(model_card(model, run))
 
 
 def _tensors(model: TrainedModel) -> dict[str, np.ndarray]:
-    state: dict[str, Any] = {name: tensor.numpy() for name, tensor in model.network.state_dict().items() if name.startswith(PARTS)}
+    state: dict[str, Any] = {
+        name: tensor.numpy() for name, tensor in model.network.state_dict().items() if name.startswith(PARTS)
+    }
     tensors = {f"network.{name}": values for name, values in state.items()}
     tensors |= {f"readout.{name}": tensor.numpy() for name, tensor in model.readout.state_dict().items()}
-    tensors |= {f"calibration.{name}": values for name, values in (model.calibration.arrays() if model.calibration else {}).items()}
+    tensors |= {
+        f"calibration.{name}": values
+        for name, values in (model.calibration.arrays() if model.calibration else {}).items()
+    }
     return {name: np.ascontiguousarray(values) for name, values in (tensors | {"wavelength": model.wavelength}).items()}
 
 

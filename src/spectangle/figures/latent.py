@@ -19,7 +19,8 @@ def mutual_information(latent: np.ndarray, labels: np.ndarray, bins: int = 12) -
     """Mutual information of each latent dimension [N, Z] and label [N, K] in nats [Z, K].
 
     From counts in ``bins`` classes of equally many stars each, with the Miller-Madow correction for the bins that stay
-    nearly empty; monotone changes of either side leave it as it is. 0 is independence, ln(bins) is a one-to-one relation.
+    nearly empty; monotone changes of either side leave it as it is. 0 is independence, ln(bins) is a one-to-one
+    relation.
     """
     z, y = (_classes(array, bins) for array in (latent, labels))
     found = np.empty((z.shape[1], y.shape[1]))
@@ -73,11 +74,23 @@ def frontier_figure(
     axes = figure.subplots()
     x_high, y_high = max(1.05, 1.04 * cost.max()), max(0.15, 1.08 * excess.max())
     x_low, y_low = min(0.9, 0.95 * cost.min()), min(-0.02, 1.1 * excess.min())
-    axes.fill_between([x_low, aim[0]], y_low, aim[1], color=COLOURS[2], alpha=0.14, lw=0, label="aim: both halves at once")
+    axes.fill_between(
+        [x_low, aim[0]], y_low, aim[1], color=COLOURS[2], alpha=0.14, lw=0, label="aim: both halves at once"
+    )
     for i, name in enumerate(dict.fromkeys(group)):
         rows = np.flatnonzero(group_array == name)
         colour, marker = COLOURS[(0, 1, 3, 4)[i % 4]], MARKERS[i % 6]
-        axes.scatter(cost[rows], excess[rows], color=colour, marker=marker, s=34, edgecolor="white", linewidth=0.5, label=name, zorder=3)
+        axes.scatter(
+            cost[rows],
+            excess[rows],
+            color=colour,
+            marker=marker,
+            s=34,
+            edgecolor="white",
+            linewidth=0.5,
+            label=name,
+            zorder=3,
+        )
         front = rows[pareto_front(cost[rows], excess[rows])]
         if len(front) > 1:
             axes.plot(cost[front], excess[front], color=colour, lw=1.2, zorder=2, drawstyle="steps-post")

@@ -25,26 +25,38 @@ def diagram_axes(labels: Collection[str]) -> list[tuple[str, str, str]]:
 
 
 def diagrams_figure(
-    catalogue: Mapping[str, np.ndarray], columns: Mapping[str, Sequence[Mapping[str, np.ndarray]]], units: Mapping[str, str]
+    catalogue: Mapping[str, np.ndarray],
+    columns: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    units: Mapping[str, str],
 ) -> Figure:
     """Kiel and chemical diagrams from predicted labels beside the catalogue's (Figs. 9 and 10).
 
     Arguments:
         catalogue: Labels [N] by name.
-        columns: By the title of a column, predicted labels [N] by name for each of :func:`diagram_axes` (Kiel and chemical diagram
-            may come from two latents, as in the paper).
+        columns: By the title of a column, predicted labels [N] by name for each of :func:`diagram_axes` (Kiel and
+            chemical diagram may come from two latents, as in the paper).
         units: Unit of each label.
     """
     rows = diagram_axes(catalogue)
     columns = {"catalogue": [catalogue] * len(rows)} | dict(columns)
     figure = Figure(figsize=(4.1 * len(columns) + 1.0, 3.9 * max(1, len(rows))), layout="constrained")
     for r, (x, y, colour) in enumerate(rows):
-        limits = [quantile_limits(*([catalogue[name], *(sets[r][name] for sets in columns.values())])) for name in (x, y)]
+        limits = [
+            quantile_limits(*([catalogue[name], *(sets[r][name] for sets in columns.values())])) for name in (x, y)
+        ]
         low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
         row = [figure.add_subplot(len(rows), len(columns), r * len(columns) + c + 1) for c in range(len(columns))]
         for c, (axes, (title, sets)) in enumerate(zip(row, columns.items(), strict=True)):
             points = axes.scatter(
-                sets[r][x], sets[r][y], c=catalogue[colour], s=3, cmap="viridis", vmin=low, vmax=high, linewidths=0, rasterized=True
+                sets[r][x],
+                sets[r][y],
+                c=catalogue[colour],
+                s=3,
+                cmap="viridis",
+                vmin=low,
+                vmax=high,
+                linewidths=0,
+                rasterized=True,
             )
             axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_title(x, units))
             axes.set_title(title, fontsize=10.5)
@@ -52,22 +64,41 @@ def diagrams_figure(
                 axes.set_ylabel(axis_title(y, units))
             else:
                 axes.tick_params(labelleft=False)
-                words = "\n".join(f"MAE {symbol(name)} {number(_mae(sets[r][name], catalogue[name]), units[name])} {units[name]}" for name in (x, y))
+                words = "\n".join(
+                    f"MAE {symbol(name)} {number(_mae(sets[r][name], catalogue[name]), units[name])} {units[name]}"
+                    for name in (x, y)
+                )
                 left = y == "logg"  # no star is hot and large: that corner of the Kiel diagram is free
-                axes.text(0.03 if left else 0.97, 0.97, words, transform=axes.transAxes, ha="left" if left else "right", va="top", fontsize=9)
+                axes.text(
+                    0.03 if left else 0.97,
+                    0.97,
+                    words,
+                    transform=axes.transAxes,
+                    ha="left" if left else "right",
+                    va="top",
+                    fontsize=9,
+                )
             orient(axes, x, y)
-        figure.colorbar(points, ax=row, label=f"{axis_title(colour, units)}, catalogue", extend="both", pad=0.01, aspect=28)
+        figure.colorbar(
+            points, ax=row, label=f"{axis_title(colour, units)}, catalogue", extend="both", pad=0.01, aspect=28
+        )
     return figure
 
 
-def prediction_figure(predicted: Mapping[str, np.ndarray], catalogue: Mapping[str, np.ndarray], units: Mapping[str, str], title: str = "") -> Figure:
+def prediction_figure(
+    predicted: Mapping[str, np.ndarray], catalogue: Mapping[str, np.ndarray], units: Mapping[str, str], title: str = ""
+) -> Figure:
     """Predicted against catalogue labels [N], with residuals (predicted - catalogue) below, one column per label."""
     figure = Figure(figsize=(3.6 * len(catalogue) + 0.4, 5.4), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=12)
     axes = figure.subplots(2, len(catalogue), height_ratios=[3, 1.4], squeeze=False, sharex="col")
     n = len(next(iter(catalogue.values())))
-    dots = {"ms": float(np.clip(110 / np.sqrt(n), 1.0, 4.0)), "alpha": float(np.clip(35 / np.sqrt(n), 0.3, 0.7)), "markeredgewidth": 0}
+    dots = {
+        "ms": float(np.clip(110 / np.sqrt(n), 1.0, 4.0)),
+        "alpha": float(np.clip(35 / np.sqrt(n), 0.3, 0.7)),
+        "markeredgewidth": 0,
+    }
     for (name, truth), top, bottom in zip(catalogue.items(), *axes, strict=True):
         limits, found = quantile_limits(truth, tail=0.001), predicted[name]
         metrics = residual_metrics(found, truth)
@@ -79,12 +110,16 @@ def prediction_figure(predicted: Mapping[str, np.ndarray], catalogue: Mapping[st
             f"{word} {_minus(number(metrics[key], units[name]))} {units[name]}"
             for word, key in (("MAE", "mae"), ("mean", "mean"), (r"$\sigma$", "sigma"))
         ]
-        top.text(0.04, 0.96, "\n".join([*lines, f"$R^2$ {metrics['r2']:.2f}"]), transform=top.transAxes, va="top", fontsize=9)
+        top.text(
+            0.04, 0.96, "\n".join([*lines, f"$R^2$ {metrics['r2']:.2f}"]), transform=top.transAxes, va="top", fontsize=9
+        )
         residual = found - truth
         bottom.plot(truth, residual, ".", color=COLOURS[0], rasterized=True, **dots)
         bottom.axhline(0, color=INK, lw=0.9)
         _running(bottom, truth, residual)
-        bottom.set(xlabel=f"{axis_title(name, units)}, catalogue", ylim=quantile_limits(residual, -residual, tail=0.002))
+        bottom.set(
+            xlabel=f"{axis_title(name, units)}, catalogue", ylim=quantile_limits(residual, -residual, tail=0.002)
+        )
     axes[0, 0].set_ylabel("predicted")
     axes[1, 0].set_ylabel("residual")
     if axes[1, -1].get_legend_handles_labels()[0]:
@@ -94,7 +129,11 @@ def prediction_figure(predicted: Mapping[str, np.ndarray], catalogue: Mapping[st
 
 
 def noise_residual_figure(
-    residuals: Mapping[str, Mapping[str, np.ndarray]], snr: np.ndarray, units: Mapping[str, str], bins: int = 12, title: str = ""
+    residuals: Mapping[str, Mapping[str, np.ndarray]],
+    snr: np.ndarray,
+    units: Mapping[str, str],
+    bins: int = 12,
+    title: str = "",
 ) -> Figure:
     """Mean absolute residual of each label against S/N, one line per representation.
 
@@ -112,7 +151,9 @@ def noise_residual_figure(
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for i, (representation, by_label) in enumerate(residuals.items()):
             x, y, error = _binned(snr, np.abs(by_label[name]), bins)
-            axes.errorbar(x, y, error, color=COLOURS[i % len(COLOURS)], marker="os^Dv<"[i % 6], ms=4, lw=1.2, label=representation)
+            axes.errorbar(
+                x, y, error, color=COLOURS[i % len(COLOURS)], marker="os^Dv<"[i % 6], ms=4, lw=1.2, label=representation
+            )
         axes.set(xscale="log", xlabel="S/N per pixel")
         axes.set_ylim(bottom=0)
         axes.set_title(f"mean |residual| of {axis_title(name, units)}", fontsize=10)

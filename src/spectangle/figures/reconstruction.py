@@ -15,7 +15,12 @@ __all__ = ["reconstruction_figure"]
 
 
 def reconstruction_figure(
-    wavelength: np.ndarray, flux: np.ndarray, reconstructed: np.ndarray, titles: Sequence[str], flux_error: np.ndarray | None = None, title: str = ""
+    wavelength: np.ndarray,
+    flux: np.ndarray,
+    reconstructed: np.ndarray,
+    titles: Sequence[str],
+    flux_error: np.ndarray | None = None,
+    title: str = "",
 ) -> Figure:
     """Spectra with their reconstructions, residuals below each on a scale of their own.
 
@@ -40,7 +45,9 @@ def reconstruction_figure(
         top.set_title(f"{titles[i]}   rms of the residual {residual.std():.4f}", fontsize=9.5, loc="left")
         top.set_ylabel("flux")
         if flux_error is not None:
-            bottom.fill_between(wavelength, -flux_error[i], flux_error[i], color=GREY, alpha=0.35, lw=0, label=r"noise, $\pm 1\sigma$")
+            bottom.fill_between(
+                wavelength, -flux_error[i], flux_error[i], color=GREY, alpha=0.35, lw=0, label=r"noise, $\pm 1\sigma$"
+            )
         bottom.plot(wavelength, residual, color=COLOURS[1], lw=0.7, label="residual")
         bottom.axhline(0, color=INK, lw=0.6)
         limit = 1.1 * np.quantile(np.abs(residual), 0.998) + 1e-9

@@ -13,7 +13,13 @@ from spectangle.files import whole_file
 
 __all__ = ["COLOURS", "GREY", "INK", "INVERTED", "axis_title", "data_uri", "quantile_limits", "save", "symbol"]
 
-SYMBOLS = {"teff": r"$T_{\mathrm{eff}}$", "logg": r"$\log g$", "m_h": "[M/H]", "fe_h": "[Fe/H]", "alpha_fe": r"[$\alpha$/Fe]"}
+SYMBOLS = {
+    "teff": r"$T_{\mathrm{eff}}$",
+    "logg": r"$\log g$",
+    "m_h": "[M/H]",
+    "fe_h": "[Fe/H]",
+    "alpha_fe": r"[$\alpha$/Fe]",
+}
 INVERTED = ("teff", "logg")  # astronomers draw hot stars left and giants on top
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
 INK, GREY = "#222222", "#9aa0a6"

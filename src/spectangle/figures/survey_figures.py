@@ -17,7 +17,9 @@ __all__ = ["abundance_figure", "kiel_figure", "label_figure", "noise_figure", "s
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
 
 
-def label_figure(labels: Mapping[str, np.ndarray], units: Mapping[str, str], origin: np.ndarray | None = None) -> Figure:
+def label_figure(
+    labels: Mapping[str, np.ndarray], units: Mapping[str, str], origin: np.ndarray | None = None
+) -> Figure:
     """Histograms of each label [N], by catalogue [N] if there are several (Fig. 3)."""
     rows = (len(labels) + 1) // 2
     figure = Figure(figsize=(10, 2.9 * rows), layout="constrained")
@@ -27,7 +29,14 @@ def label_figure(labels: Mapping[str, np.ndarray], units: Mapping[str, str], ori
         bins = np.linspace(values.min(), values.max() + 1e-6, 51)
         axes.hist(values, bins=bins, color="#d3d7db", label="all")
         for i, which in enumerate(catalogues):
-            axes.hist(values[origin == which], bins=bins, histtype="step", linewidth=1.3, color=COLOURS[i % len(COLOURS)], label=which)
+            axes.hist(
+                values[origin == which],
+                bins=bins,
+                histtype="step",
+                linewidth=1.3,
+                color=COLOURS[i % len(COLOURS)],
+                label=which,
+            )
         axes.set(xlabel=axis_title(name, units), ylabel="stars", yscale="log")
         if index == 0 and len(catalogues):
             axes.legend(framealpha=0.85, edgecolor="none")
@@ -49,7 +58,11 @@ def noise_figure(snr: np.ndarray, g_mag: np.ndarray) -> Figure:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     good = np.isfinite(snr) & (snr > 0)
-    left.hist(snr[good], bins=np.geomspace(snr[good].min(), snr[good].max() * 1.001, 40) if good.any() else 10, color=COLOURS[0])
+    left.hist(
+        snr[good],
+        bins=np.geomspace(snr[good].min(), snr[good].max() * 1.001, 40) if good.any() else 10,
+        color=COLOURS[0],
+    )
     left.set(xlabel="S/N per archive pixel", ylabel="stars", xscale="log")
     right.plot(g_mag[good], snr[good], "." if good.sum() < 3000 else ",", color=COLOURS[0])
     right.set(xlabel="$G$ [mag]", ylabel="S/N", yscale="log")
@@ -78,7 +91,15 @@ def _scatter(columns: Mapping[str, np.ndarray], inverted: bool) -> Figure:
     axes = figure.subplots()
     low, high = np.nanpercentile(colour, [1, 99])
     points = axes.scatter(
-        x, y, c=colour, s=2 if len(x) > 3000 else 10, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), linewidths=0, rasterized=True
+        x,
+        y,
+        c=colour,
+        s=2 if len(x) > 3000 else 10,
+        cmap="viridis",
+        vmin=low,
+        vmax=max(high, low + 1e-6),
+        linewidths=0,
+        rasterized=True,
     )
     x_title, y_title, colour_title = (axis_title(name, UNITS) for name in columns)
     figure.colorbar(points, ax=axes, label=colour_title, extend="both")

@@ -43,7 +43,11 @@ def neighbour_r2(points: np.ndarray, values: np.ndarray, neighbours: int = 10, s
 
 
 def map_figure(
-    planes: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], units: Mapping[str, str], groups: Mapping[str, Sequence[str]], title: str = ""
+    planes: Mapping[str, np.ndarray],
+    labels: Mapping[str, np.ndarray],
+    units: Mapping[str, str],
+    groups: Mapping[str, Sequence[str]],
+    title: str = "",
 ) -> Figure:
     """The same stars in several planes side by side, coloured by each label (Fig. 8).
 
@@ -66,13 +70,26 @@ def map_figure(
     return figure
 
 
-def _label_block(block, planes: Mapping[str, np.ndarray], values: np.ndarray, name: str, units: Mapping[str, str]) -> None:
+def _label_block(
+    block, planes: Mapping[str, np.ndarray], values: np.ndarray, name: str, units: Mapping[str, str]
+) -> None:
     all_axes = np.atleast_1d(block.subplots(1, len(planes)))
     low, high = quantile_limits(values, tail=0.02, margin=0.0)
     shown = None
     for axes, (place, points) in zip(all_axes, planes.items(), strict=True):
-        shown = axes.scatter(*points.T, c=values, s=4, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), linewidths=0, rasterized=True)
-        axes.set_title(f"{symbol(name)} in {place}\n$R^2$ of neighbours {_number(neighbour_r2(points, values))}", fontsize=9.5)
+        shown = axes.scatter(
+            *points.T,
+            c=values,
+            s=4,
+            cmap="viridis",
+            vmin=low,
+            vmax=max(high, low + 1e-6),
+            linewidths=0,
+            rasterized=True,
+        )
+        axes.set_title(
+            f"{symbol(name)} in {place}\n$R^2$ of neighbours {_number(neighbour_r2(points, values))}", fontsize=9.5
+        )
         axes.set(xticks=[], yticks=[])
         axes.set_box_aspect(1)
         for side in axes.spines.values():

@@ -3,11 +3,11 @@
 Each test star gets the value that another test star has in one label, and keeps its other labels and its latent.
 
 * Truth (embedded survey only): the emulator's spectrum with that label changed by as much, at the star's own broadening
-  and velocity. ``rms_unchanged`` is the rms of leaving the spectrum as it was, ``rms_generated`` that of the generated one,
-  ``rms_floor`` that of the plain reconstruction; ``captured`` = 1 - (error of the change)^2 / (true change)^2.
+  and velocity. ``rms_unchanged`` is the rms of leaving the spectrum as it was, ``rms_generated`` that of the generated
+  one, ``rms_floor`` that of the plain reconstruction; ``captured`` = 1 - (error of the change)^2 / (true change)^2.
 * Swap and re-read: the baseline regressor on raw spectra, which never saw this model, reads the generated spectrum.
-  ``slope`` of the change that it reads over the change asked for (1 is right), ``mae`` of the value that it reads, and how
-  far the other labels move.
+  ``slope`` of the change that it reads over the change asked for (1 is right), ``mae`` of the value that it reads, and
+  how far the other labels move.
 
 Only swaps that stay near the training stars count; the others are extrapolation.
 
@@ -27,7 +27,15 @@ from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.files import write_beside
 from spectangle.generation.check_report import draw_check, emulator_table, reread_table
 from spectangle.generation.parents import Parents, parents_of
-from spectangle.generation.swaps import Swap, Truth, emulator_truth, inside_emulator, reread_labels, swap_labels, true_spectra
+from spectangle.generation.swaps import (
+    Swap,
+    Truth,
+    emulator_truth,
+    inside_emulator,
+    reread_labels,
+    swap_labels,
+    true_spectra,
+)
 from spectangle.inference.load import load
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import Run
@@ -37,7 +45,9 @@ __all__ = ["check_generation"]
 log = logging.getLogger(__name__)
 
 
-def check_generation(run: str, n_stars: int | None = 2000, survey: str | None = None, figure: bool = True) -> dict[str, Any]:
+def check_generation(
+    run: str, n_stars: int | None = 2000, survey: str | None = None, figure: bool = True
+) -> dict[str, Any]:
     """Check the generated spectra of a run on its test stars; write the numbers and a figure into the run folder.
 
     Arguments:
@@ -64,7 +74,9 @@ def check_generation(run: str, n_stars: int | None = 2000, survey: str | None = 
     log.info("%s", render(reread_table(results["reread"], model.labels, model.units, folder.metrics)))
     write_beside(folder.derived("generation_check.json"), json.dumps(results, indent=2) + "\n")
     if figure:
-        log.info("%s", draw_check(model, parents, swaps, truth, regressor, folder.path / "figures" / "generation_check.png"))
+        log.info(
+            "%s", draw_check(model, parents, swaps, truth, regressor, folder.path / "figures" / "generation_check.png")
+        )
     return results
 
 

@@ -37,19 +37,36 @@ def emulator_table(results: Mapping[str, Mapping[str, float]], units: Mapping[st
     return table
 
 
-def reread_table(results: Mapping[str, Mapping[str, Any]], labels: Sequence[str], units: Mapping[str, str], metrics: Mapping[str, float]) -> Table:
+def reread_table(
+    results: Mapping[str, Mapping[str, Any]],
+    labels: Sequence[str],
+    units: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> Table:
     """What a regressor on raw spectra reads after a swap, one row per changed label."""
-    table = _table("Swap and re-read: what a regressor on raw spectra reads from the generated ones (1.00 = all of the change)")
-    for name in ("stars", "slope", "MAE of the new value", "MAE on real spectra", *(f"{name} moves by" for name in labels)):
+    table = _table(
+        "Swap and re-read: what a regressor on raw spectra reads from the generated ones (1.00 = all of the change)"
+    )
+    for name in (
+        "stars",
+        "slope",
+        "MAE of the new value",
+        "MAE on real spectra",
+        *(f"{name} moves by" for name in labels),
+    ):
         table.add_column(name, justify="right")
     for label, row in results.items():
         unit, real = units[label], metrics.get(f"test/spectra/{label}/mae")
         moves = [number(row["moved"].get(name), units[name]) for name in labels]
-        table.add_row(label, str(row["stars"]), f"{row['slope']:.2f}", number(row["mae"], unit), number(real, unit), *moves)
+        table.add_row(
+            label, str(row["stars"]), f"{row['slope']:.2f}", number(row["mae"], unit), number(real, unit), *moves
+        )
     return table
 
 
-def draw_check(model: TrainedModel, parents: Parents, swaps: Sequence[Swap], truth: Truth | None, regressor: Any, path: Path) -> Path:
+def draw_check(
+    model: TrainedModel, parents: Parents, swaps: Sequence[Swap], truth: Truth | None, regressor: Any, path: Path
+) -> Path:
     """Draw, per label, the change of a typical star's spectrum, and the re-read value against the one asked for."""
     from matplotlib.figure import Figure
 
@@ -68,12 +85,17 @@ def _draw_change(model: TrainedModel, parents: Parents, swap: Swap, truth: Truth
     rows = np.flatnonzero(known)
     size = np.abs(swap.labels - parents.labels)[rows, swap.label]
     star = rows[np.argsort(size)[[3 * len(size) // 4]]]
-    change = model.decode(parents.latent[star], swap.labels[star]) - model.decode(parents.latent[star], parents.labels[star])
+    change = model.decode(parents.latent[star], swap.labels[star]) - model.decode(
+        parents.latent[star], parents.labels[star]
+    )
     if truth is not None:
         before, after = true_spectra(truth, parents, swap, star)
         axes.plot(model.wavelength, (after - before)[0], color=INK, lw=1.1, label="emulator")
     axes.plot(model.wavelength, change[0], color=ACCENT, lw=0.9, label="generated")
-    name, (old, new) = model.labels[swap.label], (parents.labels[star, swap.label].item(), swap.labels[star, swap.label].item())
+    name, (old, new) = (
+        model.labels[swap.label],
+        (parents.labels[star, swap.label].item(), swap.labels[star, swap.label].item()),
+    )
     unit = model.units[name]
     axes.set_title(f"{name}: {number(old, unit)} to {number(new, unit)} {unit}", fontsize=10, loc="left")
     axes.set_xlabel("vacuum wavelength [nm]")

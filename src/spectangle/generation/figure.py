@@ -19,13 +19,17 @@ INK, GREY, ACCENT = "#1d2733", "#8a94a0", "#c2410c"
 
 
 def draw_generated(model: TrainedModel, parents: Parents, changed: np.ndarray, path: Path) -> Path:
-    """Draw the first star and its changed spectra, labels [G, K], to a PNG; of many, MOST that are spread over the grid."""
+    """Draw the first star and its changed spectra, labels [G, K], to a PNG; of many, MOST that are spread over the
+    grid.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 8), layout="constrained")
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[2, 1, 2.6])
     top.plot(model.wavelength, parents.flux[0], color=INK, lw=0.8)
-    top.set_title(f"Star {parents.source_id[0]}: {', '.join(_words(model, parents.labels[0]))}", loc="left", fontsize=10)
+    top.set_title(
+        f"Star {parents.source_id[0]}: {', '.join(_words(model, parents.labels[0]))}", loc="left", fontsize=10
+    )
     middle.bar(np.arange(parents.latent.shape[1]), parents.latent[0], color=GREY)
     middle.set_title("Its latent", loc="left", fontsize=10)
     middle.set_xlabel("latent number")
@@ -42,7 +46,9 @@ def draw_generated(model: TrainedModel, parents: Parents, changed: np.ndarray, p
 def _draw_changed(model: TrainedModel, parents: Parents, changed: np.ndarray, axes: Any) -> None:
     rows = np.unique(np.linspace(0, len(changed) - 1, min(MOST, len(changed))).round().astype(int))
     latent, own = parents.latent[:1], parents.labels[:1]
-    axes.plot(model.wavelength, model.decode(latent, own)[0], color=GREY, lw=1.2, label="reconstructed with its own labels")
+    axes.plot(
+        model.wavelength, model.decode(latent, own)[0], color=GREY, lw=1.2, label="reconstructed with its own labels"
+    )
     generated = model.decode(np.repeat(latent, len(rows), axis=0), changed[rows])
     colours = matplotlib.colormaps["plasma"](np.linspace(0.1, 0.85, len(rows))) if len(rows) > 1 else [ACCENT]
     for labels, flux, colour in zip(changed[rows], generated, colours, strict=True):
@@ -60,9 +66,15 @@ def _draw_calcium(axes: Any) -> None:
 
 
 def _words(model: TrainedModel, labels: np.ndarray) -> list[str]:
-    return [f"{name} {number(value, model.units[name])} {model.units[name]}" for name, value in zip(model.labels, labels, strict=True)]
+    return [
+        f"{name} {number(value, model.units[name])} {model.units[name]}"
+        for name, value in zip(model.labels, labels, strict=True)
+    ]
 
 
 def _changes(model: TrainedModel, old: np.ndarray, new: np.ndarray) -> str:
     """The labels that differ."""
-    return ", ".join(words for words, a, b in zip(_words(model, new), old, new, strict=True) if a != b) or "the same labels"
+    return (
+        ", ".join(words for words, a, b in zip(_words(model, new), old, new, strict=True) if a != b)
+        or "the same labels"
+    )

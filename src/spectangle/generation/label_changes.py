@@ -26,9 +26,13 @@ def label_grid(changes: Mapping[str, Any], labels: Sequence[str]) -> list[dict[s
     """
     wanted = {name: _values(name, value) for name, value in changes.items() if value is not None}
     if unknown := [name for name in wanted if name not in labels]:
-        raise SpectangleError(f"set.{unknown[0]}: the run does not know this label; its labels are {', '.join(labels)}.")
+        raise SpectangleError(
+            f"set.{unknown[0]}: the run does not know this label; its labels are {', '.join(labels)}."
+        )
     if (number := math.prod(len(values) for values in wanted.values())) > MOST:
-        raise SpectangleError(f"set names {number:,} sets of labels; at most {MOST:,} can be made at once. Take larger steps.")
+        raise SpectangleError(
+            f"set names {number:,} sets of labels; at most {MOST:,} can be made at once. Take larger steps."
+        )
     return [dict(zip(wanted, point, strict=True)) for point in itertools.product(*wanted.values())]
 
 
@@ -42,7 +46,11 @@ def changed_labels(labels: np.ndarray, names: Sequence[str], grid: Sequence[Mapp
 
 
 def beyond(
-    changed: np.ndarray, grid: Sequence[Mapping[str, float]], names: Sequence[str], units: Mapping[str, str], calibration: Calibration
+    changed: np.ndarray,
+    grid: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    units: Mapping[str, str],
+    calibration: Calibration,
 ) -> list[str]:
     """Say how far the values asked for lie beyond the training stars, in sentences.
 
@@ -89,7 +97,8 @@ def _values(name: str, value: Any) -> list[float]:
         return values
     except (TypeError, ValueError, OverflowError, MemoryError):
         raise SpectangleError(
-            f"{text} is no number, list or range; write {text.split('=')[0]}=6000, =[5000,6000] or =4000:6500:250 (both ends included)."
+            f"{text} is no number, list or range; write {text.split('=')[0]}=6000, =[5000,6000] or =4000:6500:250 "
+            "(both ends included)."
         ) from None
 
 

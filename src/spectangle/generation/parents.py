@@ -36,10 +36,15 @@ class Parents:
 
 
 def parents_of(
-    model: TrainedModel, run: str, spectra: str | None, survey: str | None = None, source_id: Sequence[int] | None = None, n_stars: int | None = None
+    model: TrainedModel,
+    run: str,
+    spectra: str | None,
+    survey: str | None = None,
+    source_id: Sequence[int] | None = None,
+    n_stars: int | None = None,
 ) -> Parents:
-    """Read the stars to start from, each with the latent that belongs to its source_id; labels that their catalogue lacks are read from
-    the spectra.
+    """Read the stars to start from, each with the latent that belongs to its source_id; labels that their catalogue
+    lacks are read from the spectra.
 
     Raises:
         SpectangleError: A source_id is not among them.
@@ -51,7 +56,9 @@ def parents_of(
         ids, flux, labels = _read(model, spectra)
     if source_id:
         if missing := [one for one in source_id if one not in ids]:
-            raise SpectangleError(f"source_id {missing[0]} is not among the {len(ids)} stars; they run from {ids.min()} to {ids.max()}.")
+            raise SpectangleError(
+                f"source_id {missing[0]} is not among the {len(ids)} stars; they run from {ids.min()} to {ids.max()}."
+            )
         rows = np.array([np.flatnonzero(ids == one)[0] for one in source_id])
     else:
         rows = np.arange(len(ids))[:n_stars]
@@ -63,7 +70,8 @@ def parents_of(
         return Parents(ids, flux, labels, reading.latent)
     if not np.isfinite(labels).all():
         raise SpectangleError(
-            "This run has conditioning=synthetic: it needs the labels of every star that it encodes. Give a survey with all labels."
+            "This run has conditioning=synthetic: it needs the labels of every star that it encodes. Give a "
+            "survey with all labels."
         )
     filled = np.where(np.isfinite(flux), flux, model.fill.numpy()).astype(np.float32)
     return Parents(ids, flux, labels, model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids))
@@ -73,9 +81,13 @@ def _usable(flux: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Which stars [n] have a pixel to start from; the others are named."""
     usable = np.asarray(np.isfinite(flux).any(axis=1))
     if not usable.any():
-        raise SpectangleError(f"Every pixel of the {len(flux)} spectra is masked (NaN), so there is nothing to change; check the file.")
+        raise SpectangleError(
+            f"Every pixel of the {len(flux)} spectra is masked (NaN), so there is nothing to change; check the file."
+        )
     if not usable.all():
-        log.warning("%d star(s) have no usable pixel and are left out, the first is %d.", (~usable).sum(), ids[~usable][0])
+        log.warning(
+            "%d star(s) have no usable pixel and are left out, the first is %d.", (~usable).sum(), ids[~usable][0]
+        )
     return usable
 
 

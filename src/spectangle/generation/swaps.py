@@ -55,12 +55,17 @@ def true_spectra(truth: Truth, parents: Parents, swap: Swap, rows: np.ndarray) -
     """The emulator's spectra [m, P] of some stars before and after the swap."""
 
     after = truth.labels + swap.labels - parents.labels
-    pair = (shift_velocity(emulate(labels[rows], truth.vbroad[rows]), truth.velocity[rows]) for labels in (truth.labels, after))
+    pair = (
+        shift_velocity(emulate(labels[rows], truth.vbroad[rows]), truth.velocity[rows])
+        for labels in (truth.labels, after)
+    )
     before, changed = pair
     return before, changed
 
 
-def reread_labels(model: TrainedModel, parents: Parents, swap: Swap, regressor: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def reread_labels(
+    model: TrainedModel, parents: Parents, swap: Swap, regressor: Any, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels [m, K] that a regressor on spectra reads before and after a swap."""
     before = regressor.predict(model.decode(parents.latent[rows], parents.labels[rows]))
     return before, regressor.predict(model.decode(parents.latent[rows], swap.labels[rows]))
@@ -79,4 +84,8 @@ def emulator_truth(path: str | Path, rows: np.ndarray, labels: tuple[str, ...]) 
         if tuple(labels) != tuple(LABELS) or not set(needed) <= set(survey.columns):
             return None
         columns: Mapping[str, np.ndarray] = {name: survey.column(name)[rows] for name in needed}
-    return Truth(np.column_stack([columns[f"true_{name}"] for name in LABELS]), columns["vbroad"], columns["radial_velocity_residual"])
+    return Truth(
+        np.column_stack([columns[f"true_{name}"] for name in LABELS]),
+        columns["vbroad"],
+        columns["radial_velocity_residual"],
+    )

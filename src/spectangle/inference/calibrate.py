@@ -22,7 +22,9 @@ NORMAL = 0.99  # of the validation stars lie within the limits of distance and c
 
 
 def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Calibration:
-    """Measure what is normal for a model, or for an ensemble, from the stars that it was trained on and the held-out ones."""
+    """Measure what is normal for a model, or for an ensemble, from the stars that it was trained on and the held-out
+    ones.
+    """
     labels, latents = data.train.labels.numpy(), models[0].network.embed_stars(data.train)
     values = {
         "label_range": np.stack([labels.min(0), labels.max(0)]),
@@ -34,7 +36,12 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     n, k = len(data.validation), len(data.labels)
     std = labels.std(0)
     values |= {"label_std": std, "label_sample": labels[np.random.default_rng(0).permutation(len(labels))[:4000]] / std}
-    empty = {"feature_range": np.zeros((2, 1)), "difficulty": np.zeros((k, 1)), "scores": np.zeros((n, k)), "test_scores": np.zeros((1, k))}
+    empty = {
+        "feature_range": np.zeros((2, 1)),
+        "difficulty": np.zeros((k, 1)),
+        "scores": np.zeros((n, k)),
+        "test_scores": np.zeros((1, k)),
+    }
     known = Calibration(**values, limits=np.ones(4), **empty)
     models = [model.with_calibration(known if i == 0 else model.calibration) for i, model in enumerate(models)]
     train, validation, test = (_read(models, stars) for stars in (data.train, data.validation, data.test))
@@ -49,8 +56,17 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     features = difficulty_features(train, known.label_range)
     known.feature_range = np.quantile(features, [0.001, 0.999], axis=0)
     known.difficulty = _fit_difficulty(np.clip(features, *known.feature_range), np.abs(train.labels - labels))
-    scores = [np.sort(np.abs(r.labels - s.labels.numpy()) / known.scale(r), axis=0) for r, s in ((validation, data.validation), (test, data.test))]
-    return Calibration(**values, feature_range=known.feature_range, difficulty=known.difficulty, scores=scores[0], test_scores=scores[1])
+    scores = [
+        np.sort(np.abs(r.labels - s.labels.numpy()) / known.scale(r), axis=0)
+        for r, s in ((validation, data.validation), (test, data.test))
+    ]
+    return Calibration(
+        **values,
+        feature_range=known.feature_range,
+        difficulty=known.difficulty,
+        scores=scores[0],
+        test_scores=scores[1],
+    )
 
 
 def _fit_difficulty(features: np.ndarray, residual: np.ndarray) -> np.ndarray:
@@ -61,7 +77,9 @@ def _fit_difficulty(features: np.ndarray, residual: np.ndarray) -> np.ndarray:
 
 
 def _whitening(latents: np.ndarray) -> np.ndarray:
-    """Matrix [Z, Z] that turns the latents' covariance into 1; a direction without variance counts little, not infinitely."""
+    """Matrix [Z, Z] that turns the latents' covariance into 1; a direction without variance counts little, not
+    infinitely.
+    """
     variance, axes = np.linalg.eigh(np.atleast_2d(np.cov(latents.T)))
     return (axes / np.sqrt(np.maximum(variance, 1e-6 * variance.max()))).astype(np.float32)
 
@@ -83,5 +101,7 @@ def _chi2_with_errors(models: Sequence[TrainedNetworks], data: SpectraDataModule
         if not survey.has_flux_error:
             return float("inf")
         rows = data.validation.rows
-        error = np.concatenate([np.asarray(survey.flux_error(a, b))[rows[(rows >= a) & (rows < b)] - a] for a, b in survey.chunks()])
+        error = np.concatenate(
+            [np.asarray(survey.flux_error(a, b))[rows[(rows >= a) & (rows < b)] - a] for a, b in survey.chunks()]
+        )
     return float(np.quantile(_read(models, data.validation, error).chi2, NORMAL))

@@ -2,8 +2,9 @@ r"""What predictions are measured against: intervals with stated coverage, and w
 
 Split-conformal intervals (Vovk et al. 2005; Lei et al. 2018, arXiv:1604.04173): with the scores
 :math:`|r_i| / s_i` of n validation stars, the interval :math:`\pm q s` with q the
-:math:`\lceil (n + 1) c \rceil`-th smallest score covers a new star of the same population with probability c or more, whatever
-s is. Here s is a guess of how hard a star is, from its noise and its labels, fitted to training stars; the coverage that
+:math:`\lceil (n + 1) c \rceil`-th smallest score covers a new star of the same population with probability c or more,
+whatever s is. Here s is a guess of how hard a star is, from its noise and its labels, fitted to training stars; the
+coverage that
 comes out is checked on test stars.
 
 Shapes: n stars, P pixels, K labels, Z latent, F features.
@@ -35,7 +36,8 @@ class Calibration:
         pixel_mean: Mean flux of the training stars [P], put in place of masked pixels.
         pixel_residual: Root mean square residual of each pixel over validation stars [P].
         latent_mean, whitening: Mean [Z] and whitening matrix [Z, Z] of the training stars' latents.
-        limits: Distance, chi2 with errors, chi2 without, and distance of labels that 99 % of the validation stars keep within [4].
+        limits: Distance, chi2 with errors, chi2 without, and distance of labels that 99 % of the validation stars keep
+            within [4].
         label_sample: Labels of at most 4,000 training stars [m, K], in units of label_std [K].
         feature_range, difficulty: Range of the features [2, F] and coefficients of log s [K, F].
         scores, test_scores: Sorted scores of validation and test stars, each [n, K].
@@ -63,13 +65,17 @@ class Calibration:
         return torch.linalg.vector_norm((z - self._centre) @ self._whitening, dim=1)
 
     def label_distance(self, labels: np.ndarray) -> np.ndarray:
-        """Distance [n] of labels [n, K] from the nearest training star, in units of what is normal: above 1, no star is like it."""
+        """Distance [n] of labels [n, K] from the nearest training star, in units of what is normal: above 1, no star is
+        like it.
+        """
         return (nearest_distance(self.label_sample, labels / self.label_std) / self.limits[3]).astype(np.float32)
 
     def uncertainty(self, reading: Reading, coverage: float) -> np.ndarray:
         """Half-widths [n, K] of intervals that hold the catalogue's label with probability `coverage`."""
         quantile = self.quantile(coverage)
-        pieces = [reading[start : start + PIECE] for start in range(0, len(reading), PIECE)]  # the features of a million stars are large
+        pieces = [
+            reading[start : start + PIECE] for start in range(0, len(reading), PIECE)
+        ]  # the features of a million stars are large
         return np.concatenate([(quantile * self.scale(piece)).astype(np.float32) for piece in pieces])
 
     def quantile(self, coverage: float) -> np.ndarray:
@@ -77,7 +83,10 @@ class Calibration:
         n = len(self.scores)
         place = int(np.ceil((n + 1) * coverage))
         if not 0 < coverage < 1 or place > n:
-            raise SpectangleError(f"coverage={coverage:g} cannot be given with {n} validation stars; choose one between 0 and {n / (n + 1):.3f}.")
+            raise SpectangleError(
+                f"coverage={coverage:g} cannot be given with {n} validation stars; choose one between 0 and "
+                f"{n / (n + 1):.3f}."
+            )
         return self.scores[place - 1]
 
     def measured_coverage(self, coverage: float) -> np.ndarray:
@@ -104,7 +113,9 @@ class Calibration:
 
 
 def difficulty_features(reading: Reading, label_range: np.ndarray) -> np.ndarray:
-    """What a star's difficulty is guessed from [n, F]: its noise, the models' disagreement, its labels and their products."""
+    """What a star's difficulty is guessed from [n, F]: its noise, the models' disagreement, its labels and their
+    products.
+    """
     low, high = label_range
     scaled = 2 * (reading.labels - low) / (high - low) - 1
     k = scaled.shape[1]

@@ -1,4 +1,5 @@
-"""The networks of a trained model, laid out for reading many spectra: fewer passes over memory, faster products, the same numbers to rounding.
+"""The networks of a trained model, laid out for reading many spectra: fewer passes over memory, faster products, the
+same numbers to rounding.
 
 Shapes: B stars, P pixels, K labels, Z latent.
 """
@@ -66,7 +67,11 @@ class FastNetworks:
         decoder[-1] = (decoder[-1][0] * scale[:, None], decoder[-1][1] * scale)
         self.mean = network.flux_scaler.mean
         self.encoder, self.decoder = FastLayers(encoder), FastLayers(decoder)
-        self.activation, self.channel, self.label_scaler = network.encoder.activation, network.channel, network.label_scaler
+        self.activation, self.channel, self.label_scaler = (
+            network.encoder.activation,
+            network.channel,
+            network.label_scaler,
+        )
         self.readout, self.readout_layers = readout, FastLayers(folded_layers(readout.layers))
 
     def __call__(self, flux: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

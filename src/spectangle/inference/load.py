@@ -41,7 +41,9 @@ def load(path: str | Path, survey: str | Path | None = None, calibrated: bool = 
 
 def _load_run(run: Run, survey: str | Path | None, calibrated: bool) -> TrainedModel:
     metrics = run.metrics
-    model = TrainedModel(load_autoencoder(run), Readout.from_regressor(load_run_regressor(run)), _identity(run), metrics)
+    model = TrainedModel(
+        load_autoencoder(run), Readout.from_regressor(load_run_regressor(run)), _identity(run), metrics
+    )
     if not calibrated or model.network.conditional_encoder:
         return model
     stored = run.derived(f"calibration-{run.checkpoint_hash[:12]}.npz")
@@ -77,21 +79,35 @@ def _load_exported(folder: Path) -> TrainedModel:
         config = json.loads((folder / "config.json").read_text())
         tensors = load_file(folder / "model.safetensors")
     except Exception as error:  # safetensors has its own exception
-        raise SpectangleError(f"{folder} is not an exported model, or was damaged ({error}); export the run again.") from None
+        raise SpectangleError(
+            f"{folder} is not an exported model, or was damaged ({error}); export the run again."
+        ) from None
     if config["format"] != EXPORT_FORMAT:
         raise SpectangleError(
-            f"{folder} has format {config['format']}; this version of spectangle reads {EXPORT_FORMAT}. Install spectangle {config['spectangle']}."
+            f"{folder} has format {config['format']}; this version of spectangle reads {EXPORT_FORMAT}. Install "
+            f"spectangle {config['spectangle']}."
         )
     wavelength = tensors.pop("wavelength").tolist()
     network = DisentanglingAutoencoder(**config["network"], wavelength=wavelength)
     missing = network.load_state_dict(_part(tensors, "network."), strict=False).missing_keys
     if any(not name.startswith("adversary.") for name in missing):  # the discriminators stay with the run
-        raise SpectangleError(f"{folder} lacks the weights {', '.join(missing[:3])}; export the run again with this version of spectangle.")
+        raise SpectangleError(
+            f"{folder} lacks the weights {', '.join(missing[:3])}; export the run again with this version of "
+            "spectangle."
+        )
     readout = Readout(**config["readout"])
     readout.load_state_dict(_part(tensors, "readout."))
-    calibration = Calibration(**{name: array.numpy() for name, array in _part(tensors, "calibration.").items()}) if config["calibrated"] else None
+    calibration = (
+        Calibration(**{name: array.numpy() for name, array in _part(tensors, "calibration.").items()})
+        if config["calibrated"]
+        else None
+    )
     return TrainedModel(network.eval(), readout.eval(), config["identity"], config["metrics"], calibration)
 
 
 def _part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): torch.from_numpy(values) for name, values in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): torch.from_numpy(values)
+        for name, values in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -13,7 +13,9 @@ __all__ = ["to_grid"]
 TOLERANCE = 0.02  # of a pixel: grids that agree so well are the same
 
 
-def to_grid(wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None, grid: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+def to_grid(
+    wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None, grid: np.ndarray, where: str
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Put flux and error [n, Q] on a grid [P]: as they are, as means of neighbours, or resampled with conserved flux.
 
     Means of neighbours (weighted with the errors) are what spectangle prepare makes by default of an archive's pixels.
@@ -55,11 +57,13 @@ def _check_cover(wavelength: np.ndarray, grid: np.ndarray, pixel: float, where: 
         hint = " They look like Angstrom: divide them by 10." if 9 * grid[0] < wavelength[0] < 11 * grid[-1] else ""
         raise SpectangleError(
             f"{where}: the wavelengths run from {wavelength[0]:.3f} to {wavelength[-1]:.3f} nm, but the model needs "
-            f"{grid[0]:.3f} to {grid[-1]:.3f} nm.{hint} Use spectra that cover this range, or train on what they cover: "
+            f"{grid[0]:.3f} to {grid[-1]:.3f} nm.{hint} Use spectra that cover this range, or train on what they "
+            "cover: "
             "spectangle prepare pixels.method=resample."
         )
     theirs = float(np.median(np.diff(wavelength)))
     if theirs > 3 * pixel:
         raise SpectangleError(
-            f"{where}: the pixels are {theirs:.3f} nm wide and the model was trained on {pixel:.3f} nm; use spectra of a similar resolution."
+            f"{where}: the pixels are {theirs:.3f} nm wide and the model was trained on {pixel:.3f} nm; use "
+            "spectra of a similar resolution."
         )

@@ -60,7 +60,8 @@ def predict(
         latents: Also write z.
         limits: Of the quality flags.
         survey: Where the run's survey lies now, if it was moved.
-        disentangled: What becomes of labels that the run disentangled: ``flag`` says so in the table, ``leave_out`` drops their columns.
+        disentangled: What becomes of labels that the run disentangled: ``flag`` says so in the table, ``leave_out``
+            drops their columns.
         overwrite: Whether an existing table is replaced.
 
     Raises:
@@ -68,18 +69,28 @@ def predict(
     """
     path = check_output(out, overwrite)
     if disentangled not in ("flag", "leave_out"):
-        raise SpectangleError(f"disentangled={disentangled} is not known; it can be flag (labels that the run disentangled are marked) or leave_out.")
+        raise SpectangleError(
+            f"disentangled={disentangled} is not known; it can be flag (labels that the run disentangled are "
+            "marked) or leave_out."
+        )
     folders = run_folders(run)
     if latents and len(folders) > 1:
         raise SpectangleError("latents=true needs one run: the latents of several runs are axes of different spaces.")
     models, calibration = load_ensemble(folders, survey)
     calibration.quantile(coverage)
-    stars = open_spectra(spectra, models[0].wavelength, wavelength, flux_error, source_id, max_bad_rows, wavelength_unit, medium, columns)
+    stars = open_spectra(
+        spectra, models[0].wavelength, wavelength, flux_error, source_id, max_bad_rows, wavelength_unit, medium, columns
+    )
     _say_what_is_known(models, stars, disentangled)
     reading, ids, has_error = read_all(models, stars, latents)
     if np.isnan(reading.labels).all():
-        raise SpectangleError(f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; check the file.")
-    table: Any = star_table(models[0], reading, ids, has_error, coverage, limits or Limits(), calibration, len(models), latents)
+        raise SpectangleError(
+            f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; "
+            "check the file."
+        )
+    table: Any = star_table(
+        models[0], reading, ids, has_error, coverage, limits or Limits(), calibration, len(models), latents
+    )
     table.meta["run"] = " ".join(model.identity["run"] for model in models)
     if disentangled == "leave_out":
         lost = [f"{name}{part}" for name in models[0].disentangled for part in ("", "_uncertainty", "_spread")]
@@ -95,12 +106,21 @@ def _say_what_is_known(models: Sequence[TrainedModel], stars: InputSpectra, dise
     log.info("run %s was trained on: %s", model.identity["run"], model.trained_on)
     if is_synthetic(model.trained_on) and not stars.synthetic:
         log.warning(
-            "This run knows synthetic spectra only, and these are not known to be: on real stars its errors can be several times the "
+            "This run knows synthetic spectra only, and these are not known to be: on real stars its errors can "
+            "be several times the "
             "uncertainties that it states, without a flag. Train on real stars: docs/real_stars.md."
         )
     if model.disentangled:
-        fate = "their columns are left out" if disentangled == "leave_out" else "their columns say so; disentangled=leave_out drops them"
-        log.warning("%s: disentangled from the latent by this run, so that what is read is no measurement; %s.", ", ".join(model.disentangled), fate)
+        fate = (
+            "their columns are left out"
+            if disentangled == "leave_out"
+            else "their columns say so; disentangled=leave_out drops them"
+        )
+        log.warning(
+            "%s: disentangled from the latent by this run, so that what is read is no measurement; %s.",
+            ", ".join(model.disentangled),
+            fate,
+        )
 
 
 def run_folders(run: str | Sequence[str] | None) -> list[str]:
@@ -120,24 +140,31 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
     for model, folder in zip(models, folders, strict=True):
         if model.calibration is None:
             raise SpectangleError(
-                f"{folder} was trained with conditioning=synthetic: its encoder needs the labels that are to be predicted. Use conditioning=observed."
+                f"{folder} was trained with conditioning=synthetic: its encoder needs the labels that are to be "
+                "predicted. Use conditioning=observed."
             )
         if model.labels != first.labels or not np.array_equal(model.wavelength, first.wavelength):
             raise SpectangleError(
-                f"{folder} has other labels or another wavelength grid than {folders[0]}; an ensemble needs runs of the same survey."
+                f"{folder} has other labels or another wavelength grid than {folders[0]}; an ensemble needs runs "
+                "of the same survey."
             )
     if len(models) == 1:
         return models, first.calibration  # pyright: ignore[reportReturnType]
     data = [load_stars(Run(folder), survey) for folder in folders]
     if any(one.fingerprint != data[0].fingerprint for one in data):
         raise SpectangleError(
-            "The runs were trained on different surveys or splits, so they share no held-out stars; give runs that differ in seed= only."
+            "The runs were trained on different surveys or splits, so they share no held-out stars; give runs "
+            "that differ in seed= only."
         )
     return models, calibrate(models, data[0])
 
 
-def read_all(models: Sequence[TrainedModel], spectra: InputSpectra, latents: bool = False) -> tuple[Reading, np.ndarray, bool]:
-    """Read all stars chunk by chunk; return the readings (latents only if asked), the identifiers [n], and whether there were errors."""
+def read_all(
+    models: Sequence[TrainedModel], spectra: InputSpectra, latents: bool = False
+) -> tuple[Reading, np.ndarray, bool]:
+    """Read all stars chunk by chunk; return the readings (latents only if asked), the identifiers [n], and whether
+    there were errors.
+    """
     readings, ids, has_error = [], [], False
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=spectra.n_stars)
@@ -163,7 +190,9 @@ def _in_parallel(models: Sequence[TrainedModel], chunks: Iterator[StarChunk]) ->
     try:
         with ThreadPoolExecutor(threads) as pool:
             for chunk in chunks:
-                pending.append((chunk, pool.submit(read_spectra, models, chunk.flux, chunk.flux_error, chunk.source_id)))
+                pending.append(
+                    (chunk, pool.submit(read_spectra, models, chunk.flux, chunk.flux_error, chunk.source_id))
+                )
                 if len(pending) > 2 * threads:
                     first, reading = pending.popleft()
                     yield first, reading.result()
@@ -181,4 +210,8 @@ def _report(table: Any, path: Path, labels: Sequence[str]) -> None:
         if count := int((flags & bit.value > 0).sum()):
             log.info("  flag %2d  %-20s %d stars", bit.value, str(bit.name).lower().replace("_", " "), count)
     tested = dict(pair.split("=") for pair in table.meta["tested"].split())
-    log.info("coverage %s asked for; on the run's test stars: %s", table.meta["coverage"], ", ".join(f"{name} {tested[name]}" for name in labels))
+    log.info(
+        "coverage %s asked for; on the run's test stars: %s",
+        table.meta["coverage"],
+        ", ".join(f"{name} {tested[name]}" for name in labels),
+    )

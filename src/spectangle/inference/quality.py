@@ -55,7 +55,13 @@ class Limits:
 
 
 def quality(
-    limits: Limits, snr: np.ndarray, masked: np.ndarray, labels: np.ndarray, label_range: np.ndarray, ood: np.ndarray, chi2: np.ndarray
+    limits: Limits,
+    snr: np.ndarray,
+    masked: np.ndarray,
+    labels: np.ndarray,
+    label_range: np.ndarray,
+    ood: np.ndarray,
+    chi2: np.ndarray,
 ) -> np.ndarray:
     """Flag words [n] int32.
 

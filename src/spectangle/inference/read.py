@@ -17,7 +17,11 @@ __all__ = ["read_spectra"]
 
 @torch.inference_mode()
 def read_spectra(
-    models: Sequence[TrainedNetworks], flux: np.ndarray, flux_error: np.ndarray | None, source_id: np.ndarray | None, batch_size: int = 1024
+    models: Sequence[TrainedNetworks],
+    flux: np.ndarray,
+    flux_error: np.ndarray | None,
+    source_id: np.ndarray | None,
+    batch_size: int = 1024,
 ) -> Reading:
     """Read spectra [n, P] on the models' own grid; NaN = masked pixel.
 
@@ -27,7 +31,8 @@ def read_spectra(
     Arguments:
         models: One model, or an ensemble that reads the same stars.
         flux, flux_error: Spectra and their errors [n, P], errors or None.
-        source_id: Whose spectra they are [n]: the draw of a stochastic latent goes with the star; None numbers them from 1.
+        source_id: Whose spectra they are [n]: the draw of a stochastic latent goes with the star; None numbers them
+            from 1.
         batch_size: Stars at a time: few enough to stay in the processor's cache.
     """
     draws = [model.network.draws(source_id, len(flux)) for model in models]
@@ -35,11 +40,15 @@ def read_spectra(
     for start in range(0, len(flux), batch_size):
         rows = slice(start, start + batch_size)
         noises = [None if noise is None else noise[rows] for noise in draws]
-        batches.append(_read_batch(models, _tensor(flux[rows]), None if flux_error is None else _tensor(flux_error[rows]), noises))
+        batches.append(
+            _read_batch(models, _tensor(flux[rows]), None if flux_error is None else _tensor(flux_error[rows]), noises)
+        )
     return join(batches)
 
 
-def _read_batch(models: Sequence[TrainedNetworks], flux: Tensor, error: Tensor | None, noises: Sequence[Tensor | None]) -> Reading:
+def _read_batch(
+    models: Sequence[TrainedNetworks], flux: Tensor, error: Tensor | None, noises: Sequence[Tensor | None]
+) -> Reading:
     weight = _pixel_weight(models[0], flux) if error is None else error.reciprocal()
     bad = _bad_pixels(flux, error, weight)
     filled = _fill(flux, bad, models[0].fill)
@@ -48,7 +57,11 @@ def _read_batch(models: Sequence[TrainedNetworks], flux: Tensor, error: Tensor |
     n_usable = flux.shape[1] - torch.bincount(bad // flux.shape[1], minlength=len(flux))
     count = n_usable.clamp(min=1)
     # einsum multiplies and sums in one pass
-    snr = torch.full((len(flux),), torch.nan) if error is None else torch.from_numpy(np.einsum("bp,bp->b", filled.numpy(), weight.numpy())) / count
+    snr = (
+        torch.full((len(flux),), torch.nan)
+        if error is None
+        else torch.from_numpy(np.einsum("bp,bp->b", filled.numpy(), weight.numpy())) / count
+    )
     passes = [_pass(model, filled, bad, weight, noise) for model, noise in zip(models, noises, strict=True)]
     labels = torch.stack([labels for labels, *_ in passes])
     spread = labels.std(0, correction=0) if len(models) > 1 else torch.zeros_like(labels[0])
@@ -68,7 +81,9 @@ def _fill(flux: Tensor, bad: Tensor, fill: Tensor) -> Tensor:
     return filled
 
 
-def _pass(model: TrainedNetworks, filled: Tensor, bad: Tensor, weight: Tensor, noise: Tensor | None) -> tuple[Tensor, ...]:
+def _pass(
+    model: TrainedNetworks, filled: Tensor, bad: Tensor, weight: Tensor, noise: Tensor | None
+) -> tuple[Tensor, ...]:
     """Labels, latent, sums of squared residuals in flux units and in units of the error, distance."""
     labels, z, residual = model.fast(filled, noise)
     residual.view(-1)[bad] = 0.0

@@ -46,4 +46,6 @@ class Reading:
 def join(readings: Iterable[Reading]) -> Reading:
     """Put readings of chunks of stars together."""
     readings = list(readings)
-    return Reading(*(np.concatenate([getattr(reading, field.name) for reading in readings]) for field in fields(Reading)))
+    return Reading(
+        *(np.concatenate([getattr(reading, field.name) for reading in readings]) for field in fields(Reading))
+    )

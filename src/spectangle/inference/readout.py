@@ -18,7 +18,8 @@ __all__ = ["Readout"]
 
 
 class Readout(nn.Module):
-    """Standardise a latent [B, Z], pass it through fully connected layers with ReLU, return labels [B, K] in their units.
+    """Standardise a latent [B, Z], pass it through fully connected layers with ReLU, return labels [B, K] in their
+    units.
 
     With ``centres``, the mean of those layers and of a sum over Gaussians at S centres (support vector machines).
 
@@ -35,14 +36,24 @@ class Readout(nn.Module):
         self.scale: Tensor
         self.label_mean: Tensor
         self.label_scale: Tensor
-        for name, size, value in (("mean", sizes[0], 0.0), ("scale", sizes[0], 1.0), ("label_mean", sizes[-1], 0.0), ("label_scale", sizes[-1], 1.0)):
+        for name, size, value in (
+            ("mean", sizes[0], 0.0),
+            ("scale", sizes[0], 1.0),
+            ("label_mean", sizes[-1], 0.0),
+            ("label_scale", sizes[-1], 1.0),
+        ):
             self.register_buffer(name, torch.full((size,), value))
         self.centres: Tensor
         self.weights: Tensor
         self.offset: Tensor
         self.gamma: Tensor
         if centres:
-            shapes = {"centres": (centres, sizes[0]), "weights": (centres, sizes[-1]), "offset": (sizes[-1],), "gamma": ()}
+            shapes = {
+                "centres": (centres, sizes[0]),
+                "weights": (centres, sizes[-1]),
+                "offset": (sizes[-1],),
+                "gamma": (),
+            }
             for name, shape in shapes.items():
                 self.register_buffer(name, torch.zeros(shape))
 
@@ -72,11 +83,14 @@ class Readout(nn.Module):
             weights, biases = _layers(fitted)
         except AttributeError:
             raise SpectangleError(
-                f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn, torch, small and ridge "
+                f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn, "
+                "torch, small and ridge "
                 "can be copied into the model. Train with one of them: spectangle train resume=RUN regressor=sklearn."
             ) from None
         if getattr(fitted, "activation", "relu") != "relu":
-            raise SpectangleError(f"The run's regressor has the activation {fitted.activation}; only relu can be copied into the model.")
+            raise SpectangleError(
+                f"The run's regressor has the activation {fitted.activation}; only relu can be copied into the model."
+            )
         kernel = _kernel(machines)
         readout = cls([weights[0].shape[0], *(w.shape[1] for w in weights)], len(kernel.get("centres", ())))
         scale = np.ones_like(inputs.mean_) if inputs.scale_ is None else inputs.scale_
@@ -95,7 +109,9 @@ class Readout(nn.Module):
 
 
 def _layers(fitted: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Weights [n_in, n_out] and biases [n_out] of a fitted regressor: a network, ridge as one of one layer, the mean of networks as a wide one."""
+    """Weights [n_in, n_out] and biases [n_out] of a fitted regressor: a network, ridge as one of one layer, the mean of
+    networks as a wide one.
+    """
     if hasattr(fitted, "coef_"):
         return [fitted.coef_.T], [fitted.intercept_]
     networks = getattr(fitted, "networks_", [fitted])
@@ -109,10 +125,14 @@ def _layers(fitted: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _kernel(machines: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Centres [S, Z] that any of the support vector machines uses, their weights [S, K], offsets [K] and the kernel's gamma."""
+    """Centres [S, Z] that any of the support vector machines uses, their weights [S, K], offsets [K] and the kernel's
+    gamma.
+    """
     if not machines:
         return {}
-    centres, place = np.unique(np.concatenate([machine.support_vectors_ for machine in machines]), axis=0, return_inverse=True)
+    centres, place = np.unique(
+        np.concatenate([machine.support_vectors_ for machine in machines]), axis=0, return_inverse=True
+    )
     weights, start = np.zeros((len(centres), len(machines))), 0
     for column, machine in enumerate(machines):
         rows = place.ravel()[start : start + len(machine.support_vectors_)]

@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StarChunk:
-    """Some stars on the model's grid: source_id [n], flux [n, P], flux_error [n, P] or None, labels of the survey or None."""
+    """Some stars on the model's grid: source_id [n], flux [n, P], flux_error [n, P] or None, labels of the survey or
+    None.
+    """
 
     source_id: np.ndarray
     flux: np.ndarray
@@ -48,7 +50,9 @@ class StarChunk:
 
 @dataclass(frozen=True)
 class InputSpectra:
-    """A source of spectra: `n_stars` (None: not known before the end), `chunks`, to be gone through once, and whether its stars are made up."""
+    """A source of spectra: `n_stars` (None: not known before the end), `chunks`, to be gone through once, and whether
+    its stars are made up.
+    """
 
     n_stars: int | None
     chunks: Iterator[StarChunk]
@@ -69,8 +73,8 @@ def open_spectra(
     """Open spectra of any kind and put them on a model's grid.
 
     Arguments:
-        path: Survey file (.h5), array (.npy, or .npz with flux, wavelength and optionally flux_error, source_id), or file,
-            folder or pattern of Gaia RVS spectra.
+        path: Survey file (.h5), array (.npy, or .npz with flux, wavelength and optionally flux_error, source_id), or
+            file, folder or pattern of Gaia RVS spectra.
         grid: Vacuum wavelengths [P] in nm of the model.
         wavelength, flux_error, source_id: For .npy, the other arrays.
         max_bad_rows: Of an archive, see :class:`~spectangle.archives.rows.BadRows`.
@@ -92,7 +96,9 @@ def open_spectra(
     return _from_archive(path, grid, max_bad_rows, columns)
 
 
-def vacuum_grid(wavelength: Any, where: str, unit: str = "nm", medium: str = "vacuum", keys: tuple[str, str] = ("", "medium")) -> np.ndarray:
+def vacuum_grid(
+    wavelength: Any, where: str, unit: str = "nm", medium: str = "vacuum", keys: tuple[str, str] = ("", "medium")
+) -> np.ndarray:
     """Wavelengths [Q] in nm in vacuum, of numbers in a unit, or of an astropy Quantity.
 
     Arguments:
@@ -120,23 +126,38 @@ def star_ids(source_id: Any, n: int, where: str) -> np.ndarray:
     if len(ids) != n:
         raise SpectangleError(f"{where}: there are {len(ids)} source_id and {n} spectra; they must match row by row.")
     if NO_ID in ids:
-        raise SpectangleError(f"{where}, row {int(np.argmax(ids == NO_ID)) + 1}: the spectrum has no source_id; give one for each spectrum.")
+        raise SpectangleError(
+            f"{where}, row {int(np.argmax(ids == NO_ID)) + 1}: the spectrum has no source_id; give one for each "
+            "spectrum."
+        )
     return ids
 
 
-def arrays_on_grid(flux: Any, flux_error: Any, wavelength: np.ndarray, grid: np.ndarray, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+def arrays_on_grid(
+    flux: Any, flux_error: Any, wavelength: np.ndarray, grid: np.ndarray, where: str
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Flux and errors [n, P] on a model's grid, of arrays [n, Q] of any kind; masked pixels and fill values are NaN."""
-    values, error = as_flux(flux, f"{where}, flux"), None if flux_error is None else as_flux(flux_error, f"{where}, flux_error")
+    values, error = (
+        as_flux(flux, f"{where}, flux"),
+        None if flux_error is None else as_flux(flux_error, f"{where}, flux_error"),
+    )
     return to_grid(wavelength, values, error, grid, where)
 
 
 def check_arrays(flux: Any, flux_error: Any, wavelength: np.ndarray, where: str, key: str = "") -> None:
     """Refuse arrays that do not belong together, and rest-frame spectra with their lines where they lie in air."""
-    shapes = {"flux": np.shape(flux), "wavelength": wavelength.shape} | ({} if flux_error is None else {"flux_error": np.shape(flux_error)})
-    if len(shapes["flux"]) != 2 or shapes["flux"][1] != len(wavelength) or shapes.get("flux_error", shapes["flux"]) != shapes["flux"]:
+    shapes = {"flux": np.shape(flux), "wavelength": wavelength.shape} | (
+        {} if flux_error is None else {"flux_error": np.shape(flux_error)}
+    )
+    if (
+        len(shapes["flux"]) != 2
+        or shapes["flux"][1] != len(wavelength)
+        or shapes.get("flux_error", shapes["flux"]) != shapes["flux"]
+    ):
         said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise SpectangleError(
-            f"{where}: the arrays have the shapes {said}; expected are flux [stars, pixels], wavelength [pixels] and flux_error like flux."
+            f"{where}: the arrays have the shapes {said}; expected are flux [stars, pixels], wavelength [pixels] "
+            "and flux_error like flux."
         )
     check_vacuum(wavelength, as_flux(flux[:256], f"{where}, flux"), where, key)
 
@@ -144,15 +165,21 @@ def check_arrays(flux: Any, flux_error: Any, wavelength: np.ndarray, where: str,
 def _from_survey(path: str, grid: np.ndarray) -> InputSpectra:
     with Survey(path) as survey:
         n_stars, synthetic = len(survey), is_synthetic(survey.attributes["origin"])
-        to_grid(np.asarray(survey.wavelength), survey.flux(0, 1), None, grid, path)  # refuse before the first bar is drawn
+        to_grid(
+            np.asarray(survey.wavelength), survey.flux(0, 1), None, grid, path
+        )  # refuse before the first bar is drawn
 
     def chunks() -> Iterator[StarChunk]:
         with Survey(path) as survey:
             ids = survey.source_id
             labels = {name: survey.label(name) for name in survey.labels}
             for start, stop in survey.chunks(CHUNK):
-                flux, error = to_grid(np.asarray(survey.wavelength), survey.flux(start, stop), survey.flux_error(start, stop), grid, path)
-                yield StarChunk(ids[start:stop], flux, error, {name: values[start:stop] for name, values in labels.items()})
+                flux, error = to_grid(
+                    np.asarray(survey.wavelength), survey.flux(start, stop), survey.flux_error(start, stop), grid, path
+                )
+                yield StarChunk(
+                    ids[start:stop], flux, error, {name: values[start:stop] for name, values in labels.items()}
+                )
 
     return InputSpectra(n_stars, chunks(), synthetic)
 
@@ -167,7 +194,10 @@ def _from_archive(path: str, grid: np.ndarray, max_bad_rows: int, columns: Mappi
                 check_vacuum(chunk.wavelength, chunk.flux, str(file))
                 flux, error = to_grid(chunk.wavelength, chunk.flux, chunk.flux_error, grid, str(file))
                 yield StarChunk(chunk.source_id, flux, error)
-        for word, sentences in (("skipped", bad.sentences), ("not used", bad.unused + archive.left_out(NOBODY, NOBODY))):
+        for word, sentences in (
+            ("skipped", bad.sentences),
+            ("not used", bad.unused + archive.left_out(NOBODY, NOBODY)),
+        ):
             for sentence in sentences:
                 log.warning("%s: %s", word, sentence)
 
@@ -186,14 +216,18 @@ def _from_arrays(path: str, arrays: dict[str, np.ndarray], wavelength: np.ndarra
     def chunks() -> Iterator[StarChunk]:
         for start in range(0, len(flux), CHUNK):
             rows = slice(start, start + CHUNK)
-            yield StarChunk(ids[rows], *arrays_on_grid(flux[rows], None if error is None else error[rows], wavelength, grid, path))
+            yield StarChunk(
+                ids[rows], *arrays_on_grid(flux[rows], None if error is None else error[rows], wavelength, grid, path)
+            )
 
     return InputSpectra(len(flux), chunks())
 
 
 def _npy(path: str, wavelength: str | None, flux_error: str | None, source_id: str | None) -> dict[str, np.ndarray]:
     if wavelength is None:
-        raise SpectangleError(f"{path} is an array without a grid; give its vacuum wavelengths in nm: wavelength=FILE.npy.")
+        raise SpectangleError(
+            f"{path} is an array without a grid; give its vacuum wavelengths in nm: wavelength=FILE.npy."
+        )
     arrays = {"flux": load_array(path, None), "wavelength": load_array(wavelength, 1)}
     arrays |= {} if flux_error is None else {"flux_error": load_array(flux_error, None)}
     return arrays | ({} if source_id is None else {"source_id": load_array(source_id, None)})
@@ -204,9 +238,15 @@ def _npz(path: str) -> dict[str, np.ndarray]:
         raise SpectangleError(f"There is no file {path}; check the path of the array.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("flux", "wavelength", "flux_error", "source_id") if name in file.files}
+            arrays = {
+                name: file[name] for name in ("flux", "wavelength", "flux_error", "source_id") if name in file.files
+            }
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SpectangleError(f"{path} cannot be read as arrays ({error}); write it with numpy.savez(file, flux=..., wavelength=...).") from None
+        raise SpectangleError(
+            f"{path} cannot be read as arrays ({error}); write it with numpy.savez(file, flux=..., wavelength=...)."
+        ) from None
     if missing := {"flux", "wavelength"} - set(arrays):
-        raise SpectangleError(f"{path} has no array '{sorted(missing)[0]}'; write it with numpy.savez(file, flux=..., wavelength=...).")
+        raise SpectangleError(
+            f"{path} has no array '{sorted(missing)[0]}'; write it with numpy.savez(file, flux=..., wavelength=...)."
+        )
     return arrays

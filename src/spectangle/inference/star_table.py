@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["check_output", "star_table", "write_table"]
 
 UCDS = {"teff": "phys.temperature.effective", "logg": "phys.gravity", "m_h": "phys.abund.Z", "alpha_fe": "phys.abund"}
-WHAT = {"teff": "effective temperature", "logg": "surface gravity, log10 of cm/s2", "m_h": "[M/H]", "alpha_fe": "[alpha/Fe]"}
-DISENTANGLED = "; disentangled: the run lost this label from the latent, so this is what was left of it and no measurement"
+WHAT = {
+    "teff": "effective temperature",
+    "logg": "surface gravity, log10 of cm/s2",
+    "m_h": "[M/H]",
+    "alpha_fe": "[alpha/Fe]",
+}
+DISENTANGLED = (
+    "; disentangled: the run lost this label from the latent, so this is what was left of it and no measurement"
+)
 RECORD_ROWS = 20_000  # rows of text that are formatted at a time
 
 
@@ -57,7 +64,9 @@ def star_table(
         latents: Whether z is written as well.
     """
     calibration = calibration or model.calibration
-    columns = [_column("source_id", np.asarray(source_id, np.int64), None, "identifier of the star", "meta.id;meta.main")]
+    columns = [
+        _column("source_id", np.asarray(source_id, np.int64), None, "identifier of the star", "meta.id;meta.main")
+    ]
     columns += _label_columns(model, reading, calibration, coverage, ensemble)
     columns += _quality_columns(model, reading, calibration, has_error, limits)
     if latents:
@@ -65,33 +74,57 @@ def star_table(
     return Table(columns, meta=_metadata(model, calibration, coverage), copy=False)
 
 
-def _label_columns(model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", coverage: float, ensemble: int) -> list[Column]:
+def _label_columns(
+    model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", coverage: float, ensemble: int
+) -> list[Column]:
     widths = None if calibration is None else calibration.uncertainty(reading, coverage)
     columns = []
     for i, name in enumerate(model.labels):
         unit, ucd = model.units[name], UCDS.get(name, "")
-        words = f"{WHAT.get(name, name)}{', mean of the models' if ensemble > 1 else ''}{DISENTANGLED if name in model.disentangled else ''}"
+        mean = ", mean of the models" if ensemble > 1 else ""
+        words = f"{WHAT.get(name, name)}{mean}{DISENTANGLED if name in model.disentangled else ''}"
         columns.append(_column(name, reading.labels[:, i], unit, words, ucd))
         if widths is not None:
             text = f"half-width of the interval that holds the catalogue's {name} with probability {coverage:g}"
-            columns.append(_column(f"{name}_uncertainty", widths[:, i], unit, text, f"stat.error;{ucd}" if ucd else "stat.error"))
+            columns.append(
+                _column(f"{name}_uncertainty", widths[:, i], unit, text, f"stat.error;{ucd}" if ucd else "stat.error")
+            )
         if ensemble > 1:
-            columns.append(_column(f"{name}_spread", reading.spread[:, i], unit, f"standard deviation over {ensemble} models", "stat.stdev"))
+            columns.append(
+                _column(
+                    f"{name}_spread",
+                    reading.spread[:, i],
+                    unit,
+                    f"standard deviation over {ensemble} models",
+                    "stat.stdev",
+                )
+            )
     return columns
 
 
-def _quality_columns(model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", has_error: bool, limits: Limits) -> list[Column]:
+def _quality_columns(
+    model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", has_error: bool, limits: Limits
+) -> list[Column]:
     per = "its flux error" if has_error else "the pixel's residual over validation stars (no flux errors came)"
     columns = [
         _column("snr", reading.snr, None, "mean of flux / flux error over the usable pixels", "stat.snr"),
         _column("masked_fraction", reading.masked, None, "fraction of pixels that were masked"),
-        _column("chi2", reading.chi2, None, f"mean over the pixels of ((flux - reconstruction) / {per})^2", "stat.fit.chi2"),
+        _column(
+            "chi2", reading.chi2, None, f"mean over the pixels of ((flux - reconstruction) / {per})^2", "stat.fit.chi2"
+        ),
     ]
     if calibration is not None:
         distance_limit, with_error, without, _ = calibration.limits
         ood = (reading.distance / distance_limit).astype(np.float32)
         chi2 = reading.chi2 / (with_error if has_error else without)
-        columns.append(_column("ood_score", ood, None, "distance in latent space from the training stars; 99 % of normal stars lie below 1"))
+        columns.append(
+            _column(
+                "ood_score",
+                ood,
+                None,
+                "distance in latent space from the training stars; 99 % of normal stars lie below 1",
+            )
+        )
         flags = quality(limits, reading.snr, reading.masked, reading.labels, calibration.label_range, ood, chi2)
         columns.append(_column("flags", flags, None, f"quality, 0 = good; bits: {Quality.legend()}", "meta.code.qual"))
     return columns
@@ -111,7 +144,7 @@ def _metadata(model: "TrainedNetworks", calibration: "Calibration | None", cover
         "survey": identity["survey"],
         "seed": identity["seed"],
         "trained": model.trained_on,
-        "disentangled": " ".join(model.disentangled) or "none",
+        "lost": " ".join(model.disentangled) or "none",
         "creator": f"spectangle {VERSION}",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
@@ -156,7 +189,9 @@ def write_table(table: Table, path: Path) -> None:
             warnings.simplefilter("ignore")  # units of astropy that a format spells differently
             WRITERS[path.suffix.lower()](table, part)
     except OSError as error:
-        raise SpectangleError(f"{path} could not be written ({error}); free some space or choose another folder.") from error
+        raise SpectangleError(
+            f"{path} could not be written ({error}); free some space or choose another folder."
+        ) from error
 
 
 def _write_ecsv(table: Any, part: Path) -> None:
@@ -172,7 +207,9 @@ def _write_ecsv(table: Any, part: Path) -> None:
 
 
 def _write_fits(table: Any, part: Path) -> None:
-    """FITS; astropy leaves out dex, which is no unit of the FITS standard, and keeps descriptions where only astropy looks."""
+    """FITS; astropy leaves out dex, which is no unit of the FITS standard, and keeps descriptions where only astropy
+    looks.
+    """
     from astropy.io import fits
 
     table = table.copy(copy_data=False)
@@ -199,7 +236,8 @@ def _write_parquet(table: Any, part: Path) -> None:
     table = table.copy(copy_data=False)
     table.meta["description"] = "; ".join(f"{key}: {value}" for key, value in table.meta.items())
     metadata = {
-        column.name: {"unit": None if column.unit is None else str(column.unit), "ucd": column.meta.get("ucd")} for column in table.itercols()
+        column.name: {"unit": None if column.unit is None else str(column.unit), "ucd": column.meta.get("ucd")}
+        for column in table.itercols()
     }
     table.write(part, format="parquet.votable", metadata=metadata, overwrite=True)
 
@@ -208,7 +246,9 @@ def _require_pyarrow() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise SpectangleError("Parquet needs pyarrow: pip install 'spectangle[archives]'; or write another format.") from None
+        raise SpectangleError(
+            "Parquet needs pyarrow: pip install 'spectangle[archives]'; or write another format."
+        ) from None
 
 
 WRITERS: Mapping[str, Callable[[Any, Path], None]] = {

@@ -22,10 +22,13 @@ __all__ = ["TrainedModel"]
 class TrainedModel(TrainedNetworks):
     """What :func:`spectangle.load` gives: a model that reads spectra, and writes them with other labels."""
 
-    def encode(self, flux: np.ndarray, wavelength: np.ndarray | None = None, source_id: np.ndarray | None = None) -> np.ndarray:
+    def encode(
+        self, flux: np.ndarray, wavelength: np.ndarray | None = None, source_id: np.ndarray | None = None
+    ) -> np.ndarray:
         """Latents [n, Z] of spectra [n, P] (NaN = masked pixel), given on a grid in nm or on the model's own.
 
-        A stochastic latent is one fixed draw for each ``source_id`` [n] (default: 1 to n), the same whenever that star is read.
+        A stochastic latent is one fixed draw for each ``source_id`` [n] (default: 1 to n), the same whenever that star
+        is read.
         """
         flux, _ = self._on_grid(flux, wavelength)
         return read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra")).latent
@@ -50,13 +53,20 @@ class TrainedModel(TrainedNetworks):
         """
         flux, flux_error = self._on_grid(flux, wavelength, flux_error)
         ids = star_ids(source_id, len(flux), "The spectra")
-        return star_table(self, read_spectra([self], flux, flux_error, ids), ids, flux_error is not None, coverage, limits or Limits())
+        return star_table(
+            self, read_spectra([self], flux, flux_error, ids), ids, flux_error is not None, coverage, limits or Limits()
+        )
 
     @torch.inference_mode()
     def generate(
-        self, flux: np.ndarray, wavelength: np.ndarray | None = None, source_id: np.ndarray | None = None, **labels: float | np.ndarray
+        self,
+        flux: np.ndarray,
+        wavelength: np.ndarray | None = None,
+        source_id: np.ndarray | None = None,
+        **labels: float | np.ndarray,
     ) -> np.ndarray:
-        """Spectra [n, P] of the same stars with other labels, ``model.generate(flux, teff=6000)``; the others are as read.
+        """Spectra [n, P] of the same stars with other labels, ``model.generate(flux, teff=6000)``; the others are as
+        read.
 
         The latent is that of :meth:`encode` with the same ``source_id`` [n] (default: 1 to n).
 
@@ -64,33 +74,43 @@ class TrainedModel(TrainedNetworks):
             SpectangleError: A label is not one of the model's.
         """
         if unknown := set(labels) - set(self.labels):
-            raise SpectangleError(f"This model does not know the label {sorted(unknown)[0]}; its labels are {', '.join(self.labels)}.")
+            raise SpectangleError(
+                f"This model does not know the label {sorted(unknown)[0]}; its labels are {', '.join(self.labels)}."
+            )
         flux, _ = self._on_grid(flux, wavelength)
         reading = read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra"))
         values = reading.labels.copy()
         for name, value in labels.items():
             if not np.isfinite(np.ma.filled(np.ma.asarray(value, dtype=np.float64), np.nan)).all():
-                raise SpectangleError(f"{name} has values that are missing or not finite; give a number for each spectrum.")
+                raise SpectangleError(
+                    f"{name} has values that are missing or not finite; give a number for each spectrum."
+                )
             values[:, self.labels.index(name)] = value
         return self.decode(reading.latent, values)
 
     @torch.inference_mode()
     def decode(self, latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Spectra [n, P] of latents [n, Z] and labels [n, K]."""
-        return self.network.decode(torch.as_tensor(latent, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.float32)).numpy()
+        return self.network.decode(
+            torch.as_tensor(latent, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.float32)
+        ).numpy()
 
     def _on_grid(self, flux: Any, wavelength: Any, flux_error: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Flux and errors [n, P] on the model's grid, through the door that spectangle predict's arrays take as well."""
+        """Flux and errors [n, P] on the model's grid, through the door that spectangle predict's arrays take as
+        well.
+        """
         if self.network.conditional_encoder:
             raise SpectangleError(
-                "This model was trained with conditioning=synthetic: its encoder needs the labels of a star, so it cannot read them. "
+                "This model was trained with conditioning=synthetic: its encoder needs the labels of a star, so "
+                "it cannot read them. "
                 "Use conditioning=observed, or change labels of a survey that has them with spectangle generate."
             )
         flux, flux_error = (None if values is None else _rows(values) for values in (flux, flux_error))
         grid = self.wavelength if wavelength is None else vacuum_grid(wavelength, "The spectra")
         if flux.shape[-1] != len(grid):
             raise SpectangleError(
-                f"The spectra have {flux.shape[-1]} pixels and their grid has {len(grid)}; give the grid that they are on: wavelength=..."
+                f"The spectra have {flux.shape[-1]} pixels and their grid has {len(grid)}; give the grid that "
+                "they are on: wavelength=..."
             )
         check_arrays(flux, flux_error, grid, "The spectra")
         return arrays_on_grid(flux, flux_error, grid, self.wavelength, "The spectra")

@@ -54,7 +54,9 @@ class TrainedNetworks:
     @property
     def fill(self) -> Tensor:
         """What masked pixels become [P]: the mean of the training stars."""
-        return self.network.flux_scaler.mean if self.calibration is None else torch.from_numpy(self.calibration.pixel_mean)
+        return (
+            self.network.flux_scaler.mean if self.calibration is None else torch.from_numpy(self.calibration.pixel_mean)
+        )
 
     @cached_property
     def fast(self) -> FastNetworks:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from spectangle.errors import SpectangleError
-from spectangle.model.losses import OBJECTIVES, SCHEDULES, adversarial_loss, cross_entropy, label_likelihood, lambda_factor
+from spectangle.model.losses import (
+    OBJECTIVES,
+    SCHEDULES,
+    adversarial_loss,
+    cross_entropy,
+    label_likelihood,
+    lambda_factor,
+)
 from spectangle.model.networks import DiscriminatorBank
 from spectangle.model.priors import BinPriors
 from spectangle.model.scaling import LabelBins, ResidualLabels
@@ -37,8 +44,8 @@ class Adversary(nn.Module):
         labels: Names, K of them.
         latent: Z.
         lambdas: :math:`\lambda_i` by label; labels that are not named get 0.
-        bins: ``count`` and ``strategy`` of :class:`~spectangle.model.scaling.LabelBins`, and ``entangled_count``: bins of the
-            labels with a negative lambda (null: ``count``).
+        bins: ``count`` and ``strategy`` of :class:`~spectangle.model.scaling.LabelBins`, and ``entangled_count``: bins
+            of the labels with a negative lambda (null: ``count``).
         discriminator_steps: Updates of all discriminators per update of the autoencoder.
         hidden: Widths of each discriminator (paper: 64, 32).
         kind: ``mlp`` or ``conv``.
@@ -54,9 +61,11 @@ class Adversary(nn.Module):
         discriminators: ``multi``, or ``joint``: one discriminator over the combinations of bins that occur, the
             traditional method that the paper argues against.
         ensemble: Discriminators per label.
-        entangle_with: What the discriminators of entangled labels are asked for: ``bins``, or by ``regression`` the label itself (see
+        entangle_with: What the discriminators of entangled labels are asked for: ``bins``, or by ``regression`` the
+            label itself (see
             :func:`~spectangle.model.losses.label_likelihood`), of which bins throw a part away.
-        lambda_unit: ``scaled``: lambda weighs nats against the mean squared error of the scaled flux, the fraction of the spectra's variance
+        lambda_unit: ``scaled``: lambda weighs nats against the mean squared error of the scaled flux, the fraction of
+            the spectra's variance
             that is not reconstructed: the same on every survey; ``flux``: against squared flux, as in the paper.
         lambda_scale: All lambdas are multiplied by this (the paper's recipe: 1e-3, with ``lambda_unit=flux``).
 
@@ -95,7 +104,9 @@ class Adversary(nn.Module):
         lambda_scale: float = 1.0,
     ):
         super().__init__()
-        _check_choices(objective=objective, loss=loss, condition_on=condition_on, schedule=schedule, discriminators=discriminators)
+        _check_choices(
+            objective=objective, loss=loss, condition_on=condition_on, schedule=schedule, discriminators=discriminators
+        )
         _check_choices(entangle_with=entangle_with, lambda_unit=lambda_unit)
         if discriminator_steps < 0 or ensemble < 1:
             raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
@@ -144,7 +155,9 @@ class Adversary(nn.Module):
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
         self.disentangling = [d for d, value in enumerate(weights) if value > 0]
         sees_entangled = [v > 0 for v in weights]
-        self.register_buffer("sees_kept", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False)
+        self.register_buffer(
+            "sees_entangled", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False
+        )
 
     def calibrate(self, labels: Tensor) -> None:
         """Fit residuals, bins and prior to training labels [N, K]."""
@@ -164,7 +177,8 @@ class Adversary(nn.Module):
         classes = self.classify(labels)
         entangled = ((labels - labels.mean(0)) / labels.std(0))[:, self.entangled]
         sees = [
-            self.condition_on == "entangled" and bool(self.entangled) and not self.joint and i in self.disentangled for i in range(len(self.names))
+            self.condition_on == "entangled" and bool(self.entangled) and not self.joint and i in self.disentangled
+            for i in range(len(self.names))
         ]
         self.priors = BinPriors(self.prior[: len(self.names)], sees).fit(entangled, classes)
         self.chance = self.priors.chance(entangled, classes, self.loss)
@@ -193,11 +207,14 @@ class Adversary(nn.Module):
         return torch.special.entr(self.prior).sum(1)[: len(self.names)]
 
     def views(self, entangled: Tensor, lost: Tensor) -> Tensor:
-        """Latent that each discriminator sees [D, B, Z], of two latents [B, Z]: ``lost`` where its label is to be lost."""
+        """Latent that each discriminator sees [D, B, Z], of two latents [B, Z]: ``lost`` where its label is to be
+        lost.
+        """
         return torch.where((self.weights > 0)[:, None, None], lost, entangled)
 
     def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
-        """Loss of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K] and classes
+        """Loss of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K]
+        and classes
         [B, names]: its cross-entropy, or for a label that is regressed its negative log-likelihood."""
         return self._losses(self.bank(self._inputs(z, labels)), labels, classes)
 
@@ -220,15 +237,23 @@ class Adversary(nn.Module):
         return per_discriminator.view(-1, len(self.names)).mean(0)
 
     def penalty(self, z: Tensor, labels: Tensor, classes: Tensor, progress: float) -> Tensor:
-        r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its place."""
+        r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its
+        place.
+        """
         logits, disentangling = self.bank(self._inputs(z, labels)), self.disentangling
         weighed = torch.zeros(len(self.weights), device=logits.device)
         if disentangling:
             prior = self.priors(labels[:, self.entangled]).repeat(self.ensemble, 1, 1)
             disentangle = adversarial_loss(
-                logits[disentangling], self._repeat(classes)[disentangling], prior[disentangling], self.objective, self.loss
+                logits[disentangling],
+                self._repeat(classes)[disentangling],
+                prior[disentangling],
+                self.objective,
+                self.loss,
             )
-            weighed = weighed.index_copy(0, torch.tensor(disentangling, device=logits.device), self.weights[disentangling] * disentangle)
+            weighed = weighed.index_copy(
+                0, torch.tensor(disentangling, device=logits.device), self.weights[disentangling] * disentangle
+            )
         entangle = torch.where(self.weights > 0, 0.0, -self.weights)
         return (weighed + entangle * self._losses(logits, labels, classes)).sum() * self.factor(progress)
 

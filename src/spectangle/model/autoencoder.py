@@ -44,14 +44,17 @@ class DisentanglingAutoencoder(L.LightningModule):
         conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
             unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder.
         latent_activation, latent_norm: See :class:`~spectangle.model.networks.Encoder`.
-        latent_rate: :math:`\beta` of a stochastic latent, 0 for a deterministic one. Then :math:`z = \mu(x) + \sigma \epsilon` with a learned
+        latent_rate: :math:`\beta` of a stochastic latent, 0 for a deterministic one. Then :math:`z = \mu(x) + \sigma
+            \epsilon` with a learned
             :math:`\sigma` for each dimension, :math:`\epsilon` a fixed draw for each star (see :meth:`embed`), and
-            :math:`loss_{AE}` gains :math:`\beta / P \; KL(z | x)` (Moyer et al. 2018, arXiv:1805.09458): the decoder is told the labels, so
-            that what z says of them again costs rate and buys nothing. With Gaussian pixels, :math:`\beta / 2` is their variance in units
+            :math:`loss_{AE}` gains :math:`\beta / P \; KL(z | x)` (Moyer et al. 2018, arXiv:1805.09458): the decoder is
+            told the labels, so that what z says of them again costs rate and buys nothing. With Gaussian pixels,
+            :math:`\beta / 2` is their variance in units
             of the scaled flux.
         latent_noise: Standard deviation of Gaussian noise added to z while training.
-        input_noise: Gaussian noise added to the spectra while training, in units of each star's own noise. The decoder and the
-            discriminators of kept labels learn from noisy spectra, which are not learnt by heart; the discriminators of lost
+        input_noise: Gaussian noise added to the spectra while training, in units of each star's own noise. The decoder
+            and the discriminators of kept labels learn from noisy spectra, which are not learnt by heart; the
+            discriminators of lost
             labels see the latent of the spectra as they are: what they cannot see there, noise does not hide.
         batch_norm: Batch normalisation between layers.
         dropout: Fraction of the encoder's hidden units that are silenced while training.
@@ -60,8 +63,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         reconstruction_weight: Of :math:`loss_{rec}`; 1 is eq. 4, 0 is an encoder that only its discriminators teach (a
             baseline: what supervision alone gives).
         bins, adversary: Options of :class:`~spectangle.model.adversary.Adversary`.
-        optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``, ``discriminator_betas``;
-            ``lr_end`` and ``discriminator_lr_end``, the fraction of either rate at the end of the training (see
+        optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``,
+            ``discriminator_betas``; ``lr_end`` and ``discriminator_lr_end``, the fraction of either rate at the end of
+            the training (see
             :func:`~spectangle.model.losses.decay_factor`).
     """
 
@@ -96,7 +100,11 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.latent_noise, self.input_noise, self.latent_rate = latent_noise, input_noise, latent_rate
         self.reconstruction_weight = reconstruction_weight
         self.optimizer_options: dict[str, Any] = {"lr_end": 0.0, "discriminator_lr_end": 0.2} | dict(optimizer or {})
-        _check_options(conditioning, {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate}, self._lr_ends)
+        _check_options(
+            conditioning,
+            {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate},
+            self._lr_ends,
+        )
         n_inputs = n_pixels + len(labels) * self.conditional_encoder
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
         self.label_scaler = LabelScaler(labels)
@@ -116,7 +124,8 @@ class DisentanglingAutoencoder(L.LightningModule):
     def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.
 
-        ``noise`` [B, Z], standard normal, is the draw of a stochastic latent; without it, or for a deterministic latent, the mean.
+        ``noise`` [B, Z], standard normal, is the draw of a stochastic latent; without it, or for a deterministic
+        latent, the mean.
         """
         z = self._encode(self.flux_scaler(flux), None if labels is None else self.label_scaler(labels))
         return z if noise is None or self.channel is None else self.channel(z, noise)
@@ -126,9 +135,11 @@ class DisentanglingAutoencoder(L.LightningModule):
         return self.flux_scaler.inverse(self.decoder(z, self.label_scaler(labels)))
 
     def draws(self, source_id: np.ndarray | None, n: int, number: int = 0) -> Tensor | None:
-        """The fixed draws [n, Z] of n stars, hashed from their source_id (1 to n without) and the model's salt; None for a deterministic latent.
+        """The fixed draws [n, Z] of n stars, hashed from their source_id (1 to n without) and the model's salt; None
+        for a deterministic latent.
 
-        The latent that is released is this sample: its mean still knows what the noise hides. Other ``number`` than 0 are further draws, which
+        The latent that is released is this sample: its mean still knows what the noise hides. Other ``number`` than 0
+            are further draws, which
         are for fitting and are never released.
         """
         if self.channel is None:
@@ -138,12 +149,21 @@ class DisentanglingAutoencoder(L.LightningModule):
 
     @torch.no_grad()
     def embed(
-        self, flux: Tensor, labels: Tensor | None = None, source_id: np.ndarray | None = None, batch_size: int = 4096, draw: int = 0
+        self,
+        flux: Tensor,
+        labels: Tensor | None = None,
+        source_id: np.ndarray | None = None,
+        batch_size: int = 4096,
+        draw: int = 0,
     ) -> np.ndarray:
-        """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients: of a stochastic latent, the one
+        """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients: of a stochastic
+        latent, the one
         sample that belongs to each star."""
         noise = self.draws(source_id, len(flux), draw)
-        given = [repeat(None) if values is None else values.split(batch_size) for values in (labels if self.conditional_encoder else None, noise)]
+        given = [
+            repeat(None) if values is None else values.split(batch_size)
+            for values in (labels if self.conditional_encoder else None, noise)
+        ]
         with self._evaluating():
             z = [
                 self.encode(x.to(self.device), *(None if values is None else values.to(self.device) for values in rest))
@@ -182,7 +202,8 @@ class DisentanglingAutoencoder(L.LightningModule):
     def autoencoder_step(
         self, x: Tensor, y: Tensor, z: Tensor, seen: Tensor, bins: Tensor, progress: float, rate: Tensor | float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Update encoder and decoder on eq. 4 plus the ``rate`` of a stochastic latent, with the latents that the discriminators have
+        """Update encoder and decoder on eq. 4 plus the ``rate`` of a stochastic latent, with the latents that the
+        discriminators have
         ``seen``; return reconstruction and loss in flux units."""
         error = self.decoder(z, y) - x
         unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
@@ -206,13 +227,31 @@ class DisentanglingAutoencoder(L.LightningModule):
         self._accumulate(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        options = {"lr": 1e-3, "betas": (0.9, 0.999), "discriminator_lr": 1e-3, "discriminator_betas": (0.5, 0.999)} | self.optimizer_options
-        autoencoder = [*self.encoder.parameters(), *self.decoder.parameters(), *(self.channel.parameters() if self.channel else ())]
+        options = {
+            "lr": 1e-3,
+            "betas": (0.9, 0.999),
+            "discriminator_lr": 1e-3,
+            "discriminator_betas": (0.5, 0.999),
+        } | self.optimizer_options
+        autoencoder = [
+            *self.encoder.parameters(),
+            *self.decoder.parameters(),
+            *(self.channel.parameters() if self.channel else ()),
+        ]
         return [
             torch.optim.AdamW(
-                autoencoder, lr=options["lr"], betas=tuple(options["betas"]), weight_decay=options.get("weight_decay", 0.0), fused=True
+                autoencoder,
+                lr=options["lr"],
+                betas=tuple(options["betas"]),
+                weight_decay=options.get("weight_decay", 0.0),
+                fused=True,
             ),
-            torch.optim.Adam(self.adversary.parameters(), lr=options["discriminator_lr"], betas=tuple(options["discriminator_betas"]), fused=True),
+            torch.optim.Adam(
+                self.adversary.parameters(),
+                lr=options["discriminator_lr"],
+                betas=tuple(options["discriminator_betas"]),
+                fused=True,
+            ),
         ]
 
     def on_train_epoch_start(self) -> None:
@@ -240,11 +279,15 @@ class DisentanglingAutoencoder(L.LightningModule):
         if not self.conditional_encoder:
             return self.encoder(x)
         if y is None:
-            raise SpectangleError("This model was trained with conditioning=synthetic: its encoder needs the labels too.")
+            raise SpectangleError(
+                "This model was trained with conditioning=synthetic: its encoder needs the labels too."
+            )
         return self.encoder(torch.cat([x, y], dim=1))
 
     def _sample(self, mean: Tensor) -> Tensor:
-        """Latents as the decoder and the discriminators meet them; out of training with draws that are the same each time."""
+        """Latents as the decoder and the discriminators meet them; out of training with draws that are the same each
+        time.
+        """
         if self.channel is None:
             z = mean
         elif self.training:
@@ -254,7 +297,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         return z + self.latent_noise * torch.randn_like(z) if self.latent_noise and self.training else z
 
     def _rate(self, mean: Tensor) -> Tensor | float:
-        return 0.0 if self.channel is None else self.latent_rate / self.flux_scaler.mean.numel() * self.channel.rate(mean)
+        return (
+            0.0 if self.channel is None else self.latent_rate / self.flux_scaler.mean.numel() * self.channel.rate(mean)
+        )
 
     def _add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
         """Scaled spectra [B, P] with ``input_noise`` times their own noise [B], in flux units, on top."""
@@ -342,9 +387,12 @@ def _check_options(conditioning: str, strengths: Mapping[str, float], lr_ends: S
     if conditioning not in ("observed", "synthetic"):
         raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed or synthetic.")
     if min(strengths.values()) < 0:
-        raise SpectangleError(f"{', '.join(f'model.{name} is {value}' for name, value in strengths.items())}; they must be at least 0.")
+        raise SpectangleError(
+            f"{', '.join(f'model.{name} is {value}' for name, value in strengths.items())}; they must be at least 0."
+        )
     if not all(isinstance(end, (int, float)) and 0 <= end <= 1 for end in lr_ends):
         raise SpectangleError(
-            f"optimizer.lr_end is {lr_ends[0]} and optimizer.discriminator_lr_end {lr_ends[1]}; they are fractions of the rates, from 0 to 1 "
+            f"optimizer.lr_end is {lr_ends[0]} and optimizer.discriminator_lr_end {lr_ends[1]}; they are "
+            "fractions of the rates, from 0 to 1 "
             "(1 = the rate does not fall)."
         )

@@ -16,7 +16,9 @@ def load_autoencoder(run: Run, checkpoint: str = "best") -> DisentanglingAutoenc
     """
     path = run.path / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
-        raise SpectangleError(f"{run.path} has no {checkpoint} checkpoint yet; train it: spectangle train resume={run.path}")
+        raise SpectangleError(
+            f"{run.path} has no {checkpoint} checkpoint yet; train it: spectangle train resume={run.path}"
+        )
     try:
         return DisentanglingAutoencoder.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
     except (RuntimeError, TypeError, KeyError) as error:

@@ -1,4 +1,5 @@
-"""Losses: what the discriminators minimise, what the autoencoder is asked for, how lambda grows and how learning rates fall.
+"""Losses: what the discriminators minimise, what the autoencoder is asked for, how lambda grows and how learning rates
+fall.
 
 Shapes: B batch, D discriminators, C bins.
 """
@@ -11,7 +12,15 @@ from torch.nn import functional as F
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["OBJECTIVES", "SCHEDULES", "adversarial_loss", "cross_entropy", "decay_factor", "label_likelihood", "lambda_factor"]
+__all__ = [
+    "OBJECTIVES",
+    "SCHEDULES",
+    "adversarial_loss",
+    "cross_entropy",
+    "decay_factor",
+    "label_likelihood",
+    "lambda_factor",
+]
 
 OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
 SCHEDULES = ("constant", "linear", "dann", "plateau")
@@ -20,8 +29,8 @@ SCHEDULES = ("constant", "linear", "dann", "plateau")
 def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical") -> Tensor:
     r"""Cross-entropy of each discriminator, averaged over the batch [D], in nats.
 
-    ``categorical``: :math:`-\log p(b)`, as the authors' code does. ``binary``: the paper's eq. 2 as printed, the sum over
-    the bins of :math:`-t \log p - (1 - t) \log(1 - p)` with one-hot t and the softmax p.
+    ``categorical``: :math:`-\log p(b)`, as the authors' code does. ``binary``: the paper's eq. 2 as printed, the sum
+    over the bins of :math:`-t \log p - (1 - t) \log(1 - p)` with one-hot t and the softmax p.
 
     Arguments:
         logits: [D, B, C].
@@ -40,17 +49,21 @@ def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical") -> Te
     return (loss * known).sum(-1) / known.sum(-1).clamp(min=1)
 
 
-def adversarial_loss(logits: Tensor, bins: Tensor, prior: Tensor, objective: str = "neg_ce", kind: str = "categorical") -> Tensor:
-    r"""What the encoder minimises to disentangle, one number per discriminator [D]; times :math:`\lambda_i > 0` in eq. 4.
+def adversarial_loss(
+    logits: Tensor, bins: Tensor, prior: Tensor, objective: str = "neg_ce", kind: str = "categorical"
+) -> Tensor:
+    r"""What the encoder minimises to disentangle, one number per discriminator [D]; times :math:`\lambda_i > 0` in eq.
+    4.
 
-    With :math:`\mathrm{CE}` the discriminator's cross-entropy and :math:`\pi` what it can know without the latent (the prior of the bins,
-    or their share among stars with the same kept labels, if it sees these):
+    With :math:`\mathrm{CE}` the discriminator's cross-entropy and :math:`\pi` what it can know without the latent (the
+    prior of the bins, or their share among stars with the same kept labels, if it sees these):
 
     * ``neg_ce``: :math:`-\mathrm{CE}`, the paper's eq. 4. Unbounded below: past chance the encoder gains by making the
       discriminator confidently wrong.
     * ``capped``: :math:`-\min(\mathrm{CE}, \mathrm{CE}(\pi))`, no gain past chance.
     * ``uniform``: :math:`-\sum_c \pi_c \log p_c`, drives the output to :math:`\pi`.
-    * ``flipped``: the cross-entropy of a wrong bin drawn from :math:`\pi` (Fader networks, Lample et al. 2018, arXiv:1706.00409).
+    * ``flipped``: the cross-entropy of a wrong bin drawn from :math:`\pi` (Fader networks, Lample et al. 2018,
+      arXiv:1706.00409).
 
     Arguments:
         logits: [D, B, C], through discriminators that do not learn.
@@ -63,10 +76,16 @@ def adversarial_loss(logits: Tensor, bins: Tensor, prior: Tensor, objective: str
     if objective == "neg_ce":
         return -cross_entropy(logits, bins, kind)
     if objective == "capped":
-        return -torch.minimum(cross_entropy(logits, bins, kind), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind))
+        return -torch.minimum(
+            cross_entropy(logits, bins, kind), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind)
+        )
     if objective == "uniform":
         log_p = F.log_softmax(logits.float(), dim=-1).masked_fill(prior == 0, 0.0)
-        others = torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).masked_fill(prior == 0, 0.0) * (1 - prior) if kind == "binary" else 0.0
+        others = (
+            torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).masked_fill(prior == 0, 0.0) * (1 - prior)
+            if kind == "binary"
+            else 0.0
+        )
         return -(prior * log_p + others).sum(-1).mean(-1)
     if objective == "flipped":
         return cross_entropy(logits, _wrong_bins(bins, prior), kind)
@@ -74,10 +93,12 @@ def adversarial_loss(logits: Tensor, bins: Tensor, prior: Tensor, objective: str
 
 
 def label_likelihood(outputs: Tensor, labels: Tensor) -> Tensor:
-    r"""Negative log-likelihood in nats of labels [D, B] under a Laplace distribution whose median and log scale are outputs [D, B, 2]; [D].
+    r"""Negative log-likelihood in nats of labels [D, B] under a Laplace distribution whose median and log scale are
+    outputs [D, B, 2]; [D].
 
     :math:`\log 2s + |y - m| / s`: an error weighs as much as it is sure of itself, and catalogue outliers weigh little.
-    The scale stays above 0.05 standard deviations of the label, so that few stars cannot be learnt by heart without end.
+    The scale stays above 0.05 standard deviations of the label, so that few stars cannot be learnt by heart without
+    end.
     """
     log_scale = outputs[..., 1].float().clamp(min=math.log(0.05))
     error = F.smooth_l1_loss(outputs[..., 0].float(), labels.float(), beta=0.02, reduction="none")

@@ -41,7 +41,16 @@ class Encoder(nn.Module):
         dropout: Fraction of hidden units that are silenced while training.
     """
 
-    def __init__(self, n_inputs: int, hidden: Sequence[int], latent: int, activation: str, norm: str, batch_norm: bool = False, dropout: float = 0.0):
+    def __init__(
+        self,
+        n_inputs: int,
+        hidden: Sequence[int],
+        latent: int,
+        activation: str,
+        norm: str,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         if latent < 1:
             raise SpectangleError(f"model.latent is {latent}; a latent space needs at least 1 dimension.")
@@ -62,8 +71,8 @@ class Encoder(nn.Module):
 class NoisyChannel(nn.Module):
     r"""Add noise of a learned size to each dimension of a latent: :math:`z = \mu + \sigma \epsilon`.
 
-    The draw of a star follows from its id and a random number of the model's own, ``salt``: who has a table of latents and ids, but not
-    the model, cannot take the noise off.
+    The draw of a star follows from its id and a random number of the model's own, ``salt``: who has a table of latents
+    and ids, but not the model, cannot take the noise off.
 
     Arguments:
         latent: Z.
@@ -111,7 +120,9 @@ class DiscriminatorBank(nn.Module):
 
     spare: Tensor
 
-    def __init__(self, n_inputs: int, n_bins: Sequence[int], hidden: Sequence[int], kind: str = "mlp", batch_norm: bool = False):
+    def __init__(
+        self, n_inputs: int, n_bins: Sequence[int], hidden: Sequence[int], kind: str = "mlp", batch_norm: bool = False
+    ):
         super().__init__()
         if kind not in ("mlp", "conv"):
             raise SpectangleError(f"adversary.kind is '{kind}'; it must be mlp or conv.")
@@ -119,10 +130,13 @@ class DiscriminatorBank(nn.Module):
         d = len(self.n_bins)
         channels = (8, 8) if kind == "conv" else ()
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(d * n_in, d * n_out, kernel_size=3, padding=1, groups=d) for n_in, n_out in zip((1, *channels), channels, strict=False)
+            nn.Conv1d(d * n_in, d * n_out, kernel_size=3, padding=1, groups=d)
+            for n_in, n_out in zip((1, *channels), channels, strict=False)
         )
         sizes = [n_inputs * (channels[-1] if channels else 1), *hidden, max(self.n_bins)]
-        self.weights = nn.ParameterList(nn.Parameter(torch.empty(d, i, o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.empty(d, i, o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        )
         self.biases = nn.ParameterList(nn.Parameter(torch.empty(d, 1, o)) for o in sizes[1:])
         self.norms = nn.ModuleList(nn.BatchNorm1d(d * o) for o in hidden) if batch_norm else None
         spare = torch.arange(max(self.n_bins)) >= torch.tensor(self.n_bins)[:, None]

@@ -10,7 +10,9 @@ __all__ = ["folded_layers"]
 
 @torch.no_grad()
 def folded_layers(layers: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
-    """Weight [n_out, n_in] and bias [n_out] of each linear layer; ReLU belongs between them, dropout does nothing after training."""
+    """Weight [n_out, n_in] and bias [n_out] of each linear layer; ReLU belongs between them, dropout does nothing after
+    training.
+    """
     folded: list[tuple[Tensor, Tensor]] = []
     for layer in layers:
         if isinstance(layer, nn.Linear):

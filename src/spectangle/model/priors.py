@@ -17,8 +17,8 @@ STARS_PER_CELL, MOST_CELLS = 60, 400
 class BinPriors(nn.Module):
     r"""Share :math:`\pi_c` of each bin, in cells of the kept labels (k-means) for the discriminators that see them.
 
-    A discriminator that sees the kept labels is at chance when it knows what they imply, not when it knows nothing: the entropy of the
-    bins, which is its chance level otherwise, would be too high.
+    A discriminator that sees the kept labels is at chance when it knows what they imply, not when it knows nothing: the
+    entropy of the bins, which is its chance level otherwise, would be too high.
 
     Arguments:
         shares: Share of each bin among all training stars [D, C].
@@ -43,7 +43,9 @@ class BinPriors(nn.Module):
             return self
         drawn = np.random.default_rng(0).permutation(len(entangled))[:20000]
         n_cells = int(np.clip(len(entangled) // STARS_PER_CELL, 1, MOST_CELLS))
-        self.cells = torch.from_numpy(KMeans(n_cells, n_init="auto", random_state=0).fit(entangled[drawn].numpy()).cluster_centers_).float()
+        self.cells = torch.from_numpy(
+            KMeans(n_cells, n_init="auto", random_state=0).fit(entangled[drawn].numpy()).cluster_centers_
+        ).float()
         everyone, cell = self.shares[0], self._cell(entangled)
         counts = torch.zeros(n_cells, *everyone.shape)
         for d in range(len(everyone)):
@@ -59,7 +61,8 @@ class BinPriors(nn.Module):
         return self.shares[self._cell(entangled)].transpose(0, 1)
 
     def chance(self, entangled: Tensor, bins: Tensor, loss: str) -> Tensor:
-        """Loss of discriminators that know the shares and nothing else [D], on stars [N, k], bins [N, D]; for conditional ones each star
+        """Loss of discriminators that know the shares and nothing else [D], on stars [N, k], bins [N, D]; for
+        conditional ones each star
         is left out of its own cell."""
         shares = self(entangled)
         known = shares.clamp(min=1e-12)

@@ -17,8 +17,9 @@ __all__ = ["FluxScaler", "LabelBins", "LabelScaler", "ResidualLabels"]
 class FluxScaler(nn.Module):
     r"""Scale flux so that fully connected networks learn it well.
 
-    Raw flux is about 1 everywhere with tiny variations. ``global``: :math:`(x - \bar x_p) / s` with the training mean of
-    each pixel and one number :math:`s`, the standard deviation of all pixels about their means. ``pixel``: each pixel
+    Raw flux is about 1 everywhere with tiny variations. ``global``: :math:`(x - \bar x_p) / s` with the training mean
+    of each pixel and one number :math:`s`, the standard deviation of all pixels about their means. ``pixel``: each
+    pixel
     by its own standard deviation (this blows up continuum noise). ``none``: the paper's raw flux.
 
     Arguments:
@@ -77,7 +78,9 @@ class LabelScaler(nn.Module):
         std = labels.double().std(0, correction=0)
         for name, value in zip(self.labels, std.tolist(), strict=True):
             if not value > 0:
-                raise SpectangleError(f"Label '{name}' is the same for every training star; remove it with data.labels.")
+                raise SpectangleError(
+                    f"Label '{name}' is the same for every training star; remove it with data.labels."
+                )
         self.mean.copy_(labels.double().mean(0))
         self.std.copy_(std)
 
@@ -142,8 +145,8 @@ class LabelBins(nn.Module):
 class ResidualLabels:
     r"""Replace disentangled labels by what the kept labels do not explain.
 
-    :math:`r_i = y_i - f_i(y_\mathrm{kept})` with :math:`f_i` a gradient-boosted regression on training stars. Kept labels
-    leak dropped ones through the population of stars; an adversary on the residual is aimed at the excess only.
+    :math:`r_i = y_i - f_i(y_\mathrm{kept})` with :math:`f_i` a gradient-boosted regression on training stars. Kept
+    labels leak dropped ones through the population of stars; an adversary on the residual is aimed at the excess only.
 
     Arguments:
         kept: Columns of the kept (entangled) labels.

@@ -19,11 +19,15 @@ __all__ = ["draw_folds"]
 
 
 def draw_folds(title: str, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw one experiment's folds as PDF and PNG into ``folder``: labels read against the catalogue's, Kiel diagram, t-SNE of one fold.
+    """Draw one experiment's folds as PDF and PNG into ``folder``: labels read against the catalogue's, Kiel diagram,
+    t-SNE of one fold.
 
     The first seed of each fold is drawn. Names begin with what is entangled.
     """
-    first = {int(run.config["data"]["fold"]): run for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0)), reverse=True)}
+    first = {
+        int(run.config["data"]["fold"]): run
+        for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0)), reverse=True)
+    }
     entangled = [name for name, value in runs[0].config["lambdas"].items() if float(value or 0) < 0]
     written = []
     for name, figure in _figures(title, [first[fold] for fold in sorted(first)]):
@@ -36,17 +40,31 @@ def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     folds = [look(run, model, data, len(data.test)) for run, model, data in loaded]
     catalogue, predicted, spectra = (_joined(folds, name) for name in ("catalogue", "predicted", "spectra_predicted"))
     stars = len(next(iter(catalogue.values())))
-    yield "predicted", prediction_figure(predicted, catalogue, folds[0].units, f"{title}: each of {stars} stars as a test star")
+    yield (
+        "predicted",
+        prediction_figure(predicted, catalogue, folds[0].units, f"{title}: each of {stars} stars as a test star"),
+    )
     if diagrams := len(diagram_axes(catalogue)):
         columns = {"from the spectra": [spectra] * diagrams} if spectra else {}
-        yield "kiel_chemical", diagrams_figure(catalogue, columns | {"from the latent": [predicted] * diagrams}, folds[0].units)
+        yield (
+            "kiel_chemical",
+            diagrams_figure(catalogue, columns | {"from the latent": [predicted] * diagrams}, folds[0].units),
+        )
     seen, (_, model, data) = folds[0], loaded[0]
     if len(seen.rows) >= 20 and seen.latent.shape[1] > 1:
         lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))
-        groups = {"entangled": [name for name in catalogue if lambdas[name] < 0], "disentangled": [name for name in catalogue if lambdas[name] > 0]}
+        groups = {
+            "entangled": [name for name in catalogue if lambdas[name] < 0],
+            "disentangled": [name for name in catalogue if lambdas[name] > 0],
+        }
         planes = {"spectra": plane(data.test.flux[seen.rows].numpy()), "latent": plane(seen.latent)}
         words = f"t-SNE of the {len(seen.rows)} test stars of fold {runs[0].config['data']['fold']}"
-        yield "tsne", map_figure(planes, seen.catalogue, seen.units, {word: names for word, names in groups.items() if names}, words)
+        yield (
+            "tsne",
+            map_figure(
+                planes, seen.catalogue, seen.units, {word: names for word, names in groups.items() if names}, words
+            ),
+        )
 
 
 def _joined(folds: Sequence[Seen], which: str) -> dict[str, np.ndarray]:

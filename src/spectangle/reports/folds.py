@@ -1,4 +1,6 @@
-"""Cross-validation: what the runs of a sweep over folds (and seeds) found of each label, with mean and spread over the folds."""
+"""Cross-validation: what the runs of a sweep over folds (and seeds) found of each label, with mean and spread over the
+folds.
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,14 @@ from spectangle.runs.sweep_folder import list_runs
 
 __all__ = ["fold_groups", "fold_table"]
 
-APART = ("data.fold", "seed", "threads", "hydra", "logger", "callbacks")  # what the runs of one experiment may differ in
+APART = (
+    "data.fold",
+    "seed",
+    "threads",
+    "hydra",
+    "logger",
+    "callbacks",
+)  # what the runs of one experiment may differ in
 WORDS = {-1: "entangled", 0: "neutral", 1: "disentangled"}
 
 
@@ -28,7 +37,9 @@ def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
     runs = [run for run in list_runs(folder) if run.finished]
     runs = [run for run in runs if run.config.get("data", {}).get("folds")]
     if not runs:
-        raise SpectangleError(f"{folder} has no finished run with data.folds; make some: spectangle train sweep=folds data.path=my.h5.")
+        raise SpectangleError(
+            f"{folder} has no finished run with data.folds; make some: spectangle train sweep=folds data.path=my.h5."
+        )
     groups: dict[str, list[Run]] = {}
     for run in runs:
         choices = {key: value for key, value in flat(run.config).items() if not key.startswith(APART)}
@@ -37,7 +48,8 @@ def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
 
 
 def fold_table(title: str, runs: Sequence[Run]) -> Table:
-    """Labels as rows: MAE from spectra and latent, R2 of the probes, floor and excess; mean and standard deviation over folds.
+    """Labels as rows: MAE from spectra and latent, R2 of the probes, floor and excess; mean and standard deviation over
+    folds.
 
     Seeds of one fold are averaged first, so that the spread is that of the folds.
     """
@@ -47,10 +59,22 @@ def fold_table(title: str, runs: Sequence[Run]) -> Table:
     heading = f"{title}: {len(folds)} of {whole} folds" + (f", {seeds} seeds" if seeds > 1 else "")
     table = Table(title=escape(heading), title_justify="left")
     bound = "excess\n(at most)" if any(fold.get("excess_is_upper_bound") for fold in folds.values()) else "excess"
-    for name in ("label", "in the latent", "MAE, spectra", "MAE, latent", "latent / spectra", "probes R2", "floor", bound):
+    for name in (
+        "label",
+        "in the latent",
+        "MAE, spectra",
+        "MAE, latent",
+        "latent / spectra",
+        "probes R2",
+        "floor",
+        bound,
+    ):
         table.add_column(name, no_wrap=True, justify="left" if name in ("label", "in the latent") else "right")
     lambdas = {name: float(value or 0) for name, value in runs[0].config["lambdas"].items()}
-    for label in sorted({path.split("/")[2] for path in next(iter(folds.values())) if path.startswith("test/latent/")}, key=list(lambdas).index):
+    for label in sorted(
+        {path.split("/")[2] for path in next(iter(folds.values())) if path.startswith("test/latent/")},
+        key=list(lambdas).index,
+    ):
         unit = "K" if label == "teff" else "dex"
         paths = (f"test/spectra/{label}/mae", f"test/latent/{label}/mae")
         ratio = [fold[paths[1]] / fold[paths[0]] for fold in folds.values() if paths[0] in fold]
@@ -67,7 +91,11 @@ def _by_fold(runs: Sequence[Run]) -> dict[int, dict[str, float]]:
     for run in runs:
         found.setdefault(int(run.config["data"]["fold"]), []).append(run.metrics)
     return {
-        fold: {path: statistics.fmean(one[path] for one in members) for path in members[0] if all(path in one for one in members)}
+        fold: {
+            path: statistics.fmean(one[path] for one in members)
+            for path in members[0]
+            if all(path in one for one in members)
+        }
         for fold, members in sorted(found.items())
     }
 
@@ -86,7 +114,9 @@ def _spread(values: Sequence[float], unit: str = "") -> str:
 def _title(runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> str:
     lambdas = {name: float(value or 0) for name, value in runs[0].config["lambdas"].items()}
     parts = [
-        f"{word} {', '.join(names)}" for sign, word in WORDS.items() if (names := [name for name, v in lambdas.items() if (v > 0) - (v < 0) == sign])
+        f"{word} {', '.join(names)}"
+        for sign, word in WORDS.items()
+        if (names := [name for name, v in lambdas.items() if (v > 0) - (v < 0) == sign])
     ]
     same = [group for group in groups if group[0].config["lambdas"] == runs[0].config["lambdas"]]
     number_of = f" ({same.index(runs) + 1})" if len(same) > 1 else ""

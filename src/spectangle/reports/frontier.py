@@ -44,7 +44,9 @@ class Point:
 
 
 def frontier_points(runs: Iterable[Run], stars: str = "val") -> list[Point]:
-    """The finished runs that keep some labels, lose others and measured both on validation (``val``) or ``test`` stars, by what they keep."""
+    """The finished runs that keep some labels, lose others and measured both on validation (``val``) or ``test`` stars,
+    by what they keep.
+    """
     points = []
     for run in runs:
         if not run.finished:
@@ -59,27 +61,41 @@ def frontier_points(runs: Iterable[Run], stars: str = "val") -> list[Point]:
 
 
 def in_order(points: Sequence[Point]) -> list[Point]:
-    """The points as the table has them: by representation, the cheapest first. Their places are their numbers in table and figure."""
+    """The points as the table has them: by representation, the cheapest first. Their places are their numbers in table
+    and figure.
+    """
     titles = list(dict.fromkeys(one.representation.title for one in points))
     return sorted(points, key=lambda one: (titles.index(one.representation.title), one.entangled_mae))
 
 
 def draw(points: Sequence[Point]) -> Figure:
-    """The points as a figure, each pair with its front; what only some runs chose is written beside them, or their number in the
+    """The points as a figure, each pair with its front; what only some runs chose is written beside them, or their
+    number in the
     table where that is more than one short word."""
     points = in_order(points)
     varying = differing([one.choices for one in points])
-    entangled_mae, excess = np.array([one.entangled_mae for one in points]), np.array([one.largest_excess for one in points])
+    entangled_mae, excess = (
+        np.array([one.entangled_mae for one in points]),
+        np.array([one.largest_excess for one in points]),
+    )
     notes, title = [str(one.choices.get(key, "")) for one in points for key in varying], ", ".join(varying)
     if len(varying) > 1 or any(len(note) > 8 for note in notes):
         notes, title = [str(number + 1) for number in range(len(points))], "number in the table"
-    return frontier_figure(entangled_mae, excess, [one.representation.title for one in points], notes=notes, notes_title=title if varying else "")
+    return frontier_figure(
+        entangled_mae,
+        excess,
+        [one.representation.title for one in points],
+        notes=notes,
+        notes_title=title if varying else "",
+    )
 
 
 def print_frontier(cfg: DictConfig) -> None:
     """Print and draw the frontier of a sweep, on validation stars."""
     if cfg.sweep is None:
-        raise SpectangleError("sweep is missing; give the folder of a sweep: spectangle report kind=frontier sweep=runs/frontier.")
+        raise SpectangleError(
+            "sweep is missing; give the folder of a sweep: spectangle report kind=frontier sweep=runs/frontier."
+        )
     points = frontier_points(list_runs(cfg.sweep))
     if not points:
         raise SpectangleError(
@@ -103,12 +119,22 @@ def frontier_table(points: Sequence[Point]) -> Table:
         table.add_column(escape(heading), justify="right", no_wrap=True)
     for title in dict.fromkeys(one.representation.title for one in points):
         group = sorted((one for one in points if one.representation.title == title), key=lambda one: one.entangled_mae)
-        front = set(pareto_front(np.array([one.entangled_mae for one in group]), np.array([one.largest_excess for one in group])).tolist())
+        front = set(
+            pareto_front(
+                np.array([one.entangled_mae for one in group]), np.array([one.largest_excess for one in group])
+            ).tolist()
+        )
         for i, one in enumerate(group):
             worst = max(one.excess, key=lambda name: one.excess[name])
             choices = [escape(str(one.choices.get(key, ""))) for key in varying]
             table.add_row(
-                numbers[id(one)], "*" if i in front else "", title, *choices, f"{one.entangled_mae:.3f}", f"{one.largest_excess:.3f}", worst
+                numbers[id(one)],
+                "*" if i in front else "",
+                title,
+                *choices,
+                f"{one.entangled_mae:.3f}",
+                f"{one.largest_excess:.3f}",
+                worst,
             )
         table.add_section()
     return table

@@ -1,4 +1,6 @@
-"""What spectangle report can print, by kind: a sweep's leaderboard, the difference of runs, Table 1, the frontier, folds, figures."""
+"""What spectangle report can print, by kind: a sweep's leaderboard, the difference of runs, Table 1, the frontier,
+folds, figures.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,16 @@ from spectangle.runs.folder import Run
 from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.leaderboard_page import dashboard_command, write_report
 
-__all__ = ["KINDS", "difference_table", "draw_figures", "print_difference", "print_folds", "print_frontier", "print_leaderboard", "print_table1"]
+__all__ = [
+    "KINDS",
+    "difference_table",
+    "draw_figures",
+    "print_difference",
+    "print_folds",
+    "print_frontier",
+    "print_leaderboard",
+    "print_table1",
+]
 
 QUIET = ("time/", "memory/")  # differs between any two runs
 
@@ -38,12 +49,16 @@ def print_leaderboard(cfg: DictConfig) -> None:
 def print_difference(cfg: DictConfig) -> None:
     """Print what differs between runs."""
     if len(cfg.runs) < 2:
-        raise SpectangleError("kind=diff compares runs; give at least two: spectangle report kind=diff runs=[RUN1,RUN2].")
+        raise SpectangleError(
+            "kind=diff compares runs; give at least two: spectangle report kind=diff runs=[RUN1,RUN2]."
+        )
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
     names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
     print_table(difference_table("What was chosen", names, [flat(run.written_config) | _facts(run) for run in runs]))
-    measured = [{k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs]
+    measured = [
+        {k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs
+    ]
     print_table(difference_table("What came out", names, measured))
 
 
@@ -58,7 +73,9 @@ def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping
         table.add_column("change", justify="right")
     for key in found:
         values = [column.get(key) for column in columns]
-        table.add_row(escape(key), *(escape(_word(value)) for value in values), *([_change(*values)] if len(columns) == 2 else []))
+        table.add_row(
+            escape(key), *(escape(_word(value)) for value in values), *([_change(*values)] if len(columns) == 2 else [])
+        )
     return table
 
 
@@ -104,7 +121,9 @@ def print_folds(cfg: DictConfig) -> None:
     from spectangle.reports.folds import fold_groups, fold_table
 
     if cfg.sweep is None:
-        raise SpectangleError("sweep is missing; give the folder of a sweep over folds: spectangle report kind=folds sweep=runs/folds.")
+        raise SpectangleError(
+            "sweep is missing; give the folder of a sweep over folds: spectangle report kind=folds sweep=runs/folds."
+        )
     for title, runs in fold_groups(cfg.sweep).items():
         print_table(fold_table(title, runs))
         if cfg.figures:
@@ -117,7 +136,9 @@ def draw_figures(cfg: DictConfig) -> None:
     from spectangle.evaluation.run_figures import draw_run
 
     if not cfg.runs:
-        raise SpectangleError("kind=figures draws the figures of runs; give one or more: spectangle report kind=figures runs=[RUN].")
+        raise SpectangleError(
+            "kind=figures draws the figures of runs; give one or more: spectangle report kind=figures runs=[RUN]."
+        )
     for path in cfg.runs:
         for written in draw_run(Run(path)):
             console.print(f"written: {written}", markup=False)

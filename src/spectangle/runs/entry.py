@@ -17,8 +17,16 @@ from spectangle.runs.sweep_link import link
 __all__ = ["CHANGES_NOTHING", "MAY_CHANGE", "entered", "named", "refuse_change"]
 
 # what changes no number of a run
-CHANGES_NOTHING = ("threads", "logger", "objective", "callbacks.progress", "callbacks.regressor.cache", "callbacks.probes.cache")
-# what may also change while a run is not finished: its end, where it runs, and what is measured beside and after the training
+CHANGES_NOTHING = (
+    "threads",
+    "logger",
+    "objective",
+    "callbacks.progress",
+    "callbacks.regressor.cache",
+    "callbacks.probes.cache",
+)
+# what may also change while a run is not finished: its end, where it runs, and what is measured beside and after the
+# training
 MAY_CHANGE = (*CHANGES_NOTHING, "callbacks", "trainer.max_epochs", "trainer.accelerator", "trainer.devices")
 SHOWN = 6
 
@@ -47,7 +55,9 @@ def refuse_change(run: Run, cfg: DictConfig) -> None:
     then, now = flat(run.written_config), flat(OmegaConf.to_container(cfg, resolve=False))
     allowed = CHANGES_NOTHING if run.finished else MAY_CHANGE
     if keys := [key for key in differing([then, now]) if not named(key, allowed)]:
-        words = [f"{key} (was {_word(then, key)}, is {_word(now, key)})" for key in keys[:SHOWN]] + ["..."] * (len(keys) > SHOWN)
+        words = [f"{key} (was {_word(then, key)}, is {_word(now, key)})" for key in keys[:SHOWN]] + ["..."] * (
+            len(keys) > SHOWN
+        )
         state = "is finished, with another config" if run.finished else "holds another experiment"
         raise SpectangleError(
             f"{run.path} {state}: {', '.join(words)}. Undo the change, or give another folder: hydra.run.dir=DIR. "

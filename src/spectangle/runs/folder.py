@@ -40,10 +40,14 @@ class Run:
     def __init__(self, path: str | Path, must_exist: bool = True):
         self.path = Path(path)
         if must_exist and not (self.path / ".hydra" / "config.yaml").is_file() and not self.last_checkpoint.is_file():
-            exported = " It is an exported model, which has no stars; spectangle predict and spectangle generate with spectra=FILE can use it."
+            exported = (
+                " It is an exported model, which has no stars; spectangle predict and spectangle generate with "
+                "spectra=FILE can use it."
+            )
             hint = exported if (self.path / "model.safetensors").is_file() else ""
             raise SpectangleError(
-                f"{self.path} is not a run folder: it has no .hydra/config.yaml. Give the folder that spectangle train printed.{hint}"
+                f"{self.path} is not a run folder: it has no .hydra/config.yaml. Give the folder that spectangle "
+                f"train printed.{hint}"
             )
 
     @property
@@ -71,11 +75,15 @@ class Run:
         try:
             return OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # pyright: ignore
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise SpectangleError(f"{path} cannot be read ({error}); the run cannot be understood without it: train it again elsewhere.") from error
+            raise SpectangleError(
+                f"{path} cannot be read ({error}); the run cannot be understood without it: train it again elsewhere."
+            ) from error
 
     @property
     def config(self) -> dict[str, Any]:
-        """The choices of the run as plain containers, with every value that another key gives; what a machine gives stays as it was written."""
+        """The choices of the run as plain containers, with every value that another key gives; what a machine gives
+        stays as it was written.
+        """
         return resolved_choices(self.written_config)
 
     @property
@@ -97,7 +105,9 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """Final numbers by metric path."""
         if not self.finished:
-            raise SpectangleError(f"{self.path} is not finished (no metrics.json); go on with: spectangle train resume={self.path}")
+            raise SpectangleError(
+                f"{self.path} is not finished (no metrics.json); go on with: spectangle train resume={self.path}"
+            )
         return self._json("metrics.json")
 
     @property
@@ -112,7 +122,9 @@ class Run:
 
     @property
     def survey_path(self) -> Path:
-        """The survey that the run was trained on; a relative path counts from the folder that spectangle train ran in."""
+        """The survey that the run was trained on; a relative path counts from the folder that spectangle train ran
+        in.
+        """
         path = Path(self.manifest["survey"]["path"])
         hydra = self.path / ".hydra" / "hydra.yaml"
         if path.is_absolute() or not hydra.is_file():
@@ -123,7 +135,9 @@ class Run:
     def checkpoint_hash(self) -> str:
         """SHA-256 of the best checkpoint and of the fitted regressor: what a prediction depends on."""
         files = (self.best_checkpoint, self.path / "regressors" / "latent.skops")
-        return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files if file.is_file())).hexdigest()
+        return hashlib.sha256(
+            b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files if file.is_file())
+        ).hexdigest()
 
     def derived(self, name: str) -> Path:
         """Where a file that was computed from the run is kept."""
@@ -136,7 +150,9 @@ class Run:
         except SpectangleError:  # the first start, or a file that a full disk cut off
             starts = []
         now = environment() | facts
-        start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": now["git"]["commit"]} | {key: now[key] for key in ("command", "host")}
+        start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": now["git"]["commit"]} | {
+            key: now[key] for key in ("command", "host")
+        }
         self._write("manifest.json", json.dumps(now | {"starts": [*starts, start]}, indent=2) + "\n")
 
     def write_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -163,7 +179,9 @@ class Run:
 
 
 def metric_value(metrics: Mapping[str, float], name: str) -> float | None:
-    """A metric by its path, or the sum of several (``val/excess/teff + val/excess/logg``); None if one was not measured."""
+    """A metric by its path, or the sum of several (``val/excess/teff + val/excess/logg``); None if one was not
+    measured.
+    """
     values = [metrics.get(part.strip()) for part in name.split(" + ")]
     return None if any(value is None for value in values) else sum(values)  # pyright: ignore
 

@@ -33,7 +33,8 @@ def owned(folder: Path, replace: bool = False) -> Iterator[None]:
 
     Arguments:
         folder: The folder; it is made if need be.
-        replace: Take it from a process that still holds it after some seconds: the study of a sweep has declared that one dead.
+        replace: Take it from a process that still holds it after some seconds: the study of a sweep has declared that
+            one dead.
 
     Raises:
         SpectangleError: Another process holds it.
@@ -42,11 +43,19 @@ def owned(folder: Path, replace: bool = False) -> Iterator[None]:
     _make(folder)
     lock = _lock(folder, PATIENCE_S if replace else 0)
     if lock is None and not replace:
-        raise SpectangleError(f"{folder} is being trained by {_owner(folder)}; wait for it or stop it, or give another folder: hydra.run.dir=DIR.")
+        raise SpectangleError(
+            f"{folder} is being trained by {_owner(folder)}; wait for it or stop it, or give another folder: "
+            "hydra.run.dir=DIR."
+        )
     if lock is None:
         log.warning("%s is taken from %s, which gives no sign of life.", folder, _owner(folder))
     _tokens[folder] = uuid.uuid4().hex
-    facts = {"token": _tokens[folder], "pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    facts = {
+        "token": _tokens[folder],
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
     write_beside(folder / OWNER, json.dumps(facts) + "\n")
     try:
         yield
@@ -64,25 +73,34 @@ def check_owner(folder: Path) -> None:
     """
     token = _tokens.get(folder.resolve())
     if token is not None and (facts := _facts(folder)) and facts.get("token") != token:
-        raise Superseded(f"{folder} was taken over by {_owner(folder)}: this process was taken for dead. It ends without writing anything more.")
+        raise Superseded(
+            f"{folder} was taken over by {_owner(folder)}: this process was taken for dead. It ends without "
+            "writing anything more."
+        )
 
 
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SpectangleError(f"{folder} could not be made ({error.strerror}); give a folder that you may write to: hydra.run.dir=DIR.") from error
+        raise SpectangleError(
+            f"{folder} could not be made ({error.strerror}); give a folder that you may write to: hydra.run.dir=DIR."
+        ) from error
 
 
 def _lock(folder: Path, patience_s: float) -> FileLock | None:
-    """The lock of a folder, None while another process has it; where the file system knows no locks, one that guards nothing."""
+    """The lock of a folder, None while another process has it; where the file system knows no locks, one that guards
+    nothing.
+    """
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=patience_s)
     except Timeout:
         return None
     except PermissionError as error:
-        raise SpectangleError(f"{folder} is not yours to write in ({error.strerror}); give another folder: hydra.run.dir=DIR.") from error
+        raise SpectangleError(
+            f"{folder} is not yours to write in ({error.strerror}); give another folder: hydra.run.dir=DIR."
+        ) from error
     except (NotImplementedError, OSError) as error:
         log.warning("the file system of %s knows no locks (%s): do not start this run twice at once.", folder, error)
     return lock

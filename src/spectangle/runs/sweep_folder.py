@@ -72,5 +72,7 @@ def sweep_record(folder: Path) -> dict[str, Any]:
 def list_runs(folder: str | Path) -> Iterator[Run]:
     """Yield every run below a folder, in the order of their paths."""
     for path in sorted(Path(folder).glob("**/.hydra/config.yaml")):
-        if not any(part.startswith(".") for part in path.parent.parent.relative_to(folder).parts):  # what a sweep has set aside
+        if not any(
+            part.startswith(".") for part in path.parent.parent.relative_to(folder).parts
+        ):  # what a sweep has set aside
             yield Run(path.parents[1])

@@ -10,7 +10,9 @@ class Pruned(Exception):
 
 
 class _Link:
-    """Closed (no pipe) in a run that no sweep prunes; ``claimed`` in one that the study has given to this process alone."""
+    """Closed (no pipe) in a run that no sweep prunes; ``claimed`` in one that the study has given to this process
+    alone.
+    """
 
     pipe: Connection | None = None
     claimed: bool = False

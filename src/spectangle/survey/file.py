@@ -126,7 +126,8 @@ class Survey:
                 hasher.update(name, dataset[start:stop])
         if hasher.hexdigest() != self.content_hash:
             raise SpectangleError(
-                f"{self.path} does not have the content that it was written with (content_hash differs): it was damaged or edited; write it again."
+                f"{self.path} does not have the content that it was written with (content_hash differs): it was "
+                "damaged or edited; write it again."
             )
 
 
@@ -142,7 +143,8 @@ class SurveyWriter:
         created_by: Command and version; default: this command line and the package version.
 
     Raises:
-        SpectangleError: The disk is full, the folder cannot be written, a name has a slash, or a chunk does not fit the format.
+        SpectangleError: The disk is full, the folder cannot be written, a name has a slash, or a chunk does not fit the
+            format.
     """
 
     def __init__(
@@ -190,7 +192,9 @@ class SurveyWriter:
         """Append n stars: source_id [n] int64, flux and flux_error [n, P], each label, error and column [n]."""
         source_id = np.asarray(source_id)
         if source_id.dtype.kind not in "iu":
-            raise SpectangleError(f"source_id came as {source_id.dtype}; it must be an integer type, or Gaia ids lose digits.")
+            raise SpectangleError(
+                f"source_id came as {source_id.dtype}; it must be an integer type, or Gaia ids lose digits."
+            )
         if set(labels) != set(self._units):
             raise SpectangleError(f"Labels {sorted(labels)} were appended to a survey of labels {sorted(self._units)}.")
         for what, names in (("label error", label_errors), ("column", columns)):
@@ -239,13 +243,19 @@ class SurveyWriter:
         if self.n_stars:
             missing = {name for name, _ in _star_datasets(self._file)} - set(arrays)
             if missing:
-                raise SpectangleError(f"A later chunk lacks {', '.join(sorted(missing))}; every chunk must have the same arrays.")
+                raise SpectangleError(
+                    f"A later chunk lacks {', '.join(sorted(missing))}; every chunk must have the same arrays."
+                )
 
     def _append(self, name: str, values: np.ndarray) -> None:
         if name not in self._file:
             rows = min(max(len(values), 1), 256 if values.ndim == 2 else 65536)
             self._file.create_dataset(
-                name, shape=(0, *values.shape[1:]), maxshape=(None, *values.shape[1:]), dtype=values.dtype, chunks=(rows, *values.shape[1:])
+                name,
+                shape=(0, *values.shape[1:]),
+                maxshape=(None, *values.shape[1:]),
+                dtype=values.dtype,
+                chunks=(rows, *values.shape[1:]),
             )
             if name.startswith("labels/"):
                 self._file[name].attrs["unit"] = self._units[name.removeprefix("labels/")]
@@ -284,7 +294,8 @@ class _disk_errors:
         if isinstance(error, (OSError, RuntimeError)):
             raise SpectangleError(
                 locked(self.path, error)
-                or f"{self.path} could not be written ({error}); nothing was left behind. Free some space or choose another folder."
+                or f"{self.path} could not be written ({error}); nothing was left behind. Free some space or choose "
+                "another folder."
             ) from error
 
 
@@ -294,12 +305,16 @@ def is_synthetic(origin: str) -> bool:
 
 
 def locked(path: Path, error: BaseException) -> str | None:
-    """What to say where HDF5 cannot lock a file: another program writes it, or the disk knows no locks; None if the error is another one."""
+    """What to say where HDF5 cannot lock a file: another program writes it, or the disk knows no locks; None if the
+    error is another one.
+    """
     if "unable to lock file" not in str(error):
         return None
     return (
-        f"{path} cannot be locked ({str(error).strip('.')}): another program has it open, or it lies on a disk without locks, as some NFS are. "
-        "Close it there; or, if nobody writes it, set the environment variable HDF5_USE_FILE_LOCKING=FALSE and run the command again."
+        f"{path} cannot be locked ({str(error).strip('.')}): another program has it open, or it lies on a disk "
+        "without locks, as some NFS are. "
+        "Close it there; or, if nobody writes it, set the environment variable HDF5_USE_FILE_LOCKING=FALSE and "
+        "run the command again."
     )
 
 
@@ -313,7 +328,10 @@ def _check_names(names: Iterable[str], what: str) -> None:
     for name in names:
         if not name or "/" in name or set(name) == {"."}:
             mended = re.sub(r"\W+", "_", name.lower()).strip("_") or what.split()[0]
-            raise SpectangleError(f"The {what} '{name}' cannot be a name in a survey file, where a slash separates folders; call it {mended}.")
+            raise SpectangleError(
+                f"The {what} '{name}' cannot be a name in a survey file, where a slash separates folders; call it "
+                f"{mended}."
+            )
 
 
 def _open(path: Path) -> Any:  # h5py's own types cannot tell a group from a dataset
@@ -324,7 +342,9 @@ def _open(path: Path) -> Any:  # h5py's own types cannot tell a group from a dat
     except OSError as error:
         if sentence := locked(path, error):
             raise SpectangleError(sentence) from error
-        raise SpectangleError(f"{path} cannot be read as HDF5 ({error}): it is truncated or of another format; copy or write it again.") from error
+        raise SpectangleError(
+            f"{path} cannot be read as HDF5 ({error}): it is truncated or of another format; copy or write it again."
+        ) from error
 
 
 def _star_datasets(file: Any) -> Iterator[tuple[str, Any]]:
@@ -350,7 +370,10 @@ def _problems(file: Any) -> Iterator[str]:
         if key not in file.attrs:
             yield f"the file attribute '{key}' is missing; write it with spectangle.survey.file.SurveyWriter."
     if file["source_id"].dtype != np.int64:
-        yield f"source_id is {file['source_id'].dtype}, not int64; read the ids again from the archive, since floats have lost their last digits."
+        yield (
+            f"source_id is {file['source_id'].dtype}, not int64; read the ids again from the archive, since floats "
+            "have lost their last digits."
+        )
     if file["flux"].ndim != 2 or file["flux"].dtype != np.float32:
         yield f"flux is {file['flux'].ndim}-dimensional {file['flux'].dtype}, not [stars, pixels] float32."
     unit, medium = file["wavelength"].attrs.get("unit"), file["wavelength"].attrs.get("medium")
@@ -368,7 +391,10 @@ def _problems(file: Any) -> Iterator[str]:
         yield "it has no star."
     for name, dataset in _star_datasets(file):
         if not hasattr(dataset, "shape"):
-            yield f"{name} is a group, since the name of what it holds has a slash; write it under another name, fe_h for [Fe/H]."
+            yield (
+                f"{name} is a group, since the name of what it holds has a slash; write it under another name, fe_h "
+                "for [Fe/H]."
+            )
         expected = (stars, pixels) if name in ("flux", "flux_error") else (stars,)
         if dataset.shape != expected:
             yield f"{name} has shape {dataset.shape}, not {expected}."

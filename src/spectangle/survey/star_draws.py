@@ -1,4 +1,5 @@
-"""Random numbers that belong to a star: hashed from its source_id, the same in every process and for every subset of a survey.
+"""Random numbers that belong to a star: hashed from its source_id, the same in every process and for every subset of a
+survey.
 
 Shapes: N stars.
 """

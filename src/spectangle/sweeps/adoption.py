@@ -22,10 +22,15 @@ def identified(plan: Plan, storage: optuna.storages.BaseStorage) -> dict[str, st
     The name of the folder alone would not do: folders of one name may share a database, and a folder may be renamed.
     """
     record = sweep_record(plan.folder)
-    if not record and not plan.options.storage and len(known := storage.get_all_studies()) == 1:  # sweep.json is lost; a journal lies in the folder
+    if (
+        not record and not plan.options.storage and len(known := storage.get_all_studies()) == 1
+    ):  # sweep.json is lost; a journal lies in the folder
         record = {"id": known[0].user_attrs.get("sweep"), "study_name": known[0].study_name}
     number = record.get("id") or uuid.uuid4().hex[:8]
-    return {"id": number, "study_name": plan.options.study_name or record.get("study_name") or f"{plan.folder.name}-{number}"}
+    return {
+        "id": number,
+        "study_name": plan.options.study_name or record.get("study_name") or f"{plan.folder.name}-{number}",
+    }
 
 
 def open_study(plan: Plan, storage: optuna.storages.BaseStorage, identity: dict[str, str]) -> optuna.Study:
@@ -47,7 +52,8 @@ def open_study(plan: Plan, storage: optuna.storages.BaseStorage, identity: dict[
     if url and (other or copied):
         hint = f", or delete {plan.folder}/sweep.json, which is a copy" if copied else ""
         raise SpectangleError(
-            f"The study {identity['study_name']} in {redacted(url)} is that of the sweep in {place}; give another sweep.study_name{hint}."
+            f"The study {identity['study_name']} in {redacted(url)} is that of the sweep in {place}; give another "
+            f"sweep.study_name{hint}."
         )
     for key, value in (("sweep", identity["id"]), ("folder", str(plan.folder))):
         if facts.get(key) != value:
@@ -55,7 +61,9 @@ def open_study(plan: Plan, storage: optuna.storages.BaseStorage, identity: dict[
     return study
 
 
-def adopted(plan: Plan, study: optuna.Study, storage: optuna.storages.BaseStorage, identity: dict[str, str]) -> optuna.Study:
+def adopted(
+    plan: Plan, study: optuna.Study, storage: optuna.storages.BaseStorage, identity: dict[str, str]
+) -> optuna.Study:
     """The study, which now holds this plan; a changed search space needs a new one, with what is known already.
 
     Raises:
@@ -68,18 +76,24 @@ def adopted(plan: Plan, study: optuna.Study, storage: optuna.storages.BaseStorag
             "undo the change, or go on all the same with sweep.allow_change=true."
         )
     if then is not None and then["swept"] != now["swept"]:
-        study = _started_anew(plan, study, storage, identity)  # Optuna cannot change the values of a categorical parameter
+        study = _started_anew(
+            plan, study, storage, identity
+        )  # Optuna cannot change the values of a categorical parameter
     if then != now:
         study.set_user_attr("plan", now)
     return study
 
 
-def _started_anew(plan: Plan, study: optuna.Study, storage: optuna.storages.BaseStorage, identity: dict[str, str]) -> optuna.Study:
+def _started_anew(
+    plan: Plan, study: optuna.Study, storage: optuna.storages.BaseStorage, identity: dict[str, str]
+) -> optuna.Study:
     kept, space = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)), plan.space.swept
     optuna.delete_study(study_name=identity["study_name"], storage=storage)
     study = open_study(plan, storage, identity)
     for trial in kept:
-        if trial.params.keys() == space.keys() and all(_contains(space[key], value) for key, value in trial.params.items()):
+        if trial.params.keys() == space.keys() and all(
+            _contains(space[key], value) for key, value in trial.params.items()
+        ):
             trial.distributions = dict(space)
             study.add_trial(trial)
     return study
@@ -96,7 +110,10 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
     words = []
     for part in now:
         if part in ("fixed", "config", "swept") and then.get(part) != now[part]:
-            a, b = (value if isinstance(value, dict) else dict.fromkeys(value or []) for value in (then.get(part) or {}, now[part]))
+            a, b = (
+                value if isinstance(value, dict) else dict.fromkeys(value or [])
+                for value in (then.get(part) or {}, now[part])
+            )
             keys = sorted(key for key in {*a, *b} if a.get(key) != b.get(key) or (key in a) != (key in b))
             words.append(f"{part} ({', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''})")
         elif then.get(part) != now[part]:

@@ -1,4 +1,6 @@
-"""Which configurations run again: those that are asked for, and those whose files are gone; and which are of an earlier config."""
+"""Which configurations run again: those that are asked for, and those whose files are gone; and which are of an earlier
+config.
+"""
 
 import time
 from collections.abc import Sequence
@@ -29,7 +31,9 @@ def renew_configurations(study: Study) -> None:
         _refuse(asked, {name: attempts[-1].state == TrialState.RUNNING for name, attempts in known.items()})
         for name in asked:
             keep_files(study.folder / name)
-        complete = [name for name, attempts in known.items() if any(trial.state == TrialState.COMPLETE for trial in attempts)]
+        complete = [
+            name for name, attempts in known.items() if any(trial.state == TrialState.COMPLETE for trial in attempts)
+        ]
         gone = [name for name in complete if name not in asked and not _all_finished(study, name)]
         study.set_aside([*asked, *gone], lock)
     for name in complete:
@@ -46,9 +50,14 @@ def renew_configurations(study: Study) -> None:
 
 def _refuse(asked: Sequence[str], running: dict[str, bool]) -> None:
     if unknown := [name for name in asked if name not in running]:
-        raise SpectangleError(f"sweep.rerun names {', '.join(unknown)}, which this sweep does not have; the names are those of its sub-folders.")
+        raise SpectangleError(
+            f"sweep.rerun names {', '.join(unknown)}, which this sweep does not have; the names are those of its "
+            "sub-folders."
+        )
     if busy := [name for name in asked if running[name]]:
-        raise SpectangleError(f"sweep.rerun names {', '.join(busy)}, which a worker is running; wait for it, or stop it first.")
+        raise SpectangleError(
+            f"sweep.rerun names {', '.join(busy)}, which a worker is running; wait for it, or stop it first."
+        )
 
 
 def keep_files(folder: Path) -> None:
@@ -61,9 +70,17 @@ def keep_files(folder: Path) -> None:
 
 def _mend_record(study: Study, name: str, attempts: Sequence[FrozenTrial]) -> None:
     """Write the record of a finished configuration again if its file is damaged: the study knows what was in it."""
-    folder, done = ConfigurationFolder(study.folder / name), [trial for trial in attempts if trial.state == TrialState.COMPLETE]
+    folder, done = (
+        ConfigurationFolder(study.folder / name),
+        [trial for trial in attempts if trial.state == TrialState.COMPLETE],
+    )
     if folder.path.is_dir() and "name" not in folder.record:
-        facts = {"params": done[-1].params, "trial": done[-1].number, "values": done[-1].values, "attempts": len(attempts)}
+        facts = {
+            "params": done[-1].params,
+            "trial": done[-1].number,
+            "values": done[-1].values,
+            "attempts": len(attempts),
+        }
         folder.write_record(name=name, state="complete", reason="", **facts)
 
 

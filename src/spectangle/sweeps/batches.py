@@ -1,4 +1,6 @@
-"""A sweep through a launcher that runs batches (submitit): claim some configurations, launch them together, tell all."""
+"""A sweep through a launcher that runs batches (submitit): claim some configurations, launch them together, tell
+all.
+"""
 
 import os
 import threading
@@ -25,7 +27,9 @@ def run_batches(plan: Plan, app: App, study: Study) -> None:
 
     Jobs of a controller that was killed go on; the next one waits for them instead of starting them again.
     """
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=app.context, task_function=app.task_function, config=app.config)
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=app.context, task_function=app.task_function, config=app.config
+    )
     record = WorkerRecord(plan.folder, plan.options.heartbeat_s)
     stop = threading.Event()
     threading.Thread(target=_beat, args=(record, stop), daemon=True).start()
@@ -53,7 +57,12 @@ def _claims(study: Study, worker: str, count: int) -> list[Claim]:
 
 def _launch(plan: Plan, study: Study, launcher: Any, claims: list[Claim]) -> None:
     seeds = plan.options.trial_seeds
-    jobs = [(claim, run) for claim in claims for run in ConfigurationFolder(plan.folder / claim.name).runs(seeds) if not run.finished]
+    jobs = [
+        (claim, run)
+        for claim in claims
+        for run in ConfigurationFolder(plan.folder / claim.name).runs(seeds)
+        if not run.finished
+    ]
 
     def note(index: int, job: str) -> None:
         claim = jobs[index][0]
@@ -61,13 +70,21 @@ def _launch(plan: Plan, study: Study, launcher: Any, claims: list[Claim]) -> Non
 
     overrides = []
     for claim, run in jobs:
-        facts = {"name": claim.name, "params": claim.params, "overrides": claim.overrides, "trial": claim.trial.number, "started": time.time()}
+        facts = {
+            "name": claim.name,
+            "params": claim.params,
+            "overrides": claim.overrides,
+            "trial": claim.trial.number,
+            "started": time.time(),
+        }
         facts["config"] = plan.digest
         ConfigurationFolder(plan.folder / claim.name).write_record(
             **facts, state="running", reason="", attempts=len(study.configurations[claim.name])
         )
         own = [f"hydra.sweep.dir={plan.folder}", f"hydra.sweep.subdir={run.path.relative_to(plan.folder)}"]
-        overrides.append([*claim.overrides, *([] if seeds is None else [f"seed={run.path.name.removeprefix('seed=')}"]), *own])
+        overrides.append(
+            [*claim.overrides, *([] if seeds is None else [f"seed={run.path.name.removeprefix('seed=')}"]), *own]
+        )
     if hasattr(launcher, "on_submit"):
         launcher.on_submit = note
     start = time.monotonic()
@@ -75,7 +92,11 @@ def _launch(plan: Plan, study: Study, launcher: Any, claims: list[Claim]) -> Non
     reasons = {jobs[index][0].name: _reason(result) for index, result in enumerate(results) if _reason(result)}
     for claim in claims:
         values = ConfigurationFolder(plan.folder / claim.name).objectives(plan.objectives, seeds)
-        outcome = Outcome("failed", reason=reasons[claim.name]) if values is None and claim.name in reasons else check(values, plan.objectives)
+        outcome = (
+            Outcome("failed", reason=reasons[claim.name])
+            if values is None and claim.name in reasons
+            else check(values, plan.objectives)
+        )
         outcome.facts["seconds"] = round(time.monotonic() - start, 3)
         study.tell(claim, outcome)
         if outcome.state == "failed":

@@ -8,7 +8,12 @@ from optuna.trial import Trial, TrialState
 
 __all__ = ["STATES", "Claim", "Outcome", "check"]
 
-STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "interrupted": TrialState.FAIL}
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "interrupted": TrialState.FAIL,
+}
 
 
 @dataclass
@@ -23,7 +28,9 @@ class Claim:
 
 @dataclass
 class Outcome:
-    """How an attempt ended: ``complete``, ``pruned``, ``failed`` or ``interrupted`` (the job's end, not the run's fault)."""
+    """How an attempt ended: ``complete``, ``pruned``, ``failed`` or ``interrupted`` (the job's end, not the run's
+    fault).
+    """
 
     state: str
     values: list[float] | None = None

@@ -169,13 +169,18 @@ def conclude(plan: Plan, study: Study) -> None:
     if failed := study.failed:
         attempts = study.configurations
         first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")
-        stopped = " The sweep stopped: more failed than sweep.max_failure_rate allows." if study.too_many_failures else ""
+        stopped = (
+            " The sweep stopped: more failed than sweep.max_failure_rate allows." if study.too_many_failures else ""
+        )
         raise SpectangleError(
-            f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See {plan.folder}/{failed[0]}/output.log.{stopped} "
+            f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See "
+            f"{plan.folder}/{failed[0]}/output.log.{stopped} "
             "The same command with a larger sweep.retries tries them again."
         )
     if not study.done:
-        raise SpectangleError(f"The sweep in {plan.folder} is not finished: its workers ended too early. The same command goes on.")
+        raise SpectangleError(
+            f"The sweep in {plan.folder} is not finished: its workers ended too early. The same command goes on."
+        )
 
 
 def _work(payload: Any, slot: int, size: int) -> None:

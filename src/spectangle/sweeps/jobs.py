@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 __all__ = ["ENDED", "INTERRUPTED", "job_states"]
 
-INTERRUPTED = ("CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT")  # the job's end, not the fault of what it ran
+INTERRUPTED = (
+    "CANCELLED",
+    "PREEMPTED",
+    "NODE_FAIL",
+    "BOOT_FAIL",
+    "TIMEOUT",
+)  # the job's end, not the fault of what it ran
 ENDED = (*INTERRUPTED, "COMPLETED", "FAILED", "OUT_OF_MEMORY", "DEADLINE")
 FORMAT = "%A %F_%K %T"  # number, array's number and place, state
 PATIENCE_S = 30
@@ -20,7 +26,9 @@ def job_states(jobs: Sequence[str]) -> dict[str, str]:
     if code and "Invalid job id" in complaint:
         if len(jobs) == 1:
             return {jobs[0]: "COMPLETED"}
-        return {job: state for one in jobs for job, state in job_states([one]).items()}  # one forgotten number spoils the question
+        return {
+            job: state for one in jobs for job, state in job_states([one]).items()
+        }  # one forgotten number spoils the question
     if code:
         return dict.fromkeys(jobs, "UNKNOWN")  # the controller does not answer
     found: dict[str, str] = {}

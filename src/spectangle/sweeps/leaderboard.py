@@ -28,7 +28,16 @@ from spectangle.sweeps.liveness import alive
 
 __all__ = ["Entry", "Leaderboard"]
 
-ORDER = {"complete": 0, "running": 1, "waiting": 2, "pruned": 3, "interrupted": 4, "unfinished": 5, "lost": 6, "failed": 7}
+ORDER = {
+    "complete": 0,
+    "running": 1,
+    "waiting": 2,
+    "pruned": 3,
+    "interrupted": 4,
+    "unfinished": 5,
+    "lost": 6,
+    "failed": 7,
+}
 FAILED = ("failed", "lost")
 DIED = ("it ended with exit code", "it was killed")  # what is known of a process that could not say more
 HEADING = 11  # columns of the terminal for a line of a heading
@@ -116,20 +125,30 @@ class Leaderboard:
     def table(self, limit: int = 30, hide_failed: bool = False) -> Table:
         """The configurations, never wider than the page; a star marks the Pareto front of several objectives."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts().items())
-        table = Table(title=escape(f"{self.folder}: {counts}"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(
+            title=escape(f"{self.folder}: {counts}"),
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
         table.add_column("", no_wrap=True)
         table.add_column("configuration", no_wrap=True)
         shown = [entry for entry in self.entries if not (hide_failed and entry.state in FAILED)]
         for key in self.varying:
             table.add_column(escape(_heading(key)), overflow="fold")
         for name, direction in zip(self.objectives, self.directions, strict=True):
-            table.add_column(escape(_heading(name)) + (" ↓" if direction == "minimize" else " ↑"), justify="right", overflow="fold")
+            table.add_column(
+                escape(_heading(name)) + (" ↓" if direction == "minimize" else " ↑"), justify="right", overflow="fold"
+            )
         for index, entry in enumerate(shown[:limit]):
             values = [_with_spread(entry, i) for i in range(len(self.objectives))]
             params = [_word(entry.params.get(key)) for key in self.varying]
             place = "*" if entry.front and len(self.objectives) > 1 else str(index + 1)
             mark = place if entry.state == "complete" else entry.state
-            table.add_row(mark, entry.name, *map(escape, params), *values, style="dim" if entry.state in FAILED else None)
+            table.add_row(
+                mark, entry.name, *map(escape, params), *values, style="dim" if entry.state in FAILED else None
+            )
         if len(shown) > limit:
             table.caption = f"{len(shown) - limit} more in results.csv; limit=N shows more"
         return table
@@ -139,7 +158,14 @@ class Leaderboard:
         failed = [entry for entry in self.entries if entry.state in FAILED]
         if not failed:
             return None
-        table = Table(title="Why they failed", title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(
+            title="Why they failed",
+            title_justify="left",
+            show_header=False,
+            box=None,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for entry in failed[:limit]:
@@ -157,7 +183,10 @@ class Leaderboard:
     def write_tables(self) -> None:
         """Write results.csv and results.ecsv into the sweep folder."""
         columns = self.columns() + self.metric_names
-        rows = [row + [entry.metrics.get(name) for name in self.metric_names] for row, entry in zip(self.rows(), self.entries, strict=True)]
+        rows = [
+            row + [entry.metrics.get(name) for name in self.metric_names]
+            for row, entry in zip(self.rows(), self.entries, strict=True)
+        ]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([columns, *(["" if value is None else value for value in row] for row in rows)])
@@ -185,15 +214,26 @@ class Leaderboard:
             state = "complete" if values else "lost"
         if values and not all(math.isfinite(value) for value in values):
             values = None
-        known = {key: facts[key] for key in ("spread", "reason", "traceback", "trial", "attempts", "seconds", "ended") if key in facts}
+        known = {
+            key: facts[key]
+            for key in ("spread", "reason", "traceback", "trial", "attempts", "seconds", "ended")
+            if key in facts
+        }
         return Entry(facts["name"], folder.path, facts["params"], state, values, metrics=_mean_metrics(runs), **known)
 
     def _plain_runs(self) -> list[Entry]:
         entries = []
         for run in list_runs(self.folder):
             state = "complete" if run.finished else "unfinished"
-            entries.append(Entry(str(run.path.relative_to(self.folder)), run.path, run.choices, state, metrics=_mean_metrics([run])))
-        return sorted(entries, key=lambda entry: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", entry.name)])
+            entries.append(
+                Entry(
+                    str(run.path.relative_to(self.folder)), run.path, run.choices, state, metrics=_mean_metrics([run])
+                )
+            )
+        return sorted(
+            entries,
+            key=lambda entry: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", entry.name)],
+        )
 
     def _plain_objectives(self) -> list[str]:
         run = next(list_runs(self.folder))
@@ -211,11 +251,16 @@ class Leaderboard:
         costs = {entry.name: self._costs(entry) for entry in done}
         for entry in done:
             own = costs[entry.name]
-            entry.front = not any(all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in costs.values())
+            entry.front = not any(
+                all(a <= b for a, b in zip(other, own, strict=True)) and other != own for other in costs.values()
+            )
 
     def _costs(self, entry: Entry) -> list[float]:
         assert entry.values is not None
-        return [value if direction == "minimize" else -value for value, direction in zip(entry.values, self.directions, strict=True)]
+        return [
+            value if direction == "minimize" else -value
+            for value, direction in zip(entry.values, self.directions, strict=True)
+        ]
 
     def _rank(self, entry: Entry) -> tuple:
         costs = self._costs(entry) if entry.values else [math.inf]
@@ -225,7 +270,11 @@ class Leaderboard:
 def _mean_metrics(runs: Sequence[Run]) -> dict[str, float]:
     found = [run.metrics for run in runs if run.finished]
     keys = found[0].keys() if found else ()
-    return {key: statistics.fmean(metrics[key] for metrics in found) for key in keys if all(key in metrics for metrics in found)}
+    return {
+        key: statistics.fmean(metrics[key] for metrics in found)
+        for key in keys
+        if all(key in metrics for metrics in found)
+    }
 
 
 def _with_spread(entry: Entry, index: int) -> str:
@@ -257,8 +306,14 @@ def _ecsv(columns: Sequence[str], rows: Sequence[Sequence[Any]], meta: dict[str,
     table = AstropyTable(meta={key: value for key, value in meta.items() if value is not None})
     for index, name in enumerate(columns):
         values = [row[index] for row in rows]
-        numeric = all(value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in values)
-        data = [float("nan") if value is None else float(value) for value in values] if numeric else ["" if v is None else str(v) for v in values]
+        numeric = all(
+            value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in values
+        )
+        data = (
+            [float("nan") if value is None else float(value) for value in values]
+            if numeric
+            else ["" if v is None else str(v) for v in values]
+        )
         mask = np.array([value is None for value in values])
         table[name] = MaskedColumn(data, mask=mask) if mask.any() else data
     text = io.StringIO()

@@ -68,8 +68,8 @@ def report_data(board: Leaderboard) -> dict[str, Any]:
 def importance(board: Leaderboard, index: int) -> dict[str, float]:
     """How much of an objective's variance each parameter explains (fANOVA: Hutter et al. 2014, ICML 32, 754).
 
-    Optuna's default evaluator (PED-ANOVA) compares the best configurations with the others: other numbers, and far from the
-    main effects of a small grid. Empty where too little is known, see :func:`importance_note`.
+    Optuna's default evaluator (PED-ANOVA) compares the best configurations with the others: other numbers, and far from
+    the main effects of a small grid. Empty where too little is known, see :func:`importance_note`.
     """
     import optuna
 
@@ -82,12 +82,19 @@ def importance(board: Leaderboard, index: int) -> dict[str, float]:
     study = optuna.create_study(direction=board.directions[index])  # pyright: ignore
     for entry in done:
         assert entry.values is not None
-        params = {key: entry.params[key] if spaces[key].__class__.__name__ != "CategoricalDistribution" else _text(entry.params[key]) for key in keys}
+        params = {
+            key: entry.params[key]
+            if spaces[key].__class__.__name__ != "CategoricalDistribution"
+            else _text(entry.params[key])
+            for key in keys
+        }
         study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=entry.values[index]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+            found = optuna.importance.get_param_importances(
+                study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+            )
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
     return {key: value for key, value in found.items() if math.isfinite(value)}
@@ -119,7 +126,10 @@ def dashboard_command(board: Leaderboard) -> str:
 def _entry(entry: Entry, folder: Path, order: int | None) -> dict[str, Any]:
     names = ("name", "params", "state", "values", "spread", "trial", "attempts", "seconds", "front", "metrics")
     files = [path for pattern in FILES for path in sorted(entry.path.glob(pattern))]
-    places = {"folder": entry.path.relative_to(folder).as_posix(), "files": [path.relative_to(folder).as_posix() for path in files]}
+    places = {
+        "folder": entry.path.relative_to(folder).as_posix(),
+        "files": [path.relative_to(folder).as_posix() for path in files],
+    }
     error = entry.last_error if entry.state in ("failed", "lost") else ""
     return {name: getattr(entry, name) for name in names} | places | {"order": order, "last_error": error}
 
@@ -129,9 +139,13 @@ def _curves(board: Leaderboard, seeds: list[int] | None) -> dict[str, dict[str, 
     curves = {}
     for entry in board.entries[:CURVES]:
         rows = Run(entry.path if seeds is None else entry.path / f"seed={seeds[0]}", must_exist=False).history
-        keys = [key for key in (rows[0] if rows else {}) if key.startswith(("val/reconstruction", "val/discriminator_gain"))]
+        keys = [
+            key for key in (rows[0] if rows else {}) if key.startswith(("val/reconstruction", "val/discriminator_gain"))
+        ]
         step = max(1, len(rows) // POINTS)
-        curves[entry.name] = {key: [row.get(key) for row in rows[::step]] for key in keys} | {"epoch": [row["epoch"] for row in rows[::step]]}
+        curves[entry.name] = {key: [row.get(key) for row in rows[::step]] for key in keys} | {
+            "epoch": [row["epoch"] for row in rows[::step]]
+        }
     return curves
 
 

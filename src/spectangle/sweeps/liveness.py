@@ -35,7 +35,13 @@ class WorkerRecord:
         self.name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.path = folder / "workers" / f"{self.name}.json"
         self.heartbeat_s, self._last = heartbeat_s, time.monotonic()
-        self.facts = {"place": place(), "pid": os.getpid(), "start": process_start(os.getpid()), "heartbeat_s": heartbeat_s, "slurm_job": job}
+        self.facts = {
+            "place": place(),
+            "pid": os.getpid(),
+            "start": process_start(os.getpid()),
+            "heartbeat_s": heartbeat_s,
+            "slurm_job": job,
+        }
         self.child = None
         self.write()
 
@@ -84,7 +90,9 @@ def alive(path: Path) -> bool:
 
 def _judge(records: dict[Path, Any]) -> dict[Path, bool]:
     """Whether each worker is alive; who seems dead is asked for twice."""
-    far = {facts["slurm_job"] for facts in records.values() if facts and facts["place"] != place() and facts["slurm_job"]}
+    far = {
+        facts["slurm_job"] for facts in records.values() if facts and facts["place"] != place() and facts["slurm_job"]
+    }
     states = job_states(sorted(far))
     found = {path: _alive(path, facts, states) for path, facts in records.items()}
     if not all(found.values()):

@@ -1,4 +1,6 @@
-"""The lock of a sweep folder: it works on NFS, is kept alive by its holder, and outlives a dead holder by some seconds."""
+"""The lock of a sweep folder: it works on NFS, is kept alive by its holder, and outlives a dead holder by some
+seconds.
+"""
 
 import logging
 import os
@@ -51,7 +53,9 @@ class FolderLock:
         if self.held:
             self.path.unlink(missing_ok=True)
         else:
-            log.warning("the lock %s was broken by another worker: this one was held up for more than %d s", self.path, GRACE_S)
+            log.warning(
+                "the lock %s was broken by another worker: this one was held up for more than %d s", self.path, GRACE_S
+            )
 
     def _make(self) -> bool:
         try:
@@ -59,7 +63,9 @@ class FolderLock:
         except FileExistsError:
             return False
         except OSError as error:
-            raise SpectangleError(f"{self.path} could not be made ({error.strerror}); the sweep needs a folder that it may write to.") from error
+            raise SpectangleError(
+                f"{self.path} could not be made ({error.strerror}); the sweep needs a folder that it may write to."
+            ) from error
         with os.fdopen(file, "w") as lock:
             lock.write(self.token)
         return True

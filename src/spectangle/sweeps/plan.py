@@ -22,7 +22,17 @@ from spectangle.training.seeds import check_seed
 __all__ = ["Options", "Plan", "make_plan"]
 
 # final numbers of a run, by which nothing may be chosen; what is measured for choices begins with val/ or train/
-ON_TEST_STARS = ("test/", "probe/", "disentanglement/", "retention/", "reference/", "floor/", "floor_decoder/", "excess", "largest_excess")
+ON_TEST_STARS = (
+    "test/",
+    "probe/",
+    "disentanglement/",
+    "retention/",
+    "reference/",
+    "floor/",
+    "floor_decoder/",
+    "excess",
+    "largest_excess",
+)
 
 
 @dataclass
@@ -50,12 +60,29 @@ class Options:
     def __post_init__(self):
         for name, low in (("n_trials", 1), ("workers", 1), ("retries", 0), ("batch", 1), ("threads", 1)):
             value = getattr(self, name)
-            if not (isinstance(value, int) and not isinstance(value, bool) and value >= low or name == "threads" and value is None):
+            if not (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and value >= low
+                or name == "threads"
+                and value is None
+            ):
                 raise SpectangleError(f"sweep.{name} is {_word(value)}; it must be a whole number of at least {low}.")
-        for name, low, high in (("heartbeat_s", 0.1, math.inf), ("max_failure_rate", 0, 1), ("trial_timeout_min", 0, math.inf)):
+        for name, low, high in (
+            ("heartbeat_s", 0.1, math.inf),
+            ("max_failure_rate", 0, 1),
+            ("trial_timeout_min", 0, math.inf),
+        ):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and low <= value <= high or name == "trial_timeout_min" and value is None):
-                raise SpectangleError(f"sweep.{name} is {_word(value)}; it must be a number between {low:g} and {high:g}.")
+            if not (
+                isinstance(value, (int, float))
+                and low <= value <= high
+                or name == "trial_timeout_min"
+                and value is None
+            ):
+                raise SpectangleError(
+                    f"sweep.{name} is {_word(value)}; it must be a number between {low:g} and {high:g}."
+                )
         for name in ("allow_change", "dry_run"):
             if not isinstance(getattr(self, name), bool):
                 raise SpectangleError(f"sweep.{name} is {_word(getattr(self, name))}; it must be true or false.")
@@ -131,10 +158,13 @@ class Plan:
         """Let sampler and pruner propose something in a study of their own, before anything is started.
 
         Raises:
-            SpectangleError: They cannot do that here: a package is missing, or the space or the objectives are not for them.
+            SpectangleError: They cannot do that here: a package is missing, or the space or the objectives are not for
+                them.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(directions=self.directions, sampler=optuna.samplers.RandomSampler(seed=0), pruner=self.make_pruner())  # pyright: ignore
+        directions: Any = self.directions  # optuna's annotation wants literals
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        study = optuna.create_study(directions=directions, sampler=sampler, pruner=self.make_pruner())
         try:
             for number in range(2):  # many samplers draw their first points at random
                 trial = study.ask()
@@ -148,7 +178,9 @@ class Plan:
         except Exception as error:
             reason = str(root_cause(error)).strip().splitlines()[0].rstrip(".")
             name = str((self.sampler or {}).get("_target_", "sampler")).rpartition(".")[2]
-            raise SpectangleError(f"hydra/sweeper/sampler cannot be used here: {name}: {reason}. Take another one, for instance tpe.") from error
+            raise SpectangleError(
+                f"hydra/sweeper/sampler cannot be used here: {name}: {reason}. Take another one, for instance tpe."
+            ) from error
 
     def make_pruner(self) -> optuna.pruners.BasePruner:
         if not self.prunes:
@@ -165,7 +197,11 @@ class Plan:
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same when a sweep goes on: the space, the objectives and every key that all runs share."""
         config = OmegaConf.to_container(self.config, resolve=False)
-        shared = {key: value for key, value in sorted(flatten(config)) if key not in ("hydra", "objective") and not named(key, CHANGES_NOTHING)}
+        shared = {
+            key: value
+            for key, value in sorted(flatten(config))
+            if key not in ("hydra", "objective") and not named(key, CHANGES_NOTHING)
+        }
         seeds = None if self.options.trial_seeds is None else list(self.options.trial_seeds)
         return self.space.describe() | {
             "objectives": dict(zip(self.objectives, self.directions, strict=True)),
@@ -175,7 +211,13 @@ class Plan:
 
 
 def make_plan(
-    config: DictConfig, arguments: Sequence[str], sampler: Any, pruner: Any, direction: Any, params: Any, options: Mapping[str, Any]
+    config: DictConfig,
+    arguments: Sequence[str],
+    sampler: Any,
+    pruner: Any,
+    direction: Any,
+    params: Any,
+    options: Mapping[str, Any],
 ) -> Plan:
     """Read the sweep out of Hydra's config and the overrides of the command line, and refuse what cannot work.
 
@@ -184,28 +226,41 @@ def make_plan(
     """
     sampler, pruner, params, options = (_plain(node) for node in (sampler, pruner, params or {}, dict(options)))
     if unknown := set(options) - {field.name for field in fields(Options)}:
-        raise SpectangleError(f"hydra.sweeper has no {', '.join(sorted(unknown))}; its keys are in conf/hydra/sweeper/spectangle.yaml.")
+        raise SpectangleError(
+            f"hydra.sweeper has no {', '.join(sorted(unknown))}; its keys are in conf/hydra/sweeper/spectangle.yaml."
+        )
     chosen = Options(**options)
     extend = get_method(chosen.custom_search_space) if chosen.custom_search_space else None
-    space = parse_space([*(f"{key}={written(value)}" for key, value in params.items()), *arguments], extend, is_grid(sampler))
+    space = parse_space(
+        [*(f"{key}={written(value)}" for key, value in params.items()), *arguments], extend, is_grid(sampler)
+    )
     if not space.swept and extend is None:
-        raise SpectangleError("This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params.")
+        raise SpectangleError(
+            "This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params."
+        )
     shared = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # pyright: ignore
     objective = shared.get("objective")
     objectives = list(objective) if isinstance(objective, ListConfig) else [objective]
     if not objectives or not all(isinstance(name, str) and name for name in objectives):
-        raise SpectangleError(f"objective is {_word(objective)}; it must be a metric path, for instance val/reconstruction, or a list of them.")
+        raise SpectangleError(
+            f"objective is {_word(objective)}; it must be a metric path, for instance val/reconstruction, or a "
+            "list of them."
+        )
     directions = _directions(direction, objectives)
     for name in objectives:
         if wrong := [part.strip() for part in str(name).split(" + ") if part.strip().startswith(ON_TEST_STARS)]:
             raise SpectangleError(
-                f"objective is {name}, and {wrong[0]} is measured on test stars: they are read once, for the final table. Choose by "
-                f"validation metrics, for instance val/{wrong[0].removeprefix('test/')} (callbacks.probes and callbacks.regressor measure it with "
+                f"objective is {name}, and {wrong[0]} is measured on test stars: they are read once, for the "
+                "final table. Choose by "
+                f"validation metrics, for instance val/{wrong[0].removeprefix('test/')} (callbacks.probes and "
+                "callbacks.regressor measure it with "
                 "every_n_epochs=${trainer.max_epochs})."
             )
     plan = Plan(Path(config.hydra.sweep.dir).resolve(), space, shared, objectives, directions, sampler, pruner, chosen)
     if plan.prunes and len(objectives) > 1:
-        raise SpectangleError(f"Pruning needs one objective, this sweep has {len(objectives)}; use hydra/sweeper/pruner=none.")
+        raise SpectangleError(
+            f"Pruning needs one objective, this sweep has {len(objectives)}; use hydra/sweeper/pruner=none."
+        )
     if not math.isfinite(plan.n_trials) or plan.n_trials == 0:
         raise SpectangleError("The search space has no points; custom_search_space leaves all of them out.")
     return plan
@@ -223,10 +278,16 @@ def flatten(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _directions(direction: Any, objectives: Sequence[str]) -> list[str]:
-    given = [direction] if isinstance(direction, str) or not isinstance(direction, Sequence | ListConfig) else list(direction)
+    given = (
+        [direction]
+        if isinstance(direction, str) or not isinstance(direction, Sequence | ListConfig)
+        else list(direction)
+    )
     names = [getattr(item, "name", str(item)) for item in given]
     if wrong := [name for name in names if name not in ("minimize", "maximize")]:
-        raise SpectangleError(f"hydra.sweeper.direction is {', '.join(wrong)}; it must be minimize or maximize, or a list of them.")
+        raise SpectangleError(
+            f"hydra.sweeper.direction is {', '.join(wrong)}; it must be minimize or maximize, or a list of them."
+        )
     if len(names) != len(objectives):
         raise SpectangleError(
             f"There are {len(objectives)} objectives ({', '.join(map(str, objectives))}) and {len(names)} directions "

@@ -1,4 +1,6 @@
-"""SLURM workers: the batch script of one worker, submitted as a job array. The workers share the study in the sweep folder."""
+"""SLURM workers: the batch script of one worker, submitted as a job array. The workers share the study in the sweep
+folder.
+"""
 
 import os
 import shlex
@@ -26,13 +28,22 @@ def submit_workers(plan: Plan, options: DictConfig) -> str:
         SpectangleError: There is no SLURM here, or it refuses the job.
     """
     if shutil.which("sbatch") is None:
-        raise SpectangleError("hydra/launcher=slurm_workers needs SLURM's sbatch, which is not on this machine; log in to the cluster first.")
+        raise SpectangleError(
+            "hydra/launcher=slurm_workers needs SLURM's sbatch, which is not on this machine; log in to the "
+            "cluster first."
+        )
     script = plan.folder / "slurm" / "worker.sbatch"
     text = worker_script(plan, OmegaConf.to_container(options, resolve=True), sys.argv)  # pyright: ignore
     write_beside(script, text)
     if redacted(text) != text:
         script.chmod(0o600)  # it holds the password of the storage
-    inherited = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_CPUS", "SLURM_NTASKS", "SLURM_MEM")  # of a job that submits from inside
+    inherited = (
+        "SLURM_JOB",
+        "SLURM_ARRAY",
+        "SLURM_CPUS",
+        "SLURM_NTASKS",
+        "SLURM_MEM",
+    )  # of a job that submits from inside
     environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
     environment.pop("HYDRA_FULL_ERROR", None)  # set by our own command line
     answer = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, env=environment)
@@ -58,7 +69,13 @@ def worker_script(plan: Plan, options: dict[str, Any], command: list[str]) -> st
         options: Keys of ``conf/hydra/launcher/slurm_workers.yaml``.
         command: The command line of the sweep.
     """
-    dropped = ("hydra/launcher=", "hydra.launcher.", "hydra.sweeper.workers=", "hydra.sweep.dir=", "hydra.sweeper.rerun=")
+    dropped = (
+        "hydra/launcher=",
+        "hydra.launcher.",
+        "hydra.sweeper.workers=",
+        "hydra.sweep.dir=",
+        "hydra.sweeper.rerun=",
+    )
     arguments = [argument for argument in command[1:] if not argument.startswith(dropped)]
     arguments += ["hydra/launcher=basic", "hydra.sweeper.workers=1", f"hydra.sweep.dir={quoted(str(plan.folder))}"]
     lines = [f"#SBATCH --{key}={shlex.quote(str(value))}" for key, value in sbatch_options(options).items()]
@@ -71,12 +88,21 @@ def worker_script(plan: Plan, options: dict[str, Any], command: list[str]) -> st
     ]
     lines += [f"#SBATCH --{key}={shlex.quote(value)}" for key, value in names.items()]
     program = shlex.join(command_again([command[0], *arguments]))
-    run = [f"cd {shlex.quote(os.getcwd())}", *options["setup"], f"exec {program}  # exec: SLURM signals the worker itself"]
+    run = [
+        f"cd {shlex.quote(os.getcwd())}",
+        *options["setup"],
+        f"exec {program}  # exec: SLURM signals the worker itself",
+    ]
     return "\n".join(["#!/bin/bash", *lines, "", *run]) + "\n"
 
 
 def sbatch_options(options: dict[str, Any]) -> dict[str, Any]:
     """Options of sbatch for our plain keys."""
-    found = {"partition": options["partition"], "account": options["account"], "time": options["time_min"], "cpus-per-task": options["cpus"]}
+    found = {
+        "partition": options["partition"],
+        "account": options["account"],
+        "time": options["time_min"],
+        "cpus-per-task": options["cpus"],
+    }
     found |= {"mem": f"{options['memory_gb']}G" if options["memory_gb"] else None, "gpus": options["gpus"] or None}
     return {key: value for key, value in (found | (options["extra"] or {})).items() if value is not None}

@@ -64,7 +64,10 @@ class Space:
 
     def describe(self) -> dict[str, Any]:
         """The space as plain containers, to compare with that of an earlier start."""
-        swept = {name: json.loads(optuna.distributions.distribution_to_json(value)) for name, value in sorted(self.swept.items())}
+        swept = {
+            name: json.loads(optuna.distributions.distribution_to_json(value))
+            for name, value in sorted(self.swept.items())
+        }
         extend = None if self.extend is None else f"{self.extend.__module__}.{self.extend.__qualname__}"
         return {"swept": swept, "fixed": sorted(self.fixed), "custom_search_space": extend}
 
@@ -95,7 +98,10 @@ class _Explorer:
             return self._params[name]
         values = _values(distribution)
         if values is None:
-            raise SpectangleError(f"A grid cannot list the values of {name}; give choice(...) or range(...), or another hydra/sweeper/sampler.")
+            raise SpectangleError(
+                f"A grid cannot list the values of {name}; give choice(...) or range(...), or another "
+                "hydra/sweeper/sampler."
+            )
         index = self.path[len(self.taken)][0] if len(self.taken) < len(self.path) else 0
         self.taken.append((index, len(values)))
         self._params[name] = values[index]
@@ -107,17 +113,22 @@ class _Explorer:
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         return self._suggest(name, IntDistribution(low, high, log=log, step=step))
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         return self._suggest(name, FloatDistribution(low, high, log=log, step=step))
 
     def set_user_attr(self, key: str, value: Any) -> None: ...
 
 
-def parse_space(overrides: Sequence[str], extend: Callable[[Any, Any], None] | None = None, grid: bool = False) -> Space:
+def parse_space(
+    overrides: Sequence[str], extend: Callable[[Any, Any], None] | None = None, grid: bool = False
+) -> Space:
     """Read hydra-optuna-sweeper's syntax; where a key comes twice, the last one counts.
 
     Arguments:
-        overrides: ``key=choice(...)``, ``key=range(...)``, ``key=tag(log, interval(...))``, ``key=1,2`` or fixed values.
+        overrides: ``key=choice(...)``, ``key=range(...)``, ``key=tag(log, interval(...))``, ``key=1,2`` or fixed
+            values.
         extend: See :class:`Space`.
         grid: Keep every value in the order given.
 
@@ -127,7 +138,9 @@ def parse_space(overrides: Sequence[str], extend: Callable[[Any, Any], None] | N
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise SpectangleError(f"The search space does not parse: {error.override}: {str(error).splitlines()[0]}.") from error
+        raise SpectangleError(
+            f"The search space does not parse: {error.override}: {str(error).splitlines()[0]}."
+        ) from error
     swept: dict[str, BaseDistribution] = {}
     fixed: dict[str, str] = {}
     for item in parsed:
@@ -174,7 +187,9 @@ def identity(params: Mapping[str, Any]) -> str:
 def _plain(key: str, value: Any) -> Any:
     """The value that Hydra will read, so that ``1e-3`` and ``0.001``, ``[1,2]`` and ``[1, 2]`` are one."""
     value = OverridesParser.create().parse_override(override(key, value)).value()
-    return json.loads(json.dumps(value, default=lambda item: item.text if isinstance(item, QuotedString) else str(item)))
+    return json.loads(
+        json.dumps(value, default=lambda item: item.text if isinstance(item, QuotedString) else str(item))
+    )
 
 
 def _distribution(item: Override, grid: bool) -> BaseDistribution:
@@ -182,7 +197,8 @@ def _distribution(item: Override, grid: bool) -> BaseDistribution:
 
     if grid and item.is_interval_sweep():
         raise SpectangleError(
-            f"A grid cannot list the values of {item.input_line}; give choice(...) or range(...), or another hydra/sweeper/sampler."
+            f"A grid cannot list the values of {item.input_line}; give choice(...) or range(...), or another "
+            "hydra/sweeper/sampler."
         )
     if not grid and not item.is_choice_sweep():
         try:

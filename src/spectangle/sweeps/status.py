@@ -57,7 +57,9 @@ class StatusLine:
         states = Counter(_state(attempts) for attempts in self.study.configurations.values())
         failed = len(self.study.failed)
         finished = states["done"] + states["pruned"]
-        words = [f"{finished}/{self.study.n_trials} done"] + [f"{states[name]} {name}" for name in ("running", "pruned") if states[name]]
+        words = [f"{finished}/{self.study.n_trials} done"] + [
+            f"{states[name]} {name}" for name in ("running", "pruned") if states[name]
+        ]
         words += [f"{failed} failed"] if failed else []
         words += [best] if (best := self._best()) else []
         return ", ".join(words + ([f"about {left} left"] if (left := self._left(finished + failed)) else []))
@@ -68,10 +70,17 @@ class StatusLine:
         if not done or len(names) > 1:
             return ""
         best = (min if directions[0] == "minimize" else max)(done, key=lambda trial: trial.values[0])
-        return f"best {names[0]} {best.values[0]:.4g} ({', '.join(f'{key}={value}' for key, value in best.params.items())})"
+        return (
+            f"best {names[0]} {best.values[0]:.4g} "
+            f"({', '.join(f'{key}={value}' for key, value in best.params.items())})"
+        )
 
     def _left(self, finished: int) -> str:
-        seconds = [trial.user_attrs["seconds"] for trial in self.study.trials if trial.state == TrialState.COMPLETE and "seconds" in trial.user_attrs]
+        seconds = [
+            trial.user_attrs["seconds"]
+            for trial in self.study.trials
+            if trial.state == TrialState.COMPLETE and "seconds" in trial.user_attrs
+        ]
         workers = max(1, sum(trial.state == TrialState.RUNNING for trial in self.study.trials))
         open_ones = self.study.n_trials - finished
         return duration(open_ones * sum(seconds) / len(seconds) / workers) if seconds and open_ones > 0 else ""
@@ -88,10 +97,14 @@ def describe_plan(plan: Plan) -> RenderableType:
     records = _records(plan)
     for point in (plan.grid or [])[:SHOWN]:
         name = identity(point)
-        table.add_row(name, *(escape(str(point.get(key, ""))) for key in keys), records.get(name, {}).get("state", "new"))
+        table.add_row(
+            name, *(escape(str(point.get(key, ""))) for key in keys), records.get(name, {}).get("state", "new")
+        )
     if plan.grid is None:
         table.add_row(
-            "...", *(escape(str(value)) for value in plan.space.swept.values()), f"proposed by {plan.sampler['_target_'].rpartition('.')[2]}"
+            "...",
+            *(escape(str(value)) for value in plan.space.swept.values()),
+            f"proposed by {plan.sampler['_target_'].rpartition('.')[2]}",
         )
     notes = [f"... and {len(plan.grid) - SHOWN} more"] if plan.grid and len(plan.grid) > SHOWN else []
     return Group(table, *notes, _estimate(plan, records), "Nothing was started (dry_run).")
@@ -109,14 +122,19 @@ def _records(plan: Plan) -> dict[str, dict]:
 
 
 def _estimate(plan: Plan, records: dict[str, dict]) -> str:
-    seconds = [record["seconds"] for record in records.values() if record.get("state") == "complete" and "seconds" in record]
+    seconds = [
+        record["seconds"] for record in records.values() if record.get("state") == "complete" and "seconds" in record
+    ]
     names = {identity(point) for point in plan.grid} if plan.grid is not None else records.keys()
     left = max(0, plan.n_trials - sum(records.get(name, {}).get("state") in ("complete", "pruned") for name in names))
     if not seconds:
         return f"{left} to run; no run is there yet that would tell how long one takes."
     total = left * sum(seconds) / len(seconds)
     workers = plan.options.workers
-    return f"{left} to run, about {duration(sum(seconds) / len(seconds))} each: {duration(total / workers)} with {workers} worker(s)."
+    return (
+        f"{left} to run, about {duration(sum(seconds) / len(seconds))} each: {duration(total / workers)} with "
+        f"{workers} worker(s)."
+    )
 
 
 def _state(attempts: list) -> str:

@@ -1,4 +1,6 @@
-"""Where a study is kept: a journal in the sweep folder that repairs itself, or a database whose password stays out of files."""
+"""Where a study is kept: a journal in the sweep folder that repairs itself, or a database whose password stays out of
+files.
+"""
 
 import importlib.util
 import json
@@ -45,7 +47,9 @@ class Journal(JournalFileBackend):
                     os.fsync(file.fileno())
             except OSError as error:
                 os.truncate(self._path, size)
-                raise SpectangleError(f"{self._path} could not be written ({error.strerror}); free some space: the same command goes on.") from error
+                raise SpectangleError(
+                    f"{self._path} could not be written ({error.strerror}); free some space: the same command goes on."
+                ) from error
         finally:
             self._journal_lock.release()
 
@@ -67,7 +71,11 @@ class Journal(JournalFileBackend):
             os.truncate(self._path, good)
         finally:
             self._journal_lock.release()
-        log.warning("%s was damaged (a full disk?): its last %d bytes are cut off; what the runs wrote themselves is kept.", self._path, lost)
+        log.warning(
+            "%s was damaged (a full disk?): its last %d bytes are cut off; what the runs wrote themselves is kept.",
+            self._path,
+            lost,
+        )
 
 
 def open_storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
@@ -92,7 +100,8 @@ def open_storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
     except Exception as error:
         reason = redacted(str(error)).strip().splitlines()[0].rstrip(".")
         raise SpectangleError(
-            f"The storage {redacted(url)} could not be opened ({reason}); give a URL that Optuna knows, or leave sweep.storage out."
+            f"The storage {redacted(url)} could not be opened ({reason}); give a URL that Optuna knows, or leave "
+            "sweep.storage out."
         ) from error
 
 
@@ -103,7 +112,8 @@ def _with_driver(url: str) -> str:
     driver = next((name for name in ("psycopg", "psycopg2", "pg8000") if importlib.util.find_spec(name)), None)
     if driver is None:
         raise SpectangleError(
-            f"The storage {redacted(url)} needs a driver for PostgreSQL, which is not installed: pip install 'spectangle[postgres]' (psycopg)."
+            f"The storage {redacted(url)} needs a driver for PostgreSQL, which is not installed: pip install "
+            "'spectangle[postgres]' (psycopg)."
         )
     return f"postgresql+{driver}://{url.partition('://')[2]}"
 

@@ -72,7 +72,9 @@ class Study:
         self._finish(claim.trial._trial_id, claim.name, outcome)
 
     def lost(self, claim: Claim) -> bool:
-        """Whether somebody else has ended an attempt: its worker was taken for dead, and its configuration may be run by another."""
+        """Whether somebody else has ended an attempt: its worker was taken for dead, and its configuration may be run
+        by another.
+        """
         return self.storage.get_trial(claim.trial._trial_id).state != TrialState.RUNNING
 
     @property
@@ -97,12 +99,20 @@ class Study:
         trials = self.trials
         if self.too_many_failures:
             return not any(trial.state == TrialState.RUNNING for trial in trials)
-        return not any(trial.state in OPEN for trial in trials) and not self._retryable() and len(self.configurations) >= self.n_trials
+        return (
+            not any(trial.state in OPEN for trial in trials)
+            and not self._retryable()
+            and len(self.configurations) >= self.n_trials
+        )
 
     @property
     def failed(self) -> list[str]:
         """Configurations that failed for good."""
-        return [name for name, attempts in self.configurations.items() if _lost(attempts) and _failures(attempts) > self.plan.options.retries]
+        return [
+            name
+            for name, attempts in self.configurations.items()
+            if _lost(attempts) and _failures(attempts) > self.plan.options.retries
+        ]
 
     @property
     def too_many_failures(self) -> bool:
@@ -129,7 +139,9 @@ class Study:
         trials = self.trials
         if any(trial.state == TrialState.WAITING for trial in trials):
             return True
-        sampling = sum(trial.state == TrialState.RUNNING and "configuration" not in trial.user_attrs for trial in trials)
+        sampling = sum(
+            trial.state == TrialState.RUNNING and "configuration" not in trial.user_attrs for trial in trials
+        )
         return len(self.configurations) + sampling < self.n_trials
 
     def _next_proposal(self) -> int:
@@ -173,11 +185,17 @@ class Study:
 
     def _dead(self) -> set[int]:
         """Numbers of the running trials whose workers are dead, and whose SLURM jobs are over."""
-        running = [trial for trial in self.trials if trial.state == TrialState.RUNNING]  # before it is asked who lives: none is claimed in between
+        running = [
+            trial for trial in self.trials if trial.state == TrialState.RUNNING
+        ]  # before it is asked who lives: none is claimed in between
         living = living_workers(self.folder)
         suspects = [trial for trial in running if trial.user_attrs.get("worker") not in living]
         states = job_states(sorted({job for trial in suspects for job in trial.user_attrs.get("jobs", [])}))
-        return {trial.number for trial in suspects if all(states.get(job, "COMPLETED") in ENDED for job in trial.user_attrs.get("jobs", []))}
+        return {
+            trial.number
+            for trial in suspects
+            if all(states.get(job, "COMPLETED") in ENDED for job in trial.user_attrs.get("jobs", []))
+        }
 
     def _renew(self, dead: set[int], lock: FolderLock) -> None:
         """End the trials of dead workers, and queue what failed but may be tried again."""
@@ -196,7 +214,9 @@ class Study:
             return
         values = self.finished_values(name)
         params = trial.params or trial.system_attrs.get("fixed_params", {})
-        ConfigurationFolder(self.folder / name).write_record(name=name, params=params, trial=trial.number, attempts=len(self.configurations[name]))
+        ConfigurationFolder(self.folder / name).write_record(
+            name=name, params=params, trial=trial.number, attempts=len(self.configurations[name])
+        )
         died = Outcome("failed", reason="its worker died (killed, or its node was lost)")
         self._finish(trial._trial_id, name, died if values is None else check(values, self.plan.objectives))
 
@@ -214,7 +234,12 @@ class Study:
         for key, value in (facts | ({"reason": outcome.reason} if outcome.reason else {})).items():
             self.storage.set_trial_user_attr(trial_id, key, value)
         # the folder first: who dies between the two leaves a running trial, which the next claim puts right
-        facts = {"reason": outcome.reason, "values": outcome.values, "ended": time.time(), "traceback": ""} | outcome.facts
+        facts = {
+            "reason": outcome.reason,
+            "values": outcome.values,
+            "ended": time.time(),
+            "traceback": "",
+        } | outcome.facts
         ConfigurationFolder(self.folder / name).write_record(state=outcome.state, **facts)
         self.storage.set_trial_state_values(trial_id, STATES[outcome.state], outcome.values)
 

@@ -19,7 +19,24 @@ __all__ = ["check_partition", "check_submission", "disk_too_small", "not_shared"
 
 PATIENCE_S = 30
 RUN_BYTES = 40e6  # of a run of the paper's size (checkpoints, regressors, figures), until one of this sweep tells
-SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "wekafs", "panfs", "afs", "cifs", "smb", "9p", "virtiofs", "gfs2", "ocfs2", "fuse")
+SHARED = (
+    "nfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "glusterfs",
+    "wekafs",
+    "panfs",
+    "afs",
+    "cifs",
+    "smb",
+    "9p",
+    "virtiofs",
+    "gfs2",
+    "ocfs2",
+    "fuse",
+)
 
 
 def check_submission(folder: Path, options: Mapping[str, Any], runs: int) -> None:
@@ -51,7 +68,9 @@ def check_partition(wanted: str | None, known: Sequence[str]) -> None:
     for name in str(wanted or "").split(","):
         if name and known and name not in known:
             hint = did_you_mean(name, known)
-            raise SpectangleError(f"SLURM has no partition '{name}' (hydra.launcher.partition).{hint} There are: {', '.join(known)}.")
+            raise SpectangleError(
+                f"SLURM has no partition '{name}' (hydra.launcher.partition).{hint} There are: {', '.join(known)}."
+            )
 
 
 def not_shared(places: Mapping[str, Path], elsewhere: bool = True, mounts: str | None = None) -> Iterator[str]:
@@ -67,25 +86,38 @@ def not_shared(places: Mapping[str, Path], elsewhere: bool = True, mounts: str |
         path = path.resolve()
         remedy = "set SPECTANGLE_CACHE to a shared folder" if what == "cache" else "put it into a shared folder"
         if inside := [folder for folder in temporary if path.is_relative_to(folder)]:
-            yield f"the {what} {path} lies in {inside[0]}, which every node has for itself: {remedy}, or the jobs do not find it."
+            yield (
+                f"the {what} {path} lies in {inside[0]}, which every node has for itself: {remedy}, or the jobs do "
+                "not find it."
+            )
         elif elsewhere and (kind := _file_system(path, mounts)) and not kind.startswith(SHARED):
-            yield f"the {what} {path} lies on a disk of this machine ({kind}), which other nodes may not see: {remedy} if they do not."
+            yield (
+                f"the {what} {path} lies on a disk of this machine ({kind}), which other nodes may not see: {remedy} "
+                "if they do not."
+            )
 
 
 def disk_too_small(folder: Path, runs: int) -> Iterator[str]:
     """A sentence if the runs that are to come need more room than there is; finished ones tell how much each takes."""
-    done = [_size(path.parent) for pattern in ("*/metrics.json", "*/seed=*/metrics.json") for path in folder.glob(pattern)]
+    done = [
+        _size(path.parent) for pattern in ("*/metrics.json", "*/seed=*/metrics.json") for path in folder.glob(pattern)
+    ]
     each = statistics.fmean(done) if done else RUN_BYTES
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     need, free = each * max(0, runs - len(done)), shutil.disk_usage(there).free
     if need > free:
-        yield f"about {need / 1e9:.3g} GB are needed in {folder} ({each / 1e6:.3g} MB a run), and {free / 1e9:.3g} GB are free."
+        yield (
+            f"about {need / 1e9:.3g} GB are needed in {folder} ({each / 1e6:.3g} MB a run), and {free / 1e9:.3g} GB "
+            "are free."
+        )
 
 
 def _nodes_by_partition() -> dict[str, str]:
     """Nodes of each partition, as SLURM writes lists of them; nothing where it does not answer."""
     try:
-        answer = subprocess.run(["sinfo", "-a", "-h", "-o", "%R %N"], capture_output=True, text=True, timeout=PATIENCE_S)
+        answer = subprocess.run(
+            ["sinfo", "-a", "-h", "-o", "%R %N"], capture_output=True, text=True, timeout=PATIENCE_S
+        )
     except (OSError, subprocess.TimeoutExpired):
         return {}
     lines = [line.split(maxsplit=1) for line in answer.stdout.splitlines() if line.strip()]
@@ -99,7 +131,10 @@ def _file_system(path: Path, mounts: str | None) -> str:
         mounts = file.read_text(errors="replace") if file.is_file() else ""
     found = [line.split()[1:3] for line in mounts.splitlines() if len(line.split()) > 2]
     below = [(Path(re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), place)), kind) for place, kind in found]
-    return max(((len(place.parts), number, kind) for number, (place, kind) in enumerate(below) if path.is_relative_to(place)), default=(0, 0, ""))[2]
+    return max(
+        ((len(place.parts), number, kind) for number, (place, kind) in enumerate(below) if path.is_relative_to(place)),
+        default=(0, 0, ""),
+    )[2]
 
 
 def _size(folder: Path) -> int:

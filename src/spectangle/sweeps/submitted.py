@@ -39,7 +39,9 @@ def launch(
         from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
     except ImportError as error:
         raise SpectangleError("hydra/launcher=slurm needs submitit: pip install 'spectangle[slurm]'.") from error
-    options = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in options.items()}
+    options = {
+        key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in options.items()
+    }
     folder = Path(str(config.hydra.sweep.dir)).resolve()
     if on_submit is None:  # Hydra's own sweeper; ours has checked the whole sweep
         check_submission(folder, options, len(job_overrides))
@@ -48,9 +50,13 @@ def launch(
     job.setup(hydra_context=context, task_function=task_function, config=config)
     numbers = range(first, first + len(job_overrides))
     jobs = _executor(options, folder).map_array(
-        job, [list(overrides) for overrides in job_overrides], ["hydra.sweep.dir"] * len(numbers), list(numbers),
-        [f"job_id_for_{number}" for number in numbers], [Singleton.get_state()] * len(numbers),
-    )  # fmt: skip
+        job,
+        [list(overrides) for overrides in job_overrides],
+        ["hydra.sweep.dir"] * len(numbers),
+        list(numbers),
+        [f"job_id_for_{number}" for number in numbers],
+        [Singleton.get_state()] * len(numbers),
+    )
     for index, submitted in enumerate(jobs):
         if on_submit is not None:
             on_submit(index, submitted.job_id)
@@ -61,15 +67,29 @@ def _executor(options: dict[str, Any], folder: Path) -> Any:
     import submitit
 
     try:
-        executor = submitit.AutoExecutor(folder=folder / ".submitit" / "%j", cluster="slurm", slurm_max_num_timeout=options["requeues"])
+        executor = submitit.AutoExecutor(
+            folder=folder / ".submitit" / "%j", cluster="slurm", slurm_max_num_timeout=options["requeues"]
+        )
     except RuntimeError as error:
-        raise SpectangleError("hydra/launcher=slurm needs SLURM's srun, which is not on this machine; log in to the cluster first.") from error
-    extra = sbatch_options({**options, "partition": None, "account": None, "time_min": None, "cpus": None, "memory_gb": None, "gpus": 0})
+        raise SpectangleError(
+            "hydra/launcher=slurm needs SLURM's srun, which is not on this machine; log in to the cluster first."
+        ) from error
+    extra = sbatch_options(
+        {**options, "partition": None, "account": None, "time_min": None, "cpus": None, "memory_gb": None, "gpus": 0}
+    )
     executor.update_parameters(
-        timeout_min=options["time_min"], cpus_per_task=options["cpus"], mem_gb=options["memory_gb"], gpus_per_node=options["gpus"] or None,
-        name=folder.name, slurm_partition=options["partition"], slurm_account=options["account"], slurm_array_parallelism=options["parallel"],
-        slurm_signal_delay_s=options["signal_s"], slurm_setup=options["setup"] or None, slurm_additional_parameters=extra,
-    )  # fmt: skip
+        timeout_min=options["time_min"],
+        cpus_per_task=options["cpus"],
+        mem_gb=options["memory_gb"],
+        gpus_per_node=options["gpus"] or None,
+        name=folder.name,
+        slurm_partition=options["partition"],
+        slurm_account=options["account"],
+        slurm_array_parallelism=options["parallel"],
+        slurm_signal_delay_s=options["signal_s"],
+        slurm_setup=options["setup"] or None,
+        slurm_additional_parameters=extra,
+    )
     return executor
 
 
@@ -88,9 +108,14 @@ def _collect(jobs: Sequence[Any]) -> list[JobReturn]:
             for job in waiting:
                 if states.get(job.job_id) not in ENDED:
                     missing.pop(job.job_id, None)
-                elif time.monotonic() - missing.setdefault(job.job_id, time.monotonic()) > GRACE_S and job.job_id not in results:
+                elif (
+                    time.monotonic() - missing.setdefault(job.job_id, time.monotonic()) > GRACE_S
+                    and job.job_id not in results
+                ):
                     results[job.job_id] = _failed(
-                        SpectangleError(f"job {job.job_id} ended ({states[job.job_id]}) without a result; see {job.paths.stderr}")
+                        SpectangleError(
+                            f"job {job.job_id} ended ({states[job.job_id]}) without a result; see {job.paths.stderr}"
+                        )
                     )
         time.sleep(0.5)
     return [results[job.job_id] for job in jobs]

@@ -41,7 +41,9 @@ __all__ = ["App", "Attempt", "dumps", "loads", "start_method"]
 
 @dataclass
 class App:
-    """What Hydra gave the sweeper, enough to run a configuration: its context, the function of the command, the config."""
+    """What Hydra gave the sweeper, enough to run a configuration: its context, the function of the command, the
+    config.
+    """
 
     context: HydraContext
     task_function: TaskFunction
@@ -65,7 +67,15 @@ class Attempt:
         method = start_method(plan.options.start_method)
         context: Any = get_context(method)
         self.pipe, there = context.Pipe()
-        arguments = (app, claim.overrides, folder, claim.trial.number, plan.options.trial_seeds, plan.prunes, environment)
+        arguments = (
+            app,
+            claim.overrides,
+            folder,
+            claim.trial.number,
+            plan.options.trial_seeds,
+            plan.prunes,
+            environment,
+        )
         if method == "spawn":
             arguments = (dumps(*arguments),)
         self.process = context.Process(target=_child, args=(there, os.getpid(), *arguments), daemon=False)
@@ -135,7 +145,9 @@ def die_with_parent(parent: int) -> None:
 
 def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C, a closed terminal and a time limit reach every process; the worker decides
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # Ctrl-C, a closed terminal and a time limit reach every process; the worker decides
     die_with_parent(parent)
     if len(arguments) == 1:
         arguments = loads(arguments[0])
@@ -146,7 +158,9 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
         link.pipe, link.claimed = pipe if prunes else None, True
         for seed, run in zip(seeds or [None], ConfigurationFolder(folder).runs(seeds), strict=True):
             if not run.finished:
-                with stopping_on(signal.SIGTERM):  # scancel reaches every process too, but it may be meant for this run alone
+                with stopping_on(
+                    signal.SIGTERM
+                ):  # scancel reaches every process too, but it may be meant for this run alone
                     _run(app, overrides + ([] if seed is None else [f"seed={seed}"]), run.path, number)
                 gc.collect()  # a trainer is a cycle: without this, the stars of one seed stay while the next one trains
             link.pipe = None  # the first seed speaks for all
@@ -165,7 +179,10 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
 
 def _run(app: App, overrides: list[str], folder: Path, number: int) -> None:
     """What Hydra's own launcher does for a job, in a folder that we name."""
-    os.environ |= {"WANDB_RUN_ID": "-".join(folder.parts[-3:] if "seed=" in folder.name else folder.parts[-2:]), "WANDB_RESUME": "allow"}
+    os.environ |= {
+        "WANDB_RUN_ID": "-".join(folder.parts[-3:] if "seed=" in folder.name else folder.parts[-2:]),
+        "WANDB_RESUME": "allow",
+    }
     config = app.context.config_loader.load_sweep_config(app.config, overrides)
     with open_dict(config):
         config.hydra.job.id, config.hydra.job.num = folder.name, number

@@ -1,6 +1,8 @@
-"""The summary of a sweep as a W&B run of its own: leaderboard, Pareto front and importance, brought up to date while it runs.
+"""The summary of a sweep as a W&B run of its own: leaderboard, Pareto front and importance, brought up to date while it
+runs.
 
-It runs in a process beside the sweep, so that the sweep neither waits for W&B nor hands its connection on to its workers.
+It runs in a process beside the sweep, so that the sweep neither waits for W&B nor hands its connection on to its
+workers.
 """
 
 import json
@@ -46,7 +48,9 @@ def summarized(folder: Path, cfg: DictConfig) -> Iterator[None]:
         "timeout_s": options.timeout_s,
     }
     command = [sys.executable, "-m", "spectangle.sweeps.wandb_summary", json.dumps(arguments)]
-    follower = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    follower = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         yield
     finally:
@@ -82,9 +86,17 @@ def _lead(folder: Path, project: str, entity: str | None, mode: Any, timeout_s: 
 
     who, mode = identify_sweep(folder), choose_mode(mode)[0]
     run = wandb.init(
-        id=who.id, name=who.name, group=who.group, job_type="sweep-summary", project=project, entity=entity, dir=str(folder), mode=mode,
-        resume="allow" if who.started > 1 and mode == "online" else None, settings=settings(timeout_s),
-    )  # fmt: skip
+        id=who.id,
+        name=who.name,
+        group=who.group,
+        job_type="sweep-summary",
+        project=project,
+        entity=entity,
+        dir=str(folder),
+        mode=mode,
+        resume="allow" if who.started > 1 and mode == "online" else None,
+        settings=settings(timeout_s),
+    )
     run.define_metric("sweep/done", hidden=True)
     run.define_metric("sweep/*", step_metric="sweep/done")
     said, ended = None, False
@@ -108,22 +120,50 @@ def _update(run: Any, folder: Path, said: Any) -> Any:
     counts = board.counts()
     if counts == said:
         return said
-    best = {f"sweep/best/{name}": board.entries[0].values[i] for i, name in enumerate(board.objectives) if board.entries[0].values}
+    best = {
+        f"sweep/best/{name}": board.entries[0].values[i]
+        for i, name in enumerate(board.objectives)
+        if board.entries[0].values
+    }
     done = sum(counts.get(state, 0) for state in ("complete", "pruned", "failed"))
-    media = {f"sweep/{name}": wandb.Table(columns=list[Any](columns), data=rows) for name, (columns, rows) in tables(board).items()}
+    media = {
+        f"sweep/{name}": wandb.Table(columns=list[Any](columns), data=rows)
+        for name, (columns, rows) in tables(board).items()
+    }
     with staged_in(folder):
-        run.log({"sweep/done": done} | {f"sweep/{state}": count for state, count in counts.items() if state != "done"} | best | media)
-    run.summary.update({"objectives": board.objectives, "directions": board.directions, "updated": time.strftime("%Y-%m-%d %H:%M:%S")})
+        run.log(
+            {"sweep/done": done}
+            | {f"sweep/{state}": count for state, count in counts.items() if state != "done"}
+            | best
+            | media
+        )
+    run.summary.update(
+        {"objectives": board.objectives, "directions": board.directions, "updated": time.strftime("%Y-%m-%d %H:%M:%S")}
+    )
     return counts
 
 
 def tables(board: "Leaderboard") -> dict[str, tuple[list[str], list[list[Any]]]]:
     """Leaderboard, Pareto front and importance of the parameters, as columns and rows."""
-    columns = [*board.columns(), *(name for name in board.metric_names if name.startswith(("test/latent", "probe/", "disentanglement/", "excess/")))]
-    rows = [[*row, *(entry.metrics.get(name) for name in columns[len(row) :])] for row, entry in zip(board.rows(), board.entries, strict=True)]
-    rows = [[value if value is None or isinstance(value, (int, float)) else str(value) for value in row] for row in rows]
+    columns = [
+        *board.columns(),
+        *(
+            name
+            for name in board.metric_names
+            if name.startswith(("test/latent", "probe/", "disentanglement/", "excess/"))
+        ),
+    ]
+    rows = [
+        [*row, *(entry.metrics.get(name) for name in columns[len(row) :])]
+        for row, entry in zip(board.rows(), board.entries, strict=True)
+    ]
+    rows = [
+        [value if value is None or isinstance(value, (int, float)) else str(value) for value in row] for row in rows
+    ]
     front = [row for row, entry in zip(rows, board.entries, strict=True) if entry.front]
-    weights = [[name, key, value] for i, name in enumerate(board.objectives) for key, value in importance(board, i).items()]
+    weights = [
+        [name, key, value] for i, name in enumerate(board.objectives) for key, value in importance(board, i).items()
+    ]
     found = {"leaderboard": (columns, _same_kinds(rows)), "pareto": (columns, _same_kinds(front))}
     return found | ({"importance": (["objective", "parameter", "importance"], weights)} if weights else {})
 
@@ -131,7 +171,10 @@ def tables(board: "Leaderboard") -> dict[str, tuple[list[str], list[list[Any]]]]
 def _same_kinds(rows: list[list[Any]]) -> list[list[Any]]:
     """Columns of one kind, as W&B's tables ask for: text where a column has any."""
     texts = [any(isinstance(row[i], str) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return [[str(value) if text and value is not None else value for value, text in zip(row, texts, strict=True)] for row in rows]
+    return [
+        [str(value) if text and value is not None else value for value, text in zip(row, texts, strict=True)]
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":

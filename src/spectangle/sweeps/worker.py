@@ -23,7 +23,9 @@ __all__ = ["Worker", "available_gpus", "preload"]
 
 log = logging.getLogger(__name__)
 WAIT_S = 0.5
-TAKEN_FOR_DEAD = Outcome("interrupted", reason="this worker was taken for dead; another one runs the configuration", facts={"seconds": 0.0})
+TAKEN_FOR_DEAD = Outcome(
+    "interrupted", reason="this worker was taken for dead; another one runs the configuration", facts={"seconds": 0.0}
+)
 
 
 class Worker:
@@ -87,8 +89,12 @@ class Worker:
         attempts = len(study.configurations.get(claim.name, []))
         facts = {"name": claim.name, "params": claim.params, "overrides": claim.overrides, "trial": claim.trial.number}
         facts["config"] = self.plan.digest
-        folder.write_record(**facts, state="running", reason="", worker=record.name, attempts=attempts, started=time.time())
-        outcome = self._supervise(Attempt(self.app, claim, folder.path, self.plan, self.environment()), study, claim, record, parent)
+        folder.write_record(
+            **facts, state="running", reason="", worker=record.name, attempts=attempts, started=time.time()
+        )
+        outcome = self._supervise(
+            Attempt(self.app, claim, folder.path, self.plan, self.environment()), study, claim, record, parent
+        )
         outcome.facts["seconds"] = round(outcome.facts["seconds"], 3)
         if outcome.state != "complete" or outcome is TAKEN_FOR_DEAD:
             return outcome
@@ -98,7 +104,9 @@ class Worker:
         return Outcome(final.state, final.values, final.reason, outcome.facts | spread)
 
     def _supervise(self, attempt: Attempt, study: Study, claim: Claim, record: WorkerRecord, parent: int) -> Outcome:
-        """Wait for the run, with an eye on signals, the clock, the sweep that started us and those who may think us dead."""
+        """Wait for the run, with an eye on signals, the clock, the sweep that started us and those who may think us
+        dead.
+        """
         limit, asked = self.plan.options.trial_timeout_min, time.monotonic()
         record.set_child(attempt.process.pid)
 
@@ -150,7 +158,9 @@ def available_gpus() -> list[str]:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name and name != "-1"]
     try:
-        answer = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=20)
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     return answer.stdout.split() if answer.returncode == 0 else []

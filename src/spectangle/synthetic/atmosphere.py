@@ -82,7 +82,9 @@ def _top_pressure(temperature: np.ndarray, gravity: np.ndarray, abundance: np.nd
     return pressure
 
 
-def _next_pressure(layer: int, temperature: np.ndarray, pressure: np.ndarray, gravity: np.ndarray, abundance: np.ndarray) -> np.ndarray:
+def _next_pressure(
+    layer: int, temperature: np.ndarray, pressure: np.ndarray, gravity: np.ndarray, abundance: np.ndarray
+) -> np.ndarray:
     """Step ln P along ln tau by Heun's rule."""
 
     def slope(place: int, at: np.ndarray) -> np.ndarray:

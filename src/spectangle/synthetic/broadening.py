@@ -43,7 +43,8 @@ def damping(gas: Gas, lines: "LineList") -> np.ndarray:
 def _triplet(gas: Gas) -> np.ndarray:
     r"""Broaden the Ca II triplet by hydrogen atoms as Anstey, Barklem and O'Mara do (1998, MNRAS 300, 863), [D].
 
-    .. math:: \gamma / n = 2 (4 / \pi)^{\alpha / 2} \Gamma(2 - \alpha / 2) \, \bar v \, \sigma_0 (\bar v / v_0)^{-\alpha}
+    .. math:: \gamma / n = 2 (4 / \pi)^{\alpha / 2} \Gamma(2 - \alpha / 2) \, \bar v \, \sigma_0 (\bar v /
+      v_0)^{-\alpha}
     """
     half = TRIPLET_EXPONENT / 2
     inverse_mass = (1.0 / MASS[INDEX["H"]] + 1.0 / MASS[INDEX["Ca"]]) / ATOMIC_MASS

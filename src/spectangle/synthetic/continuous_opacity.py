@@ -42,7 +42,9 @@ def stimulated_emission(temperature: np.ndarray) -> np.ndarray:
 def continuous_opacity(gas: Gas) -> np.ndarray:
     """Add up H-, the Paschen and free-free continua of hydrogen, and scattering, in cm^-1 [...]."""
     neutral, stimulated = gas.neutral_hydrogen, stimulated_emission(gas.temperature)
-    negative_ion = (_bound_free(gas.temperature, stimulated) + _free_free(gas.temperature)) * (gas.electrons * BOLTZMANN * gas.temperature * neutral)
+    negative_ion = (_bound_free(gas.temperature, stimulated) + _free_free(gas.temperature)) * (
+        gas.electrons * BOLTZMANN * gas.temperature * neutral
+    )
     rayleigh = 5.8e-13 / WINDOW_ANGSTROM**4 * neutral  # Dalgarno 1962, leading term
     return negative_ion + _hydrogen(gas, neutral, stimulated) + THOMSON * gas.electrons + rayleigh
 
@@ -64,6 +66,9 @@ def _free_free(temperature: np.ndarray) -> np.ndarray:
 
 def _hydrogen(gas: Gas, neutral: np.ndarray, stimulated: np.ndarray) -> np.ndarray:
     """Return Kramers' bound-free (levels 4 to 8: level 3 ends at 820 nm) and free-free absorption, cm^-1."""
-    bound = sum(2.815e29 / n**3 / FREQUENCY**3 * np.exp(-13.598 * (1 - 1 / n**2) * KELVIN_PER_EV / gas.temperature) for n in range(4, 9))
+    bound = sum(
+        2.815e29 / n**3 / FREQUENCY**3 * np.exp(-13.598 * (1 - 1 / n**2) * KELVIN_PER_EV / gas.temperature)
+        for n in range(4, 9)
+    )
     free = 3.69e8 * gas.electrons * (gas.hydrogen - neutral) / np.sqrt(gas.temperature) / FREQUENCY**3
     return (bound * neutral + free) * stimulated

@@ -34,7 +34,10 @@ def _column(rows: list[dict[str, str]], name: str) -> np.ndarray:
 
 def _partition_coefficients() -> np.ndarray:
     """Return the coefficients as [E, 2, 6]: element, neutral or ionised, power of ln T."""
-    found = {(row["element"], int(row["ion"])): [float(row[f"a{power}"]) for power in range(6)] for row in read_table("partition_functions.csv")}
+    found = {
+        (row["element"], int(row["ion"])): [float(row[f"a{power}"]) for power in range(6)]
+        for row in read_table("partition_functions.csv")
+    }
     return np.array([[found[name, ion] for ion in (0, 1)] for name in INDEX])
 
 

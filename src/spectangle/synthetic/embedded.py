@@ -20,7 +20,8 @@ __all__ = ["PAPER_SIZE", "embedded_stars", "fingerprint", "write_survey"]
 PAPER_SIZE = 64_305  # stars in the paper (section 3.1)
 BLOCK = 2048  # stars that share a stream of random numbers
 ORIGIN = (
-    "synthetic: LTE spectra of the Gaia RVS window (spectangle.synthetic), labels drawn from a mixture fitted to APOGEE "
+    "synthetic: LTE spectra of the Gaia RVS window (spectangle.synthetic), labels drawn from a mixture fitted to "
+    "APOGEE "
     "DR16; no star in this file exists, and source_id is made up"
 )
 INGREDIENTS = (
@@ -32,8 +33,8 @@ INGREDIENTS = (
 def write_survey(path: str | Path, n_stars: int = PAPER_SIZE, seed: int = 0) -> Path:
     """Write a survey of synthetic stars, the same one for the same size and seed.
 
-    Stars are drawn and written block by block, each block from its own stream of random numbers: memory stays small, and
-    a smaller survey holds the first stars of a larger one.
+    Stars are drawn and written block by block, each block from its own stream of random numbers: memory stays small,
+    and a smaller survey holds the first stars of a larger one.
 
     Parameters
     ----------

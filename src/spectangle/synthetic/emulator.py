@@ -38,7 +38,9 @@ class Emulator:
         Mean spectrum.
     """
 
-    def __init__(self, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], components: np.ndarray, mean: np.ndarray):
+    def __init__(
+        self, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], components: np.ndarray, mean: np.ndarray
+    ):
         self.weights = [np.asarray(w, np.float64) for w in weights]
         self.biases = [np.asarray(b, np.float64) for b in biases]
         self.components, self.mean = np.asarray(components, np.float64), np.asarray(mean, np.float64)
@@ -128,6 +130,7 @@ def _check_inside(labels: np.ndarray, vbroad: np.ndarray) -> None:
     for (name, (low, high)), column in zip(bounds.items(), values.T, strict=True):
         if not ((column >= low) & (column <= high)).all():
             raise SpectangleError(
-                f"{name} runs from {column.min():g} to {column.max():g}, but the emulator knows {low:g} to {high:g} only; "
+                f"{name} runs from {column.min():g} to {column.max():g}, but the emulator knows {low:g} to "
+                f"{high:g} only; "
                 "leave those stars out, or clip the value."
             )

@@ -29,7 +29,9 @@ WEAKEST = 0.004  # lines that nowhere reach this fraction of the continuous opac
 CORE = 6.0  # Doppler widths; beyond, the wing series is good to 3e-4
 FAINTEST_WING = 1e-4  # of the continuous opacity
 CORE_WINDOW, TRIPLET_WING = 0.6, 70.0  # Angstrom on either side
-REFERENCE_STARS = np.array([[5777, 4.44, 0.0, 0.0], [4200, 1.5, 0.2, 0.2], [6500, 4.2, 0.2, 0.0], [4800, 2.5, -0.5, 0.3]])
+REFERENCE_STARS = np.array(
+    [[5777, 4.44, 0.0, 0.0], [4200, 1.5, 0.2, 0.2], [6500, 4.2, 0.2, 0.0], [4800, 2.5, -0.5, 0.3]]
+)
 REFERENCE_LOG_DEPTH, REFERENCE_TURBULENCE = -0.7, 2.0
 
 
@@ -69,7 +71,9 @@ def stage_density(gas: Gas, lines: LineList) -> np.ndarray:
 
 
 def integrated_opacity(gas: Gas, lines: LineList) -> np.ndarray:
-    r"""Return :math:`\frac{\pi e^2}{m_e c} gf \, \frac{n}{U} e^{-\chi / k T} (1 - e^{-h \nu / k T})`, cm^-1 Hz [L, D]."""
+    r"""Return :math:`\frac{\pi e^2}{m_e c} gf \, \frac{n}{U} e^{-\chi / k T} (1 - e^{-h \nu / k T})`, cm^-1 Hz [L,
+    D].
+    """
     partition = partition_function(lines.element, lines.ion, gas.temperature)
     boltzmann = np.exp(-lines.excitation[:, None] * KELVIN_PER_EV / gas.temperature)
     strength = LINE_CROSS_SECTION * 10.0 ** lines.log_gf[:, None] * stimulated_emission(gas.temperature)

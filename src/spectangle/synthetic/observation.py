@@ -19,7 +19,9 @@ KMS_PER_PIXEL = SPEED_OF_LIGHT_KMS * (WAVELENGTH[1] - WAVELENGTH[0]) / WAVELENGT
 TAPS = np.arange(-3, 5)  # neighbours of the 8-point Lagrange interpolation
 
 
-def observe_stars(clean: np.ndarray, snr: np.ndarray, velocity: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def observe_stars(
+    clean: np.ndarray, snr: np.ndarray, velocity: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Turn clean spectra into observed ones.
 
     Parameters

@@ -137,7 +137,9 @@ def draw_snr(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     .. math:: S/N = 120 \, s / \sqrt{s + 0.04}, \quad s = 10^{-0.4 (G - 10)}
     """
     signal = 10 ** (-0.4 * (magnitude - 10.0))
-    return SNR_AT_TEN * signal / np.sqrt(signal + READ_NOISE) * np.exp(VISITS_SCATTER * rng.standard_normal(len(signal)))
+    return (
+        SNR_AT_TEN * signal / np.sqrt(signal + READ_NOISE) * np.exp(VISITS_SCATTER * rng.standard_normal(len(signal)))
+    )
 
 
 def draw_vbroad(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

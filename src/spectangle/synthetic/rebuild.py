@@ -64,7 +64,9 @@ def draw_training_stars(count: int, rng: np.random.Generator) -> tuple[np.ndarra
     """Draw labels [S, 4] and broadenings [S, V] that cover the population, its outskirts and the corners of the box."""
     widened, uniform = int(WIDENED * count), int(UNIFORM * count)
     box = rng.uniform(LIMITS[:, 0], LIMITS[:, 1], (uniform, 4))
-    labels = np.concatenate([draw_labels(count - widened - uniform, rng), label_mixture().sample(widened, rng, 1.8), box])
+    labels = np.concatenate(
+        [draw_labels(count - widened - uniform, rng), label_mixture().sample(widened, rng, 1.8), box]
+    )
     anywhere = FASTEST * rng.random((count, BROADENINGS - 1)) ** 2
     return labels, np.column_stack([draw_vbroad(labels, rng), anywhere])
 
@@ -112,7 +114,9 @@ def train(inputs: np.ndarray, spectra: np.ndarray, options: argparse.Namespace) 
 def _network(inputs: int, hidden: int, outputs: int):
     from torch import nn
 
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outputs)
+    )
 
 
 def _optimise(network, inputs, targets, epochs: int) -> None:

@@ -60,7 +60,9 @@ def synthesise(
     return observe(fine_spectra(*labels[:4], line_count=line_count), labels[4])
 
 
-def fine_spectra(teff: np.ndarray, logg: np.ndarray, m_h: np.ndarray, alpha_fe: np.ndarray, line_count: int = 250) -> np.ndarray:
+def fine_spectra(
+    teff: np.ndarray, logg: np.ndarray, m_h: np.ndarray, alpha_fe: np.ndarray, line_count: int = 250
+) -> np.ndarray:
     """Compute the spectra that leave the stars, on the fine grid and without rotation: [S, W]."""
     lines, atmospheres = strongest_lines(line_count), model_atmosphere(teff, logg, m_h, alpha_fe)
     spectra = np.empty((len(teff), len(FINE)))

@@ -1,4 +1,6 @@
-"""Online or offline: whether W&B can be reached from here, and whether it knows who we are. Keys are looked for, never read out."""
+"""Online or offline: whether W&B can be reached from here, and whether it knows who we are. Keys are looked for, never
+read out.
+"""
 
 import functools
 import netrc
@@ -29,7 +31,10 @@ def choose_mode(mode: str, timeout_s: float = 3.0) -> tuple[str, str]:
         return "offline", ""
     if not has_key():
         if mode == "online":
-            raise SpectangleError(f"logger.mode is online, but there is no key for {server()}; run `wandb login` once, or take logger.mode=offline.")
+            raise SpectangleError(
+                f"logger.mode is online, but there is no key for {server()}; run `wandb login` once, or take "
+                "logger.mode=offline."
+            )
         return "offline", f"W&B is offline: there is no key for {server()} (`wandb login`)"
     if mode == "auto" and not reachable(server(), timeout_s):
         return "offline", f"W&B is offline: {server()} does not answer from here"

@@ -6,7 +6,9 @@ __all__ = ["ending"]
 
 
 def ending(error: BaseException | None) -> str:
-    """``finished``, ``pruned``, ``interrupted`` (Ctrl-C, or a time limit after which SLURM starts it again) or ``failed``."""
+    """``finished``, ``pruned``, ``interrupted`` (Ctrl-C, or a time limit after which SLURM starts it again) or
+    ``failed``.
+    """
     if error is None:
         return "finished"
     if isinstance(error, Pruned):

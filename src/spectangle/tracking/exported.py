@@ -1,6 +1,8 @@
-"""The exported model of a finished run, as it goes up in the run's model artifact: what ``spectangle export`` writes, in ``wandb/model/``.
+"""The exported model of a finished run, as it goes up in the run's model artifact: what ``spectangle export`` writes,
+in ``wandb/model/``.
 
-It lies in the run folder, because an offline run is sent later. It is an extra: without it the artifact has the checkpoint.
+It lies in the run folder, because an offline run is sent later. It is an extra: without it the artifact has the
+checkpoint.
 """
 
 import logging

@@ -1,7 +1,8 @@
 """Who a run is in W&B: id, group, name, tags and config, from its folder and its choices.
 
-The id holds the name of the run's folder (in a sweep, the configuration's hash) and is kept in the folder itself, so that
-a run that is requeued, on whichever node, goes on as the same W&B run, and a new run in a folder of an old name is another one.
+The id holds the name of the run's folder (in a sweep, the configuration's hash) and is kept in the folder itself, so
+that a run that is requeued, on whichever node, goes on as the same W&B run, and a new run in a folder of an old name is
+another one.
 """
 
 import json
@@ -23,7 +24,20 @@ __all__ = ["Identity", "flat", "identify", "identify_sweep", "public_config", "t
 SECRET = re.compile(r"(api|access|secret|private)_?key|token|password|passwd|credential", re.IGNORECASE)
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 COPIES = {"model": ("lambdas", "bins", "adversary", "optimizer")}  # config/model repeats these groups
-SHOWN = ("data", "model", "lambdas", "bins", "adversary", "optimizer", "regressor", "probes", "trainer", "seed", "threads", "objective")
+SHOWN = (
+    "data",
+    "model",
+    "lambdas",
+    "bins",
+    "adversary",
+    "optimizer",
+    "regressor",
+    "probes",
+    "trainer",
+    "seed",
+    "threads",
+    "objective",
+)
 CHOICES = ("data", "model", "lambdas", "bins", "adversary", "optimizer", "regressor", "probes", "experiment")
 
 
@@ -66,7 +80,9 @@ def _kept(folder: Path, make: Callable[[], Identity]) -> Identity:
 
 
 def _new_identity(path: Path, sweep: str | None, wanted: str | None) -> Identity:
-    folder = next((parent for parent in path.parents[:2] if sweep_record(parent)), Path(sweep).resolve() if sweep else None)
+    folder = next(
+        (parent for parent in path.parents[:2] if sweep_record(parent)), Path(sweep).resolve() if sweep else None
+    )
     if folder is not None and folder in path.parents:
         group, name = sweep_record(folder).get("study_name") or _title(folder), path.relative_to(folder).as_posix()
     else:
@@ -99,7 +115,9 @@ def public_config(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]
     Copies of a group, class names and anything that is named like a secret are left out.
     """
     plain: dict[str, Any] = {
-        key: OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key] for key in SHOWN if key in cfg
+        key: OmegaConf.to_container(cfg[key], resolve=True) if OmegaConf.is_config(cfg[key]) else cfg[key]
+        for key in SHOWN
+        if key in cfg
     }
     for key, copies in COPIES.items():
         plain[key] = {name: value for name, value in (plain.get(key) or {}).items() if name not in copies}
@@ -110,13 +128,21 @@ def public_config(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     """Nested containers as one level of dotted keys."""
     if isinstance(node, Mapping) and node:
-        return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()}
+        return {
+            key: value
+            for name, child in node.items()
+            for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+        }
     return {prefix: node}
 
 
 def _clean(node: Any) -> Any:
     if isinstance(node, dict):
-        return {str(key): _clean(value) for key, value in node.items() if key not in ("_target_", "_convert_") and not SECRET.search(str(key))}
+        return {
+            str(key): _clean(value)
+            for key, value in node.items()
+            if key not in ("_target_", "_convert_") and not SECRET.search(str(key))
+        }
     return [_clean(value) for value in node] if isinstance(node, list) else node
 
 

@@ -30,7 +30,10 @@ class MlflowRun(MLFlowLogger):
         if self._run_id:
             self._mlflow_client.update_run(self._run_id, status="RUNNING")
             names = self._mlflow_client.get_run(self._run_id).data.metrics
-            self._sent = {name: max(item.step for item in self._mlflow_client.get_metric_history(self._run_id, name)) for name in names}
+            self._sent = {
+                name: max(item.step for item in self._mlflow_client.get_metric_history(self._run_id, name))
+                for name in names
+            }
 
     @rank_zero_only
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -1,7 +1,8 @@
 """Send offline runs to W&B: what is not there yet, oldest first, as often as you like, also while jobs go on.
 
 Every run is sent whole, from its first line: its segments are merged, and W&B writes the same lines to the same places.
-So a cut connection, a second try or a run that has grown since never makes a line twice. What was sent is noted beside the run.
+So a cut connection, a second try or a run that has grown since never makes a line twice. What was sent is noted beside
+the run.
 """
 
 import json
@@ -68,7 +69,9 @@ def sync(folder: str | Path | None, list_only: bool = False, timeout_s: float = 
         SpectangleError: The folder is wrong, W&B cannot be reached, or a run was not accepted.
     """
     if folder is None or not Path(folder).is_dir():
-        raise SpectangleError(f"{folder} is not a folder; give a sweep or a run: spectangle sync sweep=runs/paper_grid.")
+        raise SpectangleError(
+            f"{folder} is not a folder; give a sweep or a run: spectangle sync sweep=runs/paper_grid."
+        )
     found = find(Path(folder))
     console.print(listing(found, Path(folder)) if found else escape(f"Everything in {folder} is at W&B."))
     todo = [item for item in found if not item.live]
@@ -77,10 +80,20 @@ def sync(folder: str | Path | None, list_only: bool = False, timeout_s: float = 
     if not has_key():
         raise SpectangleError(f"There is no key for {server()}; run `wandb login` once on this machine.")
     if not reachable(server(), 10.0):
-        raise SpectangleError(f"{server()} does not answer from here; run the same command on a machine with internet, for instance the login node.")
-    failed = [message for start in range(0, len(todo), BATCH) for message in _send(todo[start : start + BATCH], timeout_s, start, len(todo))]
+        raise SpectangleError(
+            f"{server()} does not answer from here; run the same command on a machine with internet, for instance "
+            "the login node."
+        )
+    failed = [
+        message
+        for start in range(0, len(todo), BATCH)
+        for message in _send(todo[start : start + BATCH], timeout_s, start, len(todo))
+    ]
     if failed:
-        raise SpectangleError(f"{len(failed)} of {len(todo)} runs were not sent; the same command tries them again. The first: {failed[0]}")
+        raise SpectangleError(
+            f"{len(failed)} of {len(todo)} runs were not sent; the same command tries them again. The first: "
+            f"{failed[0]}"
+        )
     return len(todo)
 
 
@@ -107,9 +120,24 @@ def listing(found: Sequence[Unsynced], folder: Path) -> Table:
     for name in ("run", "W&B id", "started", "segments", "kB", ""):
         table.add_column(name, no_wrap=True, justify="right" if name in ("segments", "kB") else "left")
     for item in found:
-        note = "is sending itself" if item.live else "" if read(item.files[-1])["exit"] is not None else "goes on, or was cut off"
-        started = time.strftime("%Y-%m-%d %H:%M", time.strptime(item.files[0].parent.name.removeprefix("offline-")[4:19], "%Y%m%d_%H%M%S"))
-        row = [os.path.relpath(item.folder, folder), item.name, started, str(len(item.files)), f"{sum(item.sizes.values()) / 1000:.0f}", note]
+        note = (
+            "is sending itself"
+            if item.live
+            else ""
+            if read(item.files[-1])["exit"] is not None
+            else "goes on, or was cut off"
+        )
+        started = time.strftime(
+            "%Y-%m-%d %H:%M", time.strptime(item.files[0].parent.name.removeprefix("offline-")[4:19], "%Y%m%d_%H%M%S")
+        )
+        row = [
+            os.path.relpath(item.folder, folder),
+            item.name,
+            started,
+            str(len(item.files)),
+            f"{sum(item.sizes.values()) / 1000:.0f}",
+            note,
+        ]
         table.add_row(*map(escape, row))
     return table
 
@@ -173,10 +201,20 @@ def _staging_folder(item: Unsynced) -> Path:
 
 def _run_wandb(paths: Sequence[Path], timeout_s: float) -> str:
     """Run ``wandb sync`` and return what it said."""
-    command = [sys.executable, "-m", "wandb", "sync", "--include-online", "--include-synced", *(str(path.resolve()) for path in paths)]
+    command = [
+        sys.executable,
+        "-m",
+        "wandb",
+        "sync",
+        "--include-online",
+        "--include-synced",
+        *(str(path.resolve()) for path in paths),
+    ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_") or key in CONNECTION}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, cwd=paths[0].parent)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, env=environment, cwd=paths[0].parent
+        )
     except subprocess.TimeoutExpired:
         return f"it took longer than {timeout_s:.0f} s"
     return answer.stdout + answer.stderr

@@ -12,7 +12,16 @@ from typing import Any
 
 from spectangle.runs.folder import Run
 
-__all__ = ["ACCURACY", "EVIDENCE", "downstream_rows", "log_artifacts", "log_results", "probe_rows", "results", "staged_in"]
+__all__ = [
+    "ACCURACY",
+    "EVIDENCE",
+    "downstream_rows",
+    "log_artifacts",
+    "log_results",
+    "probe_rows",
+    "results",
+    "staged_in",
+]
 
 ACCURACY = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
 EVIDENCE = {
@@ -29,7 +38,14 @@ EVIDENCE = {
     "excess high": "excess_high/{}",
 }
 MODEL_FILES = ("checkpoints/best.ckpt", "regressors/latent.skops", "manifest.json", "metrics.json")
-RECORD_FILES = ("manifest.json", "metrics.json", "metrics.csv", "train.log", ".hydra/config.yaml", ".hydra/overrides.yaml")
+RECORD_FILES = (
+    "manifest.json",
+    "metrics.json",
+    "metrics.csv",
+    "train.log",
+    ".hydra/config.yaml",
+    ".hydra/overrides.yaml",
+)
 
 
 def results(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -50,24 +66,42 @@ def downstream_rows(
     return ["label", "unit", "in the latent", "read from", *ACCURACY], rows
 
 
-def probe_rows(metrics: Mapping[str, float], labels: Sequence[str], signs: Mapping[str, str]) -> tuple[list[str], list[list]]:
-    """What independent probes read from the latent, label by label; an excess is an upper bound where the errors of the kept labels are unknown."""
+def probe_rows(
+    metrics: Mapping[str, float], labels: Sequence[str], signs: Mapping[str, str]
+) -> tuple[list[str], list[list]]:
+    """What independent probes read from the latent, label by label; an excess is an upper bound where the errors of the
+    kept labels are unknown.
+    """
     meaning = "upper bound" if metrics.get("excess_is_upper_bound") else "measured"
     rows = [
-        [label, signs[label], *(metrics.get(path.format(label)) for path in EVIDENCE.values()), meaning if f"excess/{label}" in metrics else None]
+        [
+            label,
+            signs[label],
+            *(metrics.get(path.format(label)) for path in EVIDENCE.values()),
+            meaning if f"excess/{label}" in metrics else None,
+        ]
         for label in labels
         if f"probe/{label}/r2" in metrics
     ]
     return ["label", "in the latent", *EVIDENCE, "excess is"], rows
 
 
-def log_results(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str]) -> None:
+def log_results(
+    wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str]
+) -> None:
     """Log tables and figures of a finished run."""
     import wandb
 
     labels = list(signs)
-    tables = {"downstream": downstream_rows(metrics, labels, units, signs), "probes": probe_rows(metrics, labels, signs)}
-    media: dict[str, Any] = {f"tables/{name}": wandb.Table(columns=list[Any](columns), data=rows) for name, (columns, rows) in tables.items() if rows}
+    tables = {
+        "downstream": downstream_rows(metrics, labels, units, signs),
+        "probes": probe_rows(metrics, labels, signs),
+    }
+    media: dict[str, Any] = {
+        f"tables/{name}": wandb.Table(columns=list[Any](columns), data=rows)
+        for name, (columns, rows) in tables.items()
+        if rows
+    }
     media |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in sorted((run.path / "figures").glob("*.png"))}
     with staged_in(run.path):
         wandb_run.log(media)
@@ -75,7 +109,9 @@ def log_results(wandb_run: Any, run: Run, metrics: Mapping[str, float], signs: M
 
 @contextmanager
 def staged_in(folder: Path) -> Iterator[None]:
-    """Have W&B keep the files of tables in a run folder: they are sent later, perhaps from another machine, and lie in the home else."""
+    """Have W&B keep the files of tables in a run folder: they are sent later, perhaps from another machine, and lie in
+    the home else.
+    """
     before = os.environ.get("WANDB_DATA_DIR")
     os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").resolve())
     try:
@@ -104,7 +140,9 @@ def log_artifacts(wandb_run: Any, run: Run, exported: Sequence[Path] | None) -> 
 
 
 def _as_it_is(run: Run) -> Path:
-    """Copies of the small files of a run in ``wandb/record/``: the command may write to the run's own before they are sent."""
+    """Copies of the small files of a run in ``wandb/record/``: the command may write to the run's own before they are
+    sent.
+    """
     folder = run.path / "wandb" / "record"
     for file in RECORD_FILES:
         if (run.path / file).is_file():

@@ -1,4 +1,5 @@
-"""``.wandb`` files: what a run logged, as W&B keeps it on disk. Read them without a network, and merge those of one run.
+"""``.wandb`` files: what a run logged, as W&B keeps it on disk. Read them without a network, and merge those of one
+run.
 
 A file is a LevelDB log of protobuf records: a header of 7 bytes, then blocks of 32 KiB. A record that does not fit into
 a block goes on in the next, and every piece has a header of its own: CRC-32 of type and data, length, type.
@@ -127,8 +128,19 @@ def wait_for_end(path: Path, seconds: float = 5.0) -> None:
 
 
 def read(paths: Path | list[Path]) -> dict[str, Any]:
-    """What a run logged: ``run`` (id, group, tags ...), ``config``, ``history``, ``summary``, ``metrics``, ``artifacts``, ``exit``."""
-    found: dict[str, Any] = {"run": {}, "config": {}, "history": [], "summary": {}, "metrics": {}, "artifacts": [], "files": [], "exit": None}
+    """What a run logged: ``run`` (id, group, tags ...), ``config``, ``history``, ``summary``, ``metrics``,
+    ``artifacts``, ``exit``.
+    """
+    found: dict[str, Any] = {
+        "run": {},
+        "config": {},
+        "history": [],
+        "summary": {},
+        "metrics": {},
+        "artifacts": [],
+        "files": [],
+        "exit": None,
+    }
     for path in [paths] if isinstance(paths, Path) else paths:
         for item in records(path):
             _take(found, item)
@@ -139,7 +151,13 @@ def _take(found: dict[str, Any], item: Record) -> None:
     kind = item.WhichOneof("record_type")
     if kind == "run":
         run = item.run
-        found["run"] = {"id": run.run_id, "entity": run.entity, "project": run.project, "group": run.run_group, "job_type": run.job_type}
+        found["run"] = {
+            "id": run.run_id,
+            "entity": run.entity,
+            "project": run.project,
+            "group": run.run_group,
+            "job_type": run.job_type,
+        }
         found["run"] |= {"name": run.display_name, "tags": list(run.tags)}
         found["config"] |= _values(run.config.update)
     elif kind == "config":

@@ -43,7 +43,11 @@ def bystander(method: Callable) -> Callable:
             method(self, *args, **kwargs)
         except Exception as error:
             if not self._lost:
-                log.warning("W&B stopped listening (%s: %s); the run goes on, everything is in its folder.", type(error).__name__, error)
+                log.warning(
+                    "W&B stopped listening (%s: %s); the run goes on, everything is in its folder.",
+                    type(error).__name__,
+                    error,
+                )
             self._lost = True
 
     return guarded
@@ -99,9 +103,17 @@ class WandbRun(Logger):
             os.environ.pop("WANDB_SERVICE", None)  # a killed child would leave its id in use in its parent's service
         mode, why = choose_mode(self.mode)
         sweep = hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else None
-        who = identify(Run(self.folder, must_exist=False), sweep, os.environ.get("WANDB_RUN_ID") if sweep is None else None)
+        who = identify(
+            Run(self.folder, must_exist=False), sweep, os.environ.get("WANDB_RUN_ID") if sweep is None else None
+        )
         choices = dict(hydra.runtime.choices)
-        self._facts = {"id": who.id, "name": who.name, "group": who.group or None, "tags": tags(cfg, choices), "config": public_config(cfg, choices)}
+        self._facts = {
+            "id": who.id,
+            "name": who.name,
+            "group": who.group or None,
+            "tags": tags(cfg, choices),
+            "config": public_config(cfg, choices),
+        }
         self._run = self._start(mode, resumed=who.started > 1)
         if self._run is None and mode == "online":
             why = "W&B is offline: its server did not accept the run"
@@ -150,14 +162,21 @@ class WandbRun(Logger):
             self._log_record(run, metrics, signs, data.units, model)
 
     def _log_record(
-        self, run: Run, metrics: Mapping[str, float], signs: Mapping[str, str], units: Mapping[str, str], model: list[Path] | None
+        self,
+        run: Run,
+        metrics: Mapping[str, float],
+        signs: Mapping[str, str],
+        units: Mapping[str, str],
+        model: list[Path] | None,
     ) -> None:
         self._run.summary.update(results(metrics))
         log_results(self._run, run, metrics, signs, units)
         log_artifacts(self._run, run, model)
 
     def _go_offline(self) -> None:
-        """Write the whole run once more, offline: W&B asks its server before it takes tables and artifacts, and that is away."""
+        """Write the whole run once more, offline: W&B asks its server before it takes tables and artifacts, and that is
+        away.
+        """
         log.info("W&B does not answer any more; send the run later: spectangle sync run=%s", self.folder)
         with suppress(Exception):
             self._run.finish(exit_code=0)
@@ -172,7 +191,9 @@ class WandbRun(Logger):
             self._close(error)
         finally:
             self._run = None
-            if multiprocessing.parent_process() is not None:  # a worker's child leaves without the exit hooks that would do it
+            if (
+                multiprocessing.parent_process() is not None
+            ):  # a worker's child leaves without the exit hooks that would do it
                 import wandb
 
                 wandb.teardown()
@@ -180,8 +201,13 @@ class WandbRun(Logger):
     def _close(self, error: BaseException | None) -> None:
         self._flush()
         state = ending(error)
-        facts = {"error": f"{type(error).__name__}: {error}"[:2000] if state == "failed" else "", "reason": str(error) if state == "pruned" else ""}
-        self._run.summary.update({"state": state} | facts)  # both always: a run that goes on loses what it said when it stopped
+        facts = {
+            "error": f"{type(error).__name__}: {error}"[:2000] if state == "failed" else "",
+            "reason": str(error) if state == "pruned" else "",
+        }
+        self._run.summary.update(
+            {"state": state} | facts
+        )  # both always: a run that goes on loses what it said when it stopped
         online = not self._run.offline
         if state == "interrupted":
             self._run.mark_preempting()  # W&B shows it as preempted until it goes on
@@ -195,13 +221,22 @@ class WandbRun(Logger):
 
         try:
             return wandb.init(
-                project=self.project, entity=self.entity, dir=str(self.folder), mode=mode, job_type="train", reinit="create_new",
-                resume="allow" if resumed and mode == "online" else None, settings=settings(self.timeout_s), **self._facts,
-            )  # fmt: skip
+                project=self.project,
+                entity=self.entity,
+                dir=str(self.folder),
+                mode=mode,
+                job_type="train",
+                reinit="create_new",
+                resume="allow" if resumed and mode == "online" else None,
+                settings=settings(self.timeout_s),
+                **self._facts,
+            )
         except Exception as error:
             wandb.teardown()  # else its service takes the id for still in use
             log.warning(
-                "W&B did not start (%s: %s); the run goes on.", type(error).__name__, str(error).splitlines()[0] if str(error) else "no reason given"
+                "W&B did not start (%s: %s); the run goes on.",
+                type(error).__name__,
+                str(error).splitlines()[0] if str(error) else "no reason given",
             )
             return None
 
@@ -235,10 +270,18 @@ def settings(timeout_s: float) -> Any:
     import wandb
 
     return wandb.Settings(
-        base_url=server(), console="off", silent=True, init_timeout=timeout_s, finish_timeout=4 * timeout_s, finish_timeout_raises=True,
-        disable_code=True, disable_job_creation=True, x_save_requirements=False, x_transaction_log_flush_interval=1,
+        base_url=server(),
+        console="off",
+        silent=True,
+        init_timeout=timeout_s,
+        finish_timeout=4 * timeout_s,
+        finish_timeout_raises=True,
+        disable_code=True,
+        disable_job_creation=True,
+        x_save_requirements=False,
+        x_transaction_log_flush_interval=1,
         x_graphql_timeout_seconds=timeout_s,
-    )  # fmt: skip
+    )
 
 
 def summary_of(name: str) -> str:

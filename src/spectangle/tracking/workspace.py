@@ -1,4 +1,6 @@
-"""The W&B dashboard as code: which panels a project shows, and of which metrics. Created, or brought up to date, by `spectangle dashboard`."""
+"""The W&B dashboard as code: which panels a project shows, and of which metrics. Created, or brought up to date, by
+`spectangle dashboard`.
+"""
 
 import json
 from collections.abc import Sequence
@@ -36,7 +38,12 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
     importance = [Panel("importance", "", [name]) for name in columns]
     return {
         "Adversarial training": [
-            Panel("line", "Reconstruction: mean squared error of the flux", ["train/reconstruction", "val/reconstruction"], options={"log_y": True}),
+            Panel(
+                "line",
+                "Reconstruction: mean squared error of the flux",
+                ["train/reconstruction", "val/reconstruction"],
+                options={"log_y": True},
+            ),
             Panel("line", "Loss of eq. 4", ["train/loss"]),
             *(
                 Panel(
@@ -49,12 +56,20 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
         ],
         "What the latent knows": [
             Panel("bar", "R2 of the probes, test stars", [f"probe/{label}/r2" for label in labels]),
-            Panel("bar", "Disentanglement: 1 = nothing left, against the raw spectra", [f"disentanglement/{label}" for label in labels]),
+            Panel(
+                "bar",
+                "Disentanglement: 1 = nothing left, against the raw spectra",
+                [f"disentanglement/{label}" for label in labels],
+            ),
             Panel("media", "Probes, floor and excess", ["tables/probes"]),
         ],
         "Downstream": [
             *(
-                Panel("bar", f"{label}: MAE from the spectra and from the latent", [f"test/{source}/{label}/mae" for source in both])
+                Panel(
+                    "bar",
+                    f"{label}: MAE from the spectra and from the latent",
+                    [f"test/{source}/{label}/mae" for source in both],
+                )
                 for label in labels
             ),
             Panel("media", "MAE, mean and sigma", ["tables/downstream"]),
@@ -62,13 +77,19 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
         "Sweep": [
             Panel("parallel", "Choices and results", columns, list(TUNED) + [f"lambdas.{label}" for label in labels]),
             *importance,
-            *(Panel("scatter", f"What is left of {a} against {b}, validation stars", [_validated(a), _validated(b)]) for a, b in _pairs(labels)),
+            *(
+                Panel("scatter", f"What is left of {a} against {b}, validation stars", [_validated(a), _validated(b)])
+                for a, b in _pairs(labels)
+            ),
         ],
     }
 
 
-def publish(entity: str, project: str, name: str, save: str | None = None, labels: Sequence[str] = LABELS, **filters: str | None) -> str:
-    """Create or update the dashboard and return its address; with ``save`` write the same specification to a file instead.
+def publish(
+    entity: str, project: str, name: str, save: str | None = None, labels: Sequence[str] = LABELS, **filters: str | None
+) -> str:
+    """Create or update the dashboard and return its address; with ``save`` write the same specification to a file
+    instead.
 
     Arguments:
         entity, project: Where the runs are.
@@ -81,15 +102,23 @@ def publish(entity: str, project: str, name: str, save: str | None = None, label
         SpectangleError: wandb-workspaces is missing, or W&B did not take the dashboard.
     """
     if not entity or not project:
-        raise SpectangleError("entity and project say where the runs are: spectangle dashboard entity=me project=spectangle.")
+        raise SpectangleError(
+            "entity and project say where the runs are: spectangle dashboard entity=me project=spectangle."
+        )
     workspace = build(entity, project, name, labels, {key: value for key, value in filters.items() if value})
     if save:
-        write_beside(Path(save), json.dumps(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), indent=2) + "\n")
+        write_beside(
+            Path(save),
+            json.dumps(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), indent=2)
+            + "\n",
+        )
         return save
     try:
         workspace.save()
     except Exception as error:  # of several libraries
-        raise SpectangleError(f"W&B did not take the dashboard ({error}); save=workspace.json writes it to a file.") from error
+        raise SpectangleError(
+            f"W&B did not take the dashboard ({error}); save=workspace.json writes it to a file."
+        ) from error
     return workspace.url
 
 
@@ -99,18 +128,31 @@ def build(entity: str, project: str, name: str, labels: Sequence[str], filters: 
         import wandb_workspaces.expr as expr
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise SpectangleError("spectangle dashboard needs wandb-workspaces: pip install 'spectangle[dashboards]'.") from error
+        raise SpectangleError(
+            "spectangle dashboard needs wandb-workspaces: pip install 'spectangle[dashboards]'."
+        ) from error
     sections = [
         workspaces.Section(name=title, panels=[_panel(panel) for panel in panels], is_open=True, pinned=True)
         for title, panels in layout(labels).items()
     ]
     runs = workspaces.RunsetSettings(
         filters=[expr.Config(key) == value for key, value in filters.items()],
-        pinned_columns=["run:displayName", "run:tags", f"summary:{RECONSTRUCTION}", *(f"summary:{_validated(label)}" for label in labels)],
+        pinned_columns=[
+            "run:displayName",
+            "run:tags",
+            f"summary:{RECONSTRUCTION}",
+            *(f"summary:{_validated(label)}" for label in labels),
+        ],
     )
     settings = workspaces.WorkspaceSettings(x_axis="epoch")
     view = workspaces.Workspace(
-        entity=entity, project=project, name=name, sections=sections, runset_settings=runs, settings=settings, auto_generate_panels=False
+        entity=entity,
+        project=project,
+        name=name,
+        sections=sections,
+        runset_settings=runs,
+        settings=settings,
+        auto_generate_panels=False,
     )
     view._internal_name = VIEW
     return view
@@ -136,7 +178,9 @@ def _panel(panel: Panel) -> Any:
         x, y = (reports.SummaryMetric(name) for name in metrics)
         return reports.ScatterPlot(title=title, x=x, y=y)
     axes = [*(reports.Config(key) for key in panel.config), *(reports.SummaryMetric(name) for name in metrics)]
-    return reports.ParallelCoordinatesPlot(title=title, columns=[reports.ParallelCoordinatesPlotColumn(metric=axis) for axis in axes])
+    return reports.ParallelCoordinatesPlot(
+        title=title, columns=[reports.ParallelCoordinatesPlotColumn(metric=axis) for axis in axes]
+    )
 
 
 def _pairs(labels: Sequence[str]) -> list[tuple[str, str]]:

@@ -26,7 +26,11 @@ class _RunCheckpoint(ModelCheckpoint):
         def moved(path: str) -> str:
             return os.path.join(here, os.path.basename(path)) if path else path
 
-        paths = {key: moved(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path") if key in state_dict}
+        paths = {
+            key: moved(state_dict[key])
+            for key in ("best_model_path", "kth_best_model_path", "last_model_path")
+            if key in state_dict
+        }
         scores = {moved(path): score for path, score in state_dict.get("best_k_models", {}).items()}
         super().load_state_dict(state_dict | paths | {"best_k_models": scores, "dirpath": self.dirpath})
 
@@ -42,7 +46,9 @@ class BestCheckpoint(_RunCheckpoint):
         **options: Of Lightning's ModelCheckpoint.
     """
 
-    def __init__(self, dirpath: str, monitor: str | None = None, mode: str = "min", save_top_k: int = 1, **options: Any):
+    def __init__(
+        self, dirpath: str, monitor: str | None = None, mode: str = "min", save_top_k: int = 1, **options: Any
+    ):
         options = {"filename": "best" if save_top_k == 1 else "{epoch}", "enable_version_counter": False} | options
         super().__init__(dirpath=dirpath, monitor=monitor, mode=mode, save_top_k=save_top_k, **options)
 

@@ -98,18 +98,24 @@ def check_config(cfg: DictConfig) -> None:
     _check_trainer(cfg)
     for name, node in (_group(cfg, "callbacks") | {"regressor": cfg.get("regressor")}).items():
         if node is not None and (not isinstance(node, DictConfig) or "_target_" not in node):
-            raise SpectangleError(f"{name} is {_word(node)} in the config; it must say what it builds (_target_); callbacks may be null.")
+            raise SpectangleError(
+                f"{name} is {_word(node)} in the config; it must say what it builds (_target_); callbacks may be null."
+            )
     for path, node in _nodes(cfg):
         _check_arguments(path, node)
     for size, suite in _group(cfg, "probes").items():
         if not isinstance(suite, DictConfig) and not (suite is None and size == "small"):
-            raise SpectangleError(f"probes.{size} is {_word(suite)}; probes.large and probes.small hold regressors by name.")
+            raise SpectangleError(
+                f"probes.{size} is {_word(suite)}; probes.large and probes.small hold regressors by name."
+            )
         for name, node in (suite or {}).items():
             _check_estimator(f"probes.{size}.{name}", node)
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is what an annotation asks for; an annotation that is not about plain values takes everything."""
+    """Whether a plain value is what an annotation asks for; an annotation that is not about plain values takes
+    everything.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, one) for one in arguments)
@@ -120,12 +126,18 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint in (int, float):
-        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, (int, float) if hint is float else int)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
     if hint is str:
         return isinstance(value, str)
     kind = origin or hint
     if isinstance(kind, type) and issubclass(kind, Mapping):
-        return isinstance(value, Mapping) and (len(arguments) < 2 or all(fits(item, arguments[1]) for item in value.values()))
+        return isinstance(value, Mapping) and (
+            len(arguments) < 2 or all(fits(item, arguments[1]) for item in value.values())
+        )
     if isinstance(kind, type) and issubclass(kind, Sequence):
         return isinstance(value, (list, tuple)) and (not arguments or all(fits(item, arguments[0]) for item in value))
     return True
@@ -133,41 +145,59 @@ def fits(value: Any, hint: Any) -> bool:
 
 def _check_number(key: str, value: Any, kind: str, low: float, high: float) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (kind == NUMBER and isinstance(value, float) and math.isfinite(value))) or not low <= value <= high:
+    if (
+        not (whole or (kind == NUMBER and isinstance(value, float) and math.isfinite(value)))
+        or not low <= value <= high
+    ):
         bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise SpectangleError(f"{key} is {_word(value)}; it must be {kind} {bounds}.")
 
 
 def _check_widths(key: str, value: Any) -> None:
-    if not isinstance(value, list) or not all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value):
+    if not isinstance(value, list) or not all(
+        isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value
+    ):
         raise SpectangleError(f"{key} is {_word(value)}; it must be a list of widths, for instance [64,32].")
 
 
 def _check_betas(key: str, value: Any) -> None:
     if not (isinstance(value, list) and len(value) == 2 and all(fits(beta, float) and 0 <= beta < 1 for beta in value)):
-        raise SpectangleError(f"{key} is {_word(value)}; it must be two numbers from 0 to below 1, for instance [0.9,0.999].")
+        raise SpectangleError(
+            f"{key} is {_word(value)}; it must be two numbers from 0 to below 1, for instance [0.9,0.999]."
+        )
 
 
 def _check_labels(cfg: DictConfig) -> None:
     lambdas, labels = _value(cfg, "lambdas"), _value(cfg, "data.labels")
     for name, value in (lambdas or {}).items():
         if value is not None and not fits(value, float):
-            raise SpectangleError(f"lambdas.{name} is {_word(value)}; it must be a number: above 0 disentangles the label, below 0 entangles it.")
-    if labels is not None and (not isinstance(labels, list) or not labels or not all(isinstance(name, str) for name in labels)):
+            raise SpectangleError(
+                f"lambdas.{name} is {_word(value)}; it must be a number: above 0 disentangles the label, below 0 "
+                "entangles it."
+            )
+    if labels is not None and (
+        not isinstance(labels, list) or not labels or not all(isinstance(name, str) for name in labels)
+    ):
         raise SpectangleError(
-            f"data.labels is {_word(labels)}; it must be a list of labels of the survey, for instance [teff,logg], or null for all."
+            f"data.labels is {_word(labels)}; it must be a list of labels of the survey, for instance "
+            "[teff,logg], or null for all."
         )
     if labels and len(set(labels)) < len(labels):
         raise SpectangleError(f"data.labels is {_word(labels)}; each label may be there once.")
     names = cfg.objective if OmegaConf.is_list(cfg.objective) else [cfg.objective]
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise SpectangleError(f"objective is {_word(cfg.objective)}; it must be a metric path, for instance val/reconstruction, or a list of them.")
+        raise SpectangleError(
+            f"objective is {_word(cfg.objective)}; it must be a metric path, for instance val/reconstruction, or "
+            "a list of them."
+        )
 
 
 def _check_trainer(cfg: DictConfig) -> None:
     for key, why in UNFIT.items():
         value = cfg.trainer.get(key)
-        if value not in (None, False, -1, 1) or (value == 1 and isinstance(value, int) and key not in ("accumulate_grad_batches",)):
+        if value not in (None, False, -1, 1) or (
+            value == 1 and isinstance(value, int) and key not in ("accumulate_grad_batches",)
+        ):
             raise SpectangleError(f"trainer.{key} is {_word(value)}, which does not work here: {why}.")
     _check_arguments("trainer", cfg.trainer)
     try:
@@ -187,12 +217,16 @@ def _check_arguments(path: str, node: DictConfig) -> None:
         hints = {}
     for key in node:
         if key in hints and key not in GIVEN and not fits(value := _value(node, str(key)), hints[str(key)]):
-            raise SpectangleError(f"{path}.{key} is {_word(value)}; {target.rpartition('.')[2]} takes {_kind(hints[str(key)])}.")
+            raise SpectangleError(
+                f"{path}.{key} is {_word(value)}; {target.rpartition('.')[2]} takes {_kind(hints[str(key)])}."
+            )
 
 
 def _check_estimator(path: str, node: Any) -> None:
     if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise SpectangleError(f"{path} is {_word(node)}; it must name a scikit-learn regressor: _target_ and its parameters.")
+        raise SpectangleError(
+            f"{path} is {_word(node)}; it must name a scikit-learn regressor: _target_ and its parameters."
+        )
     try:
         estimator = instantiate(node)
         few = {key: 1 for key in ("max_iter", "epochs", "n_estimators") if key in estimator.get_params()}

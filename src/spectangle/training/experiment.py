@@ -66,7 +66,9 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
     data.setup()
     model = build_model(cfg, data)
-    run.write_manifest(seed=cfg.seed, survey={"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin})
+    run.write_manifest(
+        seed=cfg.seed, survey={"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin}
+    )
     announce(run, data, model)
     resumed = resumable(run)
     measure_last_epoch(cfg, run, resumed, model, data)
@@ -89,7 +91,11 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
 def build_model(cfg: DictConfig, data: SpectraDataModule) -> DisentanglingAutoencoder:
     """Build the model for the sizes that the survey has, and fit its scalers and bins to the training stars."""
     model = hydra.utils.instantiate(
-        cfg.model, n_pixels=data.n_pixels, labels=list(data.labels), wavelength=data.wavelength.tolist(), label_units=data.units
+        cfg.model,
+        n_pixels=data.n_pixels,
+        labels=list(data.labels),
+        wavelength=data.wavelength.tolist(),
+        label_units=data.units,
     )
     model.calibrate(data.train.flux, data.train.labels)
     data.classify_with(model.adversary.classify)
@@ -103,7 +109,10 @@ def announce(run: Run, data: SpectraDataModule, model: DisentanglingAutoencoder)
     log.info("stars   %d training, %d validation, %d test", len(data.train), len(data.validation), len(data.test))
     for note in data.notes:
         log.info("        %s", note)
-    words = [f"{name} {sign} ({value:+g})" for (name, sign), value in zip(signs(model).items(), model.adversary.lambdas, strict=True)]
+    words = [
+        f"{name} {sign} ({value:+g})"
+        for (name, sign), value in zip(signs(model).items(), model.adversary.lambdas, strict=True)
+    ]
     log.info("labels  %s", ", ".join(words))
     if any(model.adversary.lambdas) and model.adversary.lambda_unit == "scaled":
         log.info("        lambda 1 is %.1e in the paper's unit, nats against squared flux", model.flux_scaler.unit**2)
@@ -112,7 +121,10 @@ def announce(run: Run, data: SpectraDataModule, model: DisentanglingAutoencoder)
 def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
     """What lambda does to each label."""
     words = {1: "disentangled", -1: "entangled", 0: "neutral"}
-    return {name: words[(value > 0) - (value < 0)] for name, value in zip(model.labels, model.adversary.lambdas, strict=True)}
+    return {
+        name: words[(value > 0) - (value < 0)]
+        for name, value in zip(model.labels, model.adversary.lambdas, strict=True)
+    }
 
 
 def quiet_lightning() -> None:
@@ -131,7 +143,11 @@ def quiet_lightning() -> None:
 
 def collect(run: Run, callbacks: list) -> dict[str, float]:
     """Numbers of the best epoch's validation, and what the callbacks found after training."""
-    epoch = int(torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"]) if run.best_checkpoint.is_file() else -1
+    epoch = (
+        int(torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"])
+        if run.best_checkpoint.is_file()
+        else -1
+    )
     rows = {int(row["epoch"]): row for row in run.history}
     metrics = {key: value for key, value in rows.get(epoch, {}).items() if key.startswith(("train/", "val/"))}
     for callback in callbacks:
@@ -154,5 +170,8 @@ def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[floa
     names = objective_names(cfg)
     values = tuple(metric_value(metrics, name) for name in names)
     if missing := [name for name, value in zip(names, values, strict=True) if value is None]:
-        raise SpectangleError(f"objective names {', '.join(missing)}, which this run does not measure; it measures: {', '.join(sorted(metrics))}.")
+        raise SpectangleError(
+            f"objective names {', '.join(missing)}, which this run does not measure; it measures: "
+            f"{', '.join(sorted(metrics))}."
+        )
     return values if isinstance(cfg.objective, ListConfig) else values[0]  # pyright: ignore

@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 class EpochProgress(L.Callback):
     """Show a bar on a terminal, and one line per epoch everywhere.
 
-    The line gives the reconstruction error and, for each label, how many nats the discriminator gains over chance. At the end,
-    ``time/epoch`` is the median of the seconds that an epoch's training took, without validation and what is measured there.
+    The line gives the reconstruction error and, for each label, how many nats the discriminator gains over chance. At
+    the end, ``time/epoch`` is the median of the seconds that an epoch's training took, without validation and what is
+    measured there.
     """
 
     def __init__(self):
@@ -39,16 +40,25 @@ class EpochProgress(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
         self._start = time.perf_counter()
-        self._bar.reset(self._task, total=int(trainer.num_training_batches), description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        self._bar.reset(
+            self._task,
+            total=int(trainer.num_training_batches),
+            description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+        )
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder", outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder", outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._bar.advance(self._task)
         if trainer.is_last_batch:
             self._seconds.append(time.perf_counter() - self._start)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: "DisentanglingAutoencoder") -> None:
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        gains = " ".join(f"{name} {metrics.get(f'val/discriminator_gain/{name}', float('nan')):+.2f}" for name in pl_module.adversary.names)
+        gains = " ".join(
+            f"{name} {metrics.get(f'val/discriminator_gain/{name}', float('nan')):+.2f}"
+            for name in pl_module.adversary.names
+        )
         log.info(
             "epoch %d/%d  reconstruction %.3e (validation %.3e)  nats over chance: %s  %.1f s",
             trainer.current_epoch + 1,
@@ -95,7 +105,9 @@ class History(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if "epoch" in metrics:
-            self._rows.setdefault(int(metrics["epoch"]), {}).update({key: float(value) for key, value in metrics.items()})
+            self._rows.setdefault(int(metrics["epoch"]), {}).update(
+                {key: float(value) for key, value in metrics.items()}
+            )
             self.save()  # at once, before the epoch's checkpoint: what was measured is not measured again
 
     @rank_zero_only

@@ -32,7 +32,9 @@ class ReportToSweep(L.Callback):
             if trainer.current_epoch == 0:
                 log.warning("%s is not measured at every epoch: this run cannot be pruned.", self.metric)
         elif math.isfinite(float(value)) and link.report(trainer.current_epoch, float(value)):
-            raise Pruned(f"stopped by the pruner in epoch {trainer.current_epoch + 1} at {self.metric} {float(value):.4g}")
+            raise Pruned(
+                f"stopped by the pruner in epoch {trainer.current_epoch + 1} at {self.metric} {float(value):.4g}"
+            )
 
 
 def sweep_callbacks(cfg: DictConfig) -> list[L.Callback]:

@@ -34,7 +34,8 @@ class Resumed:
 
 
 class Continuity(L.Callback):
-    """Let a training that goes on, or that has nothing left to train, know what its last epoch measured; leave SIGTERM alone.
+    """Let a training that goes on, or that has nothing left to train, know what its last epoch measured; leave SIGTERM
+    alone.
 
     Lightning takes SIGTERM over when it starts, and lets a terminated run exit with 0.
 
@@ -50,7 +51,9 @@ class Continuity(L.Callback):
         self._handler = signal.getsignal(signal.SIGTERM)
         if self.resumed is not None:
             row = _row(self.run, self.resumed.epoch)
-            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in row.items() if key.startswith(("train/", "val/"))})
+            trainer.callback_metrics.update(
+                {key: torch.tensor(value) for key, value in row.items() if key.startswith(("train/", "val/"))}
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread() and self._handler is not None:
@@ -72,15 +75,21 @@ def resumable(run: Run) -> Resumed | None:
     return Resumed(str(path), epoch)
 
 
-def measure_last_epoch(cfg: DictConfig, run: Run, resumed: Resumed | None, model: DisentanglingAutoencoder, data: SpectraDataModule) -> None:
-    """Validate the last epoch once more if the training is over and its row of metrics.csv lacks what the run is judged by."""
+def measure_last_epoch(
+    cfg: DictConfig, run: Run, resumed: Resumed | None, model: DisentanglingAutoencoder, data: SpectraDataModule
+) -> None:
+    """Validate the last epoch once more if the training is over and its row of metrics.csv lacks what the run is judged
+    by.
+    """
     if resumed is None or resumed.epoch + 1 < cfg.trainer.max_epochs:
         return
     row, wanted = _row(run, resumed.epoch), [name for name in objective_names(cfg) if str(name).startswith("val/")]
     if all(metric_value(row, name) is not None for name in ["val/reconstruction", *wanted]):
         return
     log.info("the training is over, but not all of its last epoch was written down: it is measured again")
-    callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node and node.get("every_n_epochs")]
+    callbacks = [
+        hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node and node.get("every_n_epochs")
+    ]
     trainer: Any = hydra.utils.instantiate(cfg.trainer, callbacks=callbacks, logger=History(str(run.path)))
     trainer.fit_loop.epoch_progress.current.completed = resumed.epoch  # what is measured belongs to that epoch
     trainer.validate(model, data, ckpt_path=resumed.path, weights_only=True, verbose=False)

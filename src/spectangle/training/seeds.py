@@ -16,4 +16,6 @@ def check_seed(name: str, seed: Any) -> None:
         SpectangleError: It is no whole number between 0 and 2^32 - 1.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= HIGHEST:
-        raise SpectangleError(f"{name} is {'null' if seed is None else seed}; a seed is a whole number between 0 and {HIGHEST}.")
+        raise SpectangleError(
+            f"{name} is {'null' if seed is None else seed}; a seed is a whole number between 0 and {HIGHEST}."
+        )

@@ -3,8 +3,8 @@ r"""Baselines of Table 1: other ways to keep some labels and lose others, judged
 * ``bottleneck``: z = the kept labels as a regressor on the spectra predicts them. Nothing else can leak but what these
   labels imply, so it is the best that removal can do; it reconstructs nothing.
 * ``pca``: the first 25 principal components of the spectra: unsupervised, linear.
-* ``leace``: the pure latent with the disentangled labels erased linearly (Belrose et al. 2023, arXiv:2306.03819): no linear
-  probe finds more than the mean. A non-linear one does.
+* ``leace``: the pure latent with the disentangled labels erased linearly (Belrose et al. 2023, arXiv:2306.03819): no
+  linear probe finds more than the mean. A non-linear one does.
 
 The fourth, an encoder with the same supervision and no decoder, is a run of its own:
 ``spectangle train lambdas=entangle_all model.reconstruction_weight=0``.
@@ -43,10 +43,18 @@ log = logging.getLogger(__name__)
 Embed = Callable[[np.ndarray], np.ndarray]
 BASELINES = {
     "pca": Representation("pca", "PCA, 25 components"),
-    "bottleneck_first": Representation("bottleneck_first", "Supervised bottleneck: T_eff, log g", FIRST.entangled, FIRST.disentangled),
-    "bottleneck_second": Representation("bottleneck_second", "Supervised bottleneck: [M/H], [alpha/Fe]", SECOND.entangled, SECOND.disentangled),
-    "leace_first": Representation("leace_first", "LEACE: pure latent without [M/H], [alpha/Fe]", FIRST.entangled, FIRST.disentangled),
-    "leace_second": Representation("leace_second", "LEACE: pure latent without T_eff, log g", SECOND.entangled, SECOND.disentangled),
+    "bottleneck_first": Representation(
+        "bottleneck_first", "Supervised bottleneck: T_eff, log g", FIRST.entangled, FIRST.disentangled
+    ),
+    "bottleneck_second": Representation(
+        "bottleneck_second", "Supervised bottleneck: [M/H], [alpha/Fe]", SECOND.entangled, SECOND.disentangled
+    ),
+    "leace_first": Representation(
+        "leace_first", "LEACE: pure latent without [M/H], [alpha/Fe]", FIRST.entangled, FIRST.disentangled
+    ),
+    "leace_second": Representation(
+        "leace_second", "LEACE: pure latent without T_eff, log g", SECOND.entangled, SECOND.disentangled
+    ),
 }
 
 
@@ -75,7 +83,9 @@ class Baseline:
             disentangled=[places[name] for name in self.representation.disentangled],
         )
 
-    def embed_stars(self, stars: "Stars") -> np.ndarray:
+    channel = None  # it is deterministic: one draw says all
+
+    def embed_stars(self, stars: "Stars", draw: int = 0) -> np.ndarray:
         """Representation [N, Z] of stars."""
         return self.map(stars.flux.numpy() if self.read is None else self.read(stars))
 
@@ -101,7 +111,9 @@ def leace(latent: np.ndarray, disentangled: np.ndarray) -> Embed:
     try:
         from concept_erasure import LeaceEraser
     except ImportError:
-        raise SpectangleError("The LEACE baseline needs the package concept-erasure: pip install spectangle[erasure].") from None
+        raise SpectangleError(
+            "The LEACE baseline needs the package concept-erasure: pip install spectangle[erasure]."
+        ) from None
     import torch
 
     eraser = LeaceEraser.fit(torch.from_numpy(latent).double(), torch.from_numpy(np.asarray(disentangled)).double())
@@ -109,7 +121,12 @@ def leace(latent: np.ndarray, disentangled: np.ndarray) -> Embed:
 
 
 def score(
-    baseline: Baseline, data: "SpectraDataModule", regressor: Any, probes: Mapping[str, Any], cache: str | Path | None, seed: int
+    baseline: Baseline,
+    data: "SpectraDataModule",
+    regressor: Any,
+    probes: Mapping[str, Any],
+    cache: str | Path | None,
+    seed: int,
 ) -> dict[str, float]:
     """Fit regressor and probes on training stars, score test stars: the metric paths of a run."""
     downstream = DownstreamRegressor(regressor, cache=None if cache is None else str(cache))
@@ -119,9 +136,13 @@ def score(
 
 
 def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path) -> None:
-    """Add the baselines to a table, for each seed that has a pure latent; what was computed once is read from the cache."""
+    """Add the baselines to a table, for each seed that has a pure latent; what was computed once is read from the
+    cache.
+    """
     if PURE not in runs:
-        raise SpectangleError("The baselines need the pure latent (lambdas=none), and the sweep has no finished run of it.")
+        raise SpectangleError(
+            "The baselines need the pure latent (lambdas=none), and the sweep has no finished run of it."
+        )
     for run in runs[PURE]:
         seed = run.config.get("seed", 0)
         fitted = _Fitted(run, cache)
@@ -154,27 +175,48 @@ class _Fitted:
 
     def metrics(self, key: str, representation: Representation) -> dict[str, float]:
         model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
-        facts = [key, model, self.run.manifest["survey"]["content_hash"], self.config["regressor"], self.config["probes"]]
+        facts = [
+            key,
+            model,
+            self.run.manifest["survey"]["content_hash"],
+            self.config["regressor"],
+            self.config["probes"],
+        ]
         facts.append({name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")})
-        return cached(self.cache / "baselines" / f"table1-{cache_key(*facts)}.json", lambda: self._computed(key, representation))
+        return cached(
+            self.cache / "baselines" / f"table1-{cache_key(*facts)}.json", lambda: self._computed(key, representation)
+        )
 
     def _computed(self, key: str, representation: Representation) -> dict[str, float]:
         import hydra
 
         start = time.perf_counter()
-        regressor, probes = hydra.utils.instantiate(self.config["regressor"]), hydra.utils.instantiate(self.config["probes"])
+        regressor, probes = (
+            hydra.utils.instantiate(self.config["regressor"]),
+            hydra.utils.instantiate(self.config["probes"]),
+        )
         baseline = self._baseline(key, representation)
         metrics = score(baseline, self.data, regressor, probes, self.cache, self.config.get("seed", 0))
-        log.info("baseline %s, seed %s: %.0f s", representation.title, self.config.get("seed", 0), time.perf_counter() - start)
+        log.info(
+            "baseline %s, seed %s: %.0f s",
+            representation.title,
+            self.config.get("seed", 0),
+            time.perf_counter() - start,
+        )
         return {name: float(value) for name, value in metrics.items()}
 
     def _baseline(self, key: str, representation: Representation) -> Baseline:
         data = self.data
-        places = [data.labels.index(name) for name in (representation.entangled if key.startswith("bottleneck") else representation.disentangled)]
+        places = [
+            data.labels.index(name)
+            for name in (representation.entangled if key.startswith("bottleneck") else representation.disentangled)
+        ]
         if key == "pca":
             return Baseline(principal_components(data.train.flux.numpy()), data.labels, representation)
         if key.startswith("bottleneck"):
-            return Baseline(supervised_bottleneck(load_run_regressor(self.run, "spectra"), places), data.labels, representation)
+            return Baseline(
+                supervised_bottleneck(load_run_regressor(self.run, "spectra"), places), data.labels, representation
+            )
         model = load_autoencoder(self.run)
         eraser = leace(model.embed_stars(data.train), data.train.labels[:, places].numpy())
         return Baseline(eraser, data.labels, representation, read=model.embed_stars)

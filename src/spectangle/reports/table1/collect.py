@@ -128,7 +128,10 @@ def collect(folder: str | Path) -> tuple[Table1, dict[Representation, list[Run]]
     runs = list(list_runs(folder))
     finished = [run for run in runs if run.finished]
     if not finished:
-        raise SpectangleError(f"{folder} has no finished run ({len(runs)} unfinished); train the three models: spectangle train sweep=table1.")
+        raise SpectangleError(
+            f"{folder} has no finished run ({len(runs)} unfinished); train the three models: spectangle train "
+            "sweep=table1."
+        )
     labels = _labels(finished[0].metrics)
     table = Table1(labels, _units(finished[0], labels))
     if len(finished) < len(runs):
@@ -137,7 +140,8 @@ def collect(folder: str | Path) -> tuple[Table1, dict[Representation, list[Run]]
     for run in finished:
         if _labels(run.metrics) != labels:
             raise SpectangleError(
-                f"{run.path} has the labels {', '.join(_labels(run.metrics))}, {finished[0].path} has {', '.join(labels)}: not one table."
+                f"{run.path} has the labels {', '.join(_labels(run.metrics))}, {finished[0].path} has "
+                f"{', '.join(labels)}: not one table."
             )
         by_representation.setdefault(representation_of(run.config), []).append(run)
     _same_stars(finished)
@@ -156,9 +160,13 @@ def representation_of(config: Mapping[str, Any]) -> Representation:
         for known in (PURE, FIRST, SECOND):
             if (set(entangled), set(disentangled)) == (set(known.entangled), set(known.disentangled)):
                 return known
-    parts = [f"keep {', '.join(entangled)}"] * bool(entangled) + [f"lose {', '.join(disentangled)}"] * bool(disentangled)
+    parts = [f"keep {', '.join(entangled)}"] * bool(entangled) + [f"lose {', '.join(disentangled)}"] * bool(
+        disentangled
+    )
     if not decoder:
-        title = "Supervised encoder" if len(entangled) == len(lambdas) else f"No decoder: {'; '.join(parts) or 'untrained'}"
+        title = (
+            "Supervised encoder" if len(entangled) == len(lambdas) else f"No decoder: {'; '.join(parts) or 'untrained'}"
+        )
     else:
         title = (
             "All four kept"
@@ -166,7 +174,10 @@ def representation_of(config: Mapping[str, Any]) -> Representation:
             else ("All four lost" if len(disentangled) == len(lambdas) else "; ".join(parts).capitalize())
         )
     return Representation(
-        f"{'' if decoder else 'no_decoder_'}keep_{'_'.join(entangled)}_lose_{'_'.join(disentangled)}", title, entangled, disentangled
+        f"{'' if decoder else 'no_decoder_'}keep_{'_'.join(entangled)}_lose_{'_'.join(disentangled)}",
+        title,
+        entangled,
+        disentangled,
     )
 
 
@@ -179,8 +190,14 @@ def numbers_of(metrics: Mapping[str, float], labels: Iterable[str], source: str 
         if source == "spectra":
             found[f"{label}/probe"] = metrics.get(f"reference/{label}/r2")
             continue
-        found |= {f"{label}/probe": metrics.get(f"probe/{label}/r2"), f"{label}/control": metrics.get(f"probe/{label}/control")}
-        found |= {f"{label}/{name}": metrics.get(f"{name}/{label}") for name in ("floor", "excess", "disentanglement", "retention")}
+        found |= {
+            f"{label}/probe": metrics.get(f"probe/{label}/r2"),
+            f"{label}/control": metrics.get(f"probe/{label}/control"),
+        }
+        found |= {
+            f"{label}/{name}": metrics.get(f"{name}/{label}")
+            for name in ("floor", "excess", "disentanglement", "retention")
+        }
     if source == "latent":
         found["reconstruction"] = metrics.get("val/reconstruction")
     return {path: float(value) for path, value in found.items() if value is not None}
@@ -200,12 +217,16 @@ def _add_runs(table: Table1, representation: Representation, runs: Sequence[Run]
 
 
 def _same_stars(runs: Sequence[Run]) -> None:
-    facts = {run.path: (run.manifest.get("survey", {}).get("content_hash"), run.config.get("data", {}).get("split_seed")) for run in runs}
+    facts = {
+        run.path: (run.manifest.get("survey", {}).get("content_hash"), run.config.get("data", {}).get("split_seed"))
+        for run in runs
+    }
     first = runs[0].path
     for path, fact in facts.items():
         if fact != facts[first]:
             raise SpectangleError(
-                f"{path} and {first} were not scored on the same test stars (survey or data.split_seed differ); make one table of each."
+                f"{path} and {first} were not scored on the same test stars (survey or data.split_seed differ); "
+                "make one table of each."
             )
 
 
@@ -225,4 +246,6 @@ def _units(run: Run, labels: Sequence[str]) -> dict[str, str]:
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Choices that differ between configs, the seed and where things lie apart."""
     apart = ("seed", "threads", "logger", "hydra")
-    return sorted(differing([flat({key: value for key, value in config.items() if key not in apart}) for config in configs]))
+    return sorted(
+        differing([flat({key: value for key, value in config.items() if key not in apart}) for config in configs])
+    )

@@ -21,9 +21,13 @@ from spectangle.runs.folder import Run
 __all__ = ["report_figures"]
 
 
-def report_figures(table: Table1, runs: Mapping[Representation, Sequence[Run]], tsne_stars: int = 3000) -> Iterator[tuple[str, Figure, str]]:
+def report_figures(
+    table: Table1, runs: Mapping[Representation, Sequence[Run]], tsne_stars: int = 3000
+) -> Iterator[tuple[str, Figure, str]]:
     """Figures 8-10 of the paper and those that prove the rest, from the first seed of each representation."""
-    chosen = {one: run for one in (PURE, FIRST, SECOND) if (run := _readable(table, one, runs.get(one, ()))) is not None}
+    chosen = {
+        one: run for one in (PURE, FIRST, SECOND) if (run := _readable(table, one, runs.get(one, ()))) is not None
+    }
     if chosen:
         try:
             data = load_stars(next(iter(chosen.values())))
@@ -53,9 +57,17 @@ def _survey(data: SpectraDataModule) -> Iterator[tuple[str, Figure, str]]:
     """Figs. 3-5 of the paper, from the stars of all three splits."""
     values = np.concatenate([stars.labels.numpy() for stars in (data.train, data.validation, data.test)])
     labels = {name: values[:, i] for i, name in enumerate(data.labels)}
-    yield "survey_labels", figures.label_figure(labels, data.units), f"Fig. 3 of the paper: labels of the {len(values):,} stars of this survey."
+    yield (
+        "survey_labels",
+        figures.label_figure(labels, data.units),
+        f"Fig. 3 of the paper: labels of the {len(values):,} stars of this survey.",
+    )
     if {"teff", "logg", "m_h"} <= set(labels):
-        yield "survey_kiel", figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]), "Fig. 4: Kiel diagram of the survey."
+        yield (
+            "survey_kiel",
+            figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]),
+            "Fig. 4: Kiel diagram of the survey.",
+        )
     if {"teff", "m_h", "alpha_fe"} <= set(labels):
         figure = figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"])
         yield "survey_abundances", figure, "Fig. 5: [alpha/Fe] against [M/H] of the survey."
@@ -72,10 +84,14 @@ def _maps(data: SpectraDataModule, seen: Mapping[Representation, Seen], n: int) 
     for one in pairs:
         planes = {"spectra": spectra, "latent": figures.plane(seen[one].latent[rows])}
         groups = {"entangled": one.entangled, "disentangled": one.disentangled}
-        figure = figures.map_figure(planes, labels, any_seen.units, groups, f"{one.title}: t-SNE of {len(rows):,} test stars")
+        figure = figures.map_figure(
+            planes, labels, any_seen.units, groups, f"{one.title}: t-SNE of {len(rows):,} test stars"
+        )
         caption = (
-            f"Fig. 8 of the paper, {one.title.lower()}. The axes of t-SNE have no meaning; the number is how well a label is read from the "
-            "ten nearest stars in the plane. Compare the lost labels with their population floor in the table: kept labels imply that much."
+            f"Fig. 8 of the paper, {one.title.lower()}. The axes of t-SNE have no meaning; the number is how well "
+            "a label is read from the "
+            "ten nearest stars in the plane. Compare the lost labels with their population floor in the table: "
+            "kept labels imply that much."
         )
         yield f"tsne_{one.key}_pair", figure, caption
 
@@ -89,34 +105,56 @@ def _labels_read(data: SpectraDataModule, seen: Mapping[Representation, Seen]) -
         columns["from the latent that keeps them"] = [seen[FIRST].predicted, seen[SECOND].predicted]
         columns["from the latent that lost them"] = [seen[SECOND].predicted, seen[FIRST].predicted]
     figure = figures.diagrams_figure(first.catalogue, columns, first.units)
-    yield "kiel_chemical", figure, "Figs. 9 and 10 of the paper: Kiel and chemical diagrams of the test stars, coloured by the catalogue."
+    yield (
+        "kiel_chemical",
+        figure,
+        "Figs. 9 and 10 of the paper: Kiel and chemical diagrams of the test stars, coloured by the catalogue.",
+    )
     for one, look_ in seen.items():
-        yield f"predicted_{one.key}", figures.prediction_figure(look_.predicted, look_.catalogue, look_.units, f"Read from: {one.title.lower()}"), ""
+        yield (
+            f"predicted_{one.key}",
+            figures.prediction_figure(look_.predicted, look_.catalogue, look_.units, f"Read from: {one.title.lower()}"),
+            "",
+        )
     snr = signal_to_noise(data, first.rows)
     if snr is not None and np.isfinite(snr).sum() > 50:
         sources = ({"spectra": first.spectra_predicted} if first.spectra_predicted else {}) | {
             one.title: look_.predicted for one, look_ in seen.items()
         }
-        residuals = {word: {name: found[name] - first.catalogue[name] for name in found} for word, found in sources.items()}
+        residuals = {
+            word: {name: found[name] - first.catalogue[name] for name in found} for word, found in sources.items()
+        }
         caption = "Mean absolute residual against S/N, in bins of equally many test stars, with standard errors."
         yield "residual_snr", figures.noise_residual_figure(residuals, snr, first.units), caption
 
 
-def _latents(data: SpectraDataModule, seen: Mapping[Representation, Seen], runs: Mapping[Representation, Run]) -> Iterator[tuple[str, Figure, str]]:
+def _latents(
+    data: SpectraDataModule, seen: Mapping[Representation, Seen], runs: Mapping[Representation, Run]
+) -> Iterator[tuple[str, Figure, str]]:
     truth = np.stack(list(next(iter(seen.values())).catalogue.values()), axis=1)
     matrices = {one.title: figures.mutual_information(look_.latent, truth) for one, look_ in seen.items()}
-    caption = "What each latent dimension alone knows of each label. Dimensions are sorted by the label that they know most about."
+    caption = (
+        "What each latent dimension alone knows of each label. Dimensions are sorted by the label that they know most "
+        "about."
+    )
     yield "information", figures.information_figure(matrices, data.labels), caption
     one = FIRST if FIRST in seen else next(iter(seen))
     flux, decoded, titles = reconstructions(load_autoencoder(runs[one]), data, seen[one])
-    yield "reconstruction", figures.reconstruction_figure(data.wavelength, flux, decoded, titles, title=f"Reconstruction: {one.title.lower()}"), ""
+    yield (
+        "reconstruction",
+        figures.reconstruction_figure(
+            data.wavelength, flux, decoded, titles, title=f"Reconstruction: {one.title.lower()}"
+        ),
+        "",
+    )
 
 
 def _frontier(runs: Mapping[Representation, Sequence[Run]]) -> Iterator[tuple[str, Figure, str]]:
     """One point per run that keeps some labels and loses others."""
     if points := frontier_points((run for members in runs.values() for run in members), "test"):
         caption = (
-            f"Erasure against retention, {len(points)} runs, test stars. At 1 the kept labels are read as well as from the spectra; "
+            f"Erasure against retention, {len(points)} runs, test stars. At 1 the kept labels are read as well as "
+            "from the spectra; "
             "at 0 nothing is left of the others beyond what the population implies."
         )
         yield "frontier", draw(points), caption

@@ -1,7 +1,7 @@
 """The tables of the report on Table 1, as grids of text.
 
-The paper's layout: labels as rows, representations as groups of columns (MAE, mean, sigma). Below each row its spread over
-seeds, and the paper's own numbers.
+The paper's layout: labels as rows, representations as groups of columns (MAE, mean, sigma). Below each row its spread
+over seeds, and the paper's own numbers.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ WORDS = {"teff": "T_eff", "logg": "log g", "m_h": "[M/H]", "alpha_fe": "[alpha/F
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of text: title, groups of columns (title, width), headings, rows of cells, what kind each row is, a note."""
+    """A table of text: title, groups of columns (title, width), headings, rows of cells, what kind each row is, a
+    note.
+    """
 
     name: str
     title: str
@@ -33,9 +35,20 @@ def paper_grids(table: Table1) -> list[Grid]:
     """Table 1 in the paper's layout; representations that the paper lacks follow in grids of four."""
     paper = [one for one in table.representations if one.of_the_paper]
     others = [one for one in table.representations if not one.of_the_paper]
-    grids = [_paper_grid(table, paper, "table1", "Table 1: predicted \N{MINUS SIGN} catalogue, downstream regressor on test stars")]
+    grids = [
+        _paper_grid(
+            table, paper, "table1", "Table 1: predicted \N{MINUS SIGN} catalogue, downstream regressor on test stars"
+        )
+    ]
     for start in range(0, len(others), 4):
-        grids.append(_paper_grid(table, others[start : start + 4], f"baselines{start // 4 + 1}", "The same for the baselines and further latents"))
+        grids.append(
+            _paper_grid(
+                table,
+                others[start : start + 4],
+                f"baselines{start // 4 + 1}",
+                "The same for the baselines and further latents",
+            )
+        )
     return grids
 
 
@@ -51,25 +64,59 @@ def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, tit
             rows.append(["\N{PLUS-MINUS SIGN} seeds", *(_spread(cell.spread if cell else None, unit) for cell in flat)])
             kinds.append("spread")
         if any((one.key, label) in PAPER for one in columns):
-            rows.append(["paper", *(number(value, unit) for one in columns for value in PAPER.get((one.key, label), (None,) * 3))])
+            rows.append(
+                [
+                    "paper",
+                    *(number(value, unit) for one in columns for value in PAPER.get((one.key, label), (None,) * 3)),
+                ]
+            )
             kinds.append("paper")
     seeds = max((len(table.values[one]) for one in columns), default=0)
     groups = [("", 1), *((_heading(one), 3) for one in columns)]
     note = f"Mean and standard deviation over {seeds} seeds. " if seeds > 1 else "One seed. "
-    note += "The paper's sigma is not the standard deviation of the residuals (six of its 16 are too small for that); compare MAE and mean."
-    return Grid(name, title, groups, ["label", *(["MAE", "mean", "sigma"] * len(columns))], rows, kinds, note if name == "table1" else "")
+    note += (
+        "The paper's sigma is not the standard deviation of the residuals (six of its 16 are too small for that); "
+        "compare MAE and mean."
+    )
+    return Grid(
+        name,
+        title,
+        groups,
+        ["label", *(["MAE", "mean", "sigma"] * len(columns))],
+        rows,
+        kinds,
+        note if name == "table1" else "",
+    )
 
 
 def leakage_grid(table: Table1) -> Grid:
     """What the strongest probe still reads from each latent, against the floor that the population implies."""
-    headings = ["representation", "label", "", "probes R2", "permuted labels", "raw spectra", "floor", "excess", "lost", "retention"]
+    headings = [
+        "representation",
+        "label",
+        "",
+        "probes R2",
+        "permuted labels",
+        "raw spectra",
+        "floor",
+        "excess",
+        "lost",
+        "retention",
+    ]
     rows, kinds = [], []
     for one in table.representations:
         for label in table.labels:
             if one == SPECTRA or table.cell(one, f"{label}/probe") is None:
                 continue
             cells = [table.cell(one, f"{label}/{name}") for name in LEAKAGE]
-            rows.append([one.title, _label(label), table.role(one, label), *(_with_spread(cell.mean, cell.spread) if cell else "" for cell in cells)])
+            rows.append(
+                [
+                    one.title,
+                    _label(label),
+                    table.role(one, label),
+                    *(_with_spread(cell.mean, cell.spread) if cell else "" for cell in cells),
+                ]
+            )
             kinds.append(table.role(one, label) or "value")
     note = (
         "Floor: R2 from the kept labels alone. Excess: R2 from (z, kept labels) minus the floor, on stars never seen. "
@@ -80,8 +127,20 @@ def leakage_grid(table: Table1) -> Grid:
 
 
 def ratio_grid(table: Table1) -> Grid:
-    """MAE over that of the raw spectra and of the pure latent, beside the paper's ratios, and the cost in reconstruction."""
-    headings = ["representation", "label", "", "MAE", "over spectra", "over pure", "paper: over spectra", "over pure", "reconstruction over pure"]
+    """MAE over that of the raw spectra and of the pure latent, beside the paper's ratios, and the cost in
+    reconstruction.
+    """
+    headings = [
+        "representation",
+        "label",
+        "",
+        "MAE",
+        "over spectra",
+        "over pure",
+        "paper: over spectra",
+        "over pure",
+        "reconstruction over pure",
+    ]
     rows, kinds = [], []
     for one in table.representations:
         for label in table.labels:
@@ -89,10 +148,22 @@ def ratio_grid(table: Table1) -> Grid:
             if one == SPECTRA or cell is None:
                 continue
             path = f"{label}/mae"
-            ratios = [table.ratio(one, SPECTRA, path), table.ratio(one, PURE, path), *(_paper_ratio(one, label, to) for to in ("spectra", "pure"))]
+            ratios = [
+                table.ratio(one, SPECTRA, path),
+                table.ratio(one, PURE, path),
+                *(_paper_ratio(one, label, to) for to in ("spectra", "pure")),
+            ]
             ratios.append(table.ratio(one, PURE, "reconstruction") if label == table.labels[0] else None)
             unit = table.units.get(label, "")
-            rows.append([one.title, _label(label, unit), table.role(one, label), _with_spread(cell.mean, cell.spread, unit), *map(_ratio, ratios)])
+            rows.append(
+                [
+                    one.title,
+                    _label(label, unit),
+                    table.role(one, label),
+                    _with_spread(cell.mean, cell.spread, unit),
+                    *map(_ratio, ratios),
+                ]
+            )
             kinds.append(table.role(one, label) or "value")
     return Grid(
         "gains",
@@ -108,20 +179,39 @@ def ratio_grid(table: Table1) -> Grid:
 def long_rows(table: Table1) -> tuple[list[str], list[list]]:
     """Everything, one row per representation and label, for machines."""
     names = [*STATISTICS, *LEAKAGE]
-    columns = ["representation", "title", "label", "unit", "role", "seeds", *(c for name in names for c in (name, f"{name}_spread"))]
+    columns = [
+        "representation",
+        "title",
+        "label",
+        "unit",
+        "role",
+        "seeds",
+        *(c for name in names for c in (name, f"{name}_spread")),
+    ]
     columns += ["reconstruction", "reconstruction_spread", "paper_mae", "paper_mean", "paper_sigma"]
     rows = []
     for one in table.representations:
         for label in table.labels:
             cells = [table.cell(one, f"{label}/{name}") for name in names] + [table.cell(one, "reconstruction")]
             numbers = [value for cell in cells for value in ((cell.mean, cell.spread) if cell else (None, None))]
-            facts = [one.key, one.title, label, table.units.get(label, ""), table.role(one, label), len(table.values[one])]
+            facts = [
+                one.key,
+                one.title,
+                label,
+                table.units.get(label, ""),
+                table.role(one, label),
+                len(table.values[one]),
+            ]
             rows.append([*facts, *numbers, *PAPER.get((one.key, label), (None,) * 3)])
     return columns, rows
 
 
 def _heading(one: Representation) -> str:
-    return f"{one.title} (keeps {', '.join(WORDS.get(name, name) for name in one.entangled)})" if one.key in ("first", "second") else one.title
+    return (
+        f"{one.title} (keeps {', '.join(WORDS.get(name, name) for name in one.entangled)})"
+        if one.key in ("first", "second")
+        else one.title
+    )
 
 
 def _label(label: str, unit: str = "") -> str:

@@ -28,20 +28,26 @@ SOURCE = (
     "First pair: T_eff and log g kept, [M/H] and [alpha/Fe] lost; second pair: the other way round."
 )
 STYLE = """:root{--ink:#1a1f2b;--soft:#5b6475;--line:#d8dde6}*{box-sizing:border-box}
-body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:0 auto;padding:24px 24px 60px;color:var(--ink);background:#fff}
-h1{font-size:22px;margin:0}h2{font-size:17px;margin:34px 0 8px}.soft,.note{color:var(--soft)}.note{font-size:13.5px;max-width:90ch}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:0 auto;padding:24px 24px 60px;color:var(--ink);
+background:#fff}
+h1{font-size:22px;margin:0}h2{font-size:17px;margin:34px 0 8px}.soft,.note{color:var(--soft)}
+.note{font-size:13.5px;max-width:90ch}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
-th,td{padding:3px 9px;text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}th{border-bottom:1px solid var(--ink)}
+th,td{padding:3px 9px;text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
+th{border-bottom:1px solid var(--ink)}
 .texts :is(th,td):nth-child(-n+3){text-align:left}
 th.group{text-align:center;border-bottom:1px solid var(--line)}tr.first td{border-top:1px solid var(--line)}
 tr.spread td{color:var(--soft);font-size:12px;padding-top:0}tr.paper td{color:var(--soft);font-style:italic}
-tr.lost td{color:#a04000}figure{margin:0}img{max-width:100%;height:auto}figcaption{color:var(--soft);font-size:13.5px;max-width:90ch}"""
+tr.lost td{color:#a04000}figure{margin:0}img{max-width:100%;height:auto}figcaption{color:var(--soft);
+font-size:13.5px;max-width:90ch}"""
 
 
 def print_table1(cfg: DictConfig) -> None:
     """Print Table 1 of a sweep and write its report."""
     if cfg.sweep is None:
-        raise SpectangleError("sweep is missing; give the folder of the runs: spectangle report kind=table1 sweep=runs/table1.")
+        raise SpectangleError(
+            "sweep is missing; give the folder of the runs: spectangle report kind=table1 sweep=runs/table1."
+        )
     table, runs = collect(cfg.sweep)
     if cfg.baselines:
         add_baselines(table, runs, cache_folder())
@@ -55,7 +61,9 @@ def print_table1(cfg: DictConfig) -> None:
     write_tables(table, grids, folder, str(cfg.sweep))
     pictures = [(name, save(figure, folder / "figures" / name)[1], caption) for name, figure, caption in figures]
     write_beside(folder / "report.html", _page(table, grids, pictures, str(cfg.sweep)))
-    console.print(f"written: {folder}/report.html, table1.csv, .ecsv, .tex, .md{', figures/' if figures else ''}", markup=False)
+    console.print(
+        f"written: {folder}/report.html, table1.csv, .ecsv, .tex, .md{', figures/' if figures else ''}", markup=False
+    )
 
 
 def write_tables(table: Table1, grids: Sequence[Grid], folder: Path, sweep: str) -> None:
@@ -71,15 +79,23 @@ def _page(table: Table1, grids: Sequence[Grid], figures: Sequence[tuple[str, Pat
     """One HTML file that asks the network for nothing."""
     notes = "".join(f"<p class=note>Note: {html.escape(note)}</p>" for note in table.notes)
     pictures = "".join(
-        f"<figure><h2 id='{name}'>{html.escape(_title(name))}</h2><img alt='{html.escape(_title(name))}' src='{data_uri(picture)}'>"
+        f"<figure><h2 id='{name}'>{html.escape(_title(name))}</h2><img alt='{html.escape(_title(name))}' "
+        f"src='{data_uri(picture)}'>"
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         for name, picture, caption in figures
     )
     links = " · ".join(
-        f"<a href='#{name}'>{html.escape(name.replace('_', ' '))}</a>" for name in [*(g.name for g in grids), *(f[0] for f in figures)]
+        f"<a href='#{name}'>{html.escape(name.replace('_', ' '))}</a>"
+        for name in [*(g.name for g in grids), *(f[0] for f in figures)]
     )
-    body = f"<p class=soft>{html.escape(sweep)}. {SOURCE}</p><p class=note>{links}</p>{notes}{''.join(html_text(grid) for grid in grids)}{pictures}"
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'><title>Table 1: {html.escape(sweep)}</title>"
+    body = (
+        f"<p class=soft>{html.escape(sweep)}. {SOURCE}</p><p "
+        f"class=note>{links}</p>{notes}{''.join(html_text(grid) for grid in grids)}{pictures}"
+    )
+    head = (
+        "<meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'><title>Table 1: "
+        f"{html.escape(sweep)}</title>"
+    )
     return (
         f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head>"
         f"<body><h1>What each latent space keeps, and what it has lost</h1>{body}</body></html>"
@@ -87,6 +103,14 @@ def _page(table: Table1, grids: Sequence[Grid], figures: Sequence[tuple[str, Pat
 
 
 def _title(name: str) -> str:
-    words = {"tsne_first_pair": "t-SNE, first pair", "tsne_second_pair": "t-SNE, second pair", "kiel_chemical": "Kiel and chemical diagrams"}
-    words |= {"residual_snr": "Residual against S/N", "information": "Latent dimension by label", "frontier": "The frontier of erasure and retention"}
+    words = {
+        "tsne_first_pair": "t-SNE, first pair",
+        "tsne_second_pair": "t-SNE, second pair",
+        "kiel_chemical": "Kiel and chemical diagrams",
+    }
+    words |= {
+        "residual_snr": "Residual against S/N",
+        "information": "Latent dimension by label",
+        "frontier": "What disentangling costs the entangled labels",
+    }
     return words.get(name, name.replace("_", " ").capitalize())

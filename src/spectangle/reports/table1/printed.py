@@ -37,4 +37,7 @@ def _group_lines(grid: Grid, widths: list[int]) -> list[str]:
 
 
 def _line(cells: list[str], widths: list[int], texts: int) -> str:
-    return GAP.join(cell.ljust(width) if i < texts else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+    return GAP.join(
+        cell.ljust(width) if i < texts else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )

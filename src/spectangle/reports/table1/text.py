@@ -28,13 +28,17 @@ def ecsv_text(table: Table1, folder: str) -> str:
     from astropy.table import Table as AstropyTable
 
     columns, rows = long_rows(table)
-    result = AstropyTable(meta={"sweep": folder, "paper": "Manteiga et al. 2025, A&A 694, A326, Table 1", "notes": table.notes})
+    result = AstropyTable(
+        meta={"sweep": folder, "paper": "Manteiga et al. 2025, A&A 694, A326, Table 1", "notes": table.notes}
+    )
     for index, name in enumerate(columns):
         values = [row[index] for row in rows]
         if name in ("representation", "title", "label", "unit", "role", "seeds"):
             result[name] = values
         else:
-            result[name] = MaskedColumn([np.nan if v is None else float(v) for v in values], mask=[v is None for v in values])
+            result[name] = MaskedColumn(
+                [np.nan if v is None else float(v) for v in values], mask=[v is None for v in values]
+            )
     text = io.StringIO()
     result.write(text, format="ascii.ecsv")
     return text.getvalue()
@@ -68,7 +72,10 @@ def _latex(grid: Grid) -> str:
     ]
     lines += [rf"\begin{{tabular}}{{{'l' * texts}{'r' * (len(grid.headings) - texts)}}}", r"\toprule"]
     if grid.groups:
-        lines.append(" & ".join(title and rf"\multicolumn{{{width}}}{{c}}{{{_tex(title)}}}" for title, width in grid.groups) + r" \\")
+        lines.append(
+            " & ".join(title and rf"\multicolumn{{{width}}}{{c}}{{{_tex(title)}}}" for title, width in grid.groups)
+            + r" \\"
+        )
         starts = [2 + 3 * i for i in range(len(grid.groups) - 1)]
         lines.append(" ".join(rf"\cmidrule(lr){{{start}-{start + 2}}}" for start in starts))
     lines += [" & ".join(_tex(heading) for heading in grid.headings) + r" \\", r"\midrule"]
@@ -87,9 +94,16 @@ def _latex(grid: Grid) -> str:
 
 def html_text(grid: Grid) -> str:
     """An HTML table."""
-    lines = [f"<h2 id='{grid.name}'>{html.escape(grid.title)}</h2><div class=scroll><table{'' if grid.groups else ' class=texts'}>"]
+    lines = [
+        f"<h2 id='{grid.name}'>{html.escape(grid.title)}</h2><div "
+        f"class=scroll><table{'' if grid.groups else ' class=texts'}>"
+    ]
     if grid.groups:
-        lines.append("<tr>" + "".join(f"<th colspan={width} class=group>{html.escape(title)}</th>" for title, width in grid.groups) + "</tr>")
+        lines.append(
+            "<tr>"
+            + "".join(f"<th colspan={width} class=group>{html.escape(title)}</th>" for title, width in grid.groups)
+            + "</tr>"
+        )
     lines.append("<tr>" + "".join(f"<th>{html.escape(heading)}</th>" for heading in grid.headings) + "</tr>")
     for i, (row, kind) in enumerate(zip(grid.rows, grid.kinds, strict=True)):
         first = (kind == "value") if grid.groups else (i == 0 or row[0] != grid.rows[i - 1][0])
@@ -102,9 +116,21 @@ def _tex(text: str) -> str:
     """Escape for LaTeX; the names of the labels become symbols, minus signs mathematical."""
     for label, word in WORDS.items():
         text = text.replace(word, f"\0{label}\0")
-    for character, escaped in (("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("#", r"\#"), ("_", r"\_"), ("$", r"\$")):
+    for character, escaped in (
+        ("\\", r"\textbackslash{}"),
+        ("&", r"\&"),
+        ("%", r"\%"),
+        ("#", r"\#"),
+        ("_", r"\_"),
+        ("$", r"\$"),
+    ):
         text = text.replace(character, escaped)
     for label, word in SYMBOLS.items():
         text = text.replace(f"\0{label.replace('_', chr(92) + '_')}\0", word)
-    text = text.replace("\N{PLUS-MINUS SIGN}", r"$\pm$").replace("\N{MINUS SIGN}", "$-$").replace("R2", "$R^2$").replace("sigma", r"$\sigma$")
+    text = (
+        text.replace("\N{PLUS-MINUS SIGN}", r"$\pm$")
+        .replace("\N{MINUS SIGN}", "$-$")
+        .replace("R2", "$R^2$")
+        .replace("sigma", r"$\sigma$")
+    )
     return f"${text}$" if text.startswith("-") and text[1:2].isdigit() else text
