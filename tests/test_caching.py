@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spectangle import caching
-from spectangle.caching import cache_key, kept, settings
+from spectangle.caching import cache_key, cached, settings
 from spectangle.evaluation.regressors import sklearn_regressor
 
 
@@ -23,7 +23,7 @@ def count(calls: list[int]):
 
 def test_numbers_are_made_once(tmp_path: Path):
     calls: list[int] = []
-    assert [kept(tmp_path / "a.json", count(calls)) for _ in range(3)] == [{"a": 1.0}] * 3 and len(calls) == 1
+    assert [cached(tmp_path / "a.json", count(calls)) for _ in range(3)] == [{"a": 1.0}] * 3 and len(calls) == 1
 
 
 @pytest.mark.parametrize("damage", ["", '{"a": 1', "[1]", "\x00\x00"])
@@ -31,7 +31,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str):
     (tmp_path / "a.json").write_text(damage)
     calls: list[int] = []
     assert (
-        kept(tmp_path / "a.json", count(calls)) == {"a": 1.0} == json.loads((tmp_path / "a.json").read_text())
+        cached(tmp_path / "a.json", count(calls)) == {"a": 1.0} == json.loads((tmp_path / "a.json").read_text())
         and len(calls) == 1
     )
 
@@ -39,7 +39,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str):
 def test_a_file_without_its_companion_is_made_again(tmp_path: Path):
     calls: list[int] = []
     for expected in (1, 2, 2):
-        kept(tmp_path / "a.json", count(calls), beside=tmp_path / "a.skops")
+        cached(tmp_path / "a.json", count(calls), beside=tmp_path / "a.skops")
         assert len(calls) == expected
         (tmp_path / "a.skops").write_bytes(b"x" if expected == 2 else b"")
 
@@ -47,7 +47,7 @@ def test_a_file_without_its_companion_is_made_again(tmp_path: Path):
 def test_a_cache_that_cannot_be_written_costs_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "file").write_text("no folder")
     with caplog.at_level(logging.WARNING):
-        assert kept(tmp_path / "file" / "baselines" / "a.json", count([])) == {"a": 1.0}
+        assert cached(tmp_path / "file" / "baselines" / "a.json", count([])) == {"a": 1.0}
     assert "could not be written" in caplog.text
 
 

@@ -75,7 +75,7 @@ def test_residual_labels_keep_only_what_the_kept_labels_do_not_explain():
     random = np.random.default_rng(0)
     kept, own = random.normal(size=(2, 4000))
     labels = np.stack([kept, np.sin(2 * kept) + 0.3 * own], axis=1)
-    residual = ResidualLabels(kept=[0], dropped=[1]).fit(labels)(labels)
+    residual = ResidualLabels(entangled=[0], disentangled=[1]).fit(labels)(labels)
     assert np.array_equal(residual[:, 0], labels[:, 0])
     assert abs(np.corrcoef(residual[:, 1], np.sin(2 * kept))[0, 1]) < 0.1
     assert np.corrcoef(residual[:, 1], own)[0, 1] > 0.95

@@ -12,7 +12,7 @@ import torch
 from astropy.table import Table
 from sklearn.linear_model import Ridge
 from test_explorer import _unpacked
-from test_packed import trained_model
+from test_fast_networks import trained_model
 
 import spectangle
 from spectangle.data.load import load_stars
