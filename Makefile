@@ -13,8 +13,8 @@ help: ## say what the targets do
 train: $(VENV)/.run ## set up, make the embedded survey, train the paper's first pair, print the tables
 	$(BIN)/python train.py lambdas=first_pair
 
-test: $(VENV)/.all ## set up with every extra and run the tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/.all ## set up with every extra and run the tests, three files at a time: many of them wait
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/.all ## the tests of the working day: no process, server or browser is started
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm and not postgres and not browser and not process"

@@ -23,6 +23,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports go to another host
 
 ROOT = Path(__file__).parents[1]
+LONGEST = ("slurm", "sweep_faults", "report", "sweeper", "tracking", "train", "dashboards")  # files that start first
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
 CENTRE = np.array([5100.0, 3.0, -0.1, 0.05])
 SPREAD = np.array([700.0, 1.0, 0.3, 0.1])
@@ -46,6 +47,16 @@ def write_toy_survey(
             ids, flux, {name: labels[:, i] for i, name in enumerate(units)}, flux_error=np.full_like(flux, 0.008)
         )
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files first that take longest: the last one decides when all are done."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

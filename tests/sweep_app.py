@@ -17,6 +17,9 @@ from spectangle.files import write_beside
 from spectangle.runs.folder import Run
 from spectangle.runs.ownership import check_owner, owned
 from spectangle.runs.sweep_link import Pruned, link
+from spectangle.sweeps import live_page
+
+live_page.EVERY_S = float(os.environ.get("PAGE_EVERY_S", live_page.EVERY_S))
 
 
 @hydra_app()

@@ -10,7 +10,7 @@ import pytest
 from commands import ROOT, Command
 from omegaconf import OmegaConf
 
-from spectangle.commands.help import key_comments
+from spectangle.commands.help import explained_keys, key_comments
 from spectangle.commands.main import COMMANDS
 from spectangle.configs.nested import flat
 
@@ -53,10 +53,33 @@ def test_every_key_of_every_group_can_be_reached(helped):
         assert f"Keys of {group}=default" in helped("train", group)
 
 
+def unexplained(path: Path) -> list[str]:
+    """Keys of a config that neither have a word of their own nor belong to a key that has one."""
+    words = {key: comment for key, _, comment in explained_keys(path)}
+    return [
+        key
+        for key in words
+        if key.split(".")[0] not in ("defaults", "hydra")
+        and key.split(".")[-1][:1] != "_"
+        and not any(other.startswith(f"{key}.") for other in words)
+        and not any(words.get(".".join(key.split(".")[:depth])) for depth in range(1, key.count(".") + 2))
+    ]
+
+
+def test_no_key_is_without_a_word():
+    plain = ("lambdas", "experiment", "job_logging")  # labels are their own word; settings of groups, explained there
+    files = [path for path in CONF.rglob("*.yaml") if path.parent.name not in plain]
+    assert len(files) > 30
+    assert not {path.relative_to(CONF).as_posix(): keys for path in files if (keys := unexplained(path))}
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["model"], "model.latent 25 model.hidden [512, 256] model.conditioning observed Fig. 6; synthetic = Fig. 1"),
+        (
+            ["model"],
+            "model.latent 25 numbers of the latent model.hidden [512, 256] widths of the encoder",
+        ),
         (["lambdas=first_pair"], "lambdas.teff"),
         (["adversary.loss"], "adversary.loss categorical binary = eq. 2 as printed"),
         (["hydra/sweeper"], "sweep.retries 1 how often a configuration that failed is tried again"),
@@ -80,26 +103,61 @@ def test_every_command_helps_and_is_known_to_completion(helped, name):
 
 
 COMPLETE = """
-eval "$(python train.py -sc install=bash)"
+eval "$(spectangle --completion @SHELL@)"
 complete_line() {
   COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
-  hydra_bash_completion
+  _spectangle
   echo "${COMPREPLY[@]}"
 }
-complete_line "python train.py mod"
-complete_line "python train.py model="
-complete_line "python train.py seed"
+complete_line "spectangle pre"
+complete_line "spectangle train mod"
+complete_line "spectangle train model="
+complete_line "spectangle report kin"
+"""
+SCRIPT = """
+eval "$(python train.py -sc install=bash)"
+COMP_LINE="python train.py mod"; COMP_POINT=19; COMP_WORDS=(python train.py mod); COMP_CWORD=2
+hydra_bash_completion
+echo "${COMPREPLY[@]}"
 """
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_bash_completes_groups_options_and_keys():
+def shell(name: str, script: str) -> list[list[str]]:
+    if shutil.which(name) is None:
+        pytest.skip(f"there is no {name}")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", COMPLETE], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=200
+        [name, "-c", script], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=200
     )
-    first, second, third = done.stdout.splitlines()
-    assert set(first.split()) >= {"model=", "model."}, done.stderr
-    assert set(second.split()) == {"model=paper", "model=small", "model=tiny", "model=wide"} and third.split() == [
-        "seed="
-    ]
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh"])
+def test_shells_complete_commands_groups_options_and_keys(name):
+    script = COMPLETE.replace("@SHELL@", name)
+    if name == "zsh":  # words split as in bash, and arrays count from 0
+        script = "setopt SH_WORD_SPLIT KSH_ARRAYS" + script
+    first, second, third, fourth = (set(line) for line in shell(name, script))
+    assert first >= {"prepare", "predict"} and second >= {"model=", "model."} and fourth >= {"kind="}
+    assert third >= {"model=paper", "model=small", "model=tiny", "model=wide"}
+    if name == "bash":  # zsh itself leaves out what does not begin as the word does
+        assert first == {"prepare", "predict"} and fourth == {"kind="} and len(third) == 4
+
+
+def test_bash_completes_the_script_of_the_clone():
+    (found,) = shell("bash", SCRIPT)
+    assert set(found) >= {"model=", "model."}
+
+
+def test_a_word_that_is_no_command_is_a_sentence(monkeypatch, capsys):
+    from spectangle.commands.main import main
+
+    for words, said in (
+        (["trian"], "Did you mean 'train'?"),
+        (["--completion", "tcsh"], "There is no completion for 'tcsh'."),
+    ):
+        monkeypatch.setattr(sys, "argv", ["spectangle", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2 and said in capsys.readouterr().err

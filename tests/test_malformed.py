@@ -34,7 +34,7 @@ QUICK = [
     "threads=1",
 ]
 FREE = ("data.path", "logger", "objective", "callbacks.checkpoint.dirpath", "callbacks.last.dirpath", "experiment")
-TRIED = 220
+TRIED = 80
 
 
 def composed(folder: Path, survey: Path) -> DictConfig:
@@ -69,7 +69,7 @@ def survey(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_hundred_malformed_inputs_are_sentences(tmp_path, survey):
+def test_malformed_inputs_are_sentences(tmp_path, survey):
     logging.getLogger().setLevel(logging.ERROR)
     keys = leaves(composed(tmp_path / "keys", survey))
     assert len(keys) > 60

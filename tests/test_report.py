@@ -200,8 +200,9 @@ def test_the_page_is_written_when_it_is_due_and_costs_the_sweep_nothing(tmp_path
 
 
 @pytest.mark.slow
-def test_a_sweep_that_runs_has_a_page(tmp_path: Path):
+def test_a_sweep_that_runs_has_a_page(tmp_path: Path, monkeypatch):
     folder = write_sweep(tmp_path, params={"x": "choice(0.1, 0.2)"})
+    monkeypatch.setenv("PAGE_EVERY_S", "2")  # of a user: 30
     process = start(tmp_path, "epochs=600", "epoch_s=0.5")
     wait_for(lambda: (folder / "report.html").is_file(), 120)
     process.send_signal(signal.SIGTERM)

@@ -11,13 +11,13 @@ import yaml
 from browser import AVAILABLE, Browser
 from omegaconf import OmegaConf
 
+from spectangle.console import render
 from spectangle.errors import SpectangleError
 from spectangle.reports.frontier import draw, frontier_points, print_frontier
 from spectangle.reports.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
 from spectangle.reports.table1.layout import leakage_grid, long_rows, paper_grids, ratio_grid
 from spectangle.reports.table1.print import print_table1
-from spectangle.reports.table1.printed import terminal_text
-from spectangle.reports.table1.text import csv_text, ecsv_text, latex_text, markdown_text
+from spectangle.reports.table1.text import latex_text, markdown_text, number_table, table_text, terminal_table
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import list_runs
 
@@ -106,8 +106,8 @@ def test_the_layout_is_the_papers(sweep):
     assert grid.rows[0][:7] == ["T_eff (K)", "120", "-2", "120", "104", "-2", "104"]
     assert grid.rows[1][0].endswith("seeds") and grid.rows[1][4] == "4.0"
     assert grid.rows[2] == ["paper", *["121", "58", "131", "140", "6", "138", "93", "-7", "94", "512", "17", "361"]]
-    text = terminal_text(grid)
-    assert max(map(len, text.splitlines())) < 130 and "First pair" in text
+    text = render(terminal_table(grid), width=130)
+    assert max(map(len, text.splitlines())) < 130 and "First pair" in " ".join(text.split())
     assert any(row[2] == "lost" and "0.040" in row[7] for row in leakage_grid(collect(sweep)[0]).rows)
     assert any("0.87" in row for row in ratio_grid(collect(sweep)[0]).rows)
 
@@ -117,9 +117,9 @@ def test_every_number_is_in_the_csv_and_the_same_in_the_ecsv(sweep):
 
     table, _ = collect(sweep)
     columns, rows = long_rows(table)
-    read = list(csv.DictReader(io.StringIO(csv_text(table))))
+    read = list(csv.DictReader(io.StringIO(table_text(number_table(table, "here"), "ascii.csv"))))
     assert len(read) == len(rows) == 16 and list(read[0]) == columns
-    back = Table.read(ecsv_text(table, "here"), format="ascii.ecsv")
+    back = Table.read(table_text(number_table(table, "here"), "ascii.ecsv"), format="ascii.ecsv")
     first = next(row for row in back if row["representation"] == "first" and row["label"] == "teff")
     assert first["mae"] == 104.0 and first["mae_spread"] == 4.0 and first["paper_mae"] == 93
     assert back["excess"].mask.sum() == 12 and back.meta["paper"].startswith("Manteiga")  # pyright: ignore

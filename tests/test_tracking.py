@@ -357,7 +357,7 @@ def test_an_outage_at_the_start_makes_the_run_offline(survey: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_an_outage_later_does_not_fail_the_run(survey: Path, tmp_path: Path, command, server, monkeypatch):
-    from spectangle.tracking import WandbRun
+    from spectangle.tracking.wandb_run import WandbRun
 
     def begin_and_lose(self, cfg, begin=WandbRun.begin):
         begin(self, cfg)

@@ -15,7 +15,7 @@ from rich.table import Table
 from spectangle.configs.arguments import CONF
 from spectangle.errors import SpectangleError, did_you_mean
 
-__all__ = ["command_help", "key_comments"]
+__all__ = ["command_help", "explained_keys", "key_comments"]
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w@/-]+):(?:\s+(?P<value>.*?))?(?:\s*(?<!\S)#\s*(?P<comment>.*))?$")
 VALUED = (
@@ -67,6 +67,13 @@ def key_comments(path: Path) -> Iterator[tuple[str, str, str]]:
             " ".join([*above, found["comment"] or ""]).strip(),
         )
         above = []
+
+
+def explained_keys(path: Path) -> list[tuple[str, str, str]]:
+    """The same; a key that its file does not explain has the word of another option of its group."""
+    group = sorted(path.parent.glob("*.yaml")) if path.parent != CONF else []
+    others = {key: comment for other in group for key, _, comment in key_comments(other) if comment}
+    return [(key, value, comment or others.get(key, "")) for key, value, comment in key_comments(path)]
 
 
 def _overview(config_name: str, summary: str, groups: dict[str, tuple[str, str]]) -> RenderableType:
@@ -125,7 +132,7 @@ def _about_key(key: str, config_name: str, groups: dict[str, tuple[str, str]]) -
 
 def _keys(path: Path, prefix: str = "", below: str = "") -> Table:
     table = _columns(3)
-    for key, value, comment in key_comments(path):
+    for key, value, comment in explained_keys(path):
         name = prefix + key
         if key.split(".")[0] in ("defaults", "hydra") or key.split(".")[-1].startswith("_"):
             continue

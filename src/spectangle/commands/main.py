@@ -2,10 +2,12 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
+from spectangle.commands.completion import completion_script
 from spectangle.configs.arguments import CONF, SWEEPS
-from spectangle.errors import did_you_mean
+from spectangle.errors import SpectangleError, did_you_mean
 from spectangle.threads import let_threads_sleep
 from spectangle.version import VERSION
 
@@ -31,20 +33,34 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that the first word names; ``python -m spectangle`` is the same."""
-    words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
-        sys.exit(0 if words else 2)
-    if words[0] in ("--version", "--where"):
-        print(f"spectangle {VERSION}" if words[0] == "--version" else f"configs: {CONF}\nsweeps:  {SWEEPS}")
-        return
-    name = words[0]
-    if name not in COMMANDS:
-        hint = did_you_mean(name, list(COMMANDS)) or f" There are: {', '.join(COMMANDS)}."
-        print(f"error: '{shlex.quote(name)}' is no command of spectangle.{hint}", file=sys.stderr)
+    first, *rest = sys.argv[1:] or ["--help"]
+    try:
+        if first in COMMANDS:
+            sys.argv = [f"spectangle {first}", *rest]
+            import_module(f"spectangle.commands.{first}").main()
+        else:
+            print(answer(first, rest))
+    except SpectangleError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    sys.argv = [f"spectangle {name}", *words[1:]]
-    import_module(f"spectangle.commands.{name}").main()
+
+
+def answer(word: str, rest: Sequence[str]) -> str:
+    """What is said to a word that is no command.
+
+    Raises:
+        SpectangleError: The word is not known.
+    """
+    if word in ("-h", "--help", "help"):
+        return overview()
+    if word == "--version":
+        return f"spectangle {VERSION}"
+    if word == "--where":
+        return f"configs: {CONF}\nsweeps:  {SWEEPS}"
+    if word == "--completion":
+        return completion_script(rest[0] if rest else "", list(COMMANDS))
+    hint = did_you_mean(word, list(COMMANDS)) or f" There are: {', '.join(COMMANDS)}."
+    raise SpectangleError(f"'{shlex.quote(word)}' is no command of spectangle.{hint}")
 
 
 def overview() -> str:

@@ -153,9 +153,10 @@ def fitted_predictions(
 def _fitted(probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> list[Any]:
     if hasattr(probe, "fit_each"):
         return probe.fit_each(x, y)
-    several = probe.__sklearn_tags__().target_tags.multi_output
-    fresh: list[Any] = [clone(probe) if several else MultiOutputRegressor(clone(probe)) for _ in x]  # pyright: ignore[reportArgumentType]
-    return [one.fit(a, b) for one, a, b in zip(fresh, x, y, strict=True)]
+    if not probe.__sklearn_tags__().target_tags.multi_output:
+        probe = MultiOutputRegressor(probe)
+    copies: list[Any] = [clone(probe) for _ in x]
+    return [copy.fit(a, b) for copy, a, b in zip(copies, x, y, strict=True)]
 
 
 def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarray) -> np.ndarray:

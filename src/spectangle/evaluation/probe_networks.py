@@ -5,6 +5,7 @@ Shapes: N stars, F features, K labels, M networks.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             bank = DiscriminatorBank(inputs.shape[-1], outputs * len(X), list(self.hidden)).to(device)
             self._train(bank, inputs.to(device), labels.to(device))
             banks = [DiscriminatorBank(inputs.shape[-1], outputs, list(self.hidden)).to(device) for _ in X]
-        fitted = [clone(self) for _ in X]
+        fitted: list[Any] = [clone(self) for _ in X]
         for place, (regressor, own_bank) in enumerate(zip(fitted, banks, strict=True)):
             regressor.bank_ = own_bank
             own = slice(place * self.members, (place + 1) * self.members)

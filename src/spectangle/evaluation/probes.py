@@ -212,8 +212,8 @@ class Probes(L.Callback):
         found = permuted.predictions(_latent, _labels, {strongest: fit.probes[strongest]}, folds)
         rows = np.isin(permuted.fold, folds)
         truths, fold = permuted.scored.labels[rows].astype(np.float64), permuted.fold[rows]
-        candidates = [prediction[rows] for prediction in found.values()]
-        best = [stacked([one[:, i] for one in candidates], truth, fold) for i, truth in enumerate(truths.T)]
+        parts = [prediction[rows] for prediction in found.values()]
+        best = [stacked([part[:, i] for part in parts], truth, fold) for i, truth in enumerate(truths.T)]
         return [r2(prediction, truth) for prediction, truth in zip(best, truths.T, strict=True)]
 
     def _excess(

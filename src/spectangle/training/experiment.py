@@ -23,7 +23,7 @@ from spectangle.runs.entry import entered, refuse_change
 from spectangle.runs.folder import Run, metric_value
 from spectangle.signals import Stopped, stopping_on
 from spectangle.threads import use_threads
-from spectangle.tracking import Session
+from spectangle.tracking.session import Session
 from spectangle.training.checks import check_config
 from spectangle.training.progress import History
 from spectangle.training.pruning import sweep_callbacks

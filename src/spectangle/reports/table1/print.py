@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from spectangle.caching import cache_folder
-from spectangle.console import console
+from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.figures import data_uri, save
 from spectangle.files import write_beside
@@ -18,8 +18,14 @@ from spectangle.reports.table1.baselines import add_baselines
 from spectangle.reports.table1.collect import Table1, collect
 from spectangle.reports.table1.figures import report_figures
 from spectangle.reports.table1.layout import Grid, leakage_grid, paper_grids, ratio_grid
-from spectangle.reports.table1.printed import terminal_text
-from spectangle.reports.table1.text import csv_text, ecsv_text, html_text, latex_text, markdown_text
+from spectangle.reports.table1.text import (
+    html_text,
+    latex_text,
+    markdown_text,
+    number_table,
+    table_text,
+    terminal_table,
+)
 
 __all__ = ["print_table1", "write_tables"]
 
@@ -54,7 +60,7 @@ def print_table1(cfg: DictConfig) -> None:
     folder = Path(cfg.output or Path(cfg.sweep) / "table1")
     grids = [*paper_grids(table), leakage_grid(table), ratio_grid(table)]
     for grid in grids:
-        console.print(terminal_text(grid), markup=False, soft_wrap=True)
+        print_table(terminal_table(grid))
     for note in table.notes:
         console.print(f"note: {note}", markup=False)
     figures = list(report_figures(table, runs, cfg.tsne_stars)) if cfg.figures else []
@@ -68,8 +74,9 @@ def print_table1(cfg: DictConfig) -> None:
 
 def write_tables(table: Table1, grids: Sequence[Grid], folder: Path, sweep: str) -> None:
     """Write the tables as CSV and ECSV (every number) and as LaTeX and Markdown (what is printed)."""
-    write_beside(folder / "table1.csv", csv_text(table))
-    write_beside(folder / "table1.ecsv", ecsv_text(table, sweep))
+    numbers = number_table(table, sweep)
+    write_beside(folder / "table1.csv", table_text(numbers, "ascii.csv"))
+    write_beside(folder / "table1.ecsv", table_text(numbers, "ascii.ecsv"))
     write_beside(folder / "table1.tex", latex_text(grids))
     notes = "".join(f"\nNote: {note}\n" for note in table.notes)
     write_beside(folder / "table1.md", "\n".join(markdown_text(grid) for grid in grids) + notes)

@@ -1,58 +1,84 @@
-r"""Table 1 as CSV, ECSV, LaTeX, Markdown and HTML."""
+r"""Table 1 for the terminal, as a table of numbers, and as LaTeX, Markdown and HTML."""
 
-import csv
 import html
 import io
+import textwrap
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from astropy.table import MaskedColumn
+from astropy.table import Table as AstropyTable
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 
 from spectangle.reports.table1.collect import Table1
 from spectangle.reports.table1.layout import WORDS, Grid, long_rows
 
-__all__ = ["csv_text", "ecsv_text", "html_text", "latex_text", "markdown_text"]
+__all__ = ["html_text", "latex_text", "markdown_text", "number_table", "table_text", "terminal_table"]
 
+NARROW = 10  # characters of a heading in the terminal
+COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
 SYMBOLS = {"teff": r"$T_{\rm eff}$", "logg": r"$\log g$", "m_h": "[M/H]", "alpha_fe": r"[$\alpha$/Fe]"}
 
 
-def csv_text(table: Table1) -> str:
-    text = io.StringIO()
-    columns, rows = long_rows(table)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([columns, *(["" if value is None else value for value in row] for row in rows)])
-    return text.getvalue()
-
-
-def ecsv_text(table: Table1, folder: str) -> str:
-    """Astropy's text table: typed columns, masked where nothing was measured."""
-    import numpy as np
-    from astropy.table import MaskedColumn
-    from astropy.table import Table as AstropyTable
-
-    columns, rows = long_rows(table)
-    result = AstropyTable(
-        meta={"sweep": folder, "paper": "Manteiga et al. 2025, A&A 694, A326, Table 1", "notes": table.notes}
+def terminal_table(grid: Grid) -> Table:
+    """A grid for the terminal; rows of one label, or of one representation, stand together."""
+    texts = 1 if grid.groups else 3
+    table = Table(
+        title=escape(grid.title), title_justify="left", caption=escape(grid.note), caption_justify="left", **COMPACT
     )
-    for index, name in enumerate(columns):
-        values = [row[index] for row in rows]
+    for place, heading in enumerate(_headings(grid, "\n", NARROW, once=True)):
+        table.add_column(escape(heading), justify="left" if place < texts else "right", no_wrap=True)
+    for i, (row, kind) in enumerate(zip(grid.rows, grid.kinds, strict=True)):
+        same = bool(i) and row[0] == grid.rows[i - 1][0]
+        if kind == "value" if grid.groups else not same:
+            table.add_section()
+        table.add_row(*(escape(cell) for cell in (["", *row[1:]] if same and not grid.groups else row)))
+    return table
+
+
+def number_table(table: Table1, folder: str) -> AstropyTable:
+    """Every number, a row for each label of each representation: typed columns, masked where nothing was measured."""
+    columns, rows = long_rows(table)
+    meta = {"sweep": folder, "paper": "Manteiga et al. 2025, A&A 694, A326, Table 1", "notes": table.notes}
+    result = AstropyTable(meta=meta)
+    for name, values in zip(columns, zip(*rows, strict=True), strict=True):
         if name in ("representation", "title", "label", "unit", "role", "seeds"):
-            result[name] = values
+            result[name] = [str(value) for value in values]
         else:
-            result[name] = MaskedColumn(
-                [np.nan if v is None else float(v) for v in values], mask=[v is None for v in values]
-            )
+            missing = [value is None for value in values]
+            result[name] = MaskedColumn([np.nan if v is None else float(v) for v in values], mask=missing)
+    return result
+
+
+def table_text(table: AstropyTable, form: str) -> str:
+    """A table in one of astropy's text formats, ``ascii.csv`` or ``ascii.ecsv``."""
     text = io.StringIO()
-    result.write(text, format="ascii.ecsv")
+    table.write(text, format=form)
     return text.getvalue()
 
 
 def markdown_text(grid: Grid) -> str:
     """A Markdown table; groups of columns become part of the headings."""
-    tops = [title for title, width in grid.groups for _ in range(width)] or [""] * len(grid.headings)
-    headings = [f"{top} {heading}".strip() for top, heading in zip(tops, grid.headings, strict=True)]
+    headings = _headings(grid)
     lines = ["| " + " | ".join(headings) + " |", "|" + "|".join([":--", *["--:"] * (len(headings) - 1)]) + "|"]
     for row, kind in zip(grid.rows, grid.kinds, strict=True):
         cells = [f"*{cell}*" if kind == "paper" and cell else cell for cell in row]
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return f"### {grid.title}\n\n" + "\n".join(lines) + (f"\n\n{grid.note}\n" if grid.note else "\n")
+
+
+def _headings(grid: Grid, between: str = " ", width: int = 1000, once: bool = False) -> list[str]:
+    """Headings of columns below those of their groups, broken at a width; ``once``: on the first column of each."""
+    tops = [
+        between.join(textwrap.wrap(title, width)) if place == 0 or not once else ""
+        for title, columns in grid.groups
+        for place in range(columns)
+    ]
+    tops = tops or [""] * len(grid.headings)
+    return [f"{top}{between}{heading}".strip() for top, heading in zip(tops, grid.headings, strict=True)]
 
 
 def latex_text(grids: Sequence[Grid]) -> str:
