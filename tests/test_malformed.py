@@ -34,7 +34,7 @@ QUICK = [
     "threads=1",
 ]
 FREE = ("data.path", "logger", "objective", "callbacks.checkpoint.dirpath", "callbacks.last.dirpath", "experiment")
-TRIED = 80
+TRIED = 60
 
 
 def composed(folder: Path, survey: Path) -> DictConfig:

@@ -25,6 +25,7 @@ from spectangle.runs.sweep_folder import ConfigurationFolder, sweep_record
 from spectangle.sweeps import jobs, locks
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.claims import Outcome
+from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.locks import FolderLock, alone
 from spectangle.sweeps.plan import Options, Plan
 from spectangle.sweeps.space import identity, override, parse_space, written
@@ -119,6 +120,22 @@ def test_a_stalled_worker_that_comes_back_writes_nothing(tmp_path):
 def descendants(pid: int) -> list[int]:
     own = [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
     return [*own, *(below for child in own for below in descendants(child))]
+
+
+def test_a_worker_that_is_just_taking_a_configuration_is_not_taken_for_dead(tmp_path):
+    """Between its two writes (running; by whom) the other one looks who is dead, then waits for the lock."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1,0.2)"))
+    living = WorkerRecord(tmp_path, 10)
+    for taken in (True, False):
+        trial = study.study.ask()
+        dead = study._dead()
+        assert dead == {trial.number: None}
+        if taken:
+            trial.set_user_attr("worker", living.name)
+        with alone(tmp_path) as lock:
+            study._renew(dead, lock)
+        state = study.storage.get_trial(trial._trial_id).state.name
+        assert state == ("RUNNING" if taken else "FAIL")  # who died between the two is dead
 
 
 def test_a_lock_that_is_held_long_is_not_broken_and_a_dead_one_is(tmp_path, monkeypatch):

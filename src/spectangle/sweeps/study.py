@@ -7,7 +7,7 @@ Each attempt is an Optuna trial; a configuration may have several.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -183,8 +183,11 @@ class Study:
         log.warning("the search space has only %d different points; the sweep ends with them", len(known))
         self.study.set_user_attr("exhausted", len(known))
 
-    def _dead(self) -> set[int]:
-        """Numbers of the running trials whose workers are dead, and whose SLURM jobs are over."""
+    def _dead(self) -> dict[int, str | None]:
+        """Numbers of the running trials whose workers are dead and whose SLURM jobs are over, with those workers.
+
+        It is asked without the lock, so a trial may have no worker yet: only under the lock is that a sign of death.
+        """
         running = [
             trial for trial in self.trials if trial.state == TrialState.RUNNING
         ]  # before it is asked who lives: none is claimed in between
@@ -192,15 +195,18 @@ class Study:
         suspects = [trial for trial in running if trial.user_attrs.get("worker") not in living]
         states = job_states(sorted({job for trial in suspects for job in trial.user_attrs.get("jobs", [])}))
         return {
-            trial.number
+            trial.number: trial.user_attrs.get("worker")
             for trial in suspects
             if all(states.get(job, "COMPLETED") in ENDED for job in trial.user_attrs.get("jobs", []))
         }
 
-    def _renew(self, dead: set[int], lock: FolderLock) -> None:
-        """End the trials of dead workers, and queue what failed but may be tried again."""
+    def _renew(self, dead: Mapping[int, str | None], lock: FolderLock) -> None:
+        """End the trials of dead workers, unless a living one has just taken them; queue what failed but may be tried
+        again.
+        """
         for trial in self.trials:
-            if trial.state == TrialState.RUNNING and trial.number in dead:
+            died = trial.number in dead and trial.user_attrs.get("worker") == dead[trial.number]
+            if died and trial.state == TrialState.RUNNING:
                 self._end_lost(trial)
         for name, trial in self._retryable().items():
             if lock.held:
