@@ -1,7 +1,5 @@
 """Baselines: each keeps and loses what it says, and is judged by the metrics of a run."""
 
-from pathlib import Path
-
 import lightning as L
 import numpy as np
 import pytest
@@ -122,4 +120,4 @@ def test_without_a_pure_latent_there_are_no_baselines(toy_runs, tmp_path):
     table, runs = collect(toy_runs[0].parent)
     with pytest.raises(SpectangleError, match="pure latent"):
         add_baselines(table, {one: members for one, members in runs.items() if one != PURE}, tmp_path)
-    assert SPECTRA in table.values and isinstance(tmp_path, Path)
+    assert set(table.values) == {SPECTRA, *(one for one in runs if one != PURE), PURE} and not list(tmp_path.iterdir())
