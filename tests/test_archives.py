@@ -23,13 +23,13 @@ from astropy.table import Table
 
 from spectangle.archives import Gandalf, Plain
 from spectangle.archives.apogee import read_apogee
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.fits_columns import read_fits_columns
 from spectangle.archives.gaia_datalink import read_gaia
 from spectangle.archives.gaia_files import COLUMNS
 from spectangle.archives.galah import read_galah
 from spectangle.archives.label_table import read_label_table
 from spectangle.archives.resample import Pixels, bin_pixels, resample_pixels
-from spectangle.archives.rows import BadRows
 from spectangle.archives.wavelengths import linear_grid
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -22,11 +22,11 @@ from astropy.table import Table
 
 from spectangle.archives import Cuts, GaiaFiles, Gandalf, LabelSources, Pixels, Plain, prepare
 from spectangle.archives.apogee import read_apogee
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.gaia_datalink import read_gaia
 from spectangle.archives.gaia_files import COLUMNS
 from spectangle.archives.galah import read_galah
 from spectangle.archives.label_table import read_label_table
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids, check_not_rounded
 from spectangle.archives.wavelengths import linear_grid
 from spectangle.errors import SpectangleError

@@ -26,7 +26,7 @@ from spectangle.sweeps import jobs, locks
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.claims import Outcome
 from spectangle.sweeps.liveness import WorkerRecord
-from spectangle.sweeps.locks import FolderLock, alone
+from spectangle.sweeps.locks import FolderLock, folder_lock
 from spectangle.sweeps.plan import Options, Plan
 from spectangle.sweeps.space import identity, override, parse_space, written
 from spectangle.sweeps.storage import Journal, open_storage
@@ -132,7 +132,7 @@ def test_a_worker_that_is_just_taking_a_configuration_is_not_taken_for_dead(tmp_
         assert dead == {trial.number: None}
         if taken:
             trial.set_user_attr("worker", living.name)
-        with alone(tmp_path) as lock:
+        with folder_lock(tmp_path) as lock:
             study._renew(dead, lock)
         state = study.storage.get_trial(trial._trial_id).state.name
         assert state == ("RUNNING" if taken else "FAIL")  # who died between the two is dead
@@ -144,10 +144,10 @@ def test_a_lock_that_is_held_long_is_not_broken_and_a_dead_one_is(tmp_path, monk
     order = []
 
     def late() -> None:
-        with alone(tmp_path):
+        with folder_lock(tmp_path):
             order.append("second")
 
-    with alone(tmp_path) as lock:
+    with folder_lock(tmp_path) as lock:
         other = threading.Thread(target=late)
         other.start()
         time.sleep(1.5)
@@ -157,7 +157,7 @@ def test_a_lock_that_is_held_long_is_not_broken_and_a_dead_one_is(tmp_path, monk
     assert order == ["first", "second"]
     (tmp_path / "study.lock").write_text("a dead process")
     begin = time.monotonic()
-    with alone(tmp_path) as lock:
+    with folder_lock(tmp_path) as lock:
         assert lock.held and 0.4 < time.monotonic() - begin < 5
     assert not list(tmp_path.iterdir())
 

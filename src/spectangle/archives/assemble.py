@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.convert import OTHER_GRID, open_part, words_in
 from spectangle.archives.join import Catalogue
-from spectangle.archives.rows import BadRows
 from spectangle.archives.sample import PAPER, Cuts, Funnel
 from spectangle.archives.source_ids import positions_in
 from spectangle.errors import SpectangleError

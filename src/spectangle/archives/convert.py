@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.resample import Pixels
-from spectangle.archives.rows import BadRows
 from spectangle.archives.spectra import SpectraChunk, drop_bad_rows
 from spectangle.archives.wavelengths import check_vacuum
 from spectangle.errors import SpectangleError

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.gaia_datalink import read_gaia
 from spectangle.archives.gaia_files import COLUMNS, GaiaFiles
 from spectangle.archives.label_table import ids_of
 from spectangle.archives.labels import LabelTable
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import NO_ID, as_source_ids
 from spectangle.archives.table_file import read_table
 from spectangle.archives.wavelengths import linear_grid

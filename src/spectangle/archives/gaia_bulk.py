@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.flux_lists import NULLS, parse_lists
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import RoundedIds, check_not_rounded, parse_id, positions_in
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.table_file import EmptyTable, names_in

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 from astropy.table import Table
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.flux_lists import parse_lists
 from spectangle.archives.gaia_bulk import ONE_PIXEL, header_lines, is_gzip, read_bulk
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded, positions_in
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.table_file import EmptyTable, NoTable, decompressed, form_of, names_in, tables_in

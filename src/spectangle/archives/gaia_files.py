@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.checksum import MD5_SUMS, verify_md5
 from spectangle.archives.gaia_datalink import SUFFIXES, no_rvs, read_gaia
 from spectangle.archives.labels import LabelTable
-from spectangle.archives.rows import BadRows
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.wavelengths import linear_grid
 from spectangle.errors import SpectangleError

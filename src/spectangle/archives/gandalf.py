@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.archives.air import in_vacuum
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.label_columns import check_label_names
 from spectangle.archives.label_table import drop_bad_labels
 from spectangle.archives.labels import LabelTable, unit_of_label
 from spectangle.archives.plain import array_chunks, load_array
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import as_source_ids
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.wavelengths import check_range, nanometres

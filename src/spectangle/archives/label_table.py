@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.label_columns import LabelColumns, check_label_names, choose_labels, error_column
 from spectangle.archives.label_units import in_unit
 from spectangle.archives.labels import UNITS, LabelTable, unit_of_label
 from spectangle.archives.missing import error_or_nan, is_missing, why_missing
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
 from spectangle.archives.table_file import read_table
 from spectangle.errors import SpectangleError

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.archives.air import air_to_vacuum
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.continuum import Continuum
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.left_out import Star, why_left_out
 from spectangle.archives.miles_files import MilesFiles, find_miles
 from spectangle.archives.name_join import exclude_names
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import positions_in
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.spectrum import Spectrum, normalised

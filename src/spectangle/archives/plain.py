@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.archives.air import in_vacuum
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.label_table import ids_of, read_label_table
 from spectangle.archives.labels import LabelTable
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import NO_ID, check_not_rounded, positions_in
 from spectangle.archives.spectra import SpectraChunk, as_flux
 from spectangle.archives.table_file import read_table

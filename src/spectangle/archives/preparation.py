@@ -14,6 +14,7 @@ from rich.table import Table
 
 from spectangle.archives.apogee import read_apogee
 from spectangle.archives.assemble import assemble
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.convert import Job
 from spectangle.archives.galah import read_galah
 from spectangle.archives.join import Catalogue, Overlap, join_catalogues
@@ -22,7 +23,6 @@ from spectangle.archives.labels import LabelTable
 from spectangle.archives.parallel import read_spectra
 from spectangle.archives.prepared import Prepared
 from spectangle.archives.resample import Pixels
-from spectangle.archives.rows import BadRows
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
 from spectangle.archives.sample_report import write_report
 from spectangle.console import console

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spectangle.archives.assemble import Tally
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.join import Overlap
-from spectangle.archives.rows import BadRows
 from spectangle.archives.sample import Funnel
 
 __all__ = ["Prepared"]

@@ -10,7 +10,7 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
-from spectangle.archives.rows import BadRows
+from spectangle.archives.bad_rows import BadRows
 from spectangle.errors import SpectangleError
 
 __all__ = ["SpectraChunk", "as_flux", "drop_bad_rows"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.common_grid import common_grid
 from spectangle.archives.continuum import Continuum
 from spectangle.archives.fits_file import open_fits
@@ -16,7 +17,6 @@ from spectangle.archives.labels import LabelTable
 from spectangle.archives.left_out import Star, why_left_out
 from spectangle.archives.name_join import TableKeys, exclude_names, join_by_name
 from spectangle.archives.resample import Pixels
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import positions_in
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.spectrum import Spectrum, normalised

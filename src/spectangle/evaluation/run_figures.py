@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
     from spectangle.model.autoencoder import DisentanglingAutoencoder
 
-__all__ = ["RunFigures", "Seen", "draw_run", "look", "reconstructions", "signal_to_noise"]
+__all__ = ["RunFigures", "ReadStars", "draw_run", "read_test_stars", "reconstructions", "signal_to_noise"]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class RunFigures(L.Callback):
 
 
 @dataclass
-class Seen:
+class ReadStars:
     """What the figures need of a run: test stars [N], their catalogue and predicted labels by name, latents [N, Z]."""
 
     rows: np.ndarray
@@ -102,14 +102,16 @@ def draw_run(
         tsne_stars: Test stars in the t-SNE; 0 = none.
     """
     model, data = model or load_autoencoder(run), data or load_stars(run)
-    seen = look(run, model, data, max_stars)
+    seen = read_test_stars(run, model, data, max_stars)
     written = []
     for name, figure in _figures(model, data, seen, tsne_stars):
         written += save(figure, run.path / "figures" / name)
     return written
 
 
-def look(run: Run, model: "DisentanglingAutoencoder", data: "SpectraDataModule", max_stars: int) -> Seen:
+def read_test_stars(
+    run: Run, model: "DisentanglingAutoencoder", data: "SpectraDataModule", max_stars: int
+) -> ReadStars:
     """Embed test stars and read their labels with the run's regressors."""
     rows = np.sort(np.random.default_rng(0).permutation(len(data.test))[:max_stars])
     latent = model.embed_stars(data.test)[rows]
@@ -122,7 +124,7 @@ def look(run: Run, model: "DisentanglingAutoencoder", data: "SpectraDataModule",
         spectra = by_name(load_run_regressor(run, "spectra").predict(data.test.flux[rows].numpy()))
     except SpectangleError:
         spectra = {}
-    return Seen(
+    return ReadStars(
         rows, by_name(truth), by_name(load_run_regressor(run).predict(latent)), spectra, latent, dict(data.units)
     )
 
@@ -138,7 +140,7 @@ def signal_to_noise(data: "SpectraDataModule", rows: np.ndarray) -> np.ndarray |
 
 
 def reconstructions(
-    model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, n: int = 4
+    model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: ReadStars, n: int = 4
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Spectra and reconstructions [n, P] of test stars from cool to hot, with titles."""
     import torch
@@ -163,7 +165,7 @@ def reconstructions(
 
 
 def _figures(
-    model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: Seen, tsne_stars: int
+    model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: ReadStars, tsne_stars: int
 ) -> Iterator[tuple[str, Figure]]:
     yield "predicted", prediction_figure(seen.predicted, seen.catalogue, seen.units, "Read from the latent, test stars")
     if diagram_axes(seen.catalogue):
@@ -191,7 +193,7 @@ def _figures(
         yield "tsne", _latent_map(model, seen, tsne_stars)
 
 
-def _latent_map(model: "DisentanglingAutoencoder", seen: Seen, n: int) -> Figure:
+def _latent_map(model: "DisentanglingAutoencoder", seen: ReadStars, n: int) -> Figure:
     """t-SNE of the latent, coloured by each label: the entangled ones above the disentangled ones."""
     rows = np.sort(np.random.default_rng(1).permutation(len(seen.rows))[:n])
     lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))

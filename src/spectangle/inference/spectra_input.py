@@ -15,9 +15,9 @@ import astropy.units as u
 import numpy as np
 
 from spectangle.archives.air import in_vacuum
+from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.gaia_files import GaiaFiles
 from spectangle.archives.plain import load_array
-from spectangle.archives.rows import BadRows
 from spectangle.archives.source_ids import NO_ID, as_source_ids
 from spectangle.archives.spectra import as_flux
 from spectangle.archives.wavelengths import check_range, check_vacuum, nanometres
@@ -77,7 +77,7 @@ def open_spectra(
             file, folder or pattern of Gaia RVS spectra.
         grid: Vacuum wavelengths [P] in nm of the model.
         wavelength, flux_error, source_id: For .npy, the other arrays.
-        max_bad_rows: Of an archive, see :class:`~spectangle.archives.rows.BadRows`.
+        max_bad_rows: Of an archive, see :class:`~spectangle.archives.bad_rows.BadRows`.
         wavelength_unit, medium: Of arrays; air is converted.
         columns: Names of columns of an archive's files, see :class:`~spectangle.archives.gaia_files.GaiaFiles`.
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spectangle.data.load import load_stars
-from spectangle.evaluation.run_figures import Seen, look
+from spectangle.evaluation.run_figures import ReadStars, read_test_stars
 from spectangle.figures import diagram_axes, diagrams_figure, map_figure, plane, prediction_figure, save
 from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
@@ -37,7 +37,7 @@ def draw_folds(title: str, runs: Sequence[Run], folder: Path) -> list[Path]:
 
 def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     loaded = [(run, load_autoencoder(run), load_stars(run)) for run in runs]
-    folds = [look(run, model, data, len(data.test)) for run, model, data in loaded]
+    folds = [read_test_stars(run, model, data, len(data.test)) for run, model, data in loaded]
     catalogue, predicted, spectra = (_joined(folds, name) for name in ("catalogue", "predicted", "spectra_predicted"))
     stars = len(next(iter(catalogue.values())))
     yield (
@@ -67,7 +67,7 @@ def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         )
 
 
-def _joined(folds: Sequence[Seen], which: str) -> dict[str, np.ndarray]:
+def _joined(folds: Sequence[ReadStars], which: str) -> dict[str, np.ndarray]:
     """Labels [N] of all folds by name; none if a fold has none."""
     parts = [getattr(fold, which) for fold in folds]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if all(parts) else {}

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from spectangle.console import console
 from spectangle.errors import SpectangleError
 from spectangle.runs.sweep_folder import ConfigurationFolder
-from spectangle.sweeps.locks import alone
+from spectangle.sweeps.locks import folder_lock
 from spectangle.sweeps.study import Study
 
 __all__ = ["ASIDE", "keep_files", "renew_configurations"]
@@ -26,7 +26,7 @@ def renew_configurations(study: Study) -> None:
         SpectangleError: ``sweep.rerun`` names what is not there, or what runs just now.
     """
     asked = list(study.plan.options.rerun)
-    with alone(study.folder) as lock:
+    with folder_lock(study.folder) as lock:
         known = study.configurations
         _refuse(asked, {name: attempts[-1].state == TrialState.RUNNING for name, attempts in known.items()})
         for name in asked:

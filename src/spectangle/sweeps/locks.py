@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["FolderLock", "alone"]
+__all__ = ["FolderLock", "folder_lock"]
 
 log = logging.getLogger(__name__)
 GRACE_S = 10  # a lock that nobody has refreshed for so long is broken
@@ -94,7 +94,7 @@ class FolderLock:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[FolderLock]:
+def folder_lock(folder: Path) -> Iterator[FolderLock]:
     """Hold the lock of a sweep folder."""
     lock = FolderLock(folder / "study.lock")
     lock.acquire()

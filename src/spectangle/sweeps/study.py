@@ -18,7 +18,7 @@ from spectangle.sweeps.adoption import adopted, identified, open_study
 from spectangle.sweeps.claims import STATES, Claim, Outcome, check
 from spectangle.sweeps.jobs import ENDED, job_states
 from spectangle.sweeps.liveness import living_workers
-from spectangle.sweeps.locks import FolderLock, alone
+from spectangle.sweeps.locks import FolderLock, folder_lock
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.space import identity, override
 from spectangle.sweeps.storage import open_storage
@@ -41,7 +41,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.plan, self.folder = plan, plan.folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        with alone(self.folder) as lock:
+        with folder_lock(self.folder) as lock:
             self.storage = open_storage(plan.options.storage, self.folder)
             who = identified(plan, self.storage)
             self.study = adopted(plan, open_study(plan, self.storage, who), self.storage, who)
@@ -51,7 +51,7 @@ class Study:
     def claim(self, worker: str) -> Claim | None:
         """Take the next configuration, or None if there is none to take now (see :attr:`done`)."""
         dead = self._dead()  # SLURM and the file system may answer slowly: not while others wait for the lock
-        with alone(self.folder) as lock:
+        with folder_lock(self.folder) as lock:
             self._renew(dead, lock)
             if self.too_many_failures or not self._has_next():
                 return None
@@ -154,7 +154,7 @@ class Study:
         """Give the trial its parameters and take their configuration, unless somebody has it."""
         self.study.sampler = self.plan.make_sampler(trial.user_attrs.get("proposal", 0))
         claim = self._fill(trial)
-        with alone(self.folder):
+        with folder_lock(self.folder):
             others = [one for one in self.configurations.get(claim.name, []) if one.number != trial.number]
             queued = "configuration" in trial.user_attrs  # a grid point or a retry
             if not others or (queued and _lost(others)):

@@ -17,9 +17,9 @@ from omegaconf import DictConfig
 
 from spectangle.runs.folder import Run
 from spectangle.tracking.connection import choose_mode, server
-from spectangle.tracking.ending import ending
 from spectangle.tracking.exported import exported
 from spectangle.tracking.identity import identify, public_config, tags
+from spectangle.tracking.job_ending import ending
 from spectangle.tracking.offline_runs import note_synced
 from spectangle.tracking.record import log_artifacts, log_results, results
 from spectangle.tracking.wandb_files import segments, wait_for_end

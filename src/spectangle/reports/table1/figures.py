@@ -12,7 +12,7 @@ from spectangle import figures
 from spectangle.data.load import load_stars
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
-from spectangle.evaluation.run_figures import Seen, look, reconstructions, signal_to_noise
+from spectangle.evaluation.run_figures import ReadStars, read_test_stars, reconstructions, signal_to_noise
 from spectangle.model.load import load_autoencoder
 from spectangle.reports.frontier import draw, frontier_points
 from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1
@@ -34,7 +34,7 @@ def report_figures(
         except SpectangleError as error:
             table.notes.append(f"Without the survey there are only the figures of the numbers: {error}")
         else:
-            seen = {one: look(run, load_autoencoder(run), data, 13000) for one, run in chosen.items()}
+            seen = {one: read_test_stars(run, load_autoencoder(run), data, 13000) for one, run in chosen.items()}
             yield from _maps(data, seen, tsne_stars)
             yield from _labels_read(data, seen)
             yield from _latents(data, seen, chosen)
@@ -73,7 +73,9 @@ def _survey(data: SpectraDataModule) -> Iterator[tuple[str, Figure, str]]:
         yield "survey_abundances", figure, "Fig. 5: [alpha/Fe] against [M/H] of the survey."
 
 
-def _maps(data: SpectraDataModule, seen: Mapping[Representation, Seen], n: int) -> Iterator[tuple[str, Figure, str]]:
+def _maps(
+    data: SpectraDataModule, seen: Mapping[Representation, ReadStars], n: int
+) -> Iterator[tuple[str, Figure, str]]:
     pairs = [one for one in (FIRST, SECOND) if one in seen]
     if not pairs or n < 20:
         return
@@ -96,7 +98,9 @@ def _maps(data: SpectraDataModule, seen: Mapping[Representation, Seen], n: int) 
         yield f"tsne_{one.key}_pair", figure, caption
 
 
-def _labels_read(data: SpectraDataModule, seen: Mapping[Representation, Seen]) -> Iterator[tuple[str, Figure, str]]:
+def _labels_read(
+    data: SpectraDataModule, seen: Mapping[Representation, ReadStars]
+) -> Iterator[tuple[str, Figure, str]]:
     first = next(iter(seen.values()))
     columns: dict[str, list] = {"from the spectra": [first.spectra_predicted] * 2} if first.spectra_predicted else {}
     if PURE in seen:
@@ -129,7 +133,7 @@ def _labels_read(data: SpectraDataModule, seen: Mapping[Representation, Seen]) -
 
 
 def _latents(
-    data: SpectraDataModule, seen: Mapping[Representation, Seen], runs: Mapping[Representation, Run]
+    data: SpectraDataModule, seen: Mapping[Representation, ReadStars], runs: Mapping[Representation, Run]
 ) -> Iterator[tuple[str, Figure, str]]:
     truth = np.stack(list(next(iter(seen.values())).catalogue.values()), axis=1)
     matrices = {one.title: figures.mutual_information(look_.latent, truth) for one, look_ in seen.items()}
