@@ -49,8 +49,21 @@ def write_toy_survey(
     return path
 
 
+# files whose tests start processes or train, and what marks such tests in others
+PROCESSES = (
+    *("slurm", "sweep_faults", "report", "sweeper", "tracking", "train", "dashboards", "wheel", "streams", "entry"),
+    *("shared_folders", "submission", "prepare", "threads", "explorer", "malformed", "archives_download", "miles"),
+)
+TRAINED = {"toy_runs", "stochastic_run", "exported", "run", "model"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the files first that take longest: the last one decides when all are done."""
+    """Mark tests that start processes, which ``make quick`` leaves out; start the files first that take longest: the
+    last one decides when all are done.
+    """
+    for item in items:
+        if item.path.stem.removeprefix("test_") in PROCESSES or TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("process")
 
     def place(item: pytest.Item) -> int:
         name = item.path.stem.removeprefix("test_")
