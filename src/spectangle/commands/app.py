@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spectangle.configs.arguments import CONF, SWEEPS, named_sweep, resume_arguments, sweep_arguments
+from spectangle.configs.nested import flat
 from spectangle.configs.resolvers import register_resolvers
 from spectangle.errors import SpectangleError, did_you_mean, root_cause
 from spectangle.signals import Stopped, stopping_on
@@ -210,11 +211,6 @@ def _known_keys(config_name: str) -> list[str]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF)):
         config = OmegaConf.to_container(compose(config_name), resolve=False)
-    return list(_paths(config)) + [path.name for path in CONF.iterdir() if path.is_dir()]
-
-
-def _paths(node: object, prefix: str = ""):
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _paths(value, f"{prefix}{key}.")
+    parts = [key.split(".") for key in flat(config)]
+    keys = dict.fromkeys(".".join(names[:depth]) for names in parts for depth in range(1, len(names) + 1))
+    return [*keys, *(path.name for path in CONF.iterdir() if path.is_dir())]

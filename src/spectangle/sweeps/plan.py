@@ -13,6 +13,7 @@ import optuna
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from spectangle.configs.nested import flat
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.files import redacted
 from spectangle.runs.entry import CHANGES_NOTHING, named
@@ -199,7 +200,7 @@ class Plan:
         config = OmegaConf.to_container(self.config, resolve=False)
         shared = {
             key: value
-            for key, value in sorted(flatten(config))
+            for key, value in sorted(flat(config).items())
             if key not in ("hydra", "objective") and not named(key, CHANGES_NOTHING)
         }
         seeds = None if self.options.trial_seeds is None else list(self.options.trial_seeds)
@@ -268,13 +269,6 @@ def make_plan(
 
 def is_grid(sampler: Mapping[str, Any] | None) -> bool:
     return bool(sampler) and str(sampler["_target_"]).endswith("GridSampler")  # pyright: ignore
-
-
-def flatten(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and values of nested dicts; lists are values."""
-    if not isinstance(node, Mapping) or not node:
-        return [(prefix.rstrip("."), node)]
-    return [pair for key, value in node.items() for pair in flatten(value, f"{prefix}{key}.")]
 
 
 def _directions(direction: Any, objectives: Sequence[str]) -> list[str]:

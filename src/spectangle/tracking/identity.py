@@ -19,7 +19,7 @@ from spectangle.files import write_beside
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import sweep_record
 
-__all__ = ["Identity", "flat", "identify", "identify_sweep", "public_config", "tags"]
+__all__ = ["Identity", "identify", "identify_sweep", "public_config", "tags"]
 
 SECRET = re.compile(r"(api|access|secret|private)_?key|token|password|passwd|credential", re.IGNORECASE)
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -123,17 +123,6 @@ def public_config(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]
         plain[key] = {name: value for name, value in (plain.get(key) or {}).items() if name not in copies}
     names = {"pair": choices.get("lambdas"), "survey": survey_name(cfg, choices)}  # not nested: simple to filter by
     return _clean(plain) | names | {"choice": {key: choices[key] for key in CHOICES if choices.get(key)}}
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested containers as one level of dotted keys."""
-    if isinstance(node, Mapping) and node:
-        return {
-            key: value
-            for name, child in node.items()
-            for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
-        }
-    return {prefix: node}
 
 
 def _clean(node: Any) -> Any:

@@ -8,7 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from spectangle.tracking.identity import flat, public_config
+from spectangle.configs.nested import flat
+from spectangle.tracking.identity import public_config
 from spectangle.tracking.job_ending import ending
 from spectangle.tracking.record import results
 

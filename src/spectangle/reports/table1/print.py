@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from spectangle.caching import cache_folder
-from spectangle.console import console, print_table
+from spectangle.console import console, render
 from spectangle.errors import SpectangleError
 from spectangle.figures import data_uri, save
 from spectangle.files import write_beside
@@ -33,6 +33,7 @@ SOURCE = (
     "Manteiga et al. 2025, A&amp;A 694, A326, section 3.3. "
     "First pair: T_eff and log g kept, [M/H] and [alpha/Fe] lost; second pair: the other way round."
 )
+WIDEST = 300  # characters of a table; a terminal that is narrower breaks its lines
 STYLE = """:root{--ink:#1a1f2b;--soft:#5b6475;--line:#d8dde6}*{box-sizing:border-box}
 body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:0 auto;padding:24px 24px 60px;color:var(--ink);
 background:#fff}
@@ -60,7 +61,7 @@ def print_table1(cfg: DictConfig) -> None:
     folder = Path(cfg.output or Path(cfg.sweep) / "table1")
     grids = [*paper_grids(table), leakage_grid(table), ratio_grid(table)]
     for grid in grids:
-        print_table(terminal_table(grid))
+        console.print(render(terminal_table(grid), width=WIDEST), markup=False, soft_wrap=True, highlight=False)
     for note in table.notes:
         console.print(f"note: {note}", markup=False)
     figures = list(report_figures(table, runs, cfg.tsne_stars)) if cfg.figures else []
