@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import ROOT, Command
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweep_tools import command, environment, records, write_sweep
 
 from spectangle.configs.arguments import quoted, resume_arguments, sweep_arguments
@@ -89,6 +90,16 @@ def test_a_broken_stream_goes_nowhere():
 
 
 # ---------------------------------------------------------------------- paths and resume
+
+
+@pytest.mark.parametrize("key", ["run", "compare", "survey", "save", "archive.labels_table", "labels.table"])
+def test_the_folder_of_a_seed_needs_no_quotes(key):
+    """``compare=runs/table1/c1/seed=0``: Hydra would read two equal signs."""
+    parser = OverridesParser.create()
+    (argument,) = sweep_arguments([f"{key}=runs/c1/seed=0"])
+    assert parser.parse_override(argument).value() == "runs/c1/seed=0"
+    for untouched in ("x=choice(a/b, c/d)", "runs=[a/seed=0,b]", "model.latent=5,10", "lambdas=first_pair"):
+        assert sweep_arguments([untouched]) == [untouched]
 
 
 @pytest.mark.parametrize("name", ["plain", "a (b)", "a,b", "a b", "run[v2]", "it's", "k=v"])

@@ -17,6 +17,10 @@ CLONE, INSTALLED = (
     Path(__file__).resolve().parents[1] / "share",
 )  # a wheel brings its own
 CONF, SWEEPS = (((CLONE if (CLONE / "conf").is_dir() else INSTALLED) / name) for name in ("conf", "sweeps"))
+PATHS = (
+    *("hydra.run.dir", "hydra.sweep.dir", "data.path", "run", "compare", "sweep", "survey", "spectra", "out", "output"),
+    *("save", "folder", "ids", "labels_table", "labels.table", "labels.apogee", "labels.galah", "labels.galah_gaia"),
+)
 SHORT = {
     "sweep.dir=": "hydra.sweep.dir=",
     "sweep.": "hydra.sweeper.",
@@ -96,20 +100,11 @@ def quoted(text: str) -> str:
 
 
 def _quoted_path(argument: str) -> str:
-    """Quote a path of the file system as a value: ``data.path=/stars (new)/a.h5``."""
+    """Quote a path of the file system as a value: ``data.path=/stars (new)/a.h5``, ``run=runs/table1/c1/seed=0``."""
     key, equals, value = argument.partition("=")
-    path = key in (
-        "hydra.run.dir",
-        "hydra.sweep.dir",
-        "data.path",
-        "run",
-        "sweep",
-        "survey",
-        "spectra",
-        "out",
-        "output",
-    )
-    return f"{key}={quoted(value)}" if equals and path and value[:1] not in ("[", "{") else argument
+    plain = bool(equals) and value[:1] not in ("[", "{")
+    path = key in PATHS or ("/" in value and "=" in value and not set(value) & set("(,"))
+    return f"{key}={quoted(value)}" if plain and path else argument
 
 
 def _configs(made: dict[str, Any]) -> list[str]:
