@@ -209,6 +209,15 @@ def test_what_is_saved_is_what_is_shown(page, bundle):
 
 @browser
 @needs_chromium
+def test_entangled_and_disentangled_labels_differ_in_colour(page):
+    colour = "return getComputedStyle(document.querySelector(arguments[0])).backgroundColor"
+    shown = [page.run(colour, f".knows.{aim} .aim") for aim in ("entangled", "disentangled")]
+    plain = page.run("return getComputedStyle(document.documentElement).getPropertyValue('--alone')")
+    assert len({*shown, plain}) == 3
+
+
+@browser
+@needs_chromium
 def test_the_saved_page_asks_nobody_and_has_no_error(page):
     """Last of the page's tests: everything that was done before counts."""
     assert page.console() == []

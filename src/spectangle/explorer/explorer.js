@@ -288,7 +288,7 @@ const Spectangle = (() => {
 
   // ---- words -------------------------------------------------------------------------------------------------------
 
-  const AIMS = {"1": ["disentangled", "lambda above 0: the latent was to lose it"], "-1": ["entangled", "lambda below 0: the latent was to keep it"], "0": ["left alone", "lambda 0"]};
+  const AIMS = {"1": ["disentangled", "lambda above 0: the latent was to lose it"], "-1": ["entangled", "lambda below 0: the latent was to keep it"], "0": ["neutral", "lambda 0"]};
   const digits = (k) => (D.labels[k].unit === "K" ? 0 : 2);
   const worded = (value, k) => value.toFixed(digits(k)).replace(/^-(0[.]?0*)$/, "$1");  // no minus before nothing
   const shown = (value) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(2));
