@@ -22,12 +22,9 @@ FIRST_LAYER_STEPS = 8
 class Atmosphere:
     """Hold the layers of one or many stars.
 
-    Attributes
-    ----------
-    gas : Gas
-        Temperature, electrons and hydrogen of each layer, arrays [S, D] (abundances [E, S, 1]).
-    column_mass : array [S, D]
-        Mass above each layer in g cm^-2.
+    Attributes:
+        gas: Temperature, electrons and hydrogen of each layer, arrays [S, D] (abundances [E, S, 1]).
+        column_mass [S, D]: Mass above each layer in g cm^-2.
     """
 
     gas: Gas
@@ -50,14 +47,11 @@ def temperature_of_depth(teff: np.ndarray, depth: np.ndarray) -> np.ndarray:
 def model_atmosphere(teff: np.ndarray, logg: np.ndarray, m_h: np.ndarray, alpha_fe: np.ndarray) -> Atmosphere:
     r"""Integrate hydrostatic equilibrium, :math:`dP / d\tau = g / \kappa`, down the layers of many stars at once.
 
-    Parameters
-    ----------
-    teff, logg, m_h, alpha_fe : array [S]
-        Labels in K, dex (cgs), dex, dex.
+    Arguments:
+        teff, logg, m_h, alpha_fe [S]: Labels in K, dex (cgs), dex, dex.
 
-    Returns
-    -------
-    Atmosphere
+    Returns:
+        Atmosphere
     """
     gravity, abundance = 10.0**logg, abundances(m_h, alpha_fe)
     temperature = temperature_of_depth(teff[:, None], DEPTH)

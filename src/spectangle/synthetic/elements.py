@@ -55,14 +55,11 @@ def abundances(m_h: np.ndarray, alpha_fe: np.ndarray) -> np.ndarray:
 
     .. math:: \log n_E / n_H = A_E - 12 + [M/H] \, (metals) + [\alpha/Fe] \, (O, Mg, Si, S, Ca, Ti)
 
-    Parameters
-    ----------
-    m_h, alpha_fe : array [...]
-        Labels in dex, of one shape.
+    Arguments:
+        m_h, alpha_fe [...]: Labels in dex, of one shape.
 
-    Returns
-    -------
-    array [E, ...]
+    Returns:
+        array [E, ...]
     """
     m_h, alpha_fe = np.asarray(m_h, float), np.asarray(alpha_fe, float)
     column = (-1,) + (1,) * m_h.ndim
@@ -72,16 +69,12 @@ def abundances(m_h: np.ndarray, alpha_fe: np.ndarray) -> np.ndarray:
 def partition_function(element: int | np.ndarray, ion: int | np.ndarray, temperature: np.ndarray) -> np.ndarray:
     r"""Return :math:`U(T) = \exp \sum_k a_k (\ln T)^k` (Irwin 1981, ApJS 45, 621), held constant past 1500-16000 K.
 
-    Parameters
-    ----------
-    element, ion : int or array [L]
-        Place of the element, and 0 (neutral) or 1 (singly ionised).
-    temperature : array [...]
-        In K.
+    Arguments:
+        element, ion [L]: Place of the element, and 0 (neutral) or 1 (singly ionised).
+        temperature [...]: In K.
 
-    Returns
-    -------
-    array [...] or [L, ...]
+    Returns:
+        array [...] or [L, ...]
     """
     log_t = np.log(np.clip(temperature, 1500.0, 16000.0))
     coefficients = _PARTITION[element, ion]  # [6] or [L, 6]
@@ -97,14 +90,11 @@ def ionisation_ratios(temperature: np.ndarray) -> np.ndarray:
 
     .. math:: n_{II} n_e / n_I = 2 (2 \pi m_e k T / h^2)^{3/2} \, U_{II} / U_I \, e^{-\chi / k T}
 
-    Parameters
-    ----------
-    temperature : array [...]
-        In K.
+    Arguments:
+        temperature [...]: In K.
 
-    Returns
-    -------
-    array [E, ...]
+    Returns:
+        array [E, ...]
     """
     places = np.arange(len(INDEX))
     ratio = partition_function(places, 1, temperature) / partition_function(places, 0, temperature)

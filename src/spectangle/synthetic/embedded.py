@@ -36,23 +36,16 @@ def write_survey(path: str | Path, n_stars: int = PAPER_SIZE, seed: int = 0) -> 
     Stars are drawn and written block by block, each block from its own stream of random numbers: memory stays small,
     and a smaller survey holds the first stars of a larger one.
 
-    Parameters
-    ----------
-    path : str or Path
-        File to write (HDF5).
-    n_stars : int
-        Number of stars.
-    seed : int
-        Seed of labels, nuisances and noise.
+    Arguments:
+        path: File to write (HDF5).
+        n_stars: Number of stars.
+        seed: Seed of labels, nuisances and noise.
 
-    Returns
-    -------
-    Path
+    Returns:
+        Path
 
-    Raises
-    ------
-    SpectangleError
-        If ``n_stars`` is less than 1, or the file cannot be written.
+    Raises:
+        SpectangleError: If ``n_stars`` is less than 1, or the file cannot be written.
     """
     if n_stars < 1:
         raise SpectangleError(f"A survey of {n_stars} stars was asked for; ask for at least 1.")

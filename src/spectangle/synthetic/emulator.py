@@ -28,14 +28,11 @@ class Emulator:
 
     .. math:: f(x) = \bar f + C^T (W_3 \, s(W_2 \, s(W_1 u + b_1) + b_2) + b_3), \quad s(t) = t / (1 + e^{-t})
 
-    Parameters
-    ----------
-    weights : sequence of array [in, out]
-        Layers, the last one onto K components.
-    biases : sequence of array [out]
-    components : array [K, P]
-    mean : array [P]
-        Mean spectrum.
+    Arguments:
+        weights [in, out]: Layers, the last one onto K components.
+        biases: sequence of array [out]
+        components: array [K, P]
+        mean [P]: Mean spectrum.
     """
 
     def __init__(
@@ -100,22 +97,15 @@ def default_emulator() -> Emulator:
 def emulate(labels: LabelsLike, vbroad: np.ndarray | float = 5.0) -> np.ndarray:
     """Predict the noise-free spectra of any stars inside the label limits.
 
-    Parameters
-    ----------
-    labels : mapping of name to array [N], or array [N, 4]
-        ``teff`` [K], ``logg`` [dex, cgs], ``m_h`` [dex], ``alpha_fe`` [dex], in this order.
-    vbroad : float or array [N]
-        Rotation and macroturbulence, 0 to 60 km/s.
+    Arguments:
+        labels [N], or array [N, 4]: ``teff`` [K], ``logg`` [dex, cgs], ``m_h`` [dex], ``alpha_fe`` [dex], in this
+        order. vbroad [N]: Rotation and macroturbulence, 0 to 60 km/s.
 
-    Returns
-    -------
-    array [N, P]
-        Flux over continuum, float32, on :data:`~spectangle.synthetic.synthesis.WAVELENGTH`.
+    Returns:
+        array [N, P]: Flux over continuum, float32, on :data:`~spectangle.synthetic.synthesis.WAVELENGTH`.
 
-    Raises
-    ------
-    SpectangleError
-        If a star lies outside the limits that the emulator was trained on.
+    Raises:
+        SpectangleError: If a star lies outside the limits that the emulator was trained on.
     """
     table = np.column_stack([labels[name] for name in LABELS]) if isinstance(labels, Mapping) else np.asarray(labels)
     table = np.atleast_2d(table).astype(float)

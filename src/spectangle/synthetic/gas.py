@@ -19,16 +19,11 @@ BISECTIONS = 34  # of ln n_e over 27 e-folds: 2e-9
 class Gas:
     """Hold a gas in local thermodynamic equilibrium (cgs units).
 
-    Attributes
-    ----------
-    temperature : array [...]
-        In K.
-    electrons, hydrogen : array [...]
-        Electrons and hydrogen nuclei per cm^3.
-    abundances : array [E, ...]
-        Atoms per hydrogen nucleus.
-    ratios : array [E, ...]
-        Saha's :math:`n_{II} n_e / n_I` in cm^-3.
+    Attributes:
+        temperature [...]: In K.
+        electrons, hydrogen [...]: Electrons and hydrogen nuclei per cm^3.
+        abundances [E, ...]: Atoms per hydrogen nucleus.
+        ratios [E, ...]: Saha's :math:`n_{II} n_e / n_I` in cm^-3.
     """
 
     temperature: np.ndarray
@@ -70,16 +65,12 @@ def solve_gas(temperature: np.ndarray, pressure: np.ndarray, abundance: np.ndarr
 
     with :math:`R_E` the Saha ratio of element E; every element is at most singly ionised here (Gray 2005, ch. 8).
 
-    Parameters
-    ----------
-    temperature, pressure : array [...]
-        In K and dyn cm^-2.
-    abundance : array [E, ...]
-        Atoms per hydrogen nucleus.
+    Arguments:
+        temperature, pressure [...]: In K and dyn cm^-2.
+        abundance [E, ...]: Atoms per hydrogen nucleus.
 
-    Returns
-    -------
-    Gas
+    Returns:
+        Gas
     """
     particles, ratios = pressure / (BOLTZMANN * temperature), ionisation_ratios(temperature)
     nuclei = abundance.sum(0)

@@ -16,12 +16,11 @@ __all__ = ["LineList"]
 class LineList:
     """Hold atomic lines, one array [L] per property.
 
-    Attributes
-    ----------
-    wavelength : air, Angstrom
-    element, ion : place in the table of elements; 0 neutral, 1 singly ionised
-    excitation : energy of the lower level, eV
-    log_gf : weighted oscillator strength
+    Attributes:
+        wavelength: air, Angstrom
+        element, ion: place in the table of elements; 0 neutral, 1 singly ionised
+        excitation: energy of the lower level, eV
+        log_gf: weighted oscillator strength
     """
 
     wavelength: np.ndarray

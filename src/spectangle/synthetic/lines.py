@@ -89,21 +89,14 @@ def relative_strength(gas: Gas, lines: LineList, width: np.ndarray) -> np.ndarra
 def line_opacity(gas: Gas, lines: LineList, microturbulence: float, wavelength: np.ndarray) -> np.ndarray:
     """Add up the opacity of the lines that matter in one star.
 
-    Parameters
-    ----------
-    gas : Gas
-        Layers of one star, [D].
-    lines : LineList
-        Candidates, [L].
-    microturbulence : float
-        In km/s.
-    wavelength : array [W]
-        Air, Angstrom, ascending.
+    Arguments:
+        gas: Layers of one star, [D].
+        lines: Candidates, [L].
+        microturbulence: In km/s.
+        wavelength [W]: Air, Angstrom, ascending.
 
-    Returns
-    -------
-    array [D, W]
-        In cm^-1.
+    Returns:
+        array [D, W]: In cm^-1.
     """
     width = doppler_width(gas, lines, microturbulence)
     strength = relative_strength(gas, lines, width)
@@ -145,12 +138,9 @@ def voigt(ratio: np.ndarray, offset: np.ndarray) -> np.ndarray:
 
     .. math:: H \approx \frac{a}{\sqrt\pi r} (1 + \frac{3}{2 r} + \frac{15}{4 r^2}), \quad r = v^2 + a^2
 
-    Parameters
-    ----------
-    ratio : array [...]
-        Damping a: Lorentz over Doppler width.
-    offset : array [...]
-        Distance v from the centre in Doppler widths.
+    Arguments:
+        ratio [...]: Damping a: Lorentz over Doppler width.
+        offset [...]: Distance v from the centre in Doppler widths.
     """
     core = np.abs(offset) <= CORE
     inverse = 1.0 / np.maximum(offset * offset + ratio * ratio, 1.0)

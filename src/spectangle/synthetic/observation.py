@@ -24,18 +24,14 @@ def observe_stars(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn clean spectra into observed ones.
 
-    Parameters
-    ----------
-    clean : array [N, P]
-        Flux over continuum.
-    snr, velocity : array [N]
-        Signal-to-noise ratio of the continuum, per pixel; residual radial velocity in km/s.
-    rng : numpy.random.Generator
+    Arguments:
+        clean [N, P]: Flux over continuum.
+        snr, velocity [N]: Signal-to-noise ratio of the continuum, per pixel; residual radial velocity in km/s.
+        rng: numpy.random.Generator
 
-    Returns
-    -------
-    flux, flux_error : float32 array [N, P]
-        Bad pixels have flux NaN and a finite flux error of :data:`BAD_PIXEL_ERROR`.
+    Returns:
+        flux, flux_error : float32 array [N, P]: Bad pixels have flux NaN and a finite flux error of
+            :data:`BAD_PIXEL_ERROR`.
     """
     flux = shift_velocity(clean, velocity) * draw_continuum(len(clean), rng)
     error = draw_error(flux, snr, rng)

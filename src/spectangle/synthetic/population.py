@@ -80,14 +80,12 @@ LIMITS = label_mixture().limits  # [4, 2]
 class Population:
     """Hold what is true of N stars and what a catalogue says of them.
 
-    Attributes
-    ----------
-    source_id : array [N]
-        int64, unique, laid out as Gaia's: a sky pixel in the high bits, a running number in the low ones.
-    labels, catalogue, label_errors : array [N, 4]
-        True labels; labels with catalogue errors added; those errors (one sigma).
-    magnitude, snr, vbroad, velocity : array [N]
-        G; signal-to-noise ratio per pixel; rotation and macroturbulence, and residual radial velocity, in km/s.
+    Attributes:
+        source_id [N]: int64, unique, laid out as Gaia's: a sky pixel in the high bits, a running number in the low
+        ones. labels, catalogue, label_errors [N, 4]: True labels; labels with catalogue errors added; those errors (one
+        sigma).
+        magnitude, snr, vbroad, velocity [N]: G; signal-to-noise ratio per pixel; rotation and macroturbulence, and
+        residual radial velocity, in km/s.
     """
 
     source_id: np.ndarray

@@ -42,19 +42,13 @@ def synthesise(
 ) -> np.ndarray:
     """Compute normalised spectra as the RVS would see them, free of noise.
 
-    Parameters
-    ----------
-    teff, logg, m_h, alpha_fe : float or array [S]
-        Effective temperature [K], surface gravity [dex, cgs], [M/H] and [alpha/Fe] [dex].
-    vbroad : float or array [S]
-        Rotation and macroturbulence [km/s].
-    line_count : int
-        How many of the strongest atomic lines to follow.
+    Arguments:
+        teff, logg, m_h, alpha_fe [S]: Effective temperature [K], surface gravity [dex, cgs], [M/H] and [alpha/Fe]
+        [dex]. vbroad [S]: Rotation and macroturbulence [km/s].
+        line_count: How many of the strongest atomic lines to follow.
 
-    Returns
-    -------
-    array [S, P]
-        Flux over continuum, on :data:`WAVELENGTH`.
+    Returns:
+        array [S, P]: Flux over continuum, on :data:`WAVELENGTH`.
     """
     labels = np.broadcast_arrays(*(np.atleast_1d(np.asarray(x, float)) for x in (teff, logg, m_h, alpha_fe, vbroad)))
     return observe(fine_spectra(*labels[:4], line_count=line_count), labels[4])
@@ -88,16 +82,12 @@ def emergent_flux(opacity: np.ndarray, column_mass: np.ndarray, planck: np.ndarr
 
     .. math:: F \propto \int_0^1 \mu \int_0^\infty B(\tau) \, e^{-\tau / \mu} \, d\tau / \mu \; d\mu
 
-    Parameters
-    ----------
-    opacity : array [D, W]
-        In cm^2 / g.
-    column_mass, planck : array [D]
-        Mass above each layer [g cm^-2]; source function in any unit.
+    Arguments:
+        opacity [D, W]: In cm^2 / g.
+        column_mass, planck [D]: Mass above each layer [g cm^-2]; source function in any unit.
 
-    Returns
-    -------
-    array [W]
+    Returns:
+        array [W]
     """
     depth = np.empty_like(opacity)
     depth[0] = opacity[0] * column_mass[0]
