@@ -98,8 +98,9 @@ def emulate(labels: LabelsLike, vbroad: np.ndarray | float = 5.0) -> np.ndarray:
     """Predict the noise-free spectra of any stars inside the label limits.
 
     Arguments:
-        labels [N], or array [N, 4]: ``teff`` [K], ``logg`` [dex, cgs], ``m_h`` [dex], ``alpha_fe`` [dex], in this
-        order. vbroad [N]: Rotation and macroturbulence, 0 to 60 km/s.
+        labels: By name, each [N], or [N, 4] in this order: ``teff`` [K], ``logg`` [dex, cgs], ``m_h`` [dex],
+            ``alpha_fe`` [dex].
+        vbroad [N]: Rotation and macroturbulence, 0 to 60 km/s.
 
     Returns:
         array [N, P]: Flux over continuum, float32, on :data:`~spectangle.synthetic.synthesis.WAVELENGTH`.

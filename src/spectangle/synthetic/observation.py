@@ -27,10 +27,10 @@ def observe_stars(
     Arguments:
         clean [N, P]: Flux over continuum.
         snr, velocity [N]: Signal-to-noise ratio of the continuum, per pixel; residual radial velocity in km/s.
-        rng: numpy.random.Generator
+        rng: What all of it is drawn from.
 
     Returns:
-        flux, flux_error : float32 array [N, P]: Bad pixels have flux NaN and a finite flux error of
+        Flux and flux error, float32 [N, P]. Bad pixels have flux NaN and a finite flux error of
             :data:`BAD_PIXEL_ERROR`.
     """
     flux = shift_velocity(clean, velocity) * draw_continuum(len(clean), rng)

@@ -82,10 +82,11 @@ class Population:
 
     Attributes:
         source_id [N]: int64, unique, laid out as Gaia's: a sky pixel in the high bits, a running number in the low
-        ones. labels, catalogue, label_errors [N, 4]: True labels; labels with catalogue errors added; those errors (one
-        sigma).
+            ones.
+        labels, catalogue, label_errors [N, 4]: True labels; labels with catalogue errors added; those errors (one
+            sigma).
         magnitude, snr, vbroad, velocity [N]: G; signal-to-noise ratio per pixel; rotation and macroturbulence, and
-        residual radial velocity, in km/s.
+            residual radial velocity, in km/s.
     """
 
     source_id: np.ndarray

@@ -44,7 +44,8 @@ def synthesise(
 
     Arguments:
         teff, logg, m_h, alpha_fe [S]: Effective temperature [K], surface gravity [dex, cgs], [M/H] and [alpha/Fe]
-        [dex]. vbroad [S]: Rotation and macroturbulence [km/s].
+            [dex].
+        vbroad [S]: Rotation and macroturbulence [km/s].
         line_count: How many of the strongest atomic lines to follow.
 
     Returns:

@@ -107,6 +107,7 @@ def publish(
         )
     workspace = build(entity, project, name, labels, {key: value for key, value in filters.items() if value})
     if save:
+        # wandb-workspaces writes to the server only; this is the specification that it would send
         write_beside(
             Path(save),
             json.dumps(workspace._to_model().model_dump(by_alias=True, exclude_none=True, mode="json"), indent=2)
@@ -154,7 +155,7 @@ def build(entity: str, project: str, name: str, labels: Sequence[str], filters: 
         settings=settings,
         auto_generate_panels=False,
     )
-    view._internal_name = VIEW
+    view._internal_name = VIEW  # the library names each view at random: the same name brings the same one up to date
     return view
 
 
