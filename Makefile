@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ALL    := slurm,postgres,archives,erasure,app,export,dashboards,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help train test quick docs lint format constraints clean
+.PHONY: help train test quick lowest docs lint format constraints clean
 
 help: ## say what the targets do
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -18,6 +18,16 @@ test: $(VENV)/.all ## set up with every extra and run the tests, three files at 
 
 quick: $(VENV)/.all ## the tests of the working day: no process, server or browser is started
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm and not postgres and not browser and not process"
+
+LOWEST := .venv-lowest
+BOUNDS := model probes leakage regression networks losses data survey readout train conf
+lowest: $(VENV)/.all ## install the lower bounds of pyproject.toml beside it (PYTHON=python3.10, some GB) and run a fast subset with them
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python -c "import re, tomllib; print(*(re.sub(r'>=([^,]+).*', r'==\1', line) for line in tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']), sep='\n')" > $(LOWEST)/bounds.txt
+	PIP_CONSTRAINT=/dev/null $(LOWEST)/bin/pip install --quiet -r $(LOWEST)/bounds.txt pytest pytest-xdist
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w $(LOWEST)/wheel .
+	$(LOWEST)/bin/pip install --quiet --no-deps --force-reinstall $(LOWEST)/wheel/*.whl
+	$(LOWEST)/bin/python -m pytest -p no:cacheprovider $(BOUNDS:%=tests/test_%.py)
 
 docs: $(VENV)/.all ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet

@@ -93,9 +93,11 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 order = torch.stack([torch.randperm(n) for _ in range(n_sets)]).to(inputs.device)
                 order = order.tensor_split(batches, dim=1)
             rows = order[step % batches]
-            x, y = (values[sets, rows].repeat_interleave(self.members, dim=0) for values in (inputs, labels))
+            x, y = inputs[sets, rows], labels[sets, rows]
+            each = x[:, None].expand(-1, self.members, -1, -1).flatten(0, 1)  # the members of a set see the same stars
             optimizer.param_groups[0]["lr"] = self.lr * 0.5 * (1 + math.cos(math.pi * step / (self.epochs * batches)))
-            loss = (bank(x) - y).square().sum(-1).mean(-1).sum()
+            error = bank(each).unflatten(0, (n_sets, self.members)) - y[:, None]
+            loss = error.square().sum(-1).mean(-1).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
