@@ -137,7 +137,7 @@ def ours(folder: Path, workers: int) -> tuple[float, float, float]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"prepare.py failed with status {status}")
+        raise SystemExit(f"spectangle prepare failed with status {status}")
     return usage.ru_utime + usage.ru_stime, time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
@@ -166,7 +166,7 @@ def main() -> None:
             ):
                 print(f"  {name:62s} {timed(function, sample) * scale:8.0f}")
             cpu, wall, mebibytes = ours(folder, options.workers)
-            name = f"prepare.py to survey file, workers={options.workers}"
+            name = f"spectangle prepare to survey file, workers={options.workers}"
             print(f"  {name:62s} {cpu / n * 1e6:8.0f}   ({cpu:.1f} s CPU, {wall:.1f} s wall, {mebibytes:.0f} MiB)")
 
 

@@ -25,7 +25,8 @@ import torch
 
 from spectangle.inference.load import load
 from spectangle.inference.trained import TrainedModel
-from spectangle.survey.file import Survey, SurveyWriter
+from spectangle.survey.file import Survey
+from spectangle.survey.writer import SurveyWriter
 from spectangle.threads import available_cores, use_threads
 
 CHUNK = 4096
@@ -33,7 +34,7 @@ NAMES = {
     "read": "reading the file once",
     "torch.mm": "the encoder's products, torch.mm",
     "laid out": "the encoder's layers, laid out",
-    "predict": "predict.py",
+    "predict": "spectangle predict",
 }
 
 

@@ -7,12 +7,12 @@ Every few seconds a random worker, run or the whole command gets SIGKILL, SIGTER
 and then wakes up again (a node that hangs); the command is started again when it has ended. Cases:
 
 journal, sqlite, postgresql   60 configurations of a stand-in on 4 workers, by storage. Some raise, return NaN, exit
-hard or are killed in
-                              their first attempt, two always fail.
+                              hard or are killed in their first attempt, two always fail.
 two folders                   two such sweeps of one name at once, in one SQLite database.
 full disk                     the sweep lies on a disk of its own (tmpfs, needs root) that is full for some seconds
-again and again. train.py                      the real thing: 8 trainings with probes, whose objective is measured
-after the last epoch.
+                              again and again.
+train.py                      the real thing: 8 trainings with probes, whose objective is measured after the last
+                              epoch.
 
 At the end each configuration must be there once, in the right state, with the numbers of an uninterrupted run.
 """

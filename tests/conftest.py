@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectangle.survey.file import SurveyWriter
+from spectangle.survey.writer import SurveyWriter
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist share the cores

@@ -263,7 +263,7 @@ def test_a_killed_process_is_a_sentence(world, monkeypatch):
 
 
 def test_a_stop_while_writing_leaves_no_survey(world, monkeypatch):
-    from spectangle.survey.file import SurveyWriter
+    from spectangle.survey.writer import SurveyWriter
 
     folder, _ = world
     real = SurveyWriter.append

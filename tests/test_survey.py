@@ -9,7 +9,8 @@ import pytest
 from conftest import UNITS, write_toy_survey
 
 from spectangle.errors import SpectangleError
-from spectangle.survey.file import Survey, SurveyWriter
+from spectangle.survey.file import Survey
+from spectangle.survey.writer import SurveyWriter
 
 WAVELENGTH = 846 + 0.03 * np.arange(8)
 

@@ -18,7 +18,8 @@ from spectangle.errors import SpectangleError
 from spectangle.explorer import make_bundle, save_page
 from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
-from spectangle.survey.file import Survey, SurveyWriter
+from spectangle.survey.file import Survey
+from spectangle.survey.writer import SurveyWriter
 
 
 @pytest.fixture(scope="module")

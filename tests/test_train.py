@@ -1,6 +1,7 @@
 """train.py as a user runs it: a run folder, a resumed run, and sentences for what goes wrong."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from commands import ROOT, Command
 
+from spectangle.errors import SpectangleError
 from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
 
@@ -196,3 +198,13 @@ def test_variants_train(train, tmp_path, option):
     assert code == 0, err
     errors = [row["train/reconstruction"] for row in Run(tmp_path).history]
     assert SHOWS[option](load_autoencoder(Run(tmp_path))) and errors[0] > errors[1] > errors[2]
+
+
+def test_a_checkpoint_of_another_version_is_a_sentence(toy_runs, tmp_path):
+    """Options had other names: nothing is read wrongly, and the sentence says which version made the run."""
+    run = Run(shutil.copytree(toy_runs[0], tmp_path / "run"))
+    checkpoint = torch.load(run.best_checkpoint, weights_only=True)
+    checkpoint["hyper_parameters"]["adversary"]["condition_on"] = "kept"
+    torch.save(checkpoint, run.best_checkpoint)
+    with pytest.raises(SpectangleError, match="does not fit this version of spectangle .*the run was made by"):
+        load_autoencoder(run)

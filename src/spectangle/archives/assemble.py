@@ -12,7 +12,7 @@ from spectangle.archives.join import Catalogue
 from spectangle.archives.sample import PAPER, Cuts, Funnel
 from spectangle.archives.source_ids import positions_in
 from spectangle.errors import SpectangleError
-from spectangle.survey.file import SurveyWriter
+from spectangle.survey.writer import SurveyWriter
 
 __all__ = ["Tally", "assemble"]
 

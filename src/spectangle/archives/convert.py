@@ -19,7 +19,7 @@ from spectangle.archives.resample import Pixels
 from spectangle.archives.spectra import SpectraChunk, drop_bad_rows
 from spectangle.archives.wavelengths import check_vacuum
 from spectangle.errors import SpectangleError
-from spectangle.survey.file import locked
+from spectangle.survey.format import locked
 
 __all__ = ["Job", "convert", "open_part", "part_path", "words_in"]
 

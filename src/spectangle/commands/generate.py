@@ -1,5 +1,7 @@
 """Generate spectra with changed labels: spectangle generate run=RUN set.teff=6000 out=generated.h5"""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.commands.app import hydra_app
@@ -11,18 +13,9 @@ def main(cfg: DictConfig) -> None:
     from spectangle.generation.generate import generate
     from spectangle.threads import use_threads
 
-    use_threads(cfg.threads)
-    if cfg.check:
+    options: dict[str, Any] = {str(key): value for key, value in cfg.items()} | {"set": OmegaConf.to_container(cfg.set)}
+    use_threads(options.pop("threads"))
+    if options.pop("check"):
         check_generation(cfg.run, survey=cfg.survey)
-        return
-    generate(
-        run=cfg.run,
-        out=cfg.out,
-        set=OmegaConf.to_container(cfg.set),  # pyright: ignore[reportArgumentType]
-        spectra=cfg.spectra,
-        source_id=cfg.source_id,
-        n_stars=cfg.n_stars,
-        survey=cfg.survey,
-        figure=cfg.figure,
-        overwrite=cfg.overwrite,
-    )
+    else:
+        generate(**options)

@@ -1,5 +1,7 @@
 """Predict labels of stars with a trained run: spectangle predict run=RUN spectra=FILE out=stars.ecsv"""
 
+from typing import Any
+
 from omegaconf import DictConfig
 
 from spectangle.commands.app import hydra_app
@@ -12,22 +14,6 @@ def main(cfg: DictConfig) -> None:
     from spectangle.inference.predict import predict
     from spectangle.threads import use_threads
 
-    use_threads(cfg.threads)
-    predict(
-        run=cfg.run,
-        spectra=cfg.spectra,
-        out=cfg.out,
-        wavelength=cfg.wavelength,
-        flux_error=cfg.flux_error,
-        source_id=cfg.source_id,
-        coverage=cfg.coverage,
-        latents=cfg.latents,
-        limits=instantiate(cfg.limits),
-        survey=cfg.survey,
-        max_bad_rows=cfg.max_bad_rows,
-        wavelength_unit=cfg.wavelength_unit,
-        medium=cfg.medium,
-        columns=cfg.columns,
-        disentangled=cfg.disentangled,
-        overwrite=cfg.overwrite,
-    )
+    options: dict[str, Any] = {str(key): value for key, value in cfg.items()} | {"limits": instantiate(cfg.limits)}
+    use_threads(options.pop("threads"))
+    predict(**options)

@@ -9,7 +9,8 @@ from spectangle.errors import SpectangleError
 from spectangle.inference.quality import Quality
 from spectangle.metrics import number
 from spectangle.runs.folder import Run
-from spectangle.survey.file import Survey, is_synthetic
+from spectangle.survey.file import Survey
+from spectangle.survey.format import is_synthetic
 
 if TYPE_CHECKING:
     from spectangle.inference.trained import TrainedModel

@@ -18,7 +18,7 @@ from spectangle.generation.parents import Parents, parents_of
 from spectangle.inference.load import load
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import required
-from spectangle.survey.file import SurveyWriter
+from spectangle.survey.writer import SurveyWriter
 
 __all__ = ["generate"]
 

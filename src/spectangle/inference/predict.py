@@ -24,7 +24,7 @@ from spectangle.inference.spectra_input import InputSpectra, StarChunk, open_spe
 from spectangle.inference.star_table import check_output, star_table, write_table
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import Run, required
-from spectangle.survey.file import is_synthetic
+from spectangle.survey.format import is_synthetic
 
 __all__ = ["predict", "run_folders"]
 

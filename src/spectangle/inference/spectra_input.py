@@ -23,7 +23,8 @@ from spectangle.archives.spectra import as_flux
 from spectangle.archives.wavelengths import check_range, check_vacuum, nanometres
 from spectangle.errors import SpectangleError
 from spectangle.inference.model_grid import to_grid
-from spectangle.survey.file import Survey, is_synthetic
+from spectangle.survey.file import Survey
+from spectangle.survey.format import is_synthetic
 
 __all__ = ["InputSpectra", "StarChunk", "arrays_on_grid", "check_arrays", "open_spectra", "star_ids", "vacuum_grid"]
 

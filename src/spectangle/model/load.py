@@ -21,7 +21,7 @@ def load_autoencoder(run: Run, checkpoint: str = "best") -> DisentanglingAutoenc
         )
     try:
         return DisentanglingAutoencoder.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-    except (RuntimeError, TypeError, KeyError) as error:
+    except (RuntimeError, TypeError, KeyError, SpectangleError) as error:  # its options may have other names now
         made_by, reason = run.manifest.get("spectangle", "?"), str(error).splitlines()[-1].strip(" .")
         raise SpectangleError(
             f"{path} does not fit this version of spectangle ({VERSION}; the run was made by {made_by}): {reason}. "

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.errors import SpectangleError
-from spectangle.survey.file import SurveyWriter
+from spectangle.survey.writer import SurveyWriter
 from spectangle.synthetic.emulator import default_emulator
 from spectangle.synthetic.observation import observe_stars
 from spectangle.synthetic.population import LABEL_UNITS, LABELS, Population, draw_population
