@@ -124,11 +124,10 @@ class CrossFit:
         parts = [self.scored[~held], self.spare, self.seen if with_seen else None]
         return [part for part in parts if part is not None and len(part)]
 
-    def from_seen(self, features: Any, targets: Any, probes: Mapping[str, Any] | None = None) -> Predictions:
+    def from_seen(self, features: Any, targets: Any) -> Predictions:
         """The same, fitted once on stars that the encoder was trained on."""
         x, y, new = [features(self.seen)], [targets(self.seen)], [features(self.scored)]
-        probes = self.probes if probes is None else probes
-        return {f"{name}/seen": fitted_predictions(probe, x, y, new)[0] for name, probe in probes.items()}
+        return {f"{name}/seen": fitted_predictions(probe, x, y, new)[0] for name, probe in self.probes.items()}
 
     def stacked(self, candidates: Predictions, column: int, truth: np.ndarray) -> np.ndarray:
         """The candidates' predictions of one label [S], put together fold by fold, see :func:`stacked`."""

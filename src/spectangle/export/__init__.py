@@ -1,3 +1,1 @@
-"""A run as files for others: ``package`` writes weights, configuration, ``model_card`` and ``onnx``; ``readout`` is the
-regressor in torch.
-"""
+"""A run as files for others: ``package`` writes weights, configuration, ``model_card`` and ``onnx``."""

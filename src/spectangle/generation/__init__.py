@@ -1,3 +1,3 @@
-"""Spectra with changed labels (paper, Fig. 2): ``generate`` writes them, ``check`` holds them against the truth of the
-embedded survey.
+"""Spectra with changed labels (paper, Fig. 2): ``generate`` writes them for ``parents`` by ``label_changes``,
+``check`` holds ``swaps`` against the truth of the embedded survey.
 """

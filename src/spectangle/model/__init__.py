@@ -1,0 +1,3 @@
+"""The model: ``autoencoder`` and its two steps, ``adversary``, the ``networks`` of both, ``losses``, ``scaling`` of
+flux and labels, ``priors`` of bins, ``plain_layers`` for those who read fast, ``load`` from a run.
+"""

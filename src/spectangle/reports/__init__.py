@@ -1,1 +1,3 @@
-"""What a sweep found: ``leaderboard`` gathers it, ``page`` draws it, ``make`` is behind ``spectangle report``."""
+"""What ``spectangle report`` prints: ``make`` chooses, ``table1``, ``frontier`` and ``folds`` gather and draw; the
+leaderboard is in sweeps.
+"""
