@@ -81,10 +81,11 @@ def test_masked_pixels_get_the_training_mean_and_mostly_masked_stars_leave(tmp_p
         assert float(filled) == pytest.approx(float(file["flux"][:][train, 7].mean()), abs=1e-6)
 
 
-def test_stars_without_a_label_leave(tmp_path):
+def test_stars_without_a_required_label_leave(tmp_path):
     path = write_toy_survey(tmp_path / "a.h5", n=200)
     edit(path, "labels/logg", np.nan, np.s_[:10])
-    assert "10 stars left out: a label is missing" in module(path).notes[0]
+    assert "10 stars left out: without logg" in module(path, require=["logg"]).notes[0]
+    assert "without teff or logg or m_h or alpha_fe" in module(path, require="all").notes[0]
     assert not module(path, labels=["teff"]).notes
 
 
@@ -115,7 +116,7 @@ def test_every_star_comes_once_in_an_order_of_its_seed(toy_survey):
     def order(seed):
         data = module(toy_survey, batch_size=50, seed=seed)
         data.train.classes = torch.from_numpy(data.train.rows)[:, None]
-        return [int(row) for *_, rows in data.train_dataloader() for row in rows]
+        return [int(row) for *_, rows, _ in data.train_dataloader() for row in rows]
 
     assert sorted(order(0)) == module(toy_survey).train.rows.tolist()
     assert order(0) == order(0) != order(1)

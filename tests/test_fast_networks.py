@@ -28,8 +28,8 @@ def trained_model(options: dict) -> TrainedModel:
     network.flux_scaler.fit(flux)
     network.label_scaler.fit(labels)
     network.decode(network.encode(flux), labels)  # moves the running means
-    readout = Readout([5, 20, 2])
-    readout.label_mean.copy_(torch.tensor([5000.0, 0.0]))
+    readout = Readout([{"sizes": [5, 20, 2]}])
+    readout.parts[0].label_mean.copy_(torch.tensor([5000.0, 0.0]))
     return TrainedModel(network.eval(), readout.eval(), {}, {})
 
 

@@ -170,7 +170,7 @@ def test_lost_labels_are_fought_in_the_clean_latent_and_kept_ones_taught_in_the_
     )[1]
     model._progress, model._decay = lambda batch_index: 0.5, lambda progress: None
     stars = data.train
-    model.training_step((stars.flux, stars.noise, stars.labels, stars.classes), 0)
+    model.training_step((stars.flux, stars.noise, stars.labels, stars.classes, stars.weights), 0)
     views, noisy = seen
     clean = model.encoder(model.flux_scaler(stars.flux)).detach()
     assert lost.any() and not lost.all()

@@ -49,9 +49,9 @@ def test_the_readout_reads_what_the_regressor_reads(stars, name, tmp_path):
     latent = torch.as_tensor(new, dtype=torch.float32)
     with torch.no_grad():
         np.testing.assert_allclose(readout(latent) / scale, expected / scale, atol=2e-4)
-        fast = readout.read(latent, FastLayers(folded_layers(readout.layers)))
+        fast = readout.read(latent, [FastLayers(folded_layers(part.layers)) for part in readout.parts])
     np.testing.assert_allclose(fast / scale, expected / scale, atol=2e-4)
-    again = Readout(readout.sizes, readout.n_centres)
+    again = Readout(readout.config)
     again.load_state_dict(readout.state_dict())
     assert torch.equal(again(latent), readout(latent))
 

@@ -11,14 +11,17 @@ __all__ = ["label_metrics", "number", "r2", "residual_metrics"]
 
 
 def residual_metrics(predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, float]:
-    r"""Summarise the residuals :math:`r` = predicted - catalogue of one label [N], in its unit.
+    r"""Summarise the residuals :math:`r` = predicted - catalogue of one label [N], in its unit, of the stars that have
+    it.
 
     ``mae`` and ``mean`` compare with Table 1 of the paper. Its sigma cannot be the standard deviation of the residuals
     (six of its 16 cells have MAE > sqrt(mean^2 + sigma^2)), so several are given: ``sigma`` (standard deviation),
     ``sigma_mad`` (1.4826 x median absolute deviation) and ``sigma_abs`` (standard deviation of :math:`|r|`). ``r2`` is
     the fraction of the catalogue's variance that is predicted.
     """
-    residual = np.asarray(predicted, np.float64) - np.asarray(catalogue, np.float64)
+    known = np.isfinite(catalogue)
+    predicted, catalogue = np.asarray(predicted)[known], np.asarray(catalogue)[known]
+    residual = predicted.astype(np.float64) - catalogue.astype(np.float64)
     return {
         "mae": float(np.abs(residual).mean()),
         "mean": float(residual.mean()),
@@ -30,8 +33,9 @@ def residual_metrics(predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, 
 
 
 def r2(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Coefficient of determination, 1 - sum (predicted - truth)^2 / sum (truth - mean)^2."""
-    predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
+    """Coefficient of determination, 1 - sum (predicted - truth)^2 / sum (truth - mean)^2, of the stars with a truth."""
+    known = np.isfinite(truth)
+    predicted, truth = np.asarray(predicted, np.float64)[known], np.asarray(truth, np.float64)[known]
     return float(1 - np.square(predicted - truth).sum() / np.square(truth - truth.mean()).sum())
 
 

@@ -14,7 +14,7 @@ from spectangle.archives.source_ids import positions_in
 from spectangle.errors import SpectangleError
 from spectangle.survey.writer import SurveyWriter
 
-__all__ = ["Tally", "assemble"]
+__all__ = ["Tally", "assemble", "ids_in"]
 
 CHUNK = 4096
 
@@ -90,6 +90,15 @@ def assemble(
     return tally
 
 
+def ids_in(parts: Sequence[Path]) -> np.ndarray:
+    """Ids [n] of all spectra of the parts."""
+    found = [np.zeros(0, dtype=np.int64)]
+    for part in parts:
+        with open_part(part) as file:
+            found += [file["source_id"][:]] if "source_id" in file else []
+    return np.concatenate(found)
+
+
 def _common(parts: Sequence[Path]) -> tuple[np.ndarray | None, np.ndarray, bool]:
     """The grid [Q] of all parts (None when no part has a star), which pixels any star has [Q], whether all have
     errors.
@@ -159,9 +168,10 @@ def _append(
 
 
 def _first_time(file, rows: slice, ids, position, seen, bad: BadRows) -> np.ndarray:
-    """Mask [n] of stars not met before; a second spectrum of a star is a bad row."""
-    keep = np.ones(len(ids), dtype=bool)
-    for i, where in enumerate(position):
+    """Mask [n] of stars of the catalogue not met before; a second spectrum of a star is a bad row."""
+    keep = position >= 0
+    for i in np.flatnonzero(keep):
+        where = position[i]
         if seen[where]:
             path = words_in(file, "paths")[file["file"][rows][i]]
             bad.skip(

@@ -35,21 +35,22 @@ class Job:
     Arguments:
         source: Where the spectra come from: ``read(path, bad, wanted)`` yields chunks.
         pixels: The survey's pixels.
-        wanted: Sorted ids [m] int64 of the labelled stars.
+        wanted: Sorted ids [m] int64 of the labelled stars; None: every star.
         folder: Where the parts go.
         max_bad_rows: See :class:`rows.BadRows`.
     """
 
     source: Any
     pixels: Pixels
-    wanted: np.ndarray
+    wanted: np.ndarray | None
     folder: Path
     max_bad_rows: int
 
     def digest(self) -> str:
         """Of everything but the files."""
         text = f"{FORMAT} {self.source!r} {self.pixels!r} {self.max_bad_rows}"
-        return hashlib.sha256(text.encode() + self.wanted.tobytes()).hexdigest()
+        ids = b"all" if self.wanted is None else self.wanted.tobytes()
+        return hashlib.sha256(text.encode() + ids).hexdigest()
 
 
 def open_part(path: Path) -> Any:

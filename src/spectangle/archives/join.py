@@ -1,16 +1,18 @@
 """Join catalogues by Gaia source_id: the first in the list wins, and what the overlap says about them is reported."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from spectangle.archives.labels import LabelTable
 from spectangle.archives.sample import Funnel
-from spectangle.archives.source_ids import positions_in
+from spectangle.archives.source_ids import NO_ID, positions_in
 from spectangle.errors import SpectangleError
 
 __all__ = ["Catalogue", "Overlap", "join_catalogues"]
+
+UNLABELLED = "no labels"  # the origin of labels of a star that has none
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,26 @@ class Catalogue:
     origins: tuple[str, ...]
     units: dict[str, str]
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def with_unlabelled(self, source_id: np.ndarray) -> "Catalogue":
+        """The catalogue, and rows without labels for other stars [n]."""
+        new = source_id[source_id != NO_ID]
+        if not len(new):
+            return self
+        ids = np.concatenate([self.source_id, new])
+        order = np.argsort(ids)
+
+        def longer(values: np.ndarray) -> np.ndarray:
+            empty = "" if values.dtype.kind in "USO" else np.nan if values.dtype.kind == "f" else 0
+            return np.concatenate([values, np.full(len(new), empty, dtype=values.dtype)])[order]
+
+        parts = {
+            name: {key: longer(values) for key, values in getattr(self, name).items()}
+            for name in ("labels", "errors", "columns")
+        }
+        origin = np.concatenate([self.origin, np.full(len(new), len(self.origins))])[order]
+        origins = (*self.origins, UNLABELLED)
+        return replace(self, source_id=ids[order], g_mag=longer(self.g_mag), origin=origin, origins=origins, **parts)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from spectangle.errors import SpectangleError
 
 __all__ = ["LabelColumns", "check_label_names", "choose_labels", "error_column", "label_name"]
 
-FEW = 0.05  # a label that no one asked for may be missing in this part of the stars
+MOST = 0.9  # of the rows: a column that lacks more values than that is taken for something else
 ALIASES = {"t_eff": "teff", "log_g": "logg", "feh": "fe_h", "mh": "m_h", "alphafe": "alpha_fe"}
 ERROR_FORMS = (
     "{}_error",
@@ -137,7 +137,7 @@ def _no_label(column: Any, name: str) -> str | None:
         return None
     if kind := next((kind for kind, pattern in KINDS if re.fullmatch(pattern, name)), None):
         return kind
-    if (missing := _missing(column, name)) > FEW:
+    if (missing := _missing(column, name)) > MOST:
         return "no value" if missing == 1 else f"missing in {missing:.0%} of the rows"
     return None
 

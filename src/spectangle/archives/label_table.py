@@ -3,6 +3,7 @@ columns.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_round
 from spectangle.archives.table_file import read_table
 from spectangle.errors import SpectangleError
 
-__all__ = ["drop_bad_labels", "ids_of", "labels_of", "read_label_table"]
+__all__ = ["ids_of", "labels_of", "read_label_table", "with_gaps"]
 
 
 def read_label_table(
@@ -35,7 +36,7 @@ def read_label_table(
 
     Arguments:
         path: The table.
-        bad: Where to count rows whose labels stand for missing values, and to note rows without an id.
+        bad: Where to note rows without an id.
         columns: {label: column}; None takes every column that can be a label, see :mod:`label_columns`.
         units: Unit in which the survey keeps each label; default: the paper's, else the column's. A column in another
             one is converted.
@@ -45,7 +46,7 @@ def read_label_table(
         keys: Where the config has columns, units and id_column, for sentences.
 
     Raises:
-        SpectangleError: A column is missing, an id comes twice or as a float, or there are too many bad rows.
+        SpectangleError: A column is missing, or an id comes twice or as a float.
     """
     table = read_table(path, [id_column])
     ids = ids_of(table, path, id_column, keys)
@@ -53,7 +54,7 @@ def read_label_table(
         bad.leave_out(f"{path}: {len(nameless)} row(s) have no {id_column}, the first is row {nameless[0] + 1}")
     _refuse_duplicates(path, ids)
     labels = labels_of(table, path, ids, columns, units, magnitude, origin, keys, besides={id_column: "the id"})
-    return drop_bad_labels(labels, path, bad)
+    return with_gaps(labels, path)
 
 
 def ids_of(table: Any, path: str | Path, id_column: str, keys: str) -> np.ndarray:
@@ -101,15 +102,22 @@ def labels_of(
     )
 
 
-def drop_bad_labels(labels: LabelTable, path: str | Path, bad: BadRows) -> LabelTable:
-    """Count and drop the rows of a user's own table that lack a label (catalogues lose them in the funnel instead)."""
-    keep = labels.source_id != NO_ID
+def with_gaps(labels: LabelTable, path: str | Path) -> LabelTable:
+    """The rows of a user's own table that have an id, NaN for values that stand for missing ones: a note says how many
+    there were.
+    """
+    found, notes = dict(labels.labels), []
     for name, values in labels.labels.items():
-        for i in np.flatnonzero(is_missing(values, name, labels.units[name]) & keep):
-            why = why_missing(float(values[i]), name, labels.units[name])
-            bad.skip(path, int(i) + 1, f"label {name} of star {labels.source_id[i]} {why}")
-            keep[i] = False
-    return labels.keep(keep)
+        wrong = is_missing(values, name, labels.units[name])
+        found[name] = np.where(wrong, np.float32(np.nan), values)
+        if len(rows := np.flatnonzero(wrong & ~np.isnan(values))):
+            why = why_missing(float(values[rows[0]]), name, labels.units[name])
+            star = labels.source_id[rows[0]]
+            notes.append(
+                f"{path}: {len(rows)} value(s) of {name} are taken for missing; in row {rows[0] + 1} that of star "
+                f"{star} {why}."
+            )
+    return replace(labels, labels=found, notes=(*labels.notes, *notes)).keep(labels.source_id != NO_ID)
 
 
 def _label_columns(

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from spectangle.archives.apogee import read_apogee
-from spectangle.archives.assemble import assemble
+from spectangle.archives.assemble import assemble, ids_in
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.convert import Job
 from spectangle.archives.galah import read_galah
@@ -24,7 +25,7 @@ from spectangle.archives.parallel import read_spectra
 from spectangle.archives.prepared import Prepared
 from spectangle.archives.resample import Pixels
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
-from spectangle.archives.sample_report import write_report
+from spectangle.archives.sample_report import label_gaps, write_report
 from spectangle.console import console
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
@@ -128,11 +129,16 @@ def prepare(
         return _only_download(archive)
     pixels = pixels or Pixels()
     cuts, funnel, bad = cuts or Cuts(), Funnel(), BadRows(max_bad_rows)
-    catalogue, overlaps = _catalogue(archive, labels or LabelSources(), cuts, funnel, bad)
-    grid = archive.fit_pixels(pixels, catalogue.source_id) if hasattr(archive, "fit_pixels") else pixels
-    job = Job(archive, grid, catalogue.source_id, survey.with_name(survey.name + ".parts"), max_bad_rows)
+    tables = _tables(archive, labels or LabelSources(), bad)
+    catalogue, overlaps = _catalogue(tables, cuts, funnel)
+    wanted = None if cuts.unlabelled else catalogue.source_id
+    grid = archive.fit_pixels(pixels, wanted) if hasattr(archive, "fit_pixels") else pixels
+    job = Job(archive, grid, wanted, survey.with_name(survey.name + ".parts"), max_bad_rows)
     parts = read_spectra(job, archive.work(), workers)
     origin = " x ".join([archive.origin, *(name for name in catalogue.origins if name != archive.origin)])
+    if cuts.unlabelled:
+        named = np.concatenate([table.source_id for table in tables])
+        catalogue = catalogue.with_unlabelled(np.setdiff1d(ids_in(parts), named))
     origin += f"; cite {archive.cite}" if hasattr(archive, "cite") else ""
     try:
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
@@ -152,13 +158,15 @@ def _only_download(archive) -> None:
     )
 
 
-def _catalogue(
-    archive, labels: LabelSources, cuts: Cuts, funnel: Funnel, bad: BadRows
-) -> tuple[Catalogue, list[Overlap]]:
+def _tables(archive: Any, labels: LabelSources, bad: BadRows) -> list[LabelTable]:
     own = archive.labels(bad)
     tables = labels.read(bad) if own is None else [own]
     for note in (note for table in tables for note in table.notes):
         console.print(note, markup=False)
+    return tables
+
+
+def _catalogue(tables: list[LabelTable], cuts: Cuts, funnel: Funnel) -> tuple[Catalogue, list[Overlap]]:
     try:
         return join_catalogues([apply_cuts(table, cuts, funnel) for table in tables], funnel)
     except SpectangleError:
@@ -188,6 +196,9 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
         console.print(f"not in the survey: {len(result.left_out) - shown} more; the report names them all.")
     if result.tally.empty_pixels:
         console.print(f"{result.tally.empty_pixels} pixels are masked in every star and were left out.")
+    with Survey(result.survey) as survey:
+        if gaps := label_gaps(survey):
+            console.print(f"Labels are missing: {gaps}; cuts.require says which a star must have.", markup=False)
     shutil.rmtree(parts, ignore_errors=True)
     console.print(
         f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: spectangle train data=survey "

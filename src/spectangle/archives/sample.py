@@ -6,11 +6,11 @@ in all.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spectangle.archives.labels import LabelTable
+from spectangle.archives.labels import UNITS, LabelTable
 from spectangle.archives.missing import is_missing
 from spectangle.archives.source_ids import NO_ID
 from spectangle.errors import SpectangleError
@@ -30,7 +30,11 @@ class Cuts:
         quality_flags: Whether the catalogues' own flags remove stars.
         max_masked: Largest fraction of masked survey pixels.
         min_snr: Smallest S/N of the spectrum (median flux / flux_error of its pixels); None: no cut.
-        label_ranges: Ranges that labels must lie within, ends excluded, {label: [low, high]}; None: no cut.
+        label_ranges: Ranges that labels must lie within, ends excluded, {label: [low, high]}; None: no cut. A star
+            without the label passes.
+        require: Labels that a star must have with a good error: names, ``all``, or ``paper`` for those of the paper's
+            four that a table has. Another that a star lacks, or has with too large an error, is missing in the survey.
+        unlabelled: Whether spectra of stars that no catalogue names, or that have no label there, are kept.
     """
 
     g_min: float | None = 8.0
@@ -42,6 +46,8 @@ class Cuts:
     max_masked: float = 0.1
     min_snr: float | None = None
     label_ranges: Mapping[str, Sequence[float] | None] | None = None
+    require: Sequence[str] | str = "all"
+    unlabelled: bool = False
 
     def __post_init__(self):
         if self.g_min is not None and self.g_max is not None and self.g_min > self.g_max:
@@ -59,6 +65,20 @@ class Cuts:
     def ranges(self) -> dict[str, Sequence[float]]:
         """The label ranges that are given."""
         return {name: limits for name, limits in (self.label_ranges or {}).items() if limits is not None}
+
+    def required(self, table: LabelTable) -> list[str]:
+        """Labels that a star of a table must have."""
+        if self.require == "all":
+            return list(table.labels)
+        if self.require == "paper":
+            return [name for name in UNITS if name in table.labels]
+        names = [self.require] if isinstance(self.require, str) else list(self.require)
+        if unknown := [name for name in names if name not in table.labels]:
+            raise SpectangleError(
+                f"cuts.require names '{unknown[0]}'; {table.origin} has the labels {', '.join(table.labels)}. Name "
+                "some of them, or all."
+            )
+        return names
 
 
 @dataclass
@@ -86,16 +106,47 @@ def apply_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
     if cuts.quality_flags:
         for name in list(table.flags):
             table = _cut(table, ~table.flags[name], funnel, f"not {name}")
-    missing = np.any([is_missing(values, name, table.units.get(name)) for name, values in table.labels.items()], axis=0)
-    table = _cut(table, ~missing, funnel, "every label measured")
+    table, required = _with_gaps(table), cuts.required(table)
+    for name in required if len(required) < len(table.labels) else ():
+        table = _cut(table, np.isfinite(table.labels[name]), funnel, f"{name} measured")
+    if len(required) == len(table.labels):
+        table = _cut(table, np.asarray(_labelled(table).all(axis=1)), funnel, "every label measured")
     table = _range_cuts(table, cuts, funnel)
     table = _magnitude_cut(table, cuts, funnel)
     for name, limit in cuts.max_errors.items():
         if name in table.errors:
-            with np.errstate(invalid="ignore"):
-                good = (table.errors[name] <= limit) & ~is_missing(table.errors[name])
-            table = _cut(table, good, funnel, f"{name} error <= {limit:g}")
+            table = _error_cut(table, name, limit, name in required, funnel)
+    if not required and not cuts.unlabelled:
+        table = _cut(table, np.asarray(_labelled(table).any(axis=1)), funnel, "a label measured")
     return _cut(table, _best_rows(table), funnel, "one row per star")
+
+
+def _with_gaps(table: LabelTable) -> LabelTable:
+    """The table with NaN for what stands for a missing label."""
+    labels = {
+        name: np.where(is_missing(values, name, table.units.get(name)), np.float32(np.nan), values)
+        for name, values in table.labels.items()
+    }
+    return replace(table, labels=labels)
+
+
+def _labelled(table: LabelTable) -> np.ndarray:
+    """Which labels [n, K] the stars have."""
+    return np.isfinite(np.column_stack(list(table.labels.values())))
+
+
+def _error_cut(table: LabelTable, name: str, limit: float, required: bool, funnel: Funnel) -> LabelTable:
+    """Leave out stars whose error of a label is too large or unknown, or the label where it is not required."""
+    with np.errstate(invalid="ignore"):
+        good = (table.errors[name] <= limit) & ~is_missing(table.errors[name])
+    if required:
+        return _cut(table, good, funnel, f"{name} error <= {limit:g}")
+    if np.isinf(limit):
+        return table
+    lost = int((~good & np.isfinite(table.labels[name])).sum())
+    label = np.where(good, table.labels[name], np.float32(np.nan))
+    funnel.add(table.origin, f"{name} error <= {limit:g}, or without it ({lost:,})", len(table))
+    return replace(table, labels=table.labels | {name: label})
 
 
 def _cut(table: LabelTable, keep: np.ndarray, funnel: Funnel, step: str) -> LabelTable:
@@ -110,9 +161,8 @@ def _range_cuts(table: LabelTable, cuts: Cuts, funnel: Funnel) -> LabelTable:
             raise SpectangleError(
                 f"cuts.label_ranges names '{name}'; {table.origin} has the labels {', '.join(table.labels)}."
             )
-        table = _cut(
-            table, (table.labels[name] > low) & (table.labels[name] < high), funnel, f"{low:g} < {name} < {high:g}"
-        )
+        inside = (table.labels[name] > low) & (table.labels[name] < high)
+        table = _cut(table, inside | np.isnan(table.labels[name]), funnel, f"{low:g} < {name} < {high:g}")
     return table
 
 

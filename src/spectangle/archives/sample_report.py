@@ -16,7 +16,7 @@ from spectangle.survey.file import Survey
 if TYPE_CHECKING:
     from spectangle.archives.prepared import Prepared
 
-__all__ = ["write_report"]
+__all__ = ["label_gaps", "write_report"]
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #ddd}
@@ -54,6 +54,8 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
     yield "<h2>Labels (Fig. 3 of the paper)</h2>" + _image(
         label_figure(labels, {name: survey.unit(name) for name in labels}, origin)
     )
+    if gaps := label_gaps(survey):
+        yield f"<p>Labels are missing: {html.escape(gaps)}.</p>"
     if {"teff", "logg", "m_h"} <= set(labels):
         yield "<h2>Kiel diagram (Fig. 4)</h2>" + _image(
             kiel_figure(*(labels[name][::step] for name in ("teff", "logg", "m_h")))
@@ -77,9 +79,15 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
         )
 
 
+def label_gaps(survey: Survey) -> str:
+    """How many stars lack which label, in words; empty if none does."""
+    lacking = {name: int(np.isnan(survey.label(name)).sum()) for name in survey.labels}
+    return ", ".join(f"{name} of {n:,} stars" for name, n in lacking.items() if n)
+
+
 def _example_spectra(survey: Survey, labels: Mapping[str, np.ndarray], n: int = 6) -> Figure:
     first = next(iter(labels))
-    order = np.argsort(labels[first])
+    order = np.argsort(labels[first])  # without a label: last
     rows = order[np.linspace(0, len(order) - 1, min(n, len(order))).astype(int)]
     flux = np.concatenate([survey.flux(row, row + 1) for row in rows])
     ids = survey.source_id

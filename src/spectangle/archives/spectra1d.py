@@ -149,16 +149,16 @@ class Spectra1D:
             return
         yield SpectraChunk(path, np.ones(1, dtype=int), number, spectrum.flux, spectrum.error, spectrum.wavelength)
 
-    def fit_pixels(self, pixels: Pixels, wanted: np.ndarray) -> Pixels:
+    def fit_pixels(self, pixels: Pixels, wanted: np.ndarray | None) -> Pixels:
         """The grid of pixels.method=resample that the keys leave open: the files' own if they share one, else the range
-        that all have.
+        that all wanted stars (None: all stars) have.
 
         Raises:
             SpectangleError: No range is common to all; two files without overlap are named.
         """
         if pixels.method != "resample" or None not in (pixels.start, pixels.step, pixels.number):
             return pixels
-        return common_grid(pixels, self._grids(set(wanted.tolist())))
+        return common_grid(pixels, self._grids(None if wanted is None else set(wanted.tolist())))
 
     def left_out(self, chosen: np.ndarray, made: np.ndarray) -> list[str]:
         """A sentence for each file that is not in the survey."""
@@ -171,9 +171,9 @@ class Spectra1D:
             + list(why_left_out(stars, set(ids.values()), chosen, made, str(self.labels_table)))
         )
 
-    def _grids(self, wanted: set[int]) -> Iterator[tuple[Path, np.ndarray]]:
+    def _grids(self, wanted: set[int] | None) -> Iterator[tuple[Path, np.ndarray]]:
         for path, number in self._joined[1].items():
-            if number in wanted:
+            if wanted is None or number in wanted:
                 try:
                     spectrum = normalised(self._spectrum(path), Continuum(), self.window, str(path))
                 except Unstated:

@@ -49,8 +49,14 @@ def _options(run: Run) -> dict[str, Any]:
         "fold",
         "split_seed",
         "max_masked_fraction",
+        "require",
+        "label_weight",
     )
-    options = {key: OmegaConf.to_container(node)[key] for key in wanted if key in node}  # pyright: ignore
+    options = {key: OmegaConf.select(node, key) for key in wanted if key in node}
+    options.setdefault("require", "all")  # of runs made when a star without a label was left out
+    options = {
+        key: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value for key, value in options.items()
+    }
     if "EmbeddedSurvey" in str(node.get("_target_", "")):
         options.pop("n_stars", None)  # there it is the size of the survey
     return options

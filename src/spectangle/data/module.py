@@ -19,6 +19,7 @@ from spectangle.data.stars import (
     fill_masked,
     flux_noise,
     label_errors,
+    label_weights,
     roles,
     select_stars,
     true_labels,
@@ -35,7 +36,11 @@ class SpectraDataModule(L.LightningDataModule):
 
     Arguments:
         path: Survey file (DESIGN: flux, wavelength, source_id, labels).
-        labels: Names of the labels to use; all of the survey's by default.
+        labels: Names of the labels to use; all of the survey's by default. A star may lack some or all of them: it is
+            then no test of these, but its spectrum teaches like any other.
+        require: Labels without which a star is left out; ``all`` of them, or names.
+        label_weight: ``errors``: stars count by the errors of their labels, see
+            :func:`~spectangle.data.stars.label_weights`; ``none``.
         n_stars: Use only this many stars, drawn with ``split_seed``; all by default. A star has the same role in each
             of these subsets.
         test_fraction: Fraction of the stars for the final table (paper: 20 %), read once.
@@ -64,6 +69,8 @@ class SpectraDataModule(L.LightningDataModule):
         split_seed: int = 0,
         batch_size: int = 256,
         max_masked_fraction: float = 0.2,
+        require: Sequence[str] | str = (),
+        label_weight: str = "none",
         seed: int = 0,
     ):
         super().__init__()
@@ -78,7 +85,7 @@ class SpectraDataModule(L.LightningDataModule):
             )
         self.path, self.wanted_labels, self.n_stars = path, labels, n_stars
         self.test_fraction, self.validation_fraction, self.split_seed = test_fraction, validation_fraction, split_seed
-        self.folds, self.fold = folds, fold
+        self.folds, self.fold, self.require, self.label_weight = folds, fold, require, label_weight
         self.batch_size, self.max_masked_fraction, self.seed = batch_size, max_masked_fraction, seed
         self.notes: list[str] = []
         self._ready = False
@@ -96,7 +103,27 @@ class SpectraDataModule(L.LightningDataModule):
             "fold": self.fold if self.folds else None,
             "split_seed": self.split_seed,
             "max_masked_fraction": self.max_masked_fraction,
+            "require": self.required,
+            "label_weight": self.label_weight,
         }
+
+    @property
+    def required(self) -> list[str]:
+        """Labels without which a star is left out."""
+        if self.require == "all":
+            return list(self.labels)
+        names = [self.require] if isinstance(self.require, str) else list(self.require)
+        if unknown := [name for name in names if name not in self.labels]:
+            raise SpectangleError(
+                f"labels.require names {unknown[0]}; the labels are {', '.join(self.labels)}. Name some, or all."
+            )
+        return names
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Labels that some stars lack."""
+        known = np.all([torch.isfinite(stars.labels).all(0).numpy() for stars in self._roles], axis=0)
+        return [name for name, complete in zip(self.labels, known, strict=True) if not complete]
 
     def setup(self, stage: str | None = None) -> None:
         if self._ready:
@@ -109,7 +136,7 @@ class SpectraDataModule(L.LightningDataModule):
 
     def classify_with(self, classify: Callable[[Tensor], Tensor]) -> None:
         """Give every star the classes that the discriminators are asked for."""
-        for stars in (self.train, self.validation, self.test):
+        for stars in self._roles:
             stars.classes = classify(stars.labels)
 
     def train_dataloader(self) -> Batches:
@@ -124,10 +151,14 @@ class SpectraDataModule(L.LightningDataModule):
     def val_dataloader(self) -> Batches:
         return Batches(self._on_device(self.validation), 4096)
 
+    @property
+    def _roles(self) -> tuple[Stars, Stars, Stars]:
+        return self.train, self.validation, self.test
+
     def _on_device(self, stars: Stars) -> list[Tensor]:
         """The tensors of some stars, on the trainer's device: a survey of paper size fits on any GPU."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        return [tensor.to(device) for tensor in (stars.flux, stars.noise, stars.labels, stars.classes)]
+        return [tensor.to(device) for tensor in (stars.flux, stars.noise, stars.labels, stars.classes, stars.weights)]
 
     def _read(self, survey: Survey) -> None:
         self.labels = tuple(self.wanted_labels or survey.labels)
@@ -145,9 +176,11 @@ class SpectraDataModule(L.LightningDataModule):
         fill_masked(flux, parts[TRAIN])
         noise = np.concatenate([flux_noise(flux[i:j], survey.flux_error(i, j)) for i, j in survey.chunks()])
         errors, truth = label_errors(survey, self.labels), true_labels(survey, self.labels)
+        weights = label_weights(errors, self.label_weight)
         self.train, self.validation, self.test = (
-            select_stars(flux, noise, labels, errors, truth, source_id, rows) for rows in parts
+            select_stars(flux, noise, labels, errors, truth, weights, source_id, rows) for rows in parts
         )
+        self._check_labels()
 
     def _drawn(self, rows: np.ndarray, source_id: np.ndarray) -> np.ndarray:
         """The ``n_stars`` rows with the smallest hash: a smaller number is a subset of a larger one."""
@@ -162,14 +195,15 @@ class SpectraDataModule(L.LightningDataModule):
 
     def _good_rows(self, flux: np.ndarray, labels: np.ndarray) -> np.ndarray:
         masked = np.concatenate([1 - np.isfinite(flux[i : i + 4096]).mean(axis=1) for i in range(0, len(flux), 4096)])
-        unlabelled = ~np.isfinite(labels).all(axis=1)
+        required = self.required
+        unlabelled = ~np.isfinite(labels[:, [self.labels.index(name) for name in required]]).all(axis=1)
         missing = masked > self.max_masked_fraction
         if missing.any():
             self.notes.append(
                 f"{missing.sum()} stars left out: more than {self.max_masked_fraction:.0%} of their pixels are masked."
             )
         if unlabelled.any():
-            self.notes.append(f"{unlabelled.sum()} stars left out: a label is missing.")
+            self.notes.append(f"{unlabelled.sum()} stars left out: without {' or '.join(required)}.")
         good = np.flatnonzero(~missing & ~unlabelled)
         if len(good) < 20:
             raise SpectangleError(
@@ -178,3 +212,19 @@ class SpectraDataModule(L.LightningDataModule):
                 "training needs at least 20. Check flux and labels for NaN, or raise data.max_masked_fraction."
             )
         return good
+
+    def _check_labels(self) -> None:
+        """Refuse a label that too few stars have, and note how many lack one."""
+        counts = np.array([torch.isfinite(stars.labels).sum(0).numpy() for stars in self._roles])
+        for name, (train, *held) in zip(self.labels, counts.T, strict=True):
+            if train < 10 or min(held) < 3:
+                raise SpectangleError(
+                    f"{self.path} has the label {name} of {train} training, {held[0]} validation and {held[1]} test "
+                    "stars; 10, 3 and 3 are needed. Leave it out with data.labels, or the stars without it with "
+                    f"labels.require=[{name}]."
+                )
+        total = sum(len(stars) for stars in self._roles)
+        lacking = {name: total - int(n) for name, n in zip(self.labels, counts.sum(0), strict=True) if n < total}
+        if lacking:
+            words = ", ".join(f"{name} of {n}" for name, n in lacking.items())
+            self.notes.append(f"Labels are missing: {words} stars; these teach by their spectra and other labels.")

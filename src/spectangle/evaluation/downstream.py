@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, clone
 from threadpoolctl import threadpool_limits
 
 from spectangle.caching import cache_key, cached, settings
-from spectangle.evaluation.regressors import save_regressor
+from spectangle.evaluation.regressors import LabelGroups, save_regressor
 from spectangle.files import whole_file
 from spectangle.metrics import label_metrics
 
@@ -108,6 +108,8 @@ class DownstreamRegressor(L.Callback):
         self.metrics = label_metrics("test/latent", data.labels, predicted, catalogue) | {
             "time/regressor/latent": seconds
         }
+        counts = np.isfinite(catalogue).sum(axis=0)
+        self.metrics |= {f"test/stars/{name}": float(n) for name, n in zip(data.labels, counts, strict=True)}
         if self.cache is not None:
             self.metrics |= self._baseline(data)
             self.metrics |= _entangled_mae("test", self.metrics, [data.labels[i] for i in model.adversary.entangled])
@@ -116,12 +118,17 @@ class DownstreamRegressor(L.Callback):
     def _fit_latent(self, model: "DisentanglingAutoencoder", data: "SpectraDataModule") -> Any:
         count = self.draws if model.channel is not None else 1
         latents = [model.embed_stars(data.train, draw) for draw in range(count)]
-        return self._fit(np.concatenate(latents), np.tile(data.train.labels.numpy(), (count, 1)))
+        return self._fit(np.concatenate(latents), data, count)
 
-    def _fit(self, features: np.ndarray, labels: np.ndarray) -> Any:
+    def _fit(self, features: np.ndarray, data: "SpectraDataModule", count: int = 1) -> Any:
+        """Fit to ``count`` times the training stars, each label by the stars that have it."""
+        labels = np.tile(data.train.labels.numpy(), (count, 1))
+        weights = None if data.label_weight == "none" else np.tile(data.train.weights.numpy(), (count, 1))
         # batches of 200 are too small for several BLAS threads: they wait for each other longer than they compute
         with threadpool_limits(1, user_api="blas"):
-            return clone(self.regressor).fit(features, labels)  # pyright: ignore
+            if weights is None and not data.incomplete:
+                return clone(self.regressor).fit(features, labels)  # pyright: ignore
+            return LabelGroups(self.regressor).fit(features, labels, weights)
 
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
         """The same regressor on the spectra themselves, from the cache if it is there."""
@@ -132,7 +139,7 @@ class DownstreamRegressor(L.Callback):
 
         def make() -> dict[str, float]:
             start = time.perf_counter()
-            fitted.append(self._fit(data.train.flux.numpy(), data.train.labels.numpy()))
+            fitted.append(self._fit(data.train.flux.numpy(), data))
             metrics = {"time/regressor/spectra": time.perf_counter() - start}
             for prefix, stars in (("val", data.validation), ("test", data.test)):
                 metrics |= label_metrics(

@@ -16,6 +16,7 @@ from sklearn.base import clone
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.preprocessing import StandardScaler
 
+from spectangle.evaluation.regressors import label_groups
 from spectangle.metrics import r2
 from spectangle.survey.star_draws import star_uniform
 
@@ -23,6 +24,7 @@ __all__ = ["CrossFit", "Measured", "bootstrap_r2", "leaks", "share_lost", "simex
 
 Predictions = dict[str, np.ndarray]
 FOLD_STREAM, SIMEX_STEPS = 3, (0.5, 1.0, 1.5)
+FEWEST_STARS = 50  # that an excess is measured on
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Measured:
     Arguments:
         source_id: [N].
         z: Latents [N, Z].
-        labels: As the catalogue has them [N, K].
+        labels: As the catalogue has them [N, K], NaN where one is missing.
         label_errors: One sigma [N, K]; NaN where there is none.
         true_labels: [N, K]; NaN where nobody knows them.
     """
@@ -129,6 +131,17 @@ class CrossFit:
         x, y, new = [features(self.seen)], [targets(self.seen)], [features(self.scored)]
         return {f"{name}/seen": fitted_predictions(probe, x, y, new)[0] for name, probe in self.probes.items()}
 
+    def having(self, columns: Sequence[int]) -> tuple["CrossFit", Any]:
+        """The same with the stars that have some labels, and which of the scored ones these are."""
+        parts = [self.seen, self.scored, self.spare]
+        rows = [None if part is None else np.isfinite(part.labels[:, list(columns)]).all(axis=1) for part in parts]
+        if all(own is None or own.all() for own in rows):
+            return self, slice(None)
+        kept = [None if part is None else part[own] for part, own in zip(parts, rows, strict=True)]
+        fit = CrossFit(self.probes, *kept, small=self.small, folds=self.folds)  # pyright: ignore[reportArgumentType]
+        fit.fold = self.fold[rows[1]]
+        return fit, rows[1]
+
     def stacked(self, candidates: Predictions, column: int, truth: np.ndarray) -> np.ndarray:
         """The candidates' predictions of one label [S], put together fold by fold, see :func:`stacked`."""
         return stacked([prediction[:, column] for prediction in candidates.values()], truth, self.fold)
@@ -138,8 +151,24 @@ def fitted_predictions(
     probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray], new_x: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     """Fit a probe to each of several sets of features [N, F] and labels [N, D], both standardised; predict labels
-    [M, D] of as many sets of new features [M, F].
+    [M, D] of as many sets of new features [M, F]. Each label is learnt from the stars that have it.
     """
+    groups = label_groups(np.concatenate(y))
+    if len(groups) == 1 and all(np.isfinite(part).all() for part in y):
+        return _of_complete_labels(probe, x, y, new_x)
+    found = [np.empty((len(new), y[0].shape[1])) for new in new_x]
+    for columns in groups:
+        known = [np.isfinite(part[:, columns[0]]) for part in y]
+        own_x = [part[rows] for part, rows in zip(x, known, strict=True)]
+        own_y = [part[rows][:, columns] for part, rows in zip(y, known, strict=True)]
+        for out, predicted in zip(found, _of_complete_labels(probe, own_x, own_y, new_x), strict=True):
+            out[:, columns] = predicted
+    return found
+
+
+def _of_complete_labels(
+    probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray], new_x: Sequence[np.ndarray]
+) -> list[np.ndarray]:
     scales = [(StandardScaler().fit(a), StandardScaler().fit(b)) for a, b in zip(x, y, strict=True)]
     fit_x = [np.asarray(scale.transform(part)) for (scale, _), part in zip(scales, x, strict=True)]
     fit_y = [np.asarray(scale.transform(part)) for (_, scale), part in zip(scales, y, strict=True)]
@@ -163,14 +192,16 @@ def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarra
     other folds.
 
     The choice among probes is never made on the stars that it is scored on (stacking: Wolpert 1992, Breiman 1996);
-    probes that know nothing get no weight, and what is left is the mean.
+    probes that know nothing get no weight, and what is left is the mean. Stars whose truth [S] is NaN are only
+    predicted.
     """
     result = np.empty(len(truth))
     columns = np.stack(candidates, axis=1).astype(np.float64) if len(candidates) else np.empty((len(truth), 0))
     for part in np.unique(fold):
         held = fold == part
-        mean = truth[~held].mean(dtype=np.float64)
-        weights = nnls(columns[~held] - mean, truth[~held] - mean)[0] if columns.shape[1] else np.empty(0)
+        others = ~held & np.isfinite(truth)
+        mean = truth[others].mean(dtype=np.float64)
+        weights = nnls(columns[others] - mean, truth[others] - mean)[0] if columns.shape[1] else np.empty(0)
         result[held] = mean + (columns[held] - mean) @ weights
     return result
 
@@ -192,9 +223,12 @@ def simex(floor: Any, measured: Mapping[float, float]) -> float:
 
 
 def bootstrap_r2(predictions: Sequence[np.ndarray], truth: np.ndarray, draws: int = 200, seed: int = 0) -> np.ndarray:
-    """R2 of each prediction [N] in resamples of the stars [len(predictions), draws]; the same stars for all, so that
-    differences are paired."""
+    """R2 of each prediction [N] in resamples of the stars with a truth [len(predictions), draws]; the same stars for
+    all, so that differences are paired.
+    """
     random = np.random.default_rng(seed)
+    known = np.isfinite(truth)
+    predictions, truth = [prediction[known] for prediction in predictions], truth[known]
     n = len(truth)
     weights = random.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)  # how often each star is drawn
     truth = truth.astype(np.float64)
@@ -230,18 +264,23 @@ def leaks(
     The floor is :math:`R^2` from the kept labels: their true values where the survey has them; otherwise the
     catalogue's, corrected for their errors by :func:`simex`; where neither is known, the excess is an upper bound. The
     excess is :math:`R^2` from all
-    probes of (z, kept labels), of z alone and of the kept labels alone, stacked, minus the floor.
+    probes of (z, kept labels), of z alone and of the kept labels alone, stacked, minus the floor. Stars without one of
+    the kept labels are left out; of too few with all of them, nothing is said.
     """
+    fit, rows = fit.having(entangled)
+    if len(fit.scored) < FEWEST_STARS:
+        return {}
+    z_only = {name: prediction[rows] for name, prediction in z_only.items()}
 
     def targets(stars: Measured) -> np.ndarray:
         return stars.labels[:, list(disentangled)]
 
-    def known(stars: Measured) -> np.ndarray:
+    def kept(stars: Measured) -> np.ndarray:
         return stars.known(entangled)[0]
 
     source = fit.scored.known(entangled)[1] if entangled else "true"
-    alone = fit.predictions(known, targets) if entangled else {}
-    both = fit.predictions(lambda stars: np.c_[stars.z, known(stars)], targets) if entangled else {}
+    alone = fit.predictions(kept, targets) if entangled else {}
+    both = fit.predictions(lambda stars: np.c_[stars.z, kept(stars)], targets) if entangled else {}
     gains = _floor_gains(fit, entangled, disentangled, seed) if source == "errors" else dict.fromkeys(disentangled, 0.0)
     found = {}
     for j, i in enumerate(disentangled):
@@ -252,7 +291,8 @@ def leaks(
         draws = bootstrap_r2([with_z, floor], truth, bootstrap, seed)
         low, high = np.quantile(draws[0] - draws[1] - gains[i], [0.025, 0.975])
         level = r2(floor, truth) + gains[i]
-        noise = float(np.mean(fit.scored.label_errors[:, i] ** 2) / truth.var())
+        known = np.isfinite(truth)
+        noise = float(np.mean(fit.scored.label_errors[known, i] ** 2) / truth[known].var())
         found[i] = Leak(level, r2(with_z, truth) - level, float(low), float(high), level + noise, source == "catalogue")
     return found
 

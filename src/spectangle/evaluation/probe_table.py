@@ -21,7 +21,7 @@ def disagreements(
         "population. It is hidden, not removed: "
         "raise adversary.discriminator_steps, its lambda or model.latent_rate."
         for label in (model.labels[i] for i in model.adversary.disentangled)
-        if gains[label] < 0.1 and metrics[f"excess/{label}"] > 0.1
+        if gains[label] < 0.1 and metrics.get(f"excess/{label}", 0.0) > 0.1
     ]
 
 
@@ -44,7 +44,9 @@ def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapp
         "floor",
         bound,
     )
-    for name in (*headings, "95 % "):
+    counts = {label: metrics.get(f"probe/{label}/stars") for label in labels}
+    differ = len(set(counts.values())) > 1
+    for name in (*headings, "95 % ", *(["stars"] if differ else [])):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for label in labels:
         path = f"probe/{label}"
@@ -66,5 +68,6 @@ def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapp
             interval(f"{path}/r2_low", f"{path}/r2_high"),
             *("" if (value := metrics.get(key)) is None else f"{value:.3f}" for key in (f"{path}/seen", *keys)),
             interval(f"excess_low/{label}", f"excess_high/{label}"),
+            *([f"{counts[label]:,.0f}"] if differ else []),
         )
     return table

@@ -185,6 +185,7 @@ class Probes(L.Callback):
             draws = bootstrap_r2([best], truth, self.bootstrap, self.seed)[0]
             scores |= {f"{path}/{name}/r2": value for name, value in each.items()}
             scores |= {
+                f"{path}/stars": np.isfinite(truth).sum(),
                 f"{path}/r2": r2(best, truth),
                 f"{path}/r2_low": np.quantile(draws, 0.025),
                 f"{path}/r2_high": np.quantile(draws, 0.975),
@@ -226,6 +227,9 @@ class Probes(L.Callback):
         disentangled: list[int],
     ) -> dict[str, float]:
         found = leaks(fit, z_only, entangled, disentangled, self.bootstrap, self.seed)
+        if not found:
+            log.warning("warning: too few stars have all entangled labels to measure an excess.")
+            return {}
         scores: dict[str, float] = {}
         for i, leak in found.items():
             name = labels[i]

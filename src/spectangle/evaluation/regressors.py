@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import RidgeCV
 from sklearn.neural_network import MLPRegressor
@@ -22,6 +22,7 @@ from spectangle.files import whole_file
 from spectangle.runs.folder import Run
 
 __all__ = [
+    "LabelGroups",
     "NetworksAndKernel",
     "TorchMLPRegressor",
     "load_regressor",
@@ -35,6 +36,7 @@ __all__ = [
 
 # the optimiser that scikit-learn keeps in a fitted MLPRegressor holds numbers only
 TRUSTED = [
+    "spectangle.evaluation.regressors.LabelGroups",
     "spectangle.evaluation.regressors.NetworksAndKernel",
     "spectangle.evaluation.regressors.TorchMLPRegressor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
@@ -102,6 +104,59 @@ def small_survey_regressor(
     return _standardised(NetworksAndKernel(tuple(hidden), members, max_iter, alpha, C, epsilon, seed))
 
 
+class LabelGroups(RegressorMixin, BaseEstimator):
+    """Fit one regressor to each group of labels that the same stars have with the same weights.
+
+    Arguments:
+        regressor: Unfitted; it must take ``sample_weight`` if labels are weighed.
+    """
+
+    def __init__(self, regressor: Any = None):
+        self.regressor = regressor
+
+    def fit(self, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> "LabelGroups":
+        """Fit to X [N, F] and y [N, K], NaN where a label is missing, with weights of the stars [N, K] (None: all the
+        same).
+        """
+        self.groups_ = []
+        for columns in label_groups(y, weights):
+            known = np.isfinite(y[:, columns[0]])
+            own = None if weights is None else weights[known, columns[0]]
+            self.groups_.append((columns, _fit(clone(self.regressor), X[known], y[known][:, columns], own)))
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Predict labels [N, K] of X [N, F]."""
+        labels = np.empty((len(X), sum(len(columns) for columns, _ in self.groups_)))
+        for columns, fitted in self.groups_:
+            labels[:, columns] = np.asarray(fitted.predict(X)).reshape(len(X), -1)
+        return labels
+
+
+def label_groups(y: np.ndarray, weights: np.ndarray | None = None) -> list[list[int]]:
+    """Columns of y [N, K] whose labels the same stars have, with the same weights [N, K]."""
+    groups: dict[bytes, list[int]] = {}
+    for k in range(y.shape[1]):
+        known = np.isfinite(y[:, k])
+        key = known.tobytes() + (b"" if weights is None else weights[known, k].tobytes())
+        groups.setdefault(key, []).append(k)
+    return list(groups.values())
+
+
+def _fit(regressor: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Any:
+    if weights is None:
+        return regressor.fit(X, y)
+    steps = getattr(getattr(regressor, "regressor", regressor), "steps", None)
+    key = f"{steps[-1][0]}__sample_weight" if steps else "sample_weight"  # a pipeline hands it to its last step
+    try:
+        return regressor.fit(X, y, **{key: weights})
+    except TypeError as error:
+        raise SpectangleError(
+            f"labels.weight=errors needs a regressor that takes weights ({error}); use regressor=sklearn, torch, small "
+            "or ridge, or labels.weight=none."
+        ) from error
+
+
 class NetworksAndKernel(RegressorMixin, BaseEstimator):
     """The mean of two predictions: that of averaged networks, and that of support vector machines with a Gaussian
     kernel.
@@ -131,16 +186,19 @@ class NetworksAndKernel(RegressorMixin, BaseEstimator):
         self.hidden, self.members, self.max_iter, self.alpha = hidden, members, max_iter, alpha
         self.C, self.epsilon, self.seed = C, epsilon, seed
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> "NetworksAndKernel":
-        """Fit to X [N, F] and y [N, K]."""
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "NetworksAndKernel":
+        """Fit to X [N, F] and y [N, K], with weights of the stars [N] (None: all the same)."""
         y = y.reshape(len(y), -1)
         target = y if y.shape[1] > 1 else y.ravel()
         options: dict[str, Any] = {"hidden_layer_sizes": self.hidden, "alpha": self.alpha, "max_iter": self.max_iter}
         self.networks_ = [
-            MLPRegressor(random_state=self.seed + i, **options).fit(X, target) for i in range(self.members)
+            MLPRegressor(random_state=self.seed + i, **options).fit(X, target, sample_weight)
+            for i in range(self.members)
         ]
         self.gamma_ = 0.25 / X.shape[1]
-        self.machines_ = [SVR(C=self.C, gamma=self.gamma_, epsilon=self.epsilon).fit(X, column) for column in y.T]
+        self.machines_ = [
+            SVR(C=self.C, gamma=self.gamma_, epsilon=self.epsilon).fit(X, column, sample_weight) for column in y.T
+        ]
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -179,23 +237,24 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
 
     @torch.inference_mode(False)  # it may be called while Lightning validates
     @torch.enable_grad()
-    def fit(self, X: np.ndarray, y: np.ndarray) -> "TorchMLPRegressor":
-        """Fit to X [N, F] and y [N, K]."""
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "TorchMLPRegressor":
+        """Fit to X [N, F] and y [N, K], with weights of the stars [N] (None: all the same)."""
         generator = torch.Generator().manual_seed(self.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         y = y.reshape(len(y), -1)
         order = torch.randperm(len(X), generator=generator)
         held, fitted = order[: max(1, len(X) // 10)], order[max(1, len(X) // 10) :]
-        inputs, labels = (torch.as_tensor(np.asarray(a, np.float32), device=device) for a in (X, y))
+        shares = np.ones(len(X)) if sample_weight is None else sample_weight / np.mean(sample_weight)
+        inputs, labels, shares = (torch.as_tensor(np.asarray(a, np.float32), device=device) for a in (X, y, shares))
         weights = self._initialise([X.shape[1], *self.hidden, y.shape[1]], generator, device)
         optimizer = torch.optim.Adam([p for layer in weights for p in layer], lr=1e-3, fused=True)
         best_score, best, waited = -np.inf, weights, 0
         for epoch in range(1, self.max_iter + 1):
             self.n_iter_ = epoch
-            self._epoch(
-                inputs, labels, fitted[torch.randperm(len(fitted), generator=generator)].to(device), weights, optimizer
-            )
-            score = self._score(inputs[held.to(device)], labels[held.to(device)], weights)
+            rows = fitted[torch.randperm(len(fitted), generator=generator)].to(device)
+            self._epoch(inputs, labels, shares, rows, weights, optimizer)
+            rows = held.to(device)
+            score = self._score(inputs[rows], labels[rows], shares[rows], weights)
             if not np.isfinite(score):
                 raise SpectangleError("The downstream regressor diverged: its inputs are not finite or too large.")
             waited = 0 if score > best_score + 1e-4 else waited + 1
@@ -232,22 +291,26 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
         self,
         inputs: torch.Tensor,
         labels: torch.Tensor,
+        shares: torch.Tensor,
         rows: torch.Tensor,
         weights: list,
         optimizer: torch.optim.Optimizer,
     ) -> None:
         for batch in rows.split(self.batch_size):
             # summed over labels, as scikit-learn does
-            loss = 0.5 * (_forward(inputs[batch], weights) - labels[batch]).square().sum(1).mean()
+            error = (_forward(inputs[batch], weights) - labels[batch]).square().sum(1)
+            loss = 0.5 * (shares[batch] * error).mean()
             loss = loss + 0.5 * self.alpha * sum(w.square().sum() for w, _ in weights) / len(batch)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
     @torch.no_grad()
-    def _score(self, inputs: torch.Tensor, labels: torch.Tensor, weights: list) -> float:
-        error = (_forward(inputs, weights) - labels).square().sum(0)
-        return float((1 - error / (labels - labels.mean(0)).square().sum(0)).mean())
+    def _score(self, inputs: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor, weights: list) -> float:
+        shares = shares[:, None]
+        mean = (shares * labels).sum(0) / shares.sum()
+        error = (shares * (_forward(inputs, weights) - labels).square()).sum(0)
+        return float((1 - error / (shares * (labels - mean).square()).sum(0)).mean())
 
 
 def _forward(h: torch.Tensor, weights: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:

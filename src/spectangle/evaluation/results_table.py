@@ -15,7 +15,7 @@ REPRESENTATIONS = {"spectra": "raw spectra", "latent": "latent"}
 def result_table(
     metrics: Mapping[str, float], labels: Sequence[str], units: Mapping[str, str], signs: Mapping[str, str]
 ) -> Table:
-    """MAE, mean, sigma and R2 of each label from the spectra and from the latent.
+    """MAE, mean, sigma and R2 of each label from the spectra and from the latent; of how many stars, if that differs.
 
     Arguments:
         metrics: Final numbers by metric path.
@@ -26,13 +26,16 @@ def result_table(
     table = Table(title="Downstream regressor on test stars: predicted - catalogue", title_justify="left")
     for name in ("label", "in the latent", "read from"):
         table.add_column(name, no_wrap=True)
-    for name in ("MAE", "mean", "sigma", "R2"):
+    counts = [metrics.get(f"test/stars/{label}") for label in labels]
+    differ = len(set(counts)) > 1
+    for name in ("MAE", "mean", "sigma", "R2", *(["stars"] if differ else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    for label in labels:
+    for label, count in zip(labels, counts, strict=True):
         for representation, title in REPRESENTATIONS.items():
             values = [metrics.get(f"test/{representation}/{label}/{name}") for name in ("mae", "mean", "sigma", "r2")]
             if values[0] is not None:
                 cells = [number(value, units[label]) for value in values[:3]] + [number(values[3])]
+                cells += [f"{count:,.0f}"] if differ else []
                 table.add_row(escape(f"{label} [{units[label]}]"), signs[label], title, *cells)
         table.add_section()
     return table

@@ -146,10 +146,12 @@ def reconstructions(
     import torch
 
     first = next(iter(seen.catalogue.values()))
-    order = np.argsort(first)
+    order = np.argsort(first)[: np.isfinite(first).sum()]
     chosen = order[(np.linspace(0.04, 0.96, n) * (len(order) - 1)).astype(int)]
     stars = seen.rows[chosen]
-    flux, labels = data.test.flux[stars], data.test.labels[stars]
+    flux = data.test.flux[stars]
+    read = [np.where(np.isfinite(truth), truth, seen.predicted[name]) for name, truth in seen.catalogue.items()]
+    labels = torch.from_numpy(np.stack(read, axis=1)[chosen].astype(np.float32))
     with torch.no_grad():
         decoded = (
             model.decode(torch.from_numpy(seen.latent[chosen]).to(model.device), labels.to(model.device)).cpu().numpy()

@@ -16,6 +16,7 @@ from spectangle.errors import SpectangleError
 from spectangle.explorer.browser_model import pack, pack_flux, pack_network, pack_steps
 from spectangle.explorer.latent_maps import latent_maps
 from spectangle.inference.load import load
+from spectangle.inference.readout import ReadoutPart
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import Run, required
 from spectangle.survey.file import Survey
@@ -89,7 +90,7 @@ def make_bundle(
             "and split."
         )
     rows = np.random.default_rng(0).permutation(len(data.test))[: max(map_stars, stars)]
-    labels = data.test.labels.numpy()[rows]
+    labels = _labels(models[0], data, rows)
     payload = {
         "labels": [_label(models[0], data, i) for i in range(len(data.labels))],
         "wavelength": pack(models[0].wavelength),
@@ -108,9 +109,20 @@ def make_bundle(
     return Bundle(models, str(data.path), payload)
 
 
+def _labels(model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> np.ndarray:
+    """Labels [n, K] of test stars; where the catalogue has none, what the model reads: a page can begin there."""
+    catalogue = data.test.labels.numpy()[rows]
+    if np.isfinite(catalogue).all():
+        return catalogue
+    latent = model.network.embed(data.test.flux[torch.from_numpy(rows)], None, data.test.source_id[rows])
+    with torch.inference_mode():
+        return np.where(np.isfinite(catalogue), catalogue, model.readout(torch.from_numpy(latent)).numpy())
+
+
 def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, Any]:
     values, unit = data.train.labels[:, i], model.units[model.labels[i]]
     step = 10.0 if unit == "K" else 0.01
+    values = values[torch.isfinite(values)]
     low, high = float(values.min()), float(values.max())
     return {
         "name": model.labels[i],
@@ -133,16 +145,21 @@ def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarra
         "latent": pack_steps(latent),
         "maps": {name: pack_steps(values) for name, values in maps.items()},
         "decoder": pack_network(model.network.decoder.layers),
-        "readout": pack_network(model.readout.layers),
+        "readout": [_packed(part) for part in model.readout.parts],  # pyright: ignore[reportArgumentType]
+        "readoutOrder": model.readout.order,
         "fluxMean": pack(scalers[0].mean.numpy()),
         "fluxScale": pack(scalers[0].scale.numpy()),
         "labelMean": pack(scalers[1].mean.numpy()),
         "labelStd": pack(scalers[1].std.numpy()),
-        "readoutScale": [
-            pack(values.numpy())
-            for values in (model.readout.mean, model.readout.scale, model.readout.label_mean, model.readout.label_scale)
-        ],
     }
+
+
+def _packed(part: ReadoutPart) -> dict[str, Any]:
+    """One network of the regressor, and its support vector machines if it has any."""
+    kernel = ("centres", "weights", "offset") if part.n_centres else ()
+    names = ("mean", "scale", "label_mean", "label_scale", *kernel)
+    arrays = {name: pack(getattr(part, name).numpy()) for name in names}
+    return {"layers": pack_network(part.layers), "gamma": float(part.gamma) if kernel else None, "arrays": arrays}
 
 
 def _knows(model: TrainedModel, name: str) -> dict[str, Any]:

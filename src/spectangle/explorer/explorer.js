@@ -58,15 +58,31 @@ const Spectangle = (() => {
   }
 
   function decode(run, z, labels) {  // latent [Z] and labels [K] in their units -> flux [P]
-    const input = new Float32Array(z.length + labels.length);
+    const input = new Float32Array(run.decoder[0].columns);  // after the labels, flags of missing ones: none is
     input.set(z);
     labels.forEach((value, k) => { input[z.length + k] = (value - run.labelMean[k]) / run.labelStd[k]; });
     return forward(run.decoder, input).map((value, p) => value * run.fluxScale[p] + run.fluxMean[p]);
   }
 
   function readLabels(run, z) {  // latent [Z] -> labels [K] in their units
-    const [mean, scale, labelMean, labelScale] = run.readoutScale;
-    return forward(run.readout, z.map((value, i) => (value - mean[i]) / scale[i])).map((value, k) => value * labelScale[k] + labelMean[k]);
+    const labels = run.readout.flatMap((part) => [...readPart(part, z)]);
+    return Float32Array.from(run.readoutOrder, (k) => labels[k]);
+  }
+
+  function readPart({layers, gamma, arrays}, z) {  // some of the labels, by a network and, where there are any, support vector machines
+    const scaled = z.map((value, i) => (value - arrays.mean[i]) / arrays.scale[i]);
+    let labels = forward(layers, scaled);
+    if (gamma !== null) {
+      const sum = Float64Array.from(arrays.offset), Z = z.length, K = sum.length;
+      for (let s = 0; s < arrays.centres.length / Z; s++) {
+        let square = 0;
+        for (let i = 0; i < Z; i++) square += (scaled[i] - arrays.centres[s * Z + i]) ** 2;
+        const weight = Math.exp(-gamma * square);
+        for (let k = 0; k < K; k++) sum[k] += weight * arrays.weights[s * K + k];
+      }
+      labels = labels.map((value, k) => (value + sum[k]) / 2);
+    }
+    return labels.map((value, k) => value * arrays.label_scale[k] + arrays.label_mean[k]);
   }
 
   // ---- state -------------------------------------------------------------------------------------------------------
@@ -105,10 +121,10 @@ const Spectangle = (() => {
     p.stars.flux = unpack(p.stars.flux);
     p.stars.labels = unpack(p.stars.labels);
     p.runs = p.runs.map((run) => ({
-      ...run, latent: unpack(run.latent), Z: run.latent.shape[1], decoder: unpackLayers(run.decoder), readout: unpackLayers(run.readout),
+      ...run, latent: unpack(run.latent), Z: run.latent.shape[1], decoder: unpackLayers(run.decoder),
+      readout: run.readout.map((part) => ({...part, layers: unpackLayers(part.layers), arrays: Object.fromEntries(Object.entries(part.arrays).map(([name, array]) => [name, unpack(array)]))})),
       maps: Object.fromEntries(Object.entries(run.maps).map(([name, map]) => [name, unpack(map)])),
       fluxMean: unpack(run.fluxMean), fluxScale: unpack(run.fluxScale), labelMean: unpack(run.labelMean), labelStd: unpack(run.labelStd),
-      readoutScale: run.readoutScale.map(unpack),
     }));
     return {...p, K, P: p.wavelength.length, n: p.stars.id.length};
   }

@@ -88,7 +88,7 @@ def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
         "format": EXPORT_FORMAT,
         "spectangle": VERSION,
         "network": {key: value for key, value in model.network.hparams.items() if key != "wavelength"},
-        "readout": {"sizes": model.readout.sizes, "centres": model.readout.n_centres},
+        "readout": model.readout.config,
         "calibrated": model.calibration is not None,
         "identity": model.identity,
         "metrics": model.metrics,

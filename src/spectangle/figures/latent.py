@@ -16,17 +16,18 @@ MARKERS = "os^Dv<"
 
 
 def mutual_information(latent: np.ndarray, labels: np.ndarray, bins: int = 12) -> np.ndarray:
-    """Mutual information of each latent dimension [N, Z] and label [N, K] in nats [Z, K].
+    """Mutual information of each latent dimension [N, Z] and label [N, K] (NaN: none) in nats [Z, K].
 
     From counts in ``bins`` classes of equally many stars each, with the Miller-Madow correction for the bins that stay
     nearly empty; monotone changes of either side leave it as it is. 0 is independence, ln(bins) is a one-to-one
     relation.
     """
-    z, y = (_classes(array, bins) for array in (latent, labels))
-    found = np.empty((z.shape[1], y.shape[1]))
-    for i in range(z.shape[1]):
-        for k in range(y.shape[1]):
-            counts = np.bincount(z[:, i] * bins + y[:, k], minlength=bins * bins).reshape(bins, bins)
+    found = np.empty((latent.shape[1], labels.shape[1]))
+    for k in range(labels.shape[1]):
+        known = np.isfinite(labels[:, k])
+        z, y = _classes(latent[known], bins), _classes(labels[known, k : k + 1], bins)[:, 0]
+        for i in range(z.shape[1]):
+            counts = np.bincount(z[:, i] * bins + y, minlength=bins * bins).reshape(bins, bins)
             found[i, k] = _entropy(counts.sum(0)) + _entropy(counts.sum(1)) - _entropy(counts.ravel())
     return np.maximum(found, 0.0)
 

@@ -100,7 +100,9 @@ def prediction_figure(
         "markeredgewidth": 0,
     }
     for (name, truth), top, bottom in zip(catalogue.items(), *axes, strict=True):
-        limits, found = quantile_limits(truth, tail=0.001), predicted[name]
+        known = np.isfinite(truth)
+        truth, found = truth[known], predicted[name][known]
+        limits = quantile_limits(truth, tail=0.001)
         metrics = residual_metrics(found, truth)
         top.plot(truth, found, ".", color=COLOURS[0], rasterized=True, **dots)
         top.plot(limits, limits, color=INK, lw=0.9)
@@ -168,7 +170,7 @@ def _minus(text: str) -> str:
 
 
 def _mae(found: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.abs(found - truth).mean())
+    return residual_metrics(found, truth)["mae"]
 
 
 def _running(axes: Axes, x: np.ndarray, residual: np.ndarray, bins: int = 15) -> None:

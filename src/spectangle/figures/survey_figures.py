@@ -26,7 +26,7 @@ def label_figure(
     catalogues = [] if origin is None else np.unique(origin)
     for index, (name, values) in enumerate(labels.items()):
         axes = figure.add_subplot(rows, 2, index + 1)
-        bins = np.linspace(values.min(), values.max() + 1e-6, 51)
+        bins = np.linspace(np.nanmin(values), np.nanmax(values) + 1e-6, 51)
         axes.hist(values, bins=bins, color="#d3d7db", label="all")
         for i, which in enumerate(catalogues):
             axes.hist(

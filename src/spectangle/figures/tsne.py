@@ -30,13 +30,15 @@ def plane(features: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.n
 
 
 def neighbour_r2(points: np.ndarray, values: np.ndarray, neighbours: int = 10, seed: int = 0) -> float:
-    """How well a label [N] is read from a star's neighbours in the plane [N, 2]: R2 of k-NN, 5-fold cross-validated.
+    """How well a label [N] (NaN: none) is read from a star's neighbours in the plane [N, 2]: R2 of k-NN, 5-fold
+    cross-validated.
 
     It puts a number on the order that the eye sees: 1 is a clean gradient, 0 is confetti.
     """
     from sklearn.model_selection import KFold, cross_val_predict
     from sklearn.neighbors import KNeighborsRegressor
 
+    points, values = points[np.isfinite(values)], values[np.isfinite(values)]
     folds = KFold(5, shuffle=True, random_state=seed)
     predicted = cross_val_predict(KNeighborsRegressor(min(neighbours, len(points) // 2)), points, values, cv=folds)
     return r2(np.asarray(predicted), values)

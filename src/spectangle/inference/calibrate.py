@@ -21,13 +21,15 @@ __all__ = ["calibrate"]
 NORMAL = 0.99  # of the validation stars lie within the limits of distance and chi2
 
 
+@torch.inference_mode()
 def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Calibration:
     """Measure what is normal for a model, or for an ensemble, from the stars that it was trained on and the held-out
     ones.
     """
-    labels, latents = data.train.labels.numpy(), models[0].network.embed_stars(data.train)
+    catalogue, latents = data.train.labels.numpy(), models[0].network.embed_stars(data.train)
+    labels = _filled(catalogue, models[0].readout(torch.from_numpy(latents)).numpy())
     values = {
-        "label_range": np.stack([labels.min(0), labels.max(0)]),
+        "label_range": np.stack([np.nanmin(catalogue, axis=0), np.nanmax(catalogue, axis=0)]),
         "pixel_mean": data.train.flux.mean(0).numpy(),
         "pixel_residual": _pixel_residual(models[0], data.validation),
         "latent_mean": latents.mean(0),
@@ -50,12 +52,17 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
             np.quantile(validation.distance, NORMAL),
             _chi2_with_errors(models, data),
             np.quantile(validation.chi2, NORMAL),
-            np.quantile(nearest_distance(values["label_sample"], data.validation.labels.numpy() / std), NORMAL),
+            np.quantile(
+                nearest_distance(
+                    values["label_sample"], _filled(data.validation.labels.numpy(), validation.labels) / std
+                ),
+                NORMAL,
+            ),
         ]
     )
     features = difficulty_features(train, known.label_range)
     known.feature_range = np.quantile(features, [0.001, 0.999], axis=0)
-    known.difficulty = _fit_difficulty(np.clip(features, *known.feature_range), np.abs(train.labels - labels))
+    known.difficulty = _fit_difficulty(np.clip(features, *known.feature_range), np.abs(train.labels - catalogue))
     scores = [
         np.sort(np.abs(r.labels - s.labels.numpy()) / known.scale(r), axis=0)
         for r, s in ((validation, data.validation), (test, data.test))
@@ -70,10 +77,20 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
 
 
 def _fit_difficulty(features: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """Least-squares coefficients [K, F] of log |residual|, slightly damped: an unused feature stays at zero."""
-    target = np.log(residual + 1e-3 * residual.mean(axis=0))
-    damping = 1e-3 * len(features) * np.eye(features.shape[1])
-    return np.linalg.solve(features.T @ features + damping, features.T @ target).T
+    """Least-squares coefficients [K, F] of log |residual| [n, K] (NaN: unknown), slightly damped: an unused feature
+    stays at zero.
+    """
+    found = []
+    for own in residual.T:
+        known = np.isfinite(own)
+        x, target = features[known], np.log(own[known] + 1e-3 * own[known].mean())
+        found.append(np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ target))
+    return np.stack(found)
+
+
+def _filled(catalogue: np.ndarray, read: np.ndarray) -> np.ndarray:
+    """Labels [n, K] of the catalogue; what the model reads where it has none."""
+    return np.where(np.isfinite(catalogue), catalogue, read)
 
 
 def _whitening(latents: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ class Calibration:
             within [4].
         label_sample: Labels of at most 4,000 training stars [m, K], in units of label_std [K].
         feature_range, difficulty: Range of the features [2, F] and coefficients of log s [K, F].
-        scores, test_scores: Sorted scores of validation and test stars, each [n, K].
+        scores, test_scores: Sorted scores of validation and test stars, each [n, K]; NaN behind those of the stars that
+            have the label.
     """
 
     label_range: np.ndarray
@@ -80,18 +81,18 @@ class Calibration:
 
     def quantile(self, coverage: float) -> np.ndarray:
         """The score of each label [K] that belongs to a coverage."""
-        n = len(self.scores)
-        place = int(np.ceil((n + 1) * coverage))
-        if not 0 < coverage < 1 or place > n:
+        counts = np.isfinite(self.scores).sum(axis=0)
+        places, n = np.ceil((counts + 1) * coverage).astype(int), counts.min()
+        if not 0 < coverage < 1 or (places > counts).any():
             raise SpectangleError(
                 f"coverage={coverage:g} cannot be given with {n} validation stars; choose one between 0 and "
                 f"{n / (n + 1):.3f}."
             )
-        return self.scores[place - 1]
+        return self.scores[places - 1, np.arange(len(places))]
 
     def measured_coverage(self, coverage: float) -> np.ndarray:
         """Fraction of the test stars [K] whose catalogue label lies in the interval."""
-        return (self.test_scores <= self.quantile(coverage)).mean(axis=0)
+        return (self.test_scores <= self.quantile(coverage)).sum(axis=0) / np.isfinite(self.test_scores).sum(axis=0)
 
     def save(self, path: Path) -> None:
         """Write beside the name, then rename; a folder that cannot be written is no reason to stop."""

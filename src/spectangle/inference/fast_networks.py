@@ -72,7 +72,8 @@ class FastNetworks:
             network.channel,
             network.label_scaler,
         )
-        self.readout, self.readout_layers = readout, FastLayers(folded_layers(readout.layers))
+        self.readout = readout
+        self.readout_layers = [FastLayers(folded_layers(part.layers)) for part in readout.parts]  # pyright: ignore
 
     def __call__(self, flux: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Labels [B, K], latent [B, Z] and reconstruction - flux [B, P] of spectra [B, P] without masked pixels.

@@ -19,7 +19,7 @@ from spectangle.runs.folder import Run
 
 __all__ = ["EXPORT_FORMAT", "load"]
 
-EXPORT_FORMAT = 2
+EXPORT_FORMAT = 3
 
 
 def load(path: str | Path, survey: str | Path | None = None, calibrated: bool = True) -> TrainedModel:
@@ -90,12 +90,13 @@ def _load_exported(folder: Path) -> TrainedModel:
     wavelength = tensors.pop("wavelength").tolist()
     network = DisentanglingAutoencoder(**config["network"], wavelength=wavelength)
     missing = network.load_state_dict(_part(tensors, "network."), strict=False).missing_keys
-    if any(not name.startswith("adversary.") for name in missing):  # the discriminators stay with the run
+    # what only training needs stays with the run: the discriminators, and what guesses labels that are missing
+    if any(not name.startswith(("adversary.", "estimator.")) for name in missing):
         raise SpectangleError(
             f"{folder} lacks the weights {', '.join(missing[:3])}; export the run again with this version of "
             "spectangle."
         )
-    readout = Readout(**config["readout"])
+    readout = Readout(config["readout"])
     readout.load_state_dict(_part(tensors, "readout."))
     calibration = (
         Calibration(**{name: array.numpy() for name, array in _part(tensors, "calibration.").items()})

@@ -3,7 +3,7 @@
 Shapes: B stars, Z latent, K labels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,70 @@ __all__ = ["Readout"]
 
 
 class Readout(nn.Module):
+    """Read labels [B, K] in their units from a latent [B, Z], by one network or several, each for some of the labels.
+
+    Arguments:
+        parts: Options of each :class:`ReadoutPart`, and ``columns``: which labels it reads (all of them by default).
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]]):
+        super().__init__()
+        self.config = [dict(part) for part in parts]
+        self.parts = nn.ModuleList(
+            ReadoutPart(**{key: value for key, value in part.items() if key != "columns"}) for part in parts
+        )
+        columns = [column for part in parts for column in part.get("columns", range(part["sizes"][-1]))]
+        self.order = [columns.index(k) for k in range(len(columns))]
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviation of each dimension of the latent [Z]."""
+        return self._first.scale
+
+    @property
+    def label_mean(self) -> Tensor:
+        """Mean of each label [K] of the stars that it was fitted on."""
+        return torch.cat([part.label_mean for part in self._parts])[self.order]
+
+    @property
+    def label_scale(self) -> Tensor:
+        """Standard deviation of each label [K]."""
+        return torch.cat([part.label_scale for part in self._parts])[self.order]
+
+    @property
+    def _parts(self) -> list["ReadoutPart"]:
+        return list(self.parts)  # pyright: ignore[reportReturnType]  # a ModuleList holds modules of any kind
+
+    @property
+    def _first(self) -> "ReadoutPart":
+        return self._parts[0]
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.read(z, [part.layers for part in self._parts])
+
+    def read(self, z: Tensor, layers: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        """The same with other ``layers`` of each part, which do the same."""
+        labels = [part.read(z, own) for part, own in zip(self._parts, layers, strict=True)]
+        return labels[0] if len(labels) == 1 else torch.cat(labels, dim=1)[:, self.order]
+
+    @classmethod
+    def from_regressor(cls, regressor: Any) -> "Readout":
+        """Copy the weights of a fitted regressor of :mod:`spectangle.evaluation.regressors`.
+
+        Raises:
+            SpectangleError: The regressor is no network of fully connected layers with ReLU.
+        """
+        fitted = getattr(regressor, "groups_", [(None, regressor)])
+        config, buffers = zip(*(_copied(one) for _, one in fitted), strict=True)
+        for part, (columns, _) in zip(config, fitted, strict=True):
+            part |= {} if columns is None else {"columns": [int(column) for column in columns]}
+        readout = cls(config)
+        for part, (values, weights, biases) in zip(readout._parts, buffers, strict=True):
+            part.fill(values, weights, biases)
+        return readout.eval()
+
+
+class ReadoutPart(nn.Module):
     """Standardise a latent [B, Z], pass it through fully connected layers with ReLU, return labels [B, K] in their
     units.
 
@@ -28,10 +92,10 @@ class Readout(nn.Module):
         centres: S, 0 for none.
     """
 
-    def __init__(self, sizes: list[int], centres: int = 0):
+    def __init__(self, sizes: Sequence[int], centres: int = 0):
         super().__init__()
-        self.sizes, self.n_centres = list(sizes), centres
-        self.layers = mlp(self.sizes)
+        self.n_centres = centres
+        self.layers = mlp(list(sizes))
         self.mean: Tensor
         self.scale: Tensor
         self.label_mean: Tensor
@@ -57,11 +121,8 @@ class Readout(nn.Module):
             for name, shape in shapes.items():
                 self.register_buffer(name, torch.zeros(shape))
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.read(z, self.layers)
-
     def read(self, z: Tensor, layers: Callable[[Tensor], Tensor]) -> Tensor:
-        """The same with other ``layers``, which do the same."""
+        """Labels [B, K], by ``layers`` that do what its own do."""
         z = (z - self.mean) / self.scale
         labels = layers(z)
         if self.n_centres:
@@ -69,37 +130,9 @@ class Readout(nn.Module):
             labels = (labels + torch.exp(-self.gamma * square) @ self.weights + self.offset) / 2
         return torch.addcmul(self.label_mean, labels, self.label_scale)
 
-    @classmethod
-    def from_regressor(cls, regressor: Any) -> "Readout":
-        """Copy the weights of a fitted regressor of :mod:`spectangle.evaluation.regressors`.
-
-        Raises:
-            SpectangleError: The regressor is no network of fully connected layers with ReLU.
-        """
-        try:
-            pipeline, labels = regressor.regressor_, regressor.transformer_
-            inputs, fitted = pipeline.steps[0][1], pipeline.steps[-1][1]
-            machines = getattr(fitted, "machines_", [])
-            weights, biases = _layers(fitted)
-        except AttributeError:
-            raise SpectangleError(
-                f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn, "
-                "torch, small and ridge "
-                "can be copied into the model. Train with one of them: spectangle train resume=RUN regressor=sklearn."
-            ) from None
-        if getattr(fitted, "activation", "relu") != "relu":
-            raise SpectangleError(
-                f"The run's regressor has the activation {fitted.activation}; only relu can be copied into the model."
-            )
-        kernel = _kernel(machines)
-        readout = cls([weights[0].shape[0], *(w.shape[1] for w in weights)], len(kernel.get("centres", ())))
-        scale = np.ones_like(inputs.mean_) if inputs.scale_ is None else inputs.scale_
-        scalers = {"mean": inputs.mean_, "scale": scale, "label_mean": labels.mean_, "label_scale": labels.scale_}
-        readout._fill(scalers | kernel, weights, biases)
-        return readout.eval()
-
     @torch.no_grad()
-    def _fill(self, buffers: dict[str, np.ndarray], weights: list[np.ndarray], biases: list[np.ndarray]) -> None:
+    def fill(self, buffers: Mapping[str, np.ndarray], weights: list[np.ndarray], biases: list[np.ndarray]) -> None:
+        """Copy buffers by name, weights [n_in, n_out] and biases [n_out] of each layer."""
         for name, values in buffers.items():
             getattr(self, name).copy_(torch.from_numpy(np.asarray(values)))
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
@@ -108,12 +141,36 @@ class Readout(nn.Module):
             layer.bias.copy_(torch.from_numpy(np.asarray(b)))
 
 
+def _copied(regressor: Any) -> tuple[dict[str, Any], tuple[dict[str, np.ndarray], list, list]]:
+    """Options of the part that a fitted regressor becomes, and what to fill it with."""
+    try:
+        pipeline, labels = regressor.regressor_, regressor.transformer_
+        inputs, fitted = pipeline.steps[0][1], pipeline.steps[-1][1]
+        machines = getattr(fitted, "machines_", [])
+        weights, biases = _layers(fitted)
+    except AttributeError:
+        raise SpectangleError(
+            f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn, torch, small "
+            "and ridge can be copied into the model. Train with one of them: spectangle train resume=RUN "
+            "regressor=sklearn."
+        ) from None
+    if getattr(fitted, "activation", "relu") != "relu":
+        raise SpectangleError(
+            f"The run's regressor has the activation {fitted.activation}; only relu can be copied into the model."
+        )
+    kernel = _kernel(machines)
+    scale = np.ones_like(inputs.mean_) if inputs.scale_ is None else inputs.scale_
+    scalers = {"mean": inputs.mean_, "scale": scale, "label_mean": labels.mean_, "label_scale": labels.scale_}
+    sizes = [int(weights[0].shape[0]), *(int(w.shape[1]) for w in weights)]
+    return {"sizes": sizes, "centres": len(kernel.get("centres", ()))}, (scalers | kernel, weights, biases)
+
+
 def _layers(fitted: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Weights [n_in, n_out] and biases [n_out] of a fitted regressor: a network, ridge as one of one layer, the mean of
     networks as a wide one.
     """
     if hasattr(fitted, "coef_"):
-        return [fitted.coef_.T], [fitted.intercept_]
+        return [np.atleast_2d(fitted.coef_).T], [np.atleast_1d(fitted.intercept_)]
     networks = getattr(fitted, "networks_", [fitted])
     weights = [[network.coefs_[layer] for network in networks] for layer in range(len(networks[0].coefs_))]
     biases = [[network.intercepts_[layer] for network in networks] for layer in range(len(networks[0].coefs_))]

@@ -160,14 +160,14 @@ class Adversary(nn.Module):
         )
 
     def calibrate(self, labels: Tensor) -> None:
-        """Fit residuals, bins and prior to training labels [N, K]."""
+        """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing."""
         if self.condition_on == "residual":
             self.residual = ResidualLabels(self.entangled, self.disentangled).fit(labels.numpy())
         binned = self._binnable(labels)
         self.bins.fit(binned)
         if self.joint:
             codes = self._codes(self.bins(binned))
-            self.classes, counts = torch.unique(codes, return_counts=True)
+            self.classes, counts = torch.unique(codes[codes >= 0], return_counts=True)
             self.class_prior = counts / counts.sum()
             self.build_bank(self.n_outputs)
         self._set_chance(labels)
@@ -175,7 +175,8 @@ class Adversary(nn.Module):
     def _set_chance(self, labels: Tensor) -> None:
         """Fit what discriminators can know without the latent, and the loss that this gives them."""
         classes = self.classify(labels)
-        entangled = ((labels - labels.mean(0)) / labels.std(0))[:, self.entangled]
+        scaled = _scaled(labels)
+        entangled = scaled[:, self.entangled].nan_to_num(0.0)
         sees = [
             self.condition_on == "entangled" and bool(self.entangled) and not self.joint and i in self.disentangled
             for i in range(len(self.names))
@@ -183,12 +184,13 @@ class Adversary(nn.Module):
         self.priors = BinPriors(self.prior[: len(self.names)], sees).fit(entangled, classes)
         self.chance = self.priors.chance(entangled, classes, self.loss)
         for i in self.regressed:
-            scaled = (labels[:, i] - labels[:, i].mean()) / labels[:, i].std()
-            mean_error = (scaled - scaled.median()).abs().mean()
+            mean_error = (scaled[:, i] - scaled[:, i].nanmedian()).abs().nanmean()
             self.chance[i] = torch.log(2 * mean_error) + 1  # of the Laplace distribution of all training stars
 
     def classify(self, labels: Tensor) -> Tensor:
-        """Class of each star for each name [N, K] (or [N, 1], -1 for a combination without training star)."""
+        """Class of each star for each name [N, K] (or [N, 1]); -1 for a missing label or a combination without training
+        star.
+        """
         bins = self.bins(self._binnable(labels))
         if not self.joint:
             return bins
@@ -212,20 +214,27 @@ class Adversary(nn.Module):
         """
         return torch.where((self.weights > 0)[:, None, None], lost, entangled)
 
-    def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:
         """Loss of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K]
-        and classes
-        [B, names]: its cross-entropy, or for a label that is regressed its negative log-likelihood."""
-        return self._losses(self.bank(self._inputs(z, labels)), labels, classes)
+        without gaps, classes [B, names] (-1: this star does not count) and weights of the stars [B, K] (None: all the
+        same): its cross-entropy, or for a label that is regressed its negative log-likelihood.
+        """
+        return self._losses(self.bank(self._inputs(z, labels)), labels, classes, weights)
 
-    def _losses(self, logits: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
-        classes = self._repeat(classes)
+    def _losses(self, logits: Tensor, labels: Tensor, classes: Tensor, weights: Tensor | None) -> Tensor:
+        classes, weights = self._repeat(classes), self._repeated_weights(weights)
         if not self.regressed:
-            return cross_entropy(logits, classes, self.loss)
+            return cross_entropy(logits, classes, self.loss, weights)
         regressed = self._rows(self.regressed)
-        losses = cross_entropy(logits, classes.clone().index_fill_(0, regressed, 0), self.loss)
+        losses = cross_entropy(logits, classes.clone().index_fill_(0, regressed, 0), self.loss, weights)
         targets = labels[:, self.regressed].T.repeat(self.ensemble, 1)
-        return losses.index_copy(0, regressed, label_likelihood(logits[regressed][..., :2], targets))
+        likelihood = label_likelihood(
+            logits[regressed][..., :2],
+            targets,
+            classes[regressed] >= 0,
+            None if weights is None else weights[regressed],
+        )
+        return losses.index_copy(0, regressed, likelihood)
 
     def _rows(self, columns: Sequence[int]) -> Tensor:
         """Discriminators [ensemble * columns] of some labels."""
@@ -236,7 +245,9 @@ class Adversary(nn.Module):
         """Average [D] over the ensemble: one number per name."""
         return per_discriminator.view(-1, len(self.names)).mean(0)
 
-    def penalty(self, z: Tensor, labels: Tensor, classes: Tensor, progress: float) -> Tensor:
+    def penalty(
+        self, z: Tensor, labels: Tensor, classes: Tensor, progress: float, weights: Tensor | None = None
+    ) -> Tensor:
         r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its
         place.
         """
@@ -250,12 +261,13 @@ class Adversary(nn.Module):
                 prior[disentangling],
                 self.objective,
                 self.loss,
+                None if weights is None else self._repeated_weights(weights)[disentangling],  # pyright: ignore
             )
             weighed = weighed.index_copy(
                 0, torch.tensor(disentangling, device=logits.device), self.weights[disentangling] * disentangle
             )
         entangle = torch.where(self.weights > 0, 0.0, -self.weights)
-        return (weighed + entangle * self._losses(logits, labels, classes)).sum() * self.factor(progress)
+        return (weighed + entangle * self._losses(logits, labels, classes, weights)).sum() * self.factor(progress)
 
     def factor(self, progress: float) -> float | Tensor:
         """Fraction of lambda in force."""
@@ -289,6 +301,12 @@ class Adversary(nn.Module):
     def _repeat(self, classes: Tensor) -> Tensor:
         return classes.T.repeat(self.ensemble, 1) if not self.joint else classes.T
 
+    def _repeated_weights(self, weights: Tensor | None) -> Tensor | None:
+        """Weights of the stars [D, B] of those for each label [B, K]; of a joint discriminator their mean."""
+        if weights is None:
+            return None
+        return weights.mean(1, keepdim=True).T if self.joint else weights.T.repeat(self.ensemble, 1)
+
     def _binnable(self, labels: Tensor) -> Tensor:
         return labels if self.residual is None else torch.from_numpy(self.residual(labels.numpy())).float()
 
@@ -302,12 +320,22 @@ class Adversary(nn.Module):
         return max(self.lambdas, key=abs)
 
     def _codes(self, bins: Tensor) -> Tensor:
-        """Number each combination of bins of the labels with a lambda (of all, if none has) [N]."""
+        """Number each combination of bins of the labels with a lambda (of all, if none has) [N]; -1 if one is
+        missing.
+        """
         used = self.entangled + self.disentangled or range(len(self.labels))
         codes = torch.zeros(len(bins), dtype=torch.int64)
         for i in used:
             codes = codes * self.bins.counts[i] + bins[:, i]
-        return codes
+        return torch.where((bins[:, list(used)] >= 0).all(1), codes, -1)
+
+
+def _scaled(labels: Tensor) -> Tensor:
+    """Labels [N, K] standardised by those that are known; NaN stays."""
+    known = torch.isfinite(labels)
+    count = known.sum(0)
+    mean = labels.nan_to_num(0.0).sum(0) / count
+    return (labels - mean) / torch.sqrt(((labels - mean).nan_to_num(0.0) ** 2).sum(0) / (count - 1))
 
 
 def _check_choices(**choices: str) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
-from spectangle.model.losses import decay_factor
-from spectangle.model.networks import Decoder, Encoder, NoisyChannel
+from spectangle.model.losses import decay_factor, weighted_mean
+from spectangle.model.networks import Decoder, Encoder, NoisyChannel, mlp
 from spectangle.model.scaling import FluxScaler, LabelScaler
 from spectangle.survey.star_draws import star_normal
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from spectangle.data.stars import Stars
 
 __all__ = ["DisentanglingAutoencoder"]
+
+ESTIMATOR_WIDTH = 128
 
 
 class DisentanglingAutoencoder(L.LightningModule):
@@ -39,6 +41,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         labels: Label names, read from the survey; K of them.
         wavelength: Vacuum wavelengths [P] in nm, kept so that a checkpoint knows its grid.
         label_units: Unit of each label, kept for the same reason.
+        incomplete: Labels that some stars lack. The decoder is told where one is missing, and in its place what a small
+            network of its own reads of it in the spectrum (as q(y|x) of Kingma et al. 2014, arXiv:1406.5298): a mean
+            would leave it to the latent to say what the label says, also of a label that it is to lose.
         latent: Z (paper: 25).
         hidden: Widths of the encoder's hidden layers, mirrored in the decoder (paper: 512, 256).
         conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
@@ -75,6 +80,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         labels: Sequence[str],
         wavelength: Sequence[float] | None = None,
         label_units: Mapping[str, str] | None = None,
+        incomplete: Sequence[str] = (),
         latent: int = 25,
         hidden: Sequence[int] = (512, 256),
         conditioning: str = "observed",
@@ -105,18 +111,19 @@ class DisentanglingAutoencoder(L.LightningModule):
             {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate},
             self._lr_ends,
         )
-        n_inputs = n_pixels + len(labels) * self.conditional_encoder
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
-        self.label_scaler = LabelScaler(labels)
+        self.label_scaler = LabelScaler(labels, incomplete)
+        n_inputs = n_pixels + self.label_scaler.n_outputs * self.conditional_encoder
         self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm, dropout)
-        self.decoder = Decoder(latent, len(labels), hidden, n_pixels, batch_norm)
+        self.decoder = Decoder(latent, self.label_scaler.n_outputs, hidden, n_pixels, batch_norm)
         self.channel = NoisyChannel(latent) if latent_rate else None
         self.adversary = Adversary(labels, latent, lambdas or {}, bins or {}, **(adversary or {}))
+        self.estimator = mlp([n_pixels, ESTIMATOR_WIDTH, len(incomplete)]) if incomplete else None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
     def calibrate(self, flux: Tensor, labels: Tensor) -> None:
-        """Fit scalers and bins to training flux [N, P] and labels [N, K]."""
+        """Fit scalers and bins to training flux [N, P] and labels [N, K], NaN where one is missing."""
         self.flux_scaler.fit(flux)
         self.label_scaler.fit(labels)
         self.adversary.calibrate(labels)
@@ -131,7 +138,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         return z if noise is None or self.channel is None else self.channel(z, noise)
 
     def decode(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Flux [B, P] of latents [B, Z] and labels [B, K] in their units."""
+        """Flux [B, P] of latents [B, Z] and labels [B, K] in their units, NaN where an incomplete one is missing."""
         return self.flux_scaler.inverse(self.decoder(z, self.label_scaler(labels)))
 
     def draws(self, source_id: np.ndarray | None, n: int, number: int = 0) -> Tensor | None:
@@ -175,55 +182,67 @@ class DisentanglingAutoencoder(L.LightningModule):
         """Latents [N, Z] of stars of a data module; 0 is the draw that is released."""
         return self.embed(stars.flux, stars.labels, stars.source_id, draw=draw)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
-        flux, noise, labels, bins = batch
-        x, y = self.flux_scaler(flux), self.label_scaler(labels)
+    def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
+        flux, noise, labels, bins, weights = batch
+        x = self.flux_scaler(flux)
+        y = self._told(labels, x)
         progress = self._progress(batch_index)
         self._decay(progress)
-        mean = self._encode(self._add_noise(x, noise), y)
+        noisy = self._add_noise(x, noise)
+        mean = self._encode(noisy, y)
         z = seen = self._sample(mean)
         if self.input_noise and self.adversary.disentangled:
             seen = self.adversary.views(entangled=z, lost=self._sample(self._encode(x, y)))
-        cross_entropy = self.discriminator_step(seen.detach(), y, bins)
-        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress, rate=self._rate(mean))
+        cross_entropy = self.discriminator_step(seen.detach(), y, bins, weights)
+        others = self._rate(mean) + self._estimator_loss(noisy, labels, weights)
+        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress, others, weights)
         self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
 
-    def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor) -> Tensor:
+    def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor, weights: Tensor | None = None) -> Tensor:
         """Update all discriminators on a detached latent; return their cross-entropies [D] before the last update."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # pyright: ignore  # so that Lightning counts a batch once
         cross_entropy = torch.zeros(len(self.adversary.weights), device=z.device)
         for _ in range(self.adversary.steps):
-            cross_entropy = self.adversary.cross_entropy(z, y, bins)
+            cross_entropy = self.adversary.cross_entropy(z, y, bins, weights)
             optimizer.zero_grad()
             cross_entropy.sum().backward()
             optimizer.step()
         return self.adversary.by_name(cross_entropy.detach())
 
     def autoencoder_step(
-        self, x: Tensor, y: Tensor, z: Tensor, seen: Tensor, bins: Tensor, progress: float, rate: Tensor | float = 0.0
+        self,
+        x: Tensor,
+        y: Tensor,
+        z: Tensor,
+        seen: Tensor,
+        bins: Tensor,
+        progress: float,
+        others: Tensor | float = 0.0,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Update encoder and decoder on eq. 4 plus the ``rate`` of a stochastic latent, with the latents that the
-        discriminators have
-        ``seen``; return reconstruction and loss in flux units."""
+        """Update encoder and decoder on eq. 4 plus ``others`` (the rate of a stochastic latent), with the latents that
+        the discriminators have ``seen``; return reconstruction and loss in flux units.
+        """
         error = self.decoder(z, y) - x
         unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
         # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
-        loss = self.reconstruction_weight * error.float().square().mean() + rate
+        loss = self.reconstruction_weight * error.float().square().mean() + others
         if any(self.adversary.lambdas):
             with _frozen(self.adversary):
-                loss = loss + self.adversary.penalty(seen, y, bins, progress) / unit
+                loss = loss + self.adversary.penalty(seen, y, bins, progress, weights) / unit
         optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
         return self._flux_error(error.detach()), loss.detach() * unit
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> None:
-        flux, _, labels, bins = batch
-        x, y = self.flux_scaler(flux), self.label_scaler(labels)
+    def validation_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
+        flux, _, labels, bins, weights = batch
+        x = self.flux_scaler(flux)
+        y = self._told(labels, x)
         z = self._sample(self._encode(x, y))
         reconstruction = self._flux_error(self.decoder(z, y) - x)
-        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, y, bins))
+        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, y, bins, weights))
         self._accumulate(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -237,6 +256,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             *self.encoder.parameters(),
             *self.decoder.parameters(),
             *(self.channel.parameters() if self.channel else ()),
+            *(self.estimator.parameters() if self.estimator else ()),
         ]
         return [
             torch.optim.AdamW(
@@ -274,6 +294,22 @@ class DisentanglingAutoencoder(L.LightningModule):
             self.adversary.class_prior = torch.zeros_like(state["adversary.class_prior"])
             if self.adversary.bank.n_bins != self.adversary.n_classes:
                 self.adversary.build_bank(self.adversary.n_outputs)
+
+    def _told(self, labels: Tensor, x: Tensor) -> Tensor:
+        """What the decoder is told of the labels [B, K]: see :class:`~spectangle.model.scaling.LabelScaler`."""
+        if self.estimator is None:
+            return self.label_scaler(labels)
+        with torch.no_grad():
+            return self.label_scaler(labels, self.estimator(x))
+
+    def _estimator_loss(self, x: Tensor, labels: Tensor, weights: Tensor) -> Tensor | float:
+        """Squared error of the labels that the estimator reads, on the stars that have them."""
+        if self.estimator is None:
+            return 0.0
+        columns = self.label_scaler.incomplete
+        target = self.label_scaler(labels)[:, columns]
+        error = (self.estimator(x).float() - target.float()).square()
+        return weighted_mean(error.T, torch.isfinite(labels[:, columns]).T, weights[:, columns].T).sum()
 
     def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
         if not self.conditional_encoder:

@@ -20,24 +20,26 @@ __all__ = [
     "decay_factor",
     "label_likelihood",
     "lambda_factor",
+    "weighted_mean",
 ]
 
 OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
 SCHEDULES = ("constant", "linear", "dann", "plateau")
 
 
-def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical") -> Tensor:
-    r"""Cross-entropy of each discriminator, averaged over the batch [D], in nats.
+def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical", weights: Tensor | None = None) -> Tensor:
+    r"""Cross-entropy of each discriminator, averaged over the stars of the batch that have its label [D], in nats.
 
     ``categorical``: :math:`-\log p(b)`, as the authors' code does. ``binary``: the paper's eq. 2 as printed, the sum
     over the bins of :math:`-t \log p - (1 - t) \log(1 - p)` with one-hot t and the softmax p.
 
     Arguments:
         logits: [D, B, C].
-        bins: True bins [D, B] int64; a negative bin (a combination that no training star has) does not count.
+        bins: True bins [D, B] int64; a negative bin (a missing label, or a combination that no training star has) does
+            not count.
         kind: ``categorical`` or ``binary``.
+        weights: Of the stars in the average [D, B]; None: all the same.
     """
-    known = bins >= 0
     log_p = F.log_softmax(logits.float(), dim=-1)
     chosen = bins.clamp(min=0).unsqueeze(-1)
     loss = -log_p.gather(-1, chosen).squeeze(-1)
@@ -46,11 +48,24 @@ def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical") -> Te
         loss = loss - others.sum(-1)
     elif kind != "categorical":
         raise SpectangleError(f"adversary.loss is '{kind}'; it must be categorical or binary.")
-    return (loss * known).sum(-1) / known.sum(-1).clamp(min=1)
+    return weighted_mean(loss, bins >= 0, weights)
+
+
+def weighted_mean(loss: Tensor, known: Tensor, weights: Tensor | None) -> Tensor:
+    """Mean [D] of losses [D, B] over the stars of which it is known [D, B], by their weights [D, B]; 0 without any."""
+    if weights is None:
+        return (loss * known).sum(-1) / known.sum(-1).clamp(min=1)
+    weights = weights * known
+    return (loss * weights).sum(-1) / weights.sum(-1).clamp(min=1e-12)
 
 
 def adversarial_loss(
-    logits: Tensor, bins: Tensor, prior: Tensor, objective: str = "neg_ce", kind: str = "categorical"
+    logits: Tensor,
+    bins: Tensor,
+    prior: Tensor,
+    objective: str = "neg_ce",
+    kind: str = "categorical",
+    weights: Tensor | None = None,
 ) -> Tensor:
     r"""What the encoder minimises to disentangle, one number per discriminator [D]; times :math:`\lambda_i > 0` in eq.
     4.
@@ -67,17 +82,18 @@ def adversarial_loss(
 
     Arguments:
         logits: [D, B, C], through discriminators that do not learn.
-        bins: True bins [D, B].
+        bins: True bins [D, B]; stars with a negative one do not count.
         prior: :math:`\pi` [D, C], or of each star [D, B, C].
         objective: One of :data:`OBJECTIVES`.
         kind: Kind of cross-entropy, see :func:`cross_entropy`; the cap of ``capped`` is of the same kind.
+        weights: Of the stars [D, B]; None: all the same.
     """
     prior = (prior[:, None] if prior.dim() == 2 else prior).expand(*bins.shape, -1)
     if objective == "neg_ce":
-        return -cross_entropy(logits, bins, kind)
+        return -cross_entropy(logits, bins, kind, weights)
     if objective == "capped":
         return -torch.minimum(
-            cross_entropy(logits, bins, kind), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind)
+            cross_entropy(logits, bins, kind, weights), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind, weights)
         )
     if objective == "uniform":
         log_p = F.log_softmax(logits.float(), dim=-1).masked_fill(prior == 0, 0.0)
@@ -86,15 +102,17 @@ def adversarial_loss(
             if kind == "binary"
             else 0.0
         )
-        return -(prior * log_p + others).sum(-1).mean(-1)
+        return -weighted_mean((prior * log_p + others).sum(-1), bins >= 0, weights)
     if objective == "flipped":
-        return cross_entropy(logits, _wrong_bins(bins, prior), kind)
+        return cross_entropy(logits, torch.where(bins >= 0, _wrong_bins(bins, prior), -1), kind, weights)
     raise SpectangleError(f"adversary.objective is '{objective}'; it must be one of {', '.join(OBJECTIVES)}.")
 
 
-def label_likelihood(outputs: Tensor, labels: Tensor) -> Tensor:
+def label_likelihood(
+    outputs: Tensor, labels: Tensor, known: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     r"""Negative log-likelihood in nats of labels [D, B] under a Laplace distribution whose median and log scale are
-    outputs [D, B, 2]; [D].
+    outputs [D, B, 2]; its mean [D] over the stars of which the label is ``known`` [D, B], by their weights [D, B].
 
     :math:`\log 2s + |y - m| / s`: an error weighs as much as it is sure of itself, and catalogue outliers weigh little.
     The scale stays above 0.05 standard deviations of the label, so that few stars cannot be learnt by heart without
@@ -102,7 +120,8 @@ def label_likelihood(outputs: Tensor, labels: Tensor) -> Tensor:
     """
     log_scale = outputs[..., 1].float().clamp(min=math.log(0.05))
     error = F.smooth_l1_loss(outputs[..., 0].float(), labels.float(), beta=0.02, reduction="none")
-    return (math.log(2) + log_scale + error * torch.exp(-log_scale)).mean(-1)
+    loss = math.log(2) + log_scale + error * torch.exp(-log_scale)
+    return loss.mean(-1) if known is None else weighted_mean(loss, known, weights)
 
 
 def _wrong_bins(bins: Tensor, prior: Tensor) -> Tensor:

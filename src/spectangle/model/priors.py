@@ -36,7 +36,9 @@ class BinPriors(nn.Module):
         self.register_buffer("conditional", torch.tensor(conditional), persistent=False)
 
     def fit(self, entangled: Tensor, bins: Tensor) -> "BinPriors":
-        """Fit cells and shares to scaled kept labels [N, k] and bins [N, D] of training stars."""
+        """Fit cells and shares to scaled kept labels [N, k] and bins [N, D] of training stars, -1 where a label is
+        missing.
+        """
         from sklearn.cluster import KMeans
 
         if not self.conditional.any():
@@ -49,7 +51,8 @@ class BinPriors(nn.Module):
         everyone, cell = self.shares[0], self._cell(entangled)
         counts = torch.zeros(n_cells, *everyone.shape)
         for d in range(len(everyone)):
-            counts[:, d].index_put_((cell, bins[:, d]), torch.tensor(1.0), accumulate=True)
+            known = bins[:, d] >= 0
+            counts[:, d].index_put_((cell[known], bins[known, d]), torch.tensor(1.0), accumulate=True)
         smoothed = (counts + everyone) / (counts + everyone).sum(-1, keepdim=True)  # one star drawn from everyone
         self.shares = torch.where(self.conditional[:, None], smoothed, everyone)
         return self
@@ -69,8 +72,9 @@ class BinPriors(nn.Module):
         everyone = cross_entropy(known.log(), bins.T, loss)
         if not self.conditional.any():
             return everyone
-        size = torch.bincount(self._cell(entangled), minlength=len(self.cells))[self._cell(entangled)][None, :, None]
-        own = nn.functional.one_hot(bins.T, shares.shape[-1])
+        cell, known = self._cell(entangled), (bins >= 0).T
+        size = torch.stack([torch.bincount(cell[own], minlength=len(self.cells))[cell] for own in known])[..., None]
+        own = nn.functional.one_hot(bins.T.clamp(min=0), shares.shape[-1])
         left_out = (shares * (size + 1) - own) / size.clamp(min=1)
         return torch.where(self.conditional, cross_entropy(left_out.clamp(min=1e-6).log(), bins.T, loss), everyone)
 

@@ -4,6 +4,7 @@ Shapes: B stars, P pixels, K labels.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,33 +63,49 @@ class LabelScaler(nn.Module):
     """Standardise labels for the decoder (and the conditional encoder).
 
     Arguments:
-        labels: Names, for the error message; K of them.
+        labels: Names, K of them.
+        incomplete: Those that some stars lack, M of them: the decoder is told where one is missing.
     """
 
-    def __init__(self, labels: Sequence[str]):
+    def __init__(self, labels: Sequence[str], incomplete: Sequence[str] = ()):
         super().__init__()
         self.labels = tuple(labels)
+        self.incomplete = [self.labels.index(name) for name in incomplete]
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(len(labels)))
         self.register_buffer("std", torch.ones(len(labels)))
 
+    @property
+    def n_outputs(self) -> int:
+        """K + M."""
+        return len(self.labels) + len(self.incomplete)
+
     def fit(self, labels: Tensor) -> None:
-        """Fit to training labels [N, K]; refuse a label that is constant."""
-        std = labels.double().std(0, correction=0)
-        for name, value in zip(self.labels, std.tolist(), strict=True):
-            if not value > 0:
+        """Fit to training labels [N, K], NaN where one is missing; refuse a label that is constant."""
+        for i, name in enumerate(self.labels):
+            known = labels[:, i].double()
+            known = known[torch.isfinite(known)]
+            std = known.std(correction=0) if len(known) else torch.zeros(())
+            if not std > 0:
                 raise SpectangleError(
                     f"Label '{name}' is the same for every training star; remove it with data.labels."
                 )
-        self.mean.copy_(labels.double().mean(0))
-        self.std.copy_(std)
+            self.mean[i], self.std[i] = known.mean(), std
 
-    def forward(self, labels: Tensor) -> Tensor:
-        return (labels - self.mean) / self.std
-
-    def inverse(self, scaled: Tensor) -> Tensor:
-        return torch.addcmul(self.mean, scaled, self.std)
+    def forward(self, labels: Tensor, guess: Tensor | None = None) -> Tensor:
+        """Scaled labels [B, K], and 1 for each of M that is missing [B, K + M] of labels [B, K], NaN where missing;
+        in its place there is the mean of the training stars, or a scaled ``guess`` [B, M].
+        """
+        scaled = (labels - self.mean) / self.std
+        if not self.incomplete:
+            return scaled
+        missing = torch.isnan(scaled[:, self.incomplete])
+        filled = scaled.clone()
+        filled[:, self.incomplete] = torch.where(
+            missing, 0.0 if guess is None else guess.to(scaled), scaled[:, self.incomplete]
+        )
+        return torch.cat([filled, missing.to(scaled)], dim=1)
 
 
 class LabelBins(nn.Module):
@@ -120,8 +137,9 @@ class LabelBins(nn.Module):
         self.register_buffer("prior", torch.zeros(len(labels), max(self.counts)))
 
     def fit(self, labels: Tensor) -> None:
-        """Fit edges and prior to training labels (or their residuals) [N, K]."""
-        for k, (values, n) in enumerate(zip(labels.double().T, self.counts, strict=True)):
+        """Fit edges and prior to training labels (or their residuals) [N, K], NaN where one is missing."""
+        for k, (column, n) in enumerate(zip(labels.double().T, self.counts, strict=True)):
+            values = column[torch.isfinite(column)]
             fractions = torch.linspace(0, 1, n + 1, dtype=torch.float64)[1:-1]
             if self.strategy == "uniform":
                 inner = values.min() + fractions * (values.max() - values.min())
@@ -130,7 +148,8 @@ class LabelBins(nn.Module):
             self.edges[k, : n - 1] = inner
         bins = self(labels)
         for k, n in enumerate(self.counts):
-            self.prior[k, :n] = torch.bincount(bins[:, k], minlength=n) / len(bins)
+            known = bins[bins[:, k] >= 0, k]
+            self.prior[k, :n] = torch.bincount(known, minlength=n) / len(known)
 
     @property
     def entropy(self) -> Tensor:
@@ -138,8 +157,9 @@ class LabelBins(nn.Module):
         return torch.special.entr(self.prior).sum(1)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Bin indices [B, K] int64 of labels [B, K]."""
-        return torch.searchsorted(self.edges, labels.T.contiguous().to(self.edges), right=True).T.contiguous()
+        """Bin indices [B, K] int64 of labels [B, K]; -1 where one is missing."""
+        bins = torch.searchsorted(self.edges, labels.T.contiguous().to(self.edges), right=True).T.contiguous()
+        return torch.where(torch.isfinite(labels).to(bins.device), bins, -1)
 
 
 class ResidualLabels:
@@ -158,16 +178,19 @@ class ResidualLabels:
         self._models: list = []
 
     def fit(self, labels: np.ndarray) -> "ResidualLabels":
-        """Fit to training labels [N, K]."""
+        """Fit to training labels [N, K], NaN where one is missing: the trees take it for a value of its own."""
         from sklearn.ensemble import HistGradientBoostingRegressor
 
         if self.entangled:
-            self._models = [
-                HistGradientBoostingRegressor(max_iter=200, learning_rate=0.1, early_stopping=True, random_state=0).fit(  # pyright: ignore
-                    labels[:, self.entangled], labels[:, i]
+            for i in self.disentangled:
+                model: Any = HistGradientBoostingRegressor(
+                    max_iter=200,
+                    learning_rate=0.1,
+                    early_stopping=True,  # pyright: ignore[reportArgumentType]  # its stubs know "auto" only
+                    random_state=0,
                 )
-                for i in self.disentangled
-            ]
+                known = np.isfinite(labels[:, i])
+                self._models.append(model.fit(labels[known][:, self.entangled], labels[known, i]))
         return self
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:

@@ -96,6 +96,7 @@ def build_model(cfg: DictConfig, data: SpectraDataModule) -> DisentanglingAutoen
         labels=list(data.labels),
         wavelength=data.wavelength.tolist(),
         label_units=data.units,
+        incomplete=data.incomplete,
     )
     model.calibrate(data.train.flux, data.train.labels)
     data.classify_with(model.adversary.classify)

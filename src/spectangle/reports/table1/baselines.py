@@ -116,6 +116,8 @@ def leace(latent: np.ndarray, disentangled: np.ndarray) -> Embed:
         ) from None
     import torch
 
+    known = np.isfinite(disentangled).all(axis=1)
+    latent, disentangled = latent[known], disentangled[known]
     eraser = LeaceEraser.fit(torch.from_numpy(latent).double(), torch.from_numpy(np.asarray(disentangled)).double())
     return lambda new: eraser(torch.from_numpy(new).double()).numpy().astype(np.float32)
 
