@@ -166,7 +166,7 @@ def test_a_label_that_hardly_a_star_has_is_refused(tmp_path):
     path = write_toy_survey(tmp_path / "a.h5", n=200)
     with h5py.File(path, "r+") as file:
         file["labels/logg"][8:] = NAN
-    with pytest.raises(SpectangleError, match=r"has the label logg of \d training.*10, 3 and 3 are needed"):
+    with pytest.raises(SpectangleError, match=r"has the label logg of \d training.*10, 2 and 2 are needed"):
         module(path)
 
 

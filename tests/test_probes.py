@@ -19,7 +19,7 @@ class Latent:
     """A model whose latent is what the test wants it to be."""
 
     def __init__(self, z, kept=(), dropped=(), joint=False):
-        self.z, self.labels = z, LABELS
+        self.z, self.labels, self.targets = z, LABELS, LABELS
         self.adversary = SimpleNamespace(entangled=list(kept), disentangled=list(dropped), joint=joint)
 
     def embed_stars(self, stars):
@@ -39,6 +39,7 @@ def data_of(labels):
             rows=rows,
             source_id=rows + 2**60,
             labels=torch.from_numpy(labels[rows]),
+            attributes=torch.zeros(len(rows), 0),
             label_errors=unknown,
             true_labels=unknown,
             flux=flux,
@@ -47,7 +48,13 @@ def data_of(labels):
     parts = np.split(np.arange(len(labels)), [len(labels) // 2, len(labels) * 6 // 10])
     train, validation, test = map(stars, parts)
     return SimpleNamespace(
-        train=train, validation=validation, test=test, labels=LABELS, fingerprint={"labels": len(labels)}
+        train=train,
+        validation=validation,
+        test=test,
+        labels=LABELS,
+        attributes=(),
+        classes={},
+        fingerprint={"labels": len(labels)},
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["label_metrics", "number", "r2", "residual_metrics"]
+__all__ = ["balanced_accuracy", "label_metrics", "number", "r2", "residual_metrics"]
 
 
 def residual_metrics(predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, float]:
@@ -37,6 +37,12 @@ def r2(predicted: np.ndarray, truth: np.ndarray) -> float:
     known = np.isfinite(truth)
     predicted, truth = np.asarray(predicted, np.float64)[known], np.asarray(truth, np.float64)[known]
     return float(1 - np.square(predicted - truth).sum() / np.square(truth - truth.mean()).sum())
+
+
+def balanced_accuracy(truth: np.ndarray, found: np.ndarray, n_classes: int) -> float:
+    """Mean over the classes of the fraction of their stars [N] that is found; 1 / n_classes is chance."""
+    shares = [np.mean(found[truth == c] == c) for c in range(n_classes) if (truth == c).any()]
+    return float(np.mean(shares))
 
 
 def label_metrics(prefix: str, labels: Sequence[str], predicted: np.ndarray, catalogue: np.ndarray) -> dict[str, float]:

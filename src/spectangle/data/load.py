@@ -49,6 +49,7 @@ def _options(run: Run) -> dict[str, Any]:
         "fold",
         "split_seed",
         "max_masked_fraction",
+        "attributes",
         "require",
         "label_weight",
     )

@@ -16,12 +16,12 @@ from spectangle.data.stars import (
     VALIDATION,
     Batches,
     Stars,
+    class_codes,
     fill_masked,
     flux_noise,
     label_errors,
     label_weights,
     roles,
-    select_stars,
     true_labels,
 )
 from spectangle.errors import SpectangleError
@@ -38,6 +38,8 @@ class SpectraDataModule(L.LightningDataModule):
         path: Survey file (DESIGN: flux, wavelength, source_id, labels).
         labels: Names of the labels to use; all of the survey's by default. A star may lack some or all of them: it is
             then no test of these, but its spectrum teaches like any other.
+        attributes: Columns of the survey with classes, such as the instrument: A of them. They are entangled or
+            disentangled as labels are, but not read.
         require: Labels without which a star is left out; ``all`` of them, or names.
         label_weight: ``errors``: stars count by the errors of their labels, see
             :func:`~spectangle.data.stars.label_weights`; ``none``.
@@ -69,6 +71,7 @@ class SpectraDataModule(L.LightningDataModule):
         split_seed: int = 0,
         batch_size: int = 256,
         max_masked_fraction: float = 0.2,
+        attributes: Sequence[str] = (),
         require: Sequence[str] | str = (),
         label_weight: str = "none",
         seed: int = 0,
@@ -85,7 +88,8 @@ class SpectraDataModule(L.LightningDataModule):
             )
         self.path, self.wanted_labels, self.n_stars = path, labels, n_stars
         self.test_fraction, self.validation_fraction, self.split_seed = test_fraction, validation_fraction, split_seed
-        self.folds, self.fold, self.require, self.label_weight = folds, fold, require, label_weight
+        self.folds, self.fold, self.attributes = folds, fold, tuple(attributes)
+        self.require, self.label_weight = require, label_weight
         self.batch_size, self.max_masked_fraction, self.seed = batch_size, max_masked_fraction, seed
         self.notes: list[str] = []
         self._ready = False
@@ -96,6 +100,7 @@ class SpectraDataModule(L.LightningDataModule):
         return {
             "survey": self.content_hash,
             "labels": list(self.labels),
+            "attributes": list(self.attributes),
             "n_stars": self.n_stars,
             "test_fraction": self.test_fraction,
             "validation_fraction": self.validation_fraction,
@@ -137,7 +142,7 @@ class SpectraDataModule(L.LightningDataModule):
     def classify_with(self, classify: Callable[[Tensor], Tensor]) -> None:
         """Give every star the classes that the discriminators are asked for."""
         for stars in self._roles:
-            stars.classes = classify(stars.labels)
+            stars.classes = classify(stars.targets)
 
     def train_dataloader(self) -> Batches:
         def order() -> Tensor:
@@ -158,7 +163,7 @@ class SpectraDataModule(L.LightningDataModule):
     def _on_device(self, stars: Stars) -> list[Tensor]:
         """The tensors of some stars, on the trainer's device: a survey of paper size fits on any GPU."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        return [tensor.to(device) for tensor in (stars.flux, stars.noise, stars.labels, stars.classes, stars.weights)]
+        return [tensor.to(device) for tensor in (stars.flux, stars.noise, stars.targets, stars.classes, stars.weights)]
 
     def _read(self, survey: Survey) -> None:
         self.labels = tuple(self.wanted_labels or survey.labels)
@@ -175,11 +180,20 @@ class SpectraDataModule(L.LightningDataModule):
         parts = [good[role == which] for which in (TRAIN, VALIDATION, TEST)]
         fill_masked(flux, parts[TRAIN])
         noise = np.concatenate([flux_noise(flux[i:j], survey.flux_error(i, j)) for i, j in survey.chunks()])
-        errors, truth = label_errors(survey, self.labels), true_labels(survey, self.labels)
-        weights = label_weights(errors, self.label_weight)
-        self.train, self.validation, self.test = (
-            select_stars(flux, noise, labels, errors, truth, weights, source_id, rows) for rows in parts
+        codes, self.classes = class_codes(survey, self.attributes, good)
+        everyone = Stars(
+            np.arange(len(survey)),
+            source_id,
+            *(torch.from_numpy(values) for values in (flux, noise, labels)),
+            label_errors(survey, self.labels),
+            true_labels(survey, self.labels),
+            torch.from_numpy(codes),
+            torch.ones(len(survey), len(self.labels) + len(self.attributes)),
+            torch.zeros(len(survey), 0),
         )
+        weights = label_weights(everyone.label_errors, self.label_weight)
+        everyone.weights[:, : len(self.labels)] = torch.from_numpy(weights)
+        self.train, self.validation, self.test = (everyone[np.sort(rows)] for rows in parts)
         self._check_labels()
 
     def _drawn(self, rows: np.ndarray, source_id: np.ndarray) -> np.ndarray:
@@ -214,13 +228,22 @@ class SpectraDataModule(L.LightningDataModule):
         return good
 
     def _check_labels(self) -> None:
-        """Refuse a label that too few stars have, and note how many lack one."""
+        """Refuse a label or a class that too few stars have, and note how many lack a label."""
+        for a, (attribute, classes) in enumerate(self.classes.items()):
+            for code, word in enumerate(classes):
+                counts = [int((stars.attributes[:, a] == code).sum()) for stars in self._roles]
+                if counts[0] < 10 or min(counts) < 2:
+                    raise SpectangleError(
+                        f"{self.path} has the {attribute} '{word}' of {counts[0]} training, {counts[1]} validation and "
+                        f"{counts[2]} test stars; 10, 2 and 2 are needed. Cut these stars, or leave {attribute} out of "
+                        "labels.attributes."
+                    )
         counts = np.array([torch.isfinite(stars.labels).sum(0).numpy() for stars in self._roles])
         for name, (train, *held) in zip(self.labels, counts.T, strict=True):
-            if train < 10 or min(held) < 3:
+            if train < 10 or min(held) < 2:
                 raise SpectangleError(
                     f"{self.path} has the label {name} of {train} training, {held[0]} validation and {held[1]} test "
-                    "stars; 10, 3 and 3 are needed. Leave it out with data.labels, or the stars without it with "
+                    "stars; 10, 2 and 2 are needed. Leave it out with data.labels, or the stars without it with "
                     f"labels.require=[{name}]."
                 )
         total = sum(len(stars) for stars in self._roles)

@@ -5,7 +5,7 @@ Shapes: N stars, P pixels, K labels.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -23,14 +23,15 @@ __all__ = [
     "Stars",
     "fill_masked",
     "flux_noise",
+    "class_codes",
     "label_errors",
     "label_weights",
     "roles",
-    "select_stars",
     "true_labels",
 ]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+MOST_CLASSES = 50  # of an attribute
 
 
 @dataclass
@@ -38,8 +39,9 @@ class Stars:
     """Some stars in memory.
 
     Row in the survey [N], source_id [N], flux [N, P], its noise [N], labels [N, K] as the catalogue has them (NaN where
-    it has none), their errors [N, K] (NaN where it has none), the true labels [N, K] (NaN where nobody knows them), the
-    weight of each star's label among those of the other stars [N, K], classes [N, K] (-1 of a missing label).
+    it has none), their errors [N, K] (NaN where it has none), the true labels [N, K] (NaN where nobody knows them),
+    codes of the classes of attributes [N, A] (NaN where there is none), the weight of each star's label or attribute
+    among those of the other stars [N, K + A], classes that discriminators are asked for [N, K + A] (-1: none).
     """
 
     rows: np.ndarray
@@ -49,11 +51,21 @@ class Stars:
     labels: Tensor
     label_errors: np.ndarray
     true_labels: np.ndarray
+    attributes: Tensor
     weights: Tensor
     classes: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getitem__(self, rows: np.ndarray) -> "Stars":
+        """Some of the stars."""
+        return Stars(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @property
+    def targets(self) -> Tensor:
+        """Labels and codes of attributes [N, K + A]: what the adversary and the decoder know of a star."""
+        return torch.cat([self.labels, self.attributes], dim=1)
 
 
 class Batches:
@@ -140,6 +152,35 @@ def true_labels(survey: Survey, labels: Sequence[str]) -> np.ndarray:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
+def class_codes(survey: Survey, names: Sequence[str], rows: np.ndarray) -> tuple[np.ndarray, dict[str, list[str]]]:
+    """Codes 0, 1, ... of the classes of some columns of a survey [N, A] float32 (NaN: empty, or of no star of some
+    ``rows``), and the classes in that order.
+
+    Raises:
+        SpectangleError: A column has numbers that are no classes, one class only, or more than 50.
+    """
+    codes, classes = np.full((len(survey), len(names)), np.nan, np.float32), {}
+    for a, name in enumerate(names):
+        column = survey.column(name)
+        if column.dtype.kind == "f" and not (column[np.isfinite(column)] % 1 == 0).all():
+            raise SpectangleError(
+                f"labels.attributes names {name}, whose values are numbers such as {column[0]:g}; an attribute has "
+                "classes. Use it as a label, or write its classes in a column of their own."
+            )
+        words = np.array([value.decode() if isinstance(value, bytes) else f"{value:g}" for value in column.tolist()])
+        known = (words != "") & (words != "nan")
+        found = sorted(set(words[rows][known[rows]].tolist()))
+        if not 2 <= len(found) <= MOST_CLASSES:
+            raise SpectangleError(
+                f"labels.attributes names {name}, which has {len(found)} classes among the stars that are used; an "
+                f"attribute needs 2 to {MOST_CLASSES}."
+            )
+        for code, word in enumerate(found):
+            codes[words == word, a] = code
+        classes[name] = found
+    return codes, classes
+
+
 def fill_masked(flux: np.ndarray, train: np.ndarray) -> None:
     """Fill masked pixels of flux [N, P] with the mean of the pixel over training stars, in place."""
     total, count = np.zeros(flux.shape[1]), np.zeros(flux.shape[1])
@@ -176,18 +217,3 @@ def flux_noise(flux: np.ndarray, flux_error: np.ndarray | None) -> np.ndarray:
             median = np.nanmedian(known, axis=1)
         estimate = np.where(np.isfinite(median), median, estimate)
     return estimate.astype(np.float32)
-
-
-def select_stars(
-    flux: np.ndarray,
-    noise: np.ndarray,
-    labels: np.ndarray,
-    errors: np.ndarray,
-    truth: np.ndarray,
-    weights: np.ndarray,
-    source_id: np.ndarray,
-    rows: np.ndarray,
-) -> Stars:
-    rows = np.sort(rows)
-    x, sigma, y, w = (torch.from_numpy(values[rows]) for values in (flux, noise, labels, weights))
-    return Stars(rows, source_id[rows], x, sigma, y, errors[rows], truth[rows], w, classes=torch.zeros(len(rows), 0))

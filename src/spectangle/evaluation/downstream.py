@@ -87,9 +87,7 @@ class DownstreamRegressor(L.Callback):
         predicted = fitted.predict(pl_module.embed_stars(data.validation))
         scores = label_metrics("val/latent", data.labels, predicted, data.validation.labels.numpy())
         if self.cache is not None:
-            scores |= _entangled_mae(
-                "val", scores | self._baseline(data), [data.labels[i] for i in pl_module.adversary.entangled]
-            )
+            scores |= _entangled_mae("val", scores | self._baseline(data), _entangled(pl_module))
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in scores.items()})
         for logger in trainer.loggers:
             logger.log_metrics(scores | {"epoch": trainer.current_epoch}, step=trainer.global_step)
@@ -112,7 +110,7 @@ class DownstreamRegressor(L.Callback):
         self.metrics |= {f"test/stars/{name}": float(n) for name, n in zip(data.labels, counts, strict=True)}
         if self.cache is not None:
             self.metrics |= self._baseline(data)
-            self.metrics |= _entangled_mae("test", self.metrics, [data.labels[i] for i in model.adversary.entangled])
+            self.metrics |= _entangled_mae("test", self.metrics, _entangled(model))
         return self.metrics
 
     def _fit_latent(self, model: "DisentanglingAutoencoder", data: "SpectraDataModule") -> Any:
@@ -162,3 +160,8 @@ def _entangled_mae(prefix: str, metrics: Mapping[str, float], entangled: Sequenc
     """
     ratios = [metrics[f"{prefix}/latent/{name}/mae"] / metrics[f"{prefix}/spectra/{name}/mae"] for name in entangled]
     return {f"{prefix}/entangled_mae": float(np.mean(ratios))} if ratios else {}
+
+
+def _entangled(model: "DisentanglingAutoencoder") -> list[str]:
+    """The labels that the latent keeps, without attributes: these are not read."""
+    return [name for i in model.adversary.entangled if (name := model.targets[i]) in model.labels]

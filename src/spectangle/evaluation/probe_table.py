@@ -7,7 +7,7 @@ from rich.table import Table
 
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 
-__all__ = ["disagreements", "probe_table"]
+__all__ = ["attribute_table", "disagreements", "probe_table"]
 
 
 def disagreements(
@@ -20,8 +20,8 @@ def disagreements(
         f"it: R2 {metrics[f'probe/{label}/r2']:.2f}, of which {metrics[f'excess/{label}']:.2f} beyond the "
         "population. It is hidden, not removed: "
         "raise adversary.discriminator_steps, its lambda or model.latent_rate."
-        for label in (model.labels[i] for i in model.adversary.disentangled)
-        if gains[label] < 0.1 and metrics.get(f"excess/{label}", 0.0) > 0.1
+        for label in (model.targets[i] for i in model.adversary.disentangled)
+        if label in model.labels and gains[label] < 0.1 and metrics.get(f"excess/{label}", 0.0) > 0.1
     ]
 
 
@@ -69,5 +69,33 @@ def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapp
             *("" if (value := metrics.get(key)) is None else f"{value:.3f}" for key in (f"{path}/seen", *keys)),
             interval(f"excess_low/{label}", f"excess_high/{label}"),
             *([f"{counts[label]:,.0f}"] if differ else []),
+        )
+    return table
+
+
+def attribute_table(metrics: Mapping[str, float], attributes: Sequence[str], gains: Mapping[str, float]) -> Table:
+    """What the latent knows of each attribute: balanced accuracy against chance and raw spectra, floor and excess."""
+    table = Table(title="What the latent knows of attributes (balanced accuracy, test stars)", title_justify="left")
+    table.add_column("attribute", no_wrap=True)
+    for name in ("adversary\n[nats]", "probes", "95 %", "chance", "raw\nspectra", "excess\nR2", "95 % "):
+        table.add_column(escape(name), justify="right", no_wrap=True)
+    for name in attributes:
+        path = f"probe/{name}"
+
+        def cell(key: str) -> str:
+            return "" if (value := metrics.get(key)) is None else f"{value:.3f}"
+
+        def interval(low: str, high: str) -> str:
+            return f"{cell(low)}..{cell(high)}" if low in metrics else ""
+
+        table.add_row(
+            name,
+            f"{gains[name]:+.2f}",
+            cell(f"{path}/balanced_accuracy"),
+            interval(f"{path}/balanced_accuracy_low", f"{path}/balanced_accuracy_high"),
+            cell(f"{path}/chance"),
+            cell(f"reference/{name}/balanced_accuracy"),
+            cell(f"excess/{name}"),
+            interval(f"excess_low/{name}", f"excess_high/{name}"),
         )
     return table

@@ -10,7 +10,7 @@ Shapes: N stars, Z latent, K labels.
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,8 @@ from spectangle.caching import cache_key, cached, settings
 from spectangle.console import render
 from spectangle.evaluation.downstream import DownstreamRegressor, best_model
 from spectangle.evaluation.leakage import CrossFit, Measured, Predictions, bootstrap_r2, leaks, share_lost, stacked
-from spectangle.evaluation.probe_table import disagreements, probe_table
-from spectangle.metrics import r2
+from spectangle.evaluation.probe_table import attribute_table, disagreements, probe_table
+from spectangle.metrics import balanced_accuracy, r2
 
 if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
@@ -57,6 +57,11 @@ class Probes(L.Callback):
     ``excess_high``, and ``floor_decoder/<label>``. The largest excess is ``largest_excess``; ``excess_is_upper_bound``
     is 1 where the kept labels have errors that
     the survey does not know.
+
+    Of an attribute, the same probes are asked for each of its C classes (1 or 0), and the star is given the class whose
+    prediction is largest in units of its share: ``probe/<attribute>/balanced_accuracy`` with its interval, beside
+    ``probe/<attribute>/chance`` = 1 / C and ``reference/<attribute>/balanced_accuracy`` on raw spectra; floor and
+    excess are of the class with the largest excess.
 
     Arguments:
         large: Unfitted scikit-learn regressors by name, for surveys with many stars.
@@ -113,9 +118,11 @@ class Probes(L.Callback):
                     f"val/discriminator_gain/{'joint' if model.adversary.joint else name}", np.nan
                 )
             )
-            for name in data.labels
+            for name in (*data.labels, *data.attributes)
         }
         log.info("%s", render(probe_table(self.metrics, data.labels, gains)))
+        if data.attributes:
+            log.info("%s", render(attribute_table(self.metrics, data.attributes, gains)))
         for warning in disagreements(self.metrics, gains, model):
             log.warning("%s", warning)
 
@@ -136,20 +143,25 @@ class Probes(L.Callback):
             warnings.simplefilter(
                 "ignore", LinAlgWarning
             )  # dead or erased directions leave a singular covariance; ridge copes
-            seen, scored = (measured(part, model.embed_stars(part)) for part in (data.train, stars))
-            fit = self._cross_fit(seen, scored, None if spare is None else measured(spare, model.embed_stars(spare)))
+            parts = [None if part is None else _measured(data, part, model) for part in (data.train, stars, spare)]
+            fit = self._cross_fit(*parts)  # pyright: ignore[reportArgumentType]  # spare alone may be None
             candidates = fit.predictions(_latent, _labels)
             trained = fit.from_seen(_latent, _labels) if full or fit.small else {}
             if regressor is not None:
-                trained["regressor/seen"] = np.asarray(regressor.predict(scored.z))
+                shares = np.nanmean(fit.seen.labels[:, len(data.labels) :], axis=0)  # it reads no attribute
+                read = np.asarray(regressor.predict(fit.scored.z))
+                trained["regressor/seen"] = np.c_[read, np.tile(shares, (len(read), 1))]
             scores = self._leakage(prefix, data.labels, fit, candidates, trained, control=full)
+            places = target_columns(data)
+            for name, columns in list(places.items())[len(data.labels) :]:
+                scores |= self._attribute(f"{prefix}probe/{name}", fit, candidates | trained, columns)
             if full and self.cache is not None:
                 scores |= self._against_spectra(data, scores)
             if model.adversary.disentangled:
-                everything = candidates | trained
-                scores |= self._excess(
-                    prefix, data.labels, fit, everything, model.adversary.entangled, model.adversary.disentangled
-                )
+                columns = list(places.values())
+                kept = [column for i in model.adversary.entangled for column in columns[i]]
+                lost = {name: places[name] for name in (list(places)[i] for i in model.adversary.disentangled)}
+                scores |= self._excess(prefix, fit, candidates | trained, kept, lost)
         return {key: float(value) for key, value in scores.items()}
 
     def _cross_fit(self, seen: Measured, scored: Measured, spare: Measured | None) -> CrossFit:
@@ -193,10 +205,26 @@ class Probes(L.Callback):
             if seen := [value for name, value in each.items() if name.endswith("/seen")]:
                 scores[f"{path}/seen"] = max(seen)
         if control:
-            scores |= {
-                f"{prefix}probe/{labels[i]}/control": value for i, value in enumerate(self._controls(fit, candidates))
-            }
+            controls = zip(labels, self._controls(fit, candidates), strict=False)  # attributes come behind
+            scores |= {f"{prefix}probe/{label}/control": value for label, value in controls}
         return scores
+
+    def _attribute(self, path: str, fit: CrossFit, candidates: Predictions, columns: Sequence[int]) -> dict[str, float]:
+        """Balanced accuracy of the classes of an attribute, from the probes' predictions of each class."""
+        truth, found = _classes_read(fit, candidates, columns)
+        random = np.random.default_rng(self.seed)
+        draws = [
+            balanced_accuracy(truth[rows], found[rows], len(columns))
+            for rows in (random.integers(len(truth), size=len(truth)) for _ in range(self.bootstrap))
+        ]
+        low, high = np.nanquantile(draws, [0.025, 0.975])
+        return {
+            f"{path}/balanced_accuracy": balanced_accuracy(truth, found, len(columns)),
+            f"{path}/balanced_accuracy_low": low,
+            f"{path}/balanced_accuracy_high": high,
+            f"{path}/chance": 1 / len(columns),
+            f"{path}/stars": len(truth),
+        }
 
     def _controls(self, fit: CrossFit, candidates: Predictions) -> list[float]:
         """R2 of each label when the strongest probe is fitted and scored on labels that were permuted among the unseen
@@ -220,19 +248,20 @@ class Probes(L.Callback):
     def _excess(
         self,
         prefix: str,
-        labels: Sequence[str],
         fit: CrossFit,
         z_only: Predictions,
         entangled: list[int],
-        disentangled: list[int],
+        disentangled: Mapping[str, Sequence[int]],
     ) -> dict[str, float]:
-        found = leaks(fit, z_only, entangled, disentangled, self.bootstrap, self.seed)
+        """Floors and excesses of disentangled labels and attributes, each with its columns."""
+        columns = [column for own in disentangled.values() for column in own]
+        found = leaks(fit, z_only, entangled, columns, self.bootstrap, self.seed)
         if not found:
             log.warning("warning: too few stars have all entangled labels to measure an excess.")
             return {}
         scores: dict[str, float] = {}
-        for i, leak in found.items():
-            name = labels[i]
+        for name, own in disentangled.items():
+            leak = max((found[column] for column in own), key=lambda one: one.excess)
             scores |= {
                 f"{prefix}floor/{name}": leak.floor,
                 f"{prefix}floor_decoder/{name}": leak.decoder,
@@ -244,7 +273,8 @@ class Probes(L.Callback):
         return {key: value for key, value in scores.items() if np.isfinite(value)}
 
     def _against_spectra(self, data: "SpectraDataModule", scores: Mapping[str, float]) -> dict[str, float]:
-        reference, found = self._reference(data), {}
+        reference = self._reference(data)
+        found = {f"reference/{name}/balanced_accuracy": reference[name] for name in data.attributes}
         for label in data.labels:
             lost = share_lost(scores[f"probe/{label}/r2"], reference[label])
             found |= {
@@ -272,19 +302,54 @@ class Probes(L.Callback):
         spectra = data.train.flux.numpy()
         components = PCA(min(COMPONENTS, *spectra.shape), svd_solver="randomized", random_state=0).fit(spectra)
         seen, scored, spare = (
-            measured(part, components.transform(part.flux.numpy())) for part in (data.train, data.test, data.validation)
+            measured(part, components.transform(part.flux.numpy()), data.classes.values())
+            for part in (data.train, data.test, data.validation)
         )
         fit = self._cross_fit(seen, scored, spare)
         candidates = fit.predictions(_latent, _labels)
-        truths = fit.scored.labels.astype(np.float64)
-        return {
+        truths, places = fit.scored.labels.astype(np.float64), target_columns(data)
+        found = {
             label: r2(fit.stacked(candidates, i, truths[:, i]), truths[:, i]) for i, label in enumerate(data.labels)
         }
+        for name in data.attributes:
+            found[name] = balanced_accuracy(*_classes_read(fit, candidates, places[name]), len(places[name]))
+        return found
 
 
-def measured(stars: "Stars", z: np.ndarray) -> Measured:
-    """What probes need of some stars, with their latents [N, Z]."""
-    return Measured(stars.source_id, z, stars.labels.numpy(), stars.label_errors, stars.true_labels)
+def target_columns(data: "SpectraDataModule") -> dict[str, list[int]]:
+    """Columns of :func:`measured` by label and attribute: one of a label, one for each class of an attribute."""
+    columns, start = {name: [i] for i, name in enumerate(data.labels)}, len(data.labels)
+    for name, classes in data.classes.items():
+        columns[name] = list(range(start, start + len(classes)))
+        start += len(classes)
+    return columns
+
+
+def measured(stars: "Stars", z: np.ndarray, classes: Iterable[Sequence[str]] = ()) -> Measured:
+    """What probes need of some stars, with their latents [N, Z]; classes of attributes follow the labels, 1 or 0."""
+    labels, errors, truth = [stars.labels.numpy()], [stars.label_errors], [stars.true_labels]
+    for a, words in enumerate(classes):
+        code = stars.attributes[:, a].numpy()[:, None]
+        is_class = np.where(np.isnan(code), np.nan, code == np.arange(len(words))).astype(np.float32)
+        labels, errors, truth = [*labels, is_class], [*errors, 0 * is_class], [*truth, is_class]
+    return Measured(stars.source_id, z, *(np.concatenate(parts, axis=1) for parts in (labels, errors, truth)))
+
+
+def _measured(data: "SpectraDataModule", stars: "Stars", model: "DisentanglingAutoencoder") -> Measured:
+    return measured(stars, model.embed_stars(stars), data.classes.values())
+
+
+def _classes_read(fit: CrossFit, candidates: Predictions, columns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Classes of the stars that have one [n], and those that the probes read: where a class is likelier than usual
+    among the stars of the other folds (its share in a star's own fold is what a constant prediction is wrong about).
+    """
+    truth = fit.scored.labels[:, list(columns)].astype(np.float64)
+    known = np.isfinite(truth[:, 0])
+    likely = np.stack([fit.stacked(candidates, i, own) for i, own in zip(columns, truth.T, strict=True)], axis=1)
+    for fold in np.unique(fit.fold):
+        shares = truth[known & (fit.fold != fold)].mean(axis=0)
+        likely[fit.fold == fold] /= shares.clip(min=1e-9)
+    return truth[known].argmax(axis=1), (likely[known] - 1e-6 * np.arange(len(columns))).argmax(axis=1)
 
 
 def _latent(stars: Measured) -> np.ndarray:

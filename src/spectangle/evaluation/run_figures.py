@@ -198,7 +198,7 @@ def _figures(
 def _latent_map(model: "DisentanglingAutoencoder", seen: ReadStars, n: int) -> Figure:
     """t-SNE of the latent, coloured by each label: the entangled ones above the disentangled ones."""
     rows = np.sort(np.random.default_rng(1).permutation(len(seen.rows))[:n])
-    lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))
+    lambdas = dict(zip(model.targets, model.adversary.lambdas, strict=True))
     groups = {
         "entangled": [name for name in seen.catalogue if lambdas[name] < 0],
         "neutral": [name for name in seen.catalogue if lambdas[name] == 0],

@@ -66,7 +66,7 @@ class TrainedNetworks:
     @property
     def lambdas(self) -> dict[str, float]:
         """lambda of each label: above 0 disentangled, below 0 entangled."""
-        return dict(zip(self.labels, self.network.adversary.lambdas, strict=True))
+        return dict(zip(self.labels, self.network.adversary.lambdas, strict=False))  # attributes come behind
 
     @property
     def trained_on(self) -> str:

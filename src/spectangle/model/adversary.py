@@ -68,6 +68,8 @@ class Adversary(nn.Module):
             the spectra's variance
             that is not reconstructed: the same on every survey; ``flux``: against squared flux, as in the paper.
         lambda_scale: All lambdas are multiplied by this (the paper's recipe: 1e-3, with ``lambda_unit=flux``).
+        attributes: Number of classes by attribute, for those of the labels that have classes: their codes 0, 1, ... are
+            the bins.
 
     Raises:
         SpectangleError: An option is unknown or a lambda is for a label that the survey lacks.
@@ -102,6 +104,7 @@ class Adversary(nn.Module):
         entangle_with: str = "bins",
         lambda_unit: str = "scaled",
         lambda_scale: float = 1.0,
+        attributes: Mapping[str, int] | None = None,
     ):
         super().__init__()
         _check_choices(
@@ -119,9 +122,16 @@ class Adversary(nn.Module):
         self.joint, self.ensemble = discriminators == "joint", ensemble
         self.entangled = [i for i, value in enumerate(self.lambdas) if value < 0]
         self.disentangled = [i for i, value in enumerate(self.lambdas) if value > 0]
-        self.regressed = self.entangled if entangle_with == "regression" and not self.joint else []
+        self.attributes = [i for i, name in enumerate(self.labels) if name in (attributes or {})]
+        regressed = entangle_with == "regression" and not self.joint
+        self.regressed = [i for i in self.entangled if i not in self.attributes] if regressed else []
+        if condition_on == "residual" and set(self.attributes) & set(self.disentangled):
+            raise SpectangleError(
+                "adversary.condition_on=residual has no residual of an attribute with classes; use "
+                "condition_on=entangled."
+            )
         self._network: dict = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
-        self.bins = LabelBins(self.labels, **self._bins(bins))
+        self.bins = LabelBins(self.labels, **self._bins(bins), classes=attributes)
         self.residual: ResidualLabels | None = None
         self.register_buffer("chance", torch.zeros(len(self.names)))
         self.priors: BinPriors

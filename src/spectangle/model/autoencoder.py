@@ -44,6 +44,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         incomplete: Labels that some stars lack. The decoder is told where one is missing, and in its place what a small
             network of its own reads of it in the spectrum (as q(y|x) of Kingma et al. 2014, arXiv:1406.5298): a mean
             would leave it to the latent to say what the label says, also of a label that it is to lose.
+        attributes: Number of classes by attribute (instrument, survey of origin), A of them: entangled or disentangled
+            like a label (the attributes of Lample et al. 2018, arXiv:1706.00409). Their codes follow the labels in what
+            training is given, [B, K + A].
         latent: Z (paper: 25).
         hidden: Widths of the encoder's hidden layers, mirrored in the decoder (paper: 512, 256).
         conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
@@ -81,6 +84,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         wavelength: Sequence[float] | None = None,
         label_units: Mapping[str, str] | None = None,
         incomplete: Sequence[str] = (),
+        attributes: Mapping[str, int] | None = None,
         latent: int = 25,
         hidden: Sequence[int] = (512, 256),
         conditioning: str = "observed",
@@ -112,18 +116,21 @@ class DisentanglingAutoencoder(L.LightningModule):
             self._lr_ends,
         )
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
-        self.label_scaler = LabelScaler(labels, incomplete)
+        self.label_scaler = LabelScaler(labels, incomplete, attributes)
         n_inputs = n_pixels + self.label_scaler.n_outputs * self.conditional_encoder
         self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm, dropout)
         self.decoder = Decoder(latent, self.label_scaler.n_outputs, hidden, n_pixels, batch_norm)
         self.channel = NoisyChannel(latent) if latent_rate else None
-        self.adversary = Adversary(labels, latent, lambdas or {}, bins or {}, **(adversary or {}))
+        self.targets = (*self.labels, *(attributes or {}))
+        self.adversary = Adversary(
+            self.targets, latent, lambdas or {}, bins or {}, **(adversary or {}), attributes=attributes
+        )
         self.estimator = mlp([n_pixels, ESTIMATOR_WIDTH, len(incomplete)]) if incomplete else None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
     def calibrate(self, flux: Tensor, labels: Tensor) -> None:
-        """Fit scalers and bins to training flux [N, P] and labels [N, K], NaN where one is missing."""
+        """Fit scalers and bins to training flux [N, P] and labels and codes [N, K + A], NaN where one is missing."""
         self.flux_scaler.fit(flux)
         self.label_scaler.fit(labels)
         self.adversary.calibrate(labels)
@@ -180,12 +187,13 @@ class DisentanglingAutoencoder(L.LightningModule):
 
     def embed_stars(self, stars: "Stars", draw: int = 0) -> np.ndarray:
         """Latents [N, Z] of stars of a data module; 0 is the draw that is released."""
-        return self.embed(stars.flux, stars.labels, stars.source_id, draw=draw)
+        return self.embed(stars.flux, stars.targets, stars.source_id, draw=draw)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         flux, noise, labels, bins, weights = batch
         x = self.flux_scaler(flux)
         y = self._told(labels, x)
+        targets = self._targets(labels, y)
         progress = self._progress(batch_index)
         self._decay(progress)
         noisy = self._add_noise(x, noise)
@@ -193,9 +201,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         z = seen = self._sample(mean)
         if self.input_noise and self.adversary.disentangled:
             seen = self.adversary.views(entangled=z, lost=self._sample(self._encode(x, y)))
-        cross_entropy = self.discriminator_step(seen.detach(), y, bins, weights)
+        cross_entropy = self.discriminator_step(seen.detach(), targets, bins, weights)
         others = self._rate(mean) + self._estimator_loss(noisy, labels, weights)
-        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress, others, weights)
+        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress, others, weights, targets)
         self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
 
     def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -219,6 +227,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         progress: float,
         others: Tensor | float = 0.0,
         weights: Tensor | None = None,
+        targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Update encoder and decoder on eq. 4 plus ``others`` (the rate of a stochastic latent), with the latents that
         the discriminators have ``seen``; return reconstruction and loss in flux units.
@@ -229,7 +238,10 @@ class DisentanglingAutoencoder(L.LightningModule):
         loss = self.reconstruction_weight * error.float().square().mean() + others
         if any(self.adversary.lambdas):
             with _frozen(self.adversary):
-                loss = loss + self.adversary.penalty(seen, y, bins, progress, weights) / unit
+                loss = (
+                    loss
+                    + self.adversary.penalty(seen, y if targets is None else targets, bins, progress, weights) / unit
+                )
         optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -242,7 +254,8 @@ class DisentanglingAutoencoder(L.LightningModule):
         y = self._told(labels, x)
         z = self._sample(self._encode(x, y))
         reconstruction = self._flux_error(self.decoder(z, y) - x)
-        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, y, bins, weights))
+        targets = self._targets(labels, y)
+        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, targets, bins, weights))
         self._accumulate(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -301,6 +314,13 @@ class DisentanglingAutoencoder(L.LightningModule):
             return self.label_scaler(labels)
         with torch.no_grad():
             return self.label_scaler(labels, self.estimator(x))
+
+    def _targets(self, labels: Tensor, y: Tensor) -> Tensor:
+        """Scaled labels without gaps and codes of attributes [B, K + A], of labels and codes [B, K + A] and what the
+        decoder is told of them.
+        """
+        k = len(self.labels)
+        return y if len(self.targets) == k else torch.cat([y[:, :k], labels[:, k:].nan_to_num(0.0)], dim=1)
 
     def _estimator_loss(self, x: Tensor, labels: Tensor, weights: Tensor) -> Tensor | float:
         """Squared error of the labels that the estimator reads, on the stars that have them."""

@@ -65,12 +65,20 @@ class LabelScaler(nn.Module):
     Arguments:
         labels: Names, K of them.
         incomplete: Those that some stars lack, M of them: the decoder is told where one is missing.
+        attributes: Number of classes by attribute, A of them, C classes in all: one-hot, and the shares of the classes
+            among the training stars where it is not known.
     """
 
-    def __init__(self, labels: Sequence[str], incomplete: Sequence[str] = ()):
+    def __init__(
+        self, labels: Sequence[str], incomplete: Sequence[str] = (), attributes: Mapping[str, int] | None = None
+    ):
         super().__init__()
         self.labels = tuple(labels)
         self.incomplete = [self.labels.index(name) for name in incomplete]
+        self.classes = list((attributes or {}).values())
+        self.shares: Tensor
+        if self.classes:
+            self.register_buffer("shares", torch.zeros(sum(self.classes)))
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(len(labels)))
@@ -78,11 +86,13 @@ class LabelScaler(nn.Module):
 
     @property
     def n_outputs(self) -> int:
-        """K + M."""
-        return len(self.labels) + len(self.incomplete)
+        """K + M + C."""
+        return len(self.labels) + len(self.incomplete) + sum(self.classes)
 
     def fit(self, labels: Tensor) -> None:
-        """Fit to training labels [N, K], NaN where one is missing; refuse a label that is constant."""
+        """Fit to training labels and codes of attributes [N, K + A], NaN where one is missing; refuse a label that is
+        constant.
+        """
         for i, name in enumerate(self.labels):
             known = labels[:, i].double()
             known = known[torch.isfinite(known)]
@@ -92,12 +102,34 @@ class LabelScaler(nn.Module):
                     f"Label '{name}' is the same for every training star; remove it with data.labels."
                 )
             self.mean[i], self.std[i] = known.mean(), std
+        if self.classes:
+            codes = labels[:, len(self.labels) :]
+            known = [code[torch.isfinite(code)].long() for code in codes.T]
+            counts = [torch.bincount(code, minlength=n) for code, n in zip(known, self.classes, strict=True)]
+            self.shares.copy_(torch.cat([count / count.sum() for count in counts]))
 
     def forward(self, labels: Tensor, guess: Tensor | None = None) -> Tensor:
-        """Scaled labels [B, K], and 1 for each of M that is missing [B, K + M] of labels [B, K], NaN where missing;
-        in its place there is the mean of the training stars, or a scaled ``guess`` [B, M].
+        """Scaled labels [B, K], 1 for each of M that is missing, and one-hot attributes [B, K + M + C] of labels [B, K]
+        or labels and codes [B, K + A], NaN where missing. In place of a missing label there is the mean of the
+        training stars, or a scaled ``guess`` [B, M].
         """
-        scaled = (labels - self.mean) / self.std
+        scaled = self._labels((labels[:, : len(self.labels)] - self.mean) / self.std, guess)
+        return torch.cat([scaled, *self._attributes(labels[:, len(self.labels) :])], dim=1) if self.classes else scaled
+
+    def _attributes(self, codes: Tensor) -> list[Tensor]:
+        shares = self.shares.split(self.classes)
+        if not codes.shape[1]:
+            return [share.expand(len(codes), -1) for share in shares]
+        return [
+            torch.where(
+                torch.isnan(code)[:, None],
+                share,
+                nn.functional.one_hot(code.nan_to_num(0.0).long(), len(share)).to(share),
+            )
+            for code, share in zip(codes.T, shares, strict=True)
+        ]
+
+    def _labels(self, scaled: Tensor, guess: Tensor | None) -> Tensor:
         if not self.incomplete:
             return scaled
         missing = torch.isnan(scaled[:, self.incomplete])
@@ -117,19 +149,28 @@ class LabelBins(nn.Module):
         labels: Names, K of them.
         count: Bins per label, one number or a number by label name.
         strategy: ``uniform`` (equal width) or ``quantile`` (equal numbers of stars).
+        classes: Number of classes by attribute: codes 0, 1, ... are bins as they are.
     """
 
-    def __init__(self, labels: Sequence[str], count: int | Mapping[str, int] = 10, strategy: str = "uniform"):
+    def __init__(
+        self,
+        labels: Sequence[str],
+        count: int | Mapping[str, int] = 10,
+        strategy: str = "uniform",
+        classes: Mapping[str, int] | None = None,
+    ):
         super().__init__()
         if strategy not in ("uniform", "quantile"):
             raise SpectangleError(f"bins.strategy is '{strategy}'; it must be uniform or quantile.")
         counts = dict(count) if isinstance(count, Mapping) else dict.fromkeys(labels, count)
+        counts |= classes or {}
         if missing := set(labels) ^ set(counts):
             raise SpectangleError(f"bins.count and the survey's labels {list(labels)} differ in {sorted(missing)}.")
         self.counts = [int(counts[name]) for name in labels]
         if min(self.counts) < 2:
             raise SpectangleError(f"bins.count is {min(self.counts)}; a discriminator needs at least 2 bins.")
         self.strategy = strategy
+        self.classes = [name in (classes or {}) for name in labels]
         self.edges: Tensor
         self.prior: Tensor
         # Inner edges only, padded with +inf: a label outside the training range falls in the first or the last bin.
@@ -141,7 +182,9 @@ class LabelBins(nn.Module):
         for k, (column, n) in enumerate(zip(labels.double().T, self.counts, strict=True)):
             values = column[torch.isfinite(column)]
             fractions = torch.linspace(0, 1, n + 1, dtype=torch.float64)[1:-1]
-            if self.strategy == "uniform":
+            if self.classes[k]:
+                inner = torch.arange(n - 1) + 0.5
+            elif self.strategy == "uniform":
                 inner = values.min() + fractions * (values.max() - values.min())
             else:
                 inner = torch.from_numpy(np.quantile(values.numpy(), fractions.numpy()))

@@ -52,7 +52,7 @@ def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         )
     seen, (_, model, data) = folds[0], loaded[0]
     if len(seen.rows) >= 20 and seen.latent.shape[1] > 1:
-        lambdas = dict(zip(model.labels, model.adversary.lambdas, strict=True))
+        lambdas = dict(zip(model.targets, model.adversary.lambdas, strict=True))
         groups = {
             "entangled": [name for name in catalogue if lambdas[name] < 0],
             "disentangled": [name for name in catalogue if lambdas[name] > 0],

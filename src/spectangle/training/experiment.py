@@ -97,8 +97,9 @@ def build_model(cfg: DictConfig, data: SpectraDataModule) -> DisentanglingAutoen
         wavelength=data.wavelength.tolist(),
         label_units=data.units,
         incomplete=data.incomplete,
+        attributes={name: len(classes) for name, classes in data.classes.items()},
     )
-    model.calibrate(data.train.flux, data.train.labels)
+    model.calibrate(data.train.flux, data.train.targets)
     data.classify_with(model.adversary.classify)
     return model
 
@@ -124,7 +125,7 @@ def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
     words = {1: "disentangled", -1: "entangled", 0: "neutral"}
     return {
         name: words[(value > 0) - (value < 0)]
-        for name, value in zip(model.labels, model.adversary.lambdas, strict=True)
+        for name, value in zip(model.targets, model.adversary.lambdas, strict=True)
     }
 
 

@@ -75,6 +75,11 @@ class Baseline:
     read: "Callable[[Stars], np.ndarray] | None" = None
 
     @property
+    def targets(self) -> Sequence[str]:
+        """The labels: a baseline has no attributes."""
+        return self.labels
+
+    @property
     def adversary(self) -> SimpleNamespace:
         """Places of the kept and of the dropped labels."""
         places = {name: i for i, name in enumerate(self.labels)}

@@ -1,0 +1,189 @@
+"""Attributes with classes, such as the instrument: kept or lost like a label, probed by balanced accuracy."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from commands import Command
+from sklearn.linear_model import Ridge
+
+from spectangle.data.load import load_stars
+from spectangle.data.module import SpectraDataModule
+from spectangle.errors import SpectangleError
+from spectangle.evaluation.probes import Probes
+from spectangle.inference.load import load
+from spectangle.metrics import balanced_accuracy
+from spectangle.model.adversary import Adversary
+from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.model.scaling import LabelBins, LabelScaler
+from spectangle.runs.folder import Run
+from spectangle.survey.writer import SurveyWriter
+
+
+def write_two_instruments(path: Path, n: int = 600, n_pixels: int = 40) -> Path:
+    """Write stars with two labels, a fifth of them seen by an instrument that tilts the continuum."""
+    random = np.random.default_rng(0)
+    scaled, other = random.normal(size=(n, 2)), random.random(n) < 0.2
+    flux = 0.8 + 0.05 * np.tanh(scaled @ random.normal(size=(2, n_pixels))) + 0.004 * random.normal(size=(n, n_pixels))
+    flux += 0.03 * other[:, None] * np.linspace(-1, 1, n_pixels)
+    units = {"teff": "K", "logg": "dex"}
+    with SurveyWriter(path, 846 + 0.03 * np.arange(n_pixels), units, "two instruments", "1", "tests") as writer:
+        labels = {"teff": 5000 + 700 * scaled[:, 0], "logg": 3 + scaled[:, 1]}
+        columns = {
+            "instrument": np.where(other, "B", "A"),
+            "visit": np.arange(n) % 3,
+            "period": random.random(n),
+            "site": np.full(n, "one"),
+        }
+        writer.append(2**60 + np.arange(n), flux, labels, np.full_like(flux, 0.004), columns=columns)
+    return path
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory) -> Path:
+    return write_two_instruments(tmp_path_factory.mktemp("attributes") / "two.h5")
+
+
+def module(path, **options):
+    data = SpectraDataModule(str(path), **options)
+    data.setup()
+    return data
+
+
+def test_classes_are_read_from_text_and_integers(survey):
+    data = module(survey, attributes=["instrument", "visit"])
+    assert data.classes == {"instrument": ["A", "B"], "visit": ["0", "1", "2"]}
+    assert data.train.attributes[:, 1].tolist() == (data.train.rows % 3).tolist()
+    assert 0.1 < float(data.train.attributes[:, 0].mean()) < 0.3
+    assert data.train.targets.shape == (len(data.train), 4) and data.labels == ("teff", "logg")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("period", "labels.attributes names period, whose values are numbers such as"),
+        ("site", "labels.attributes names site, which has 1 classes"),
+        ("epoch", "has no column 'epoch'; it has: instrument"),
+    ],
+)
+def test_what_has_no_classes_is_refused(survey, name, sentence):
+    with pytest.raises(SpectangleError, match=sentence):
+        module(survey, attributes=[name])
+
+
+def test_the_decoder_is_told_the_class_or_the_shares():
+    scaler = LabelScaler(["teff"], attributes={"instrument": 2})
+    nan = float("nan")
+    scaler.fit(torch.tensor([[1.0, 0], [3.0, 0], [2.0, 0], [2.0, 1], [2.0, nan]]))
+    told = scaler(torch.tensor([[2.0, 1.0], [2.0, nan]]))
+    assert told[0].tolist() == [0, 0, 1] and told[1].tolist() == pytest.approx([0, 0.75, 0.25])
+    assert scaler(torch.tensor([[2.0]]))[0].tolist() == pytest.approx([0, 0.75, 0.25])
+    assert scaler.n_outputs == 3
+
+
+def test_codes_are_bins_as_they_are():
+    bins = LabelBins(["teff", "visit"], 10, "quantile", {"visit": 5})
+    codes = torch.arange(500) % 5
+    bins.fit(torch.stack([torch.randn(500), codes.float()], 1))
+    assert bins(torch.stack([torch.zeros(500), codes.float()], 1))[:, 1].tolist() == codes.tolist()
+    assert bins.counts == [10, 5]
+
+
+def test_an_attribute_has_a_discriminator_of_its_classes():
+    options = {"entangle_with": "regression", "condition_on": "entangled"}
+    adversary = Adversary(["a", "b"], 3, {"a": -1, "b": -1}, {"count": 4}, attributes={"b": 3}, **options)
+    assert adversary.n_outputs == [2, 3], "a class is never regressed"
+    with pytest.raises(SpectangleError, match="condition_on=residual has no residual of an attribute"):
+        Adversary(["a", "b"], 3, {"b": 1}, {"count": 4}, attributes={"b": 3}, condition_on="residual")
+
+
+def test_a_decoder_of_two_instruments_draws_two_spectra():
+    torch.manual_seed(0)
+    model = DisentanglingAutoencoder(20, ["teff"], latent=3, hidden=(8,), attributes={"instrument": 2}).eval()
+    model.calibrate(torch.randn(50, 20), torch.stack([torch.randn(50), torch.arange(50.0) % 2], 1))
+    z = torch.randn(4, 3)
+    a, b, unknown = (model.decode(z, torch.tensor([given]).repeat(4, 1)) for given in ([0.0, 0.0], [0.0, 1.0], [0.0]))
+    assert not torch.allclose(a, b) and not torch.allclose(a, unknown)
+
+
+def test_balanced_accuracy_weighs_classes_alike():
+    truth = np.array([0] * 90 + [1] * 10)
+    assert balanced_accuracy(truth, np.zeros(100, int), 2) == 0.5 and balanced_accuracy(truth, truth, 2) == 1
+
+
+@pytest.mark.parametrize(("trace", "low", "high"), [(0.0, 0.44, 0.56), (0.4, 0.6, 0.72), (5.0, 0.95, 1.0)])
+def test_probes_find_a_class_that_is_there_and_none_that_is_not(tmp_path, trace, low, high):
+    data = module(write_two_instruments(tmp_path / "many.h5", n=3000, n_pixels=4), attributes=["instrument"])
+    random = np.random.default_rng(0)
+
+    def embed(stars):
+        noise = random.normal(size=(len(stars), 4))
+        noise[:, 0] += 2 * trace * stars.attributes[:, 0].numpy()
+        return noise.astype(np.float32)
+
+    names = SimpleNamespace(entangled=[0], disentangled=[2], joint=False)
+    model = SimpleNamespace(
+        embed_stars=embed, labels=data.labels, targets=("teff", "logg", "instrument"), adversary=names
+    )
+    probes = Probes({"ridge": Ridge()}, bootstrap=50)
+    scores = probes.score(model, data, data.test, spare=data.validation)  # pyright: ignore
+    found = scores["probe/instrument/balanced_accuracy"]
+    assert low <= found <= high and scores["probe/instrument/chance"] == 0.5
+    assert (
+        scores["probe/instrument/balanced_accuracy_low"] <= found <= scores["probe/instrument/balanced_accuracy_high"]
+    )
+    assert (scores["excess/instrument"] > 0.5) == (trace == 5.0)
+    assert scores["largest_excess"] == scores["excess/instrument"]
+
+
+@pytest.fixture(scope="module")
+def runs(survey) -> dict[float, Path]:
+    """Runs that keep teff and logg, and keep or lose the instrument."""
+    from spectangle.commands.main import main
+
+    found = {}
+    for strength in (-1.0, 1.0):
+        folder = survey.parent / f"run-{strength:g}"
+        words = [
+            "data=survey",
+            f"data.path={survey}",
+            "labels.attributes=[instrument]",
+            f"+lambdas.instrument={strength}",
+        ]
+        words += [
+            "lambdas.teff=-1",
+            "lambdas.logg=-1",
+            "model=tiny",
+            "model.latent=6",
+            "trainer.max_epochs=40",
+            "threads=1",
+        ]
+        words += ["data.batch_size=64", "probes=quick", "callbacks.figures=null", f"hydra.run.dir={folder}"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["spectangle", "train", *words])
+            main()
+        found[strength] = folder
+    return found
+
+
+def test_a_lost_instrument_leaves_the_latent_and_the_labels_stay(runs):
+    kept, lost = (json.loads((path / "metrics.json").read_text()) for path in runs.values())
+    assert kept["probe/instrument/balanced_accuracy"] > 0.85
+    assert lost["probe/instrument/balanced_accuracy"] < 0.7 < lost["reference/instrument/balanced_accuracy"]
+    assert lost["probe/teff/r2"] > 0.9 and lost["probe/logg/r2"] > 0.9
+
+
+def test_such_a_run_predicts_and_is_exported(runs, survey, tmp_path, monkeypatch, capsys):
+    command = Command(monkeypatch, capsys)
+    run = runs[1.0]
+    code, out, err = command("predict", f"run={run}", f"spectra={survey}", f"out={tmp_path / 'p.ecsv'}")
+    assert code == 0, out + err
+    code, out, err = command("export", f"run={run}", f"out={tmp_path / 'model'}", "onnx=false")
+    assert code == 0, out + err
+    flux = load_stars(Run(run)).test.flux[:5].numpy()
+    here, there = (load(path).predict(flux) for path in (run, tmp_path / "model"))
+    np.testing.assert_allclose(there["teff"], here["teff"], rtol=1e-6)
+    np.testing.assert_allclose(there["chi2"], here["chi2"], rtol=1e-5)
