@@ -8,7 +8,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, get_method
 from omegaconf import DictConfig
 
+from spectangle.configs.arguments import label_key
+from spectangle.configs.label_lambdas import lambda_by_label
 from spectangle.configs.resolvers import register_resolvers
+from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
 from spectangle.model.scaling import LabelBins
 
@@ -26,6 +29,7 @@ GROUPS = [
     "callbacks",
     "experiment",
 ]
+PAIRS = ("first_pair", "second_pair")
 GIVEN_BY_TRAIN = {"n_pixels", "labels", "wavelength", "label_units", "path", "callbacks", "logger"}
 
 
@@ -93,13 +97,32 @@ def test_the_guard_sees_a_wrong_key():
 
 
 def test_pairs_follow_the_table_of_the_paper():
-    first, second = composed("lambdas=first_pair").lambdas, composed("lambdas=second_pair").lambdas
+    labels = ("teff", "logg", "m_h", "alpha_fe")
+    first, second = (lambda_by_label(composed(f"lambdas={name}").lambdas, labels) for name in PAIRS)
     assert all(first[name] < 0 < second[name] for name in ("teff", "logg"))
     assert all(second[name] < 0 < first[name] for name in ("m_h", "alpha_fe"))
-    assert (
-        first == composed("lambdas=entangle_physical").lambdas
-        and second == composed("lambdas=entangle_chemical").lambdas
-    )
+    for pair, other in zip(PAIRS, ("entangle_physical", "entangle_chemical"), strict=True):
+        assert composed(f"lambdas={pair}").lambdas == composed(f"lambdas={other}").lambdas
+
+
+def test_presets_mean_the_labels_of_any_survey():
+    """Where the metallicity has another name, where there is no teff, where there is one label."""
+    first, second = (composed(f"lambdas={name}").lambdas for name in PAIRS)
+    labels = ("teff", "logg", "fe_h", "vsini")
+    assert lambda_by_label(first, labels) == {"teff": -1, "logg": -1, "fe_h": 1, "vsini": 1}
+    assert lambda_by_label(second, labels) == {"teff": 1, "logg": 1, "fe_h": -1, "vsini": -1}
+    for name, value in (("entangle_all", -1), ("disentangle_all", 1), ("none", 0)):
+        assert lambda_by_label(composed(f"lambdas={name}").lambdas, ["age"]) == {"age": value}
+    with pytest.raises(SpectangleError, match="names teff, logg, but .* are age, c_fe. .*lambdas=none"):
+        lambda_by_label(first, ("age", "c_fe"))
+    with pytest.raises(SpectangleError, match="a label 'others', the word that stands"):
+        lambda_by_label({}, ("others",))
+
+
+def test_a_label_has_its_own_lambda_without_a_plus():
+    words = ["lambdas=disentangle_all", label_key("lambdas.vsini=-2"), label_key("lambdas.age=null")]
+    found = lambda_by_label(composed(*words).lambdas, ("vsini", "age", "c_fe"))
+    assert found == {"vsini": -2, "age": 1, "c_fe": 1}
 
 
 def test_files_are_short():
@@ -115,7 +138,7 @@ def test_files_are_short():
     [
         (["lambdas=first_pair"], 1.0),
         (["lambdas=none"], 0.0),
-        (["lambdas=none", "lambdas.teff=-1"], 1.0),
+        (["lambdas=none", label_key("lambdas.vsini=-1")], 1.0),
         (["lambdas=none", "model.latent_rate=6"], 6),
         (["lambdas=first_pair", "model.latent_rate=0"], 0),
     ],

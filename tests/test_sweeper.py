@@ -63,6 +63,14 @@ def test_a_fixed_value_replaces_the_sweep_of_its_key():
     assert list(space.swept) == ["b"] and space.fixed == ["a=7"]
 
 
+def test_the_lambda_of_a_label_that_no_config_names_can_be_swept():
+    words = ["lambdas.vsini=choice(1,2)", "++lambdas.vsini=choice(3,4)", "++lambdas.age=5", "x=6"]
+    space = parse_space(words, grid=True)
+    assert list(space.points(None)) == [{"lambdas.vsini": 3}, {"lambdas.vsini": 4}]
+    assert space.fixed == ["++lambdas.age=5", "x=6"] and override("lambdas.vsini", 3) == "++lambdas.vsini=3"
+    assert identity({"lambdas.vsini": 3}) == identity({"++lambdas.vsini": 3})
+
+
 @pytest.mark.parametrize("overrides", [["a=interval(0,1)"], ["a=choice("]])
 def test_what_cannot_be_swept_is_refused(overrides):
     with pytest.raises(SpectangleError):

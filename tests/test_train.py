@@ -121,7 +121,7 @@ def wait_for(condition, process, seconds=90):
         (["modell.latent=3"], "Did you mean 'model.latent'?"),
         (["lambdas=frist_pair"], "lambdas=frist_pair does not exist. Did you mean 'first_pair'?"),
         (["+lambdas.vmic=0.1"], "lambdas names vmic, but the survey's labels are teff, logg, m_h, alpha_fe"),
-        (["lambdas.vmic=0.1"], "put a plus before the key: +lambdas.vmic=0.1"),
+        (["lambdas.vmic=0.1"], "Name these instead: lambdas=none lambdas.teff=-1 lambdas.others=1"),
         (["bins.count=1"], "bins.count is 1"),
         (["model.latent=0"], "model.latent is 0"),
         (["data.path=/nowhere/stars.h5"], "There is no survey file /nowhere/stars.h5"),
@@ -164,7 +164,8 @@ def test_a_survey_of_other_labels_and_pixels_needs_configuration_alone(monkeypat
         f"data.path={survey}",
         f"hydra.run.dir={tmp_path / 'run'}",
     ]
-    code, out, err = Command(monkeypatch, capsys)("train", *arguments, "+lambdas.age=-0.001", "+lambdas.c_fe=0.001")
+    arguments += ["lambdas=none", "lambdas.age=-0.001", "lambdas.c_fe=0.001"]
+    code, out, err = Command(monkeypatch, capsys)("train", *arguments)
     assert code == 0, err
     assert "age entangled (-0.001), c_fe disentangled (+0.001)" in out
     assert json.loads((tmp_path / "run/metrics.json").read_text())["excess/c_fe"] < 1

@@ -113,8 +113,8 @@ def test_numbers_that_cannot_be(refuse, tmp_path: Path, toy_survey: Path, toy_ru
 
 def test_labels_that_cannot_be_set(refuse, tmp_path: Path, toy_runs):
     known = [f"run={toy_runs[0]}", f"out={tmp_path / 'new.h5'}"]
-    assert "Did you mean 'set.teff'" in refuse("generate", *known, "set.tef=5000")
-    assert "does not know this label" in refuse("generate", *known, "+set.vsini=5")
+    assert "Did you mean 'teff'" in refuse("generate", *known, "set.tef=5000")
+    assert "its labels are teff, logg, m_h, alpha_fe." in refuse("generate", *known, "set.vsini=5")
     for value in ("hot", "nan", "inf", "[]", "4000:6000:1e-6"):
         assert "no number, list or range" in refuse("generate", *known, f"set.teff={value}")
     assert "at most 1,000,000" in refuse("generate", *known, "set.teff=4000:6000:1", "set.logg=0:5:0.001")

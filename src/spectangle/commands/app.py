@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from spectangle.configs.arguments import CONF, SWEEPS, named_sweep, resume_arguments, sweep_arguments
+from spectangle.configs.arguments import CONF, SWEEPS, label_key, named_sweep, resume_arguments, sweep_arguments
 from spectangle.configs.nested import flat
 from spectangle.configs.resolvers import register_resolvers
 from spectangle.errors import SpectangleError, did_you_mean, root_cause
@@ -32,6 +32,7 @@ __all__ = ["hydra_app"]
 # what a config may build: the project's own classes and those of the libraries that its groups name
 TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
 let_threads_sleep()  # this is the first import of every command
+OF_LABELS = {"config": "lambdas", "generate": "set"}  # by config: the node whose keys are the labels of the survey
 EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -88,7 +89,10 @@ def command_or_sentence(command: Callable[[], None], config_name: str, progress:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
     try:
         words = named_sweep(sys.argv[1:]) if config_name == "config" else sys.argv[1:]
-        sys.argv[1:] = sweep_arguments(resume_arguments(words))
+        words = sweep_arguments(resume_arguments(words))
+        if config_name in OF_LABELS:
+            words = [label_key(word, OF_LABELS[config_name]) for word in words]
+        sys.argv[1:] = words
         with stopping_on(signal.SIGTERM, signal.SIGHUP):
             command()
         if progress.failed:
@@ -121,8 +125,8 @@ def show_help(config_name: str, function: Callable[[DictConfig], object]) -> Non
 def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
     """Refuse keys that a plus adds where no config has anything: nobody would read them.
 
-    Below a node that is there a key may be added (+lambdas.vsini=0.1, +set.vsini=5); what a constructor does not take,
-    it refuses itself.
+    Below a node that is there a key may be added (+trainer.deterministic=true); what a constructor does not take, it
+    refuses itself.
 
     Raises:
         SpectangleError: A key's first part is no key of the command and no group.
@@ -173,11 +177,6 @@ def explain(error: Exception, config_name: str) -> str:
                 f"{', '.join(options)}."
             )
     if key := re.search(r"Could not override '([^']+)'", text):
-        if key[1].startswith("lambdas."):
-            return (
-                f"No label '{key[1].removeprefix('lambdas.')}' is in the config; for a survey that has it, put a plus "
-                f"before the key: +{key[1]}=0.1"
-            )
         known = _known_keys(config_name)
         if key[1] in known:
             return " ".join(text.split())  # the key is there, the reason is another one

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from spectangle.errors import SpectangleError, did_you_mean
 
-__all__ = ["CONF", "SWEEPS", "named_sweep", "quoted", "resume_arguments", "sweep_arguments"]
+__all__ = ["CONF", "SWEEPS", "label_key", "named_sweep", "quoted", "resume_arguments", "sweep_arguments"]
 
 CLONE, INSTALLED = (
     Path(__file__).resolve().parents[3],
@@ -63,6 +63,13 @@ def sweep_arguments(arguments: list[str]) -> list[str]:
     found = ((argument, next((key for key in SHORT if argument.startswith(key)), None)) for argument in arguments)
     longer = [argument if key is None else SHORT[key] + argument[len(key) :] for argument, key in found]
     return [_quoted_path(argument) for argument in longer]
+
+
+def label_key(argument: str, parent: str = "lambdas") -> str:
+    """``lambdas.vsini=1`` as Hydra takes it whether conf/ names the label or not, ``++lambdas.vsini=1``; only the
+    survey knows which labels there are.
+    """
+    return f"++{argument}" if argument.startswith(f"{parent}.") else argument
 
 
 def named_sweep(arguments: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.errors import SpectangleError
+from spectangle.errors import SpectangleError, did_you_mean
 from spectangle.inference.calibration import Calibration
 
 __all__ = ["beyond", "changed_labels", "label_grid"]
@@ -28,6 +28,7 @@ def label_grid(changes: Mapping[str, Any], labels: Sequence[str]) -> list[dict[s
     if unknown := [name for name in wanted if name not in labels]:
         raise SpectangleError(
             f"set.{unknown[0]}: the run does not know this label; its labels are {', '.join(labels)}."
+            f"{did_you_mean(unknown[0], labels)}"
         )
     if (number := math.prod(len(values) for values in wanted.values())) > MOST:
         raise SpectangleError(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from spectangle.configs.label_lambdas import lambda_by_label
 from spectangle.errors import SpectangleError
 from spectangle.model.losses import (
     OBJECTIVES,
@@ -43,7 +44,7 @@ class Adversary(nn.Module):
     Arguments:
         labels: Names, K of them.
         latent: Z.
-        lambdas: :math:`\lambda_i` by label; labels that are not named get 0.
+        lambdas: :math:`\lambda_i` by label; labels that are not named get that of ``others``, or 0.
         bins: ``count`` and ``strategy`` of :class:`~spectangle.model.scaling.LabelBins`, and ``entangled_count``: bins
             of the labels with a negative lambda (null: ``count``).
         discriminator_steps: Updates of all discriminators per update of the autoencoder.
@@ -114,7 +115,7 @@ class Adversary(nn.Module):
         if discriminator_steps < 0 or ensemble < 1:
             raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
         self.labels, self.latent = tuple(labels), latent
-        self.lambdas = [lambda_scale * value for value in _lambdas(lambdas, self.labels)]
+        self.lambdas = [lambda_scale * value for value in lambda_by_label(lambdas, self.labels).values()]
         self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
         self.objective, self.loss, self.condition_on = objective, loss, condition_on
         self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
@@ -352,10 +353,3 @@ def _check_choices(**choices: str) -> None:
     for key, value in choices.items():
         if value not in CHOICES[key]:
             raise SpectangleError(f"adversary.{key} is '{value}'; it must be one of {', '.join(CHOICES[key])}.")
-
-
-def _lambdas(lambdas: Mapping[str, float], labels: Sequence[str]) -> list[float]:
-    values = {name: float(value) for name, value in lambdas.items() if value is not None}
-    if unknown := sorted(name for name in set(values) - set(labels) if values[name]):
-        raise SpectangleError(f"lambdas names {', '.join(unknown)}, but the survey's labels are {', '.join(labels)}.")
-    return [values.get(name, 0.0) for name in labels]

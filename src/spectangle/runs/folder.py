@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from spectangle.configs.label_lambdas import lambda_by_label
 from spectangle.configs.resolvers import resolved_choices
 from spectangle.errors import SpectangleError
 from spectangle.files import write_beside
@@ -82,9 +83,10 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The choices of the run as plain containers, with every value that another key gives; what a machine gives
-        stays as it was written.
+        stays as it was written. ``lambdas`` names each label of the survey, once the run has read it.
         """
-        return resolved_choices(self.written_config)
+        found = resolved_choices(self.written_config)
+        return found | {"lambdas": lambda_by_label(found["lambdas"], list(self.units))} if self.units else found
 
     @property
     def overrides(self) -> list[str]:
@@ -100,6 +102,14 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         return self._json("manifest.json")
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of each label, in the order of the survey; empty before the run has read it."""
+        try:
+            return self.manifest.get("survey", {}).get("units", {})
+        except SpectangleError:
+            return {}
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Tran
 from hydra.errors import HydraException, OverrideParseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from spectangle.configs.arguments import label_key
 from spectangle.errors import SpectangleError
 
 __all__ = ["Space", "identity", "override", "parse_space", "written"]
@@ -144,18 +145,20 @@ def parse_space(
     swept: dict[str, BaseDistribution] = {}
     fixed: dict[str, str] = {}
     for item in parsed:
-        key = item.get_key_element()
+        key = _key(item)
         swept.pop(key, None)
         fixed.pop(key, None)
         if item.is_sweep_override():
             swept[key] = _distribution(item, grid)
         else:
-            fixed[key] = key if item.is_delete() and item._value is None else f"{key}={item.get_value_element_as_str()}"
+            value = "" if item.is_delete() and item._value is None else f"={item.get_value_element_as_str()}"
+            fixed[key] = label_key(key) + value
     return Space(swept, list(fixed.values()), extend)
 
 
 def override(key: str, value: Any) -> str:
     """Write a parameter as an override; text that Hydra would not read as one value is quoted."""
+    key = label_key(key)
     if isinstance(value, bool) or value is None:
         return f"{key}={json.dumps(value)}"
     if not isinstance(value, str):
@@ -190,6 +193,13 @@ def _plain(key: str, value: Any) -> Any:
     return json.loads(
         json.dumps(value, default=lambda item: item.text if isinstance(item, QuotedString) else str(item))
     )
+
+
+def _key(item: Override) -> str:
+    """The key of an override; that of a label without the plus signs that say no more than that it is one."""
+    key = item.get_key_element()
+    plain = key.lstrip("+")
+    return plain if label_key(plain) != plain else key
 
 
 def _distribution(item: Override, grid: bool) -> BaseDistribution:

@@ -169,6 +169,8 @@ class WandbRun(Logger):
         units: Mapping[str, str],
         model: list[Path] | None,
     ) -> None:
+        # it began with the word for all labels that are not named: which ones these are only the survey knew
+        self._run.config.update({"lambdas": run.config["lambdas"]}, allow_val_change=True)
         self._run.summary.update(results(metrics))
         log_results(self._run, run, metrics, signs, units)
         log_artifacts(self._run, run, model)

@@ -66,9 +66,8 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
     data.setup()
     model = build_model(cfg, data)
-    run.write_manifest(
-        seed=cfg.seed, survey={"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin}
-    )
+    survey = {"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin, "units": data.units}
+    run.write_manifest(seed=cfg.seed, survey=survey)
     announce(run, data, model)
     resumed = resumable(run)
     measure_last_epoch(cfg, run, resumed, model, data)

@@ -1,0 +1,31 @@
+"""What ``lambdas`` of a config says of each label of a survey, which has the labels that it has."""
+
+from collections.abc import Mapping, Sequence
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["OTHERS", "lambda_by_label"]
+
+OTHERS = "others"  # the key that stands for every label that is not named
+
+
+def lambda_by_label(lambdas: Mapping[str, float | None], labels: Sequence[str]) -> dict[str, float]:
+    """Lambda of each label: its own, else that of ``others``, else 0; null counts as not named.
+
+    Raises:
+        SpectangleError: A label is named that the survey lacks, or the survey has one that is called ``others``.
+    """
+    values = {name: float(value) for name, value in lambdas.items() if value is not None}
+    if OTHERS in labels:
+        raise SpectangleError(
+            f"The survey has a label '{OTHERS}', the word that stands in lambdas for every label that is not named; "
+            "give the label another name, or leave it out with data.labels."
+        )
+    others = values.pop(OTHERS, 0.0)
+    if unknown := [name for name in values if name not in labels]:
+        rest = f" lambdas.{OTHERS}=1 keeps {labels[0]} and loses the others" if len(labels) > 1 else " keeps it"
+        raise SpectangleError(
+            f"lambdas names {', '.join(unknown)}, but the survey's labels are {', '.join(labels)}. Name these instead: "
+            f"lambdas=none lambdas.{labels[0]}=-1{rest}."
+        )
+    return {name: values.get(name, others) for name in labels}
