@@ -12,16 +12,18 @@ from spectangle.metrics import r2
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.reports.table1 import baselines
 from spectangle.reports.table1.baselines import (
-    BASELINES,
     Baseline,
     add_baselines,
+    baselines_of,
     leace,
     principal_components,
     score,
     supervised_bottleneck,
 )
-from spectangle.reports.table1.collect import FIRST, PURE, SPECTRA, collect
+from spectangle.reports.table1.collect import FIRST, PURE, SECOND, SPECTRA, Representation, collect
 from spectangle.runs.folder import Run
+
+BASELINES = baselines_of([FIRST, SECOND])
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +104,16 @@ def test_baselines_join_the_table_and_are_computed_once(toy_runs, tmp_path, monk
     assert computed == list(BASELINES) * len(runs[PURE])
     assert [one.key for one in table.representations[-5:]] == list(BASELINES)
     assert (
-        "supervised encoder is not in the table" in table.notes[0]
-        and table.cell(BASELINES["pca"], "teff/mae").mean == 1.0
-    )  # pyright: ignore
+        "supervised encoder is not in the table" in table.notes[0] and table.mean(BASELINES["pca"], "teff/mae") == 1.0
+    )
+
+
+def test_baselines_are_those_of_any_pair():
+    pair = Representation("keep_age", "Keep age", ("age",), ("fe_h", "vsini"))
+    found = baselines_of([pair])
+    assert list(found) == ["pca", "bottleneck_keep_age", "leace_keep_age"]
+    assert found["leace_keep_age"].title == "LEACE: pure latent without [Fe/H], vsini"
+    assert BASELINES["bottleneck_first"].title == "Supervised bottleneck: T_eff, log g"
 
 
 def test_each_baseline_maps_the_stars_of_a_run(toy_runs, tmp_path):

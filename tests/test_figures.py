@@ -34,8 +34,8 @@ def every_figure(labels: dict[str, np.ndarray]):
     latent = random.normal(size=(N, 5))
     yield figures.label_figure(labels, UNITS)
     yield figures.label_figure(labels, UNITS, np.where(np.arange(N) % 2, "APOGEE", "GALAH"))
-    yield figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"])
-    yield figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"])
+    for x, y, colour in figures.diagram_axes(labels):
+        yield figures.diagram_figure(labels, UNITS, x, y, colour)
     yield figures.map_figure(
         planes, labels, UNITS, {"entangled": ["teff", "logg"], "disentangled": ["m_h", "alpha_fe"]}, "First pair"
     )
@@ -65,19 +65,52 @@ def test_every_figure_is_drawn_without_a_warning(labels, tmp_path, recwarn):
 
 def test_the_same_numbers_give_the_same_file(labels, tmp_path):
     one, two = (
-        figures.save(figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]), tmp_path / name)
-        for name in "ab"
+        figures.save(figures.diagram_figure(labels, UNITS, "teff", "logg", "m_h"), tmp_path / name) for name in "ab"
     )
     assert one[0].read_bytes() == two[0].read_bytes()
 
 
 def test_hot_stars_are_left_and_giants_on_top(labels):
-    kiel = figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]).axes[0]
+    kiel = figures.diagram_figure(labels, UNITS, "teff", "logg", "m_h").axes[0]
     assert kiel.xaxis_inverted() and kiel.yaxis_inverted()
-    abundances = figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"]).axes[0]
+    abundances = figures.diagram_figure(labels, UNITS, "m_h", "alpha_fe", "teff").axes[0]
     assert not abundances.xaxis_inverted() and not abundances.yaxis_inverted()
     panels = figures.diagrams_figure(labels, {"from the latent": [labels, labels]}, UNITS).axes
     assert [axes.xaxis_inverted() for axes in panels[:2]] == [True, True] and "[K]" in panels[0].get_xlabel()
+
+
+@pytest.mark.parametrize(
+    ("labels", "diagrams"),
+    [
+        (("teff", "logg", "m_h", "alpha_fe"), [("teff", "logg", "m_h"), ("m_h", "alpha_fe", "teff")]),
+        (("logg", "teff", "fe_h"), [("teff", "logg", "fe_h")]),
+        (("teff", "logg"), [("teff", "logg", "")]),
+        (("fe_h", "alpha_fe", "vsini"), [("fe_h", "alpha_fe", "")]),
+        (("vsini", "c_fe", "age"), []),
+    ],
+)
+def test_diagrams_are_those_whose_labels_a_survey_has(labels, diagrams):
+    assert figures.diagram_axes(labels) == diagrams
+
+
+def test_every_label_has_a_panel_whatever_it_is_called_and_however_many_there_are():
+    """Predicted against catalogue: also of stars that lack a label, whose panel says so by their absence."""
+    random = np.random.default_rng(0)
+    names = ["teff", "logg", "c_fe", "vsini", "age", "mass", "radius"]
+    labels = {name: random.normal(size=N) for name in names}
+    labels["age"][:200] = np.nan
+    units = dict.fromkeys(names, "") | {"vsini": "km/s"}
+    figure = figures.prediction_figure(labels, labels, units)
+    shown = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    assert list(shown) == [figures.symbol(name) for name in names] and "[C/Fe]" in shown
+    assert [np.size(shown[name].lines[0].get_xdata()) for name in ("vsini", "age")] == [N, N - 200]
+    assert figure.get_size_inches()[0] < 20 and any("vsini [km/s]" in axes.get_xlabel() for axes in figure.axes)
+    one = figures.prediction_figure({"age": labels["age"]}, {"age": labels["age"]}, units)
+    assert len(one.axes) == 2
+    groups = {"entangled": names[:1], "disentangled": names[1:]}
+    planes = {"latent": random.normal(size=(N, 2))}
+    coloured = figures.map_figure(planes, labels, units, groups)
+    assert sum(1 for axes in coloured.axes if "neighbours" in axes.get_title()) == len(names)
 
 
 def test_neighbours_read_a_gradient_and_no_confetti():

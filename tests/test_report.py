@@ -345,6 +345,7 @@ def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
             "excess/fe_h": 0.01 * fold,
         }
         (run / "metrics.json").write_text(json.dumps(metrics | {"excess_is_upper_bound": 1.0}))
+        (run / "manifest.json").write_text(json.dumps({"survey": {"units": {"teff": "K", "fe_h": "dex"}}}))
     groups = fold_groups(tmp_path)
     assert list(groups) == ["entangled teff; disentangled fe_h"]
     table = fold_table(*next(iter(groups.items())))

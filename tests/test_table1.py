@@ -21,7 +21,8 @@ from spectangle.reports.table1.text import latex_text, markdown_text, number_tab
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import list_runs
 
-LABELS = ("teff", "logg", "m_h", "alpha_fe")
+UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
+LABELS = tuple(UNITS)
 SIGNS = {"none": (0, 0, 0, 0), "first": (-1, -1, 1, 1), "second": (1, 1, -1, -1)}
 
 
@@ -61,7 +62,8 @@ def make_run(
     if -1 in lambdas:
         metrics |= {"test/entangled_mae": teff_mae / 120, "val/entangled_mae": teff_mae / 110}
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    (folder / "manifest.json").write_text(json.dumps({"survey": {"content_hash": survey, "path": "gone.h5"}}))
+    facts = {"content_hash": survey, "path": "gone.h5", "units": UNITS}
+    (folder / "manifest.json").write_text(json.dumps({"survey": facts}))
     return folder
 
 
@@ -77,7 +79,7 @@ def test_the_signs_of_lambda_tell_the_representation():
     for expected, name in ((PURE, "none"), (FIRST, "first"), (SECOND, "second")):
         assert representation_of({"lambdas": dict(zip(LABELS, SIGNS[name], strict=True))}) == expected
     all_kept = {"lambdas": dict.fromkeys(LABELS, -1e-3)}
-    assert representation_of(all_kept).title == "All four kept"
+    assert representation_of(all_kept).title == "All labels kept"
     supervised = representation_of(all_kept | {"model": {"reconstruction_weight": 0.0}})
     assert supervised.title == "Supervised encoder" and supervised.key.startswith("no_decoder")
     assert representation_of({"lambdas": {"teff": 1e-3, "logg": 0, "m_h": None}}).disentangled == ("teff",)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from spectangle.figures.predictions import diagram_axes
 from spectangle.figures.style import data_uri
-from spectangle.figures.survey_figures import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
+from spectangle.figures.survey_figures import diagram_figure, label_figure, noise_figure, spectra_figure
 from spectangle.files import write_beside
 from spectangle.survey.file import Survey
 
@@ -51,19 +52,14 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
     yield "<h2>Funnel</h2>" + _funnel(result)
     if result.overlaps:
         yield "<h2>Stars in two catalogues</h2>" + _overlaps(result)
-    yield "<h2>Labels (Fig. 3 of the paper)</h2>" + _image(
-        label_figure(labels, {name: survey.unit(name) for name in labels}, origin)
-    )
+    units = {name: survey.unit(name) for name in labels}
+    yield "<h2>Labels (Fig. 3 of the paper)</h2>" + _image(label_figure(labels, units, origin))
     if gaps := label_gaps(survey):
         yield f"<p>Labels are missing: {html.escape(gaps)}.</p>"
-    if {"teff", "logg", "m_h"} <= set(labels):
-        yield "<h2>Kiel diagram (Fig. 4)</h2>" + _image(
-            kiel_figure(*(labels[name][::step] for name in ("teff", "logg", "m_h")))
-        )
-    if {"teff", "m_h", "alpha_fe"} <= set(labels):
-        yield "<h2>[alpha/Fe] and [M/H] (Fig. 5)</h2>" + _image(
-            abundance_figure(*(labels[name][::step] for name in ("m_h", "alpha_fe", "teff")))
-        )
+    some = {name: values[::step] for name, values in labels.items()}
+    for x, y, colour in diagram_axes(labels):
+        title = "Kiel diagram (Fig. 4)" if y == "logg" else "[alpha/Fe] and metallicity (Fig. 5)"
+        yield f"<h2>{title}</h2>" + _image(diagram_figure(some, units, x, y, colour))
     snr = survey.column("rvs_snr")
     if np.isfinite(snr).any():
         yield "<h2>Signal to noise</h2>" + _image(noise_figure(snr[::step], survey.column("phot_g_mean_mag")[::step]))

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunFigures", "ReadStars", "draw_run", "read_test_stars", "reconstructions", "signal_to_noise"]
 
+IN_A_TITLE = 5  # labels: more do not fit above a spectrum
+
 log = logging.getLogger(__name__)
 
 
@@ -142,11 +144,11 @@ def signal_to_noise(data: "SpectraDataModule", rows: np.ndarray) -> np.ndarray |
 def reconstructions(
     model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: ReadStars, n: int = 4
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Spectra and reconstructions [n, P] of test stars from cool to hot, with titles."""
+    """Spectra and reconstructions [n, P] of test stars, by rising first label (from cool to hot), with titles."""
     import torch
 
     first = next(iter(seen.catalogue.values()))
-    order = np.argsort(first)[: np.isfinite(first).sum()]
+    order = np.argsort(first)[: max(1, np.isfinite(first).sum())]
     chosen = order[(np.linspace(0.04, 0.96, n) * (len(order) - 1)).astype(int)]
     stars = seen.rows[chosen]
     flux = data.test.flux[stars]
@@ -159,7 +161,7 @@ def reconstructions(
     titles = [
         ", ".join(
             f"{symbol(name)} {number(float(seen.catalogue[name][i]), seen.units[name])} {seen.units[name]}"
-            for name in seen.catalogue
+            for name in list(seen.catalogue)[:IN_A_TITLE]
         )
         for i in chosen
     ]

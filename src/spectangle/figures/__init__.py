@@ -4,18 +4,17 @@ from spectangle.figures.latent import frontier_figure, information_figure, mutua
 from spectangle.figures.predictions import diagram_axes, diagrams_figure, noise_residual_figure, prediction_figure
 from spectangle.figures.reconstruction import reconstruction_figure
 from spectangle.figures.style import axis_title, data_uri, save, symbol
-from spectangle.figures.survey_figures import abundance_figure, kiel_figure, label_figure, noise_figure, spectra_figure
+from spectangle.figures.survey_figures import diagram_figure, label_figure, noise_figure, spectra_figure
 from spectangle.figures.tsne import map_figure, neighbour_r2, plane
 
 __all__ = [
-    "abundance_figure",
     "axis_title",
     "data_uri",
     "diagram_axes",
+    "diagram_figure",
     "diagrams_figure",
     "frontier_figure",
     "information_figure",
-    "kiel_figure",
     "label_figure",
     "map_figure",
     "mutual_information",

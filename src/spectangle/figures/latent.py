@@ -20,7 +20,7 @@ def mutual_information(latent: np.ndarray, labels: np.ndarray, bins: int = 12) -
 
     From counts in ``bins`` classes of equally many stars each, with the Miller-Madow correction for the bins that stay
     nearly empty; monotone changes of either side leave it as it is. 0 is independence, ln(bins) is a one-to-one
-    relation.
+    relation. Each label is told by the stars that have it.
     """
     found = np.empty((latent.shape[1], labels.shape[1]))
     for k in range(labels.shape[1]):
@@ -38,14 +38,16 @@ def information_figure(matrices: Mapping[str, np.ndarray], labels: Sequence[str]
     The rows are sorted by the label that they know most about, so that blocks stand out.
     """
     tallest = max(len(matrix) for matrix in matrices.values())
-    figure = Figure(figsize=(2.5 * len(matrices) + 1.3, 1.5 + 0.19 * tallest), layout="constrained")
+    width = max(2.5, 0.5 * len(labels))
+    figure = Figure(figsize=(width * len(matrices) + 1.3, 1.5 + 0.19 * tallest), layout="constrained")
     top = max(0.05, max(float(matrix.max()) for matrix in matrices.values()))
     all_axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (title, matrix) in zip(all_axes, matrices.items(), strict=True):
         order = np.lexsort((-matrix.max(1), matrix.argmax(1)))
         image = axes.imshow(matrix[order], cmap="viridis", vmin=0, vmax=top, aspect="auto", interpolation="nearest")
         axes.set_title(title, fontsize=10)
-        axes.set_xticks(range(len(labels)), [symbol(name) for name in labels], fontsize=9)
+        turned: dict = {"rotation": 45, "ha": "right"} if len(labels) > 5 else {}
+        axes.set_xticks(range(len(labels)), [symbol(name) for name in labels], fontsize=9, **turned)
         axes.set_yticks(range(len(matrix)), [str(i) for i in order], fontsize=7)
     all_axes[0].set_ylabel("latent dimension")
     figure.colorbar(image, ax=list(all_axes), label="mutual information [nats]", pad=0.01)

@@ -4,12 +4,13 @@ Shapes: N stars, K labels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spectangle.figures.style import COLOURS, GREY, INK, axis_title, orient, quantile_limits, symbol
+from spectangle.figures.style import COLOURS, GREY, INK, axis_title, orient, quantile_limits, rows_of, symbol
 from spectangle.metrics import number, residual_metrics
 
 __all__ = ["diagram_axes", "diagrams_figure", "noise_residual_figure", "prediction_figure"]
@@ -18,10 +19,10 @@ METALLICITIES = ("m_h", "fe_h")
 
 
 def diagram_axes(labels: Collection[str]) -> list[tuple[str, str, str]]:
-    """Kiel and chemical diagram as far as a survey has their labels: across, up, colour."""
+    """Kiel and chemical diagram as far as a survey has their labels: across, up, colour (empty where it lacks that)."""
     metallicity = next((name for name in METALLICITIES if name in labels), METALLICITIES[0])
     diagrams = [("teff", "logg", metallicity), (metallicity, "alpha_fe", "teff")]
-    return [names for names in diagrams if set(names) <= set(labels)]
+    return [(x, y, colour if colour in labels else "") for x, y, colour in diagrams if {x, y} <= set(labels)]
 
 
 def diagrams_figure(
@@ -44,20 +45,15 @@ def diagrams_figure(
         limits = [
             quantile_limits(*([catalogue[name], *(sets[r][name] for sets in columns.values())])) for name in (x, y)
         ]
-        low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
+        style: dict = {"s": 3, "linewidths": 0, "rasterized": True}
+        if colour:
+            low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
+            style |= {"c": catalogue[colour], "cmap": "viridis", "vmin": low, "vmax": high}
+        else:
+            style |= {"color": COLOURS[0]}
         row = [figure.add_subplot(len(rows), len(columns), r * len(columns) + c + 1) for c in range(len(columns))]
         for c, (axes, (title, sets)) in enumerate(zip(row, columns.items(), strict=True)):
-            points = axes.scatter(
-                sets[r][x],
-                sets[r][y],
-                c=catalogue[colour],
-                s=3,
-                cmap="viridis",
-                vmin=low,
-                vmax=high,
-                linewidths=0,
-                rasterized=True,
-            )
+            points = axes.scatter(sets[r][x], sets[r][y], **style)
             axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_title(x, units))
             axes.set_title(title, fontsize=10.5)
             if c == 0:
@@ -79,29 +75,48 @@ def diagrams_figure(
                     fontsize=9,
                 )
             orient(axes, x, y)
-        figure.colorbar(
-            points, ax=row, label=f"{axis_title(colour, units)}, catalogue", extend="both", pad=0.01, aspect=28
-        )
+        if colour:
+            figure.colorbar(
+                points, ax=row, label=f"{axis_title(colour, units)}, catalogue", extend="both", pad=0.01, aspect=28
+            )
     return figure
 
 
 def prediction_figure(
     predicted: Mapping[str, np.ndarray], catalogue: Mapping[str, np.ndarray], units: Mapping[str, str], title: str = ""
 ) -> Figure:
-    """Predicted against catalogue labels [N], with residuals (predicted - catalogue) below, one column per label."""
-    figure = Figure(figsize=(3.6 * len(catalogue) + 0.4, 5.4), layout="constrained")
+    """Predicted against catalogue labels [N], with residuals (predicted - catalogue) below, a panel for each label; the
+    stars that have it.
+    """
+    rows = rows_of(list(catalogue))
+    figure = Figure(figsize=(3.6 * len(rows[0]) + 0.4, 5.4 * len(rows)), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=12)
-    axes = figure.subplots(2, len(catalogue), height_ratios=[3, 1.4], squeeze=False, sharex="col")
+    for part, names in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        _prediction_row(part, predicted, {name: catalogue[name] for name in names}, units, len(rows[0]))
+    return figure
+
+
+def _prediction_row(
+    figure: Any,
+    predicted: Mapping[str, np.ndarray],
+    catalogue: Mapping[str, np.ndarray],
+    units: Mapping[str, str],
+    columns: int,
+) -> None:
+    axes = figure.subplots(2, columns, height_ratios=[3, 1.4], squeeze=False, sharex="col")
+    for unused in axes[:, len(catalogue) :].ravel():
+        unused.set_axis_off()
+    axes = axes[:, : len(catalogue)]
     n = len(next(iter(catalogue.values())))
     dots = {
         "ms": float(np.clip(110 / np.sqrt(n), 1.0, 4.0)),
         "alpha": float(np.clip(35 / np.sqrt(n), 0.3, 0.7)),
         "markeredgewidth": 0,
     }
-    for (name, truth), top, bottom in zip(catalogue.items(), *axes, strict=True):
-        known = np.isfinite(truth)
-        truth, found = truth[known], predicted[name][known]
+    for (name, all_stars), top, bottom in zip(catalogue.items(), *axes, strict=True):
+        known = np.isfinite(all_stars)
+        truth, found = all_stars[known], predicted[name][known]
         limits = quantile_limits(truth, tail=0.001)
         metrics = residual_metrics(found, truth)
         top.plot(truth, found, ".", color=COLOURS[0], rasterized=True, **dots)
@@ -126,8 +141,7 @@ def prediction_figure(
     axes[1, 0].set_ylabel("residual")
     if axes[1, -1].get_legend_handles_labels()[0]:
         axes[1, -1].legend(loc="lower left", fontsize=8, frameon=False, ncols=2)
-    figure.align_ylabels(axes[:, 0])
-    return figure
+    figure.align_ylabels(list(axes[:, 0]))
 
 
 def noise_residual_figure(
@@ -147,10 +161,14 @@ def noise_residual_figure(
         title: Of the figure.
     """
     names = list(next(iter(residuals.values())))
-    figure = Figure(figsize=(3.4 * len(names) + 0.4, 3.5), layout="constrained")
+    rows = rows_of(names)
+    figure = Figure(figsize=(3.4 * len(rows[0]) + 0.4, 3.5 * len(rows)), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=12)
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    panels = figure.subplots(len(rows), len(rows[0]), squeeze=False).ravel()
+    for unused in panels[len(names) :]:
+        unused.remove()
+    for axes, name in zip(panels, names, strict=False):
         for i, (representation, by_label) in enumerate(residuals.items()):
             x, y, error = _binned(snr, np.abs(by_label[name]), bins)
             axes.errorbar(
@@ -170,7 +188,7 @@ def _minus(text: str) -> str:
 
 
 def _mae(found: np.ndarray, truth: np.ndarray) -> float:
-    return residual_metrics(found, truth)["mae"]
+    return float(np.nanmean(np.abs(found - truth)))
 
 
 def _running(axes: Axes, x: np.ndarray, residual: np.ndarray, bins: int = 15) -> None:

@@ -52,9 +52,10 @@ def reconstruction_figure(
         bottom.axhline(0, color=INK, lw=0.6)
         limit = 1.1 * np.quantile(np.abs(residual), 0.998) + 1e-9
         bottom.set(ylim=(-limit, limit), ylabel="residual")
-        for line in (line for species, line, _ in LINES if species == "Ca II"):
-            for panel in (top, bottom):
-                panel.axvline(line, color=GREY, lw=0.6, ls=":", zorder=0)
+        for species, line, _ in LINES:
+            if species == "Ca II" and wavelength[0] < line < wavelength[-1]:
+                for panel in (top, bottom):
+                    panel.axvline(line, color=GREY, lw=0.6, ls=":", zorder=0)
     axes[0].legend(fontsize=8.5, frameon=False, ncols=2, loc="lower center")
     if flux_error is not None:
         axes[1].legend(fontsize=8, frameon=False, ncols=2, loc="lower center")

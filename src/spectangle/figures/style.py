@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,43 @@ from matplotlib.figure import Figure
 
 from spectangle.files import whole_file
 
-__all__ = ["COLOURS", "GREY", "INK", "INVERTED", "axis_title", "data_uri", "quantile_limits", "save", "symbol"]
+__all__ = [
+    "COLOURS",
+    "GREY",
+    "INK",
+    "INVERTED",
+    "axis_title",
+    "data_uri",
+    "orient",
+    "quantile_limits",
+    "rows_of",
+    "save",
+    "symbol",
+]
 
 SYMBOLS = {
     "teff": r"$T_{\mathrm{eff}}$",
     "logg": r"$\log g$",
-    "m_h": "[M/H]",
-    "fe_h": "[Fe/H]",
     "alpha_fe": r"[$\alpha$/Fe]",
 }
+ABUNDANCE = re.compile(r"([a-z]{1,2})_(h|fe)")
 INVERTED = ("teff", "logg")  # astronomers draw hot stars left and giants on top
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
 INK, GREY = "#222222", "#9aa0a6"
 
 
 def symbol(label: str) -> str:
-    """The label as astronomers write it."""
+    """The label as astronomers write it: also ``c_fe`` is [C/Fe]; one that is not known keeps its name."""
+    if found := ABUNDANCE.fullmatch(label):
+        return f"[{found[1].capitalize()}/{found[2].capitalize()}]"
     return SYMBOLS.get(label, label)
+
+
+def rows_of(names: Sequence[str], most: int = 5) -> list[list[str]]:
+    """Labels in rows of equally many, at most so many in one: a figure of one row of ten could not be read."""
+    count = -(-len(names) // most)
+    width = -(-len(names) // max(1, count))
+    return [list(names[start : start + width]) for start in range(0, len(names), max(1, width))]
 
 
 def axis_title(label: str, units: Mapping[str, str], prefix: str = "") -> str:

@@ -1,6 +1,6 @@
 """A survey at a glance: Figs. 3-5 of the paper, S/N, a few spectra.
 
-Manteiga et al. 2025, A&A 694, A326: Fig. 3 (histograms of the four labels), Fig. 4 (Kiel diagram), Fig. 5 ([alpha/Fe]
+Manteiga et al. 2025, A&A 694, A326: Fig. 3 (histograms of the labels), Fig. 4 (Kiel diagram), Fig. 5 ([alpha/Fe]
 against [M/H]). Shapes: N stars, n spectra, P pixels.
 """
 
@@ -10,11 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from spectangle.figures.style import COLOURS, axis_title
+from spectangle.figures.style import COLOURS, axis_title, orient, quantile_limits
 
-__all__ = ["abundance_figure", "kiel_figure", "label_figure", "noise_figure", "spectra_figure"]
-
-UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
+__all__ = ["diagram_figure", "label_figure", "noise_figure", "spectra_figure"]
 
 
 def label_figure(
@@ -26,7 +24,7 @@ def label_figure(
     catalogues = [] if origin is None else np.unique(origin)
     for index, (name, values) in enumerate(labels.items()):
         axes = figure.add_subplot(rows, 2, index + 1)
-        bins = np.linspace(np.nanmin(values), np.nanmax(values) + 1e-6, 51)
+        bins = np.linspace(*quantile_limits(values, tail=0, margin=1e-6), 51).tolist()
         axes.hist(values, bins=bins, color="#d3d7db", label="all")
         for i, which in enumerate(catalogues):
             axes.hist(
@@ -43,14 +41,24 @@ def label_figure(
     return figure
 
 
-def kiel_figure(teff: np.ndarray, logg: np.ndarray, m_h: np.ndarray) -> Figure:
-    """Surface gravity against effective temperature [N], coloured by [M/H] (Fig. 4)."""
-    return _scatter({"teff": teff, "logg": logg, "m_h": m_h}, inverted=True)
-
-
-def abundance_figure(m_h: np.ndarray, alpha_fe: np.ndarray, teff: np.ndarray) -> Figure:
-    """[alpha/Fe] against [M/H] [N], coloured by effective temperature (Fig. 5)."""
-    return _scatter({"m_h": m_h, "alpha_fe": alpha_fe, "teff": teff}, inverted=False)
+def diagram_figure(labels: Mapping[str, np.ndarray], units: Mapping[str, str], x: str, y: str, colour: str) -> Figure:
+    """One label [N] against another, coloured by a third if it is named: the Kiel diagram (Fig. 4), [alpha/Fe] against
+    [M/H] (Fig. 5). Which ones a survey has says :func:`~spectangle.figures.predictions.diagram_axes`.
+    """
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    axes = figure.subplots()
+    style: dict = {"s": 2 if len(labels[x]) > 3000 else 10, "linewidths": 0, "rasterized": True}
+    if colour:
+        low, high = quantile_limits(labels[colour], tail=0.01, margin=0)
+        style |= {"c": labels[colour], "cmap": "viridis", "vmin": low, "vmax": max(high, low + 1e-6)}
+    else:
+        style |= {"color": COLOURS[0]}
+    points = axes.scatter(labels[x], labels[y], **style)
+    if colour:
+        figure.colorbar(points, ax=axes, label=axis_title(colour, units), extend="both")
+    axes.set(xlabel=axis_title(x, units), ylabel=axis_title(y, units))
+    orient(axes, x, y)
+    return figure
 
 
 def noise_figure(snr: np.ndarray, g_mag: np.ndarray) -> Figure:
@@ -81,30 +89,4 @@ def spectra_figure(wavelength: np.ndarray, flux: np.ndarray, titles: list[str]) 
         axes.plot(wavelength, spectrum + index, color=COLOURS[index % 4], linewidth=0.8)
         axes.text(wavelength[-1], np.nanmedian(spectrum) + index + 0.08, title, ha="right", fontsize=8)
     axes.set(xlabel="vacuum wavelength [nm]", ylabel="flux + constant", xlim=(wavelength[0], wavelength[-1]))
-    return figure
-
-
-def _scatter(columns: Mapping[str, np.ndarray], inverted: bool) -> Figure:
-    """The first label across, the second up, the third in colour."""
-    (_, x), (_, y), (_, colour) = columns.items()
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
-    axes = figure.subplots()
-    low, high = np.nanpercentile(colour, [1, 99])
-    points = axes.scatter(
-        x,
-        y,
-        c=colour,
-        s=2 if len(x) > 3000 else 10,
-        cmap="viridis",
-        vmin=low,
-        vmax=max(high, low + 1e-6),
-        linewidths=0,
-        rasterized=True,
-    )
-    x_title, y_title, colour_title = (axis_title(name, UNITS) for name in columns)
-    figure.colorbar(points, ax=axes, label=colour_title, extend="both")
-    axes.set(xlabel=x_title, ylabel=y_title)
-    if inverted:
-        axes.invert_xaxis()
-        axes.invert_yaxis()
     return figure

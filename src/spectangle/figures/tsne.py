@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from spectangle.figures.style import axis_title, quantile_limits, symbol
+from spectangle.figures.style import INVERTED, axis_title, quantile_limits, rows_of, symbol
 from spectangle.metrics import r2
 
 __all__ = ["map_figure", "neighbour_r2", "plane"]
@@ -30,15 +30,16 @@ def plane(features: np.ndarray, seed: int = 0, perplexity: float = 30.0) -> np.n
 
 
 def neighbour_r2(points: np.ndarray, values: np.ndarray, neighbours: int = 10, seed: int = 0) -> float:
-    """How well a label [N] (NaN: none) is read from a star's neighbours in the plane [N, 2]: R2 of k-NN, 5-fold
-    cross-validated.
+    """How well a label [N] is read from a star's neighbours in the plane [N, 2]: R2 of k-NN, 5-fold cross-validated, of
+    the stars that have it.
 
     It puts a number on the order that the eye sees: 1 is a clean gradient, 0 is confetti.
     """
     from sklearn.model_selection import KFold, cross_val_predict
     from sklearn.neighbors import KNeighborsRegressor
 
-    points, values = points[np.isfinite(values)], values[np.isfinite(values)]
+    known = np.isfinite(values)
+    points, values = points[known], values[known]
     folds = KFold(5, shuffle=True, random_state=seed)
     predicted = cross_val_predict(KNeighborsRegressor(min(neighbours, len(points) // 2)), points, values, cv=folds)
     return r2(np.asarray(predicted), values)
@@ -57,14 +58,21 @@ def map_figure(
         planes: t-SNE planes [N, 2] by title, for instance of the spectra and of the latent.
         labels: Labels [N] by name.
         units: Unit of each label.
-        groups: Names of the labels in each row, by the row's title, for instance what was kept and what was removed.
+        groups: Names of the labels by the title of their row, for instance what was kept and what was removed; many
+            labels take several rows.
         title: Of the figure.
     """
-    across = max(len(names) for names in groups.values())
-    figure = Figure(figsize=(3.1 * len(planes) * across + 0.8, 3.05 * len(groups) + 0.5), layout="constrained")
+    most = max(1, 5 - len(planes))
+    rows = [
+        (group if i == 0 else "", names)
+        for group, all_names in groups.items()
+        for i, names in enumerate(rows_of(all_names, most))
+    ]
+    across = max(len(names) for _, names in rows)
+    figure = Figure(figsize=(3.1 * len(planes) * across + 0.8, 3.05 * len(rows) + 0.5), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=13)
-    for row, (group, names) in zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups.items(), strict=True):
+    for row, (group, names) in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         row.suptitle(group, fontsize=11, x=0.01, ha="left", fontweight="bold")
         blocks = row.subfigures(1, across, wspace=0.03, squeeze=False)[0]
         for block, name in zip(blocks, names, strict=False):
@@ -77,11 +85,11 @@ def _label_block(
 ) -> None:
     all_axes = np.atleast_1d(block.subplots(1, len(planes)))
     low, high = quantile_limits(values, tail=0.02, margin=0.0)
-    shown = None
+    known, shown = np.isfinite(values), None
     for axes, (place, points) in zip(all_axes, planes.items(), strict=True):
         shown = axes.scatter(
-            *points.T,
-            c=values,
+            *points[known].T,
+            c=values[known],
             s=4,
             cmap="viridis",
             vmin=low,
@@ -99,7 +107,7 @@ def _label_block(
     bar = block.colorbar(shown, ax=list(all_axes), pad=0.01, aspect=22, shrink=0.85)
     bar.set_label(axis_title(name, units), fontsize=9.5)
     bar.ax.tick_params(labelsize=8.5)
-    if name in ("teff", "logg"):
+    if name in INVERTED:
         bar.ax.invert_yaxis()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from spectangle.figures.style import rows_of
 from spectangle.files import whole_file
 from spectangle.generation.figure import ACCENT, GREY, INK
 from spectangle.generation.parents import Parents
@@ -70,11 +71,15 @@ def draw_check(
     """Draw, per label, the change of a typical star's spectrum, and the re-read value against the one asked for."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(swaps), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(swaps), squeeze=False)
-    for swap, top, bottom in zip(swaps, *axes, strict=True):
+    rows = rows_of(list(model.labels))
+    figure = Figure(figsize=(3.6 * len(rows[0]), 6.4 * len(rows)), layout="constrained")
+    axes = figure.subplots(2 * len(rows), len(rows[0]), squeeze=False)
+    tops, bottoms = axes[::2].ravel(), axes[1::2].ravel()
+    for swap, top, bottom in zip(swaps, tops, bottoms, strict=False):
         _draw_change(model, parents, swap, truth, top)
         _draw_reread(model, parents, swap, regressor, bottom)
+    for unused in (*tops[len(swaps) :], *bottoms[len(swaps) :]):
+        unused.remove()
     with whole_file(path) as part:
         figure.savefig(part, dpi=110, format="png")
     return path

@@ -1,5 +1,6 @@
 """Fig. 2 of the paper: a star's spectrum, its latent, and the spectra decoded from it with other labels."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,16 @@ def draw_generated(model: TrainedModel, parents: Parents, changed: np.ndarray, p
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[2, 1, 2.6])
     top.plot(model.wavelength, parents.flux[0], color=INK, lw=0.8)
     top.set_title(
-        f"Star {parents.source_id[0]}: {', '.join(_words(model, parents.labels[0]))}", loc="left", fontsize=10
+        textwrap.fill(f"Star {parents.source_id[0]}: {', '.join(_words(model, parents.labels[0]))}", 110),
+        loc="left",
+        fontsize=10,
     )
     middle.bar(np.arange(parents.latent.shape[1]), parents.latent[0], color=GREY)
     middle.set_title("Its latent", loc="left", fontsize=10)
     middle.set_xlabel("latent number")
     _draw_changed(model, parents, changed, bottom)
     for axes in (top, bottom):
-        _draw_calcium(axes)
+        _draw_calcium(axes, model.wavelength)
     bottom.set_xlabel("vacuum wavelength [nm]")
     figure.legend(*bottom.get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside lower center", frameon=False)
     with whole_file(path) as part:
@@ -57,11 +60,11 @@ def _draw_changed(model: TrainedModel, parents: Parents, changed: np.ndarray, ax
     axes.set_title(f"Decoded from the same latent with other labels{shown}", loc="left", fontsize=10)
 
 
-def _draw_calcium(axes: Any) -> None:
+def _draw_calcium(axes: Any, grid: np.ndarray) -> None:
     axes.set_ylabel("flux / continuum")
     axes.margins(x=0.01)
     for species, wavelength, _ in LINES:
-        if species == "Ca II":
+        if species == "Ca II" and grid[0] < wavelength < grid[-1]:
             axes.axvline(wavelength, color=GREY, lw=0.6, ls=":")
 
 

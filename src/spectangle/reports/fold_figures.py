@@ -55,6 +55,7 @@ def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         lambdas = dict(zip(model.targets, model.adversary.lambdas, strict=True))
         groups = {
             "entangled": [name for name in catalogue if lambdas[name] < 0],
+            "neutral": [name for name in catalogue if lambdas[name] == 0],
             "disentangled": [name for name in catalogue if lambdas[name] > 0],
         }
         planes = {"spectra": plane(data.test.flux[seen.rows].numpy()), "latent": plane(seen.latent)}

@@ -75,13 +75,13 @@ def fold_table(title: str, runs: Sequence[Run]) -> Table:
         {path.split("/")[2] for path in next(iter(folds.values())) if path.startswith("test/latent/")},
         key=list(lambdas).index,
     ):
-        unit = "K" if label == "teff" else "dex"
+        unit = runs[0].units.get(label, "")
         paths = (f"test/spectra/{label}/mae", f"test/latent/{label}/mae")
         ratio = [fold[paths[1]] / fold[paths[0]] for fold in folds.values() if paths[0] in fold]
         sign = (lambdas[label] > 0) - (lambdas[label] < 0)
         cells = [_spread(_values(folds, path), unit) for path in paths] + [_spread(ratio)]
         cells += [_spread(_values(folds, path)) for path in (f"probe/{label}/r2", f"floor/{label}", f"excess/{label}")]
-        table.add_row(escape(f"{label} [{unit}]"), WORDS[sign], *cells)
+        table.add_row(escape(f"{label} [{unit}]" if unit else label), WORDS[sign], *cells)
     return table
 
 

@@ -129,7 +129,7 @@ def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
 
 
 def quiet_lightning() -> None:
-    """Keep Lightning's banners and its hints that do not apply out of the log."""
+    """Keep Lightning's banners, and hints of the libraries that do not apply, out of the log."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     hints = (
         ".*srun.*",
@@ -137,6 +137,7 @@ def quiet_lightning() -> None:
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*callbacks used to create the checkpoint.*",
+        "A column-vector y was passed",  # a survey with one label; scikit-learn's network does the right thing with it
     )
     for hint in hints:
         warnings.filterwarnings("ignore", hint)

@@ -14,7 +14,7 @@ Shapes: N stars, P pixels, Z latent, D dropped labels.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,33 +29,39 @@ from spectangle.evaluation.downstream import DownstreamRegressor
 from spectangle.evaluation.probes import Probes
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.model.load import load_autoencoder
-from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, numbers_of
+from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, is_pair, numbers_of
+from spectangle.reports.table1.layout import WORDS
 from spectangle.runs.folder import Run
 
 if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
     from spectangle.data.stars import Stars
 
-__all__ = ["BASELINES", "Baseline", "add_baselines", "leace", "principal_components", "score", "supervised_bottleneck"]
+__all__ = [
+    "Baseline",
+    "add_baselines",
+    "baselines_of",
+    "leace",
+    "principal_components",
+    "score",
+    "supervised_bottleneck",
+]
 
 log = logging.getLogger(__name__)
 
 Embed = Callable[[np.ndarray], np.ndarray]
-BASELINES = {
-    "pca": Representation("pca", "PCA, 25 components"),
-    "bottleneck_first": Representation(
-        "bottleneck_first", "Supervised bottleneck: T_eff, log g", FIRST.entangled, FIRST.disentangled
-    ),
-    "bottleneck_second": Representation(
-        "bottleneck_second", "Supervised bottleneck: [M/H], [alpha/Fe]", SECOND.entangled, SECOND.disentangled
-    ),
-    "leace_first": Representation(
-        "leace_first", "LEACE: pure latent without [M/H], [alpha/Fe]", FIRST.entangled, FIRST.disentangled
-    ),
-    "leace_second": Representation(
-        "leace_second", "LEACE: pure latent without T_eff, log g", SECOND.entangled, SECOND.disentangled
-    ),
-}
+
+
+def baselines_of(pairs: Iterable[Representation]) -> dict[str, Representation]:
+    """The baselines by key: PCA, then what keeps and what loses the labels of each pair."""
+    found = [Representation("pca", "PCA, 25 components")]
+    titles = {"bottleneck": "Supervised bottleneck: ", "leace": "LEACE: pure latent without "}
+    for kind, title in titles.items():
+        for one in pairs:
+            names = one.entangled if kind == "bottleneck" else one.disentangled
+            words = title + ", ".join(WORDS.get(name) or name for name in names)
+            found.append(Representation(f"{kind}_{one.key}", words, one.entangled, one.disentangled))
+    return {one.key: one for one in found}
 
 
 @dataclass
@@ -144,18 +150,18 @@ def score(
 
 def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path) -> None:
     """Add the baselines to a table, for each seed that has a pure latent; what was computed once is read from the
-    cache.
+    cache. They are those of the paper's pairs, or where a survey has other labels, of the pairs among the runs.
     """
     if PURE not in runs:
         raise SpectangleError(
             "The baselines need the pure latent (lambdas=none), and the sweep has no finished run of it."
         )
+    of_the_paper = set(table.labels) == {*FIRST.entangled, *FIRST.disentangled}
+    pairs = [FIRST, SECOND] if of_the_paper else [one for one in runs if is_pair(one)]
     for run in runs[PURE]:
         seed = run.config.get("seed", 0)
         fitted = _Fitted(run, cache)
-        for key, representation in BASELINES.items():
-            if not set(representation.entangled) | set(representation.disentangled) <= set(table.labels):
-                continue
+        for key, representation in baselines_of(pairs).items():
             try:
                 table.add(representation, seed, numbers_of(fitted.metrics(key, representation), table.labels))
             except SpectangleError as error:

@@ -12,11 +12,10 @@ from typing import Any
 
 from spectangle.configs.nested import differing, flat
 from spectangle.errors import SpectangleError
-from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import list_runs
 
-__all__ = ["PAPER", "Cell", "Representation", "Table1", "collect", "representation_of"]
+__all__ = ["PAPER", "Cell", "Representation", "Table1", "collect", "is_pair", "representation_of"]
 
 STATISTICS = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")  # of the downstream regressor
 LEAKAGE = ("probe", "control", "reference", "floor", "excess", "disentanglement", "retention")  # of the probes
@@ -132,15 +131,15 @@ def collect(folder: str | Path) -> tuple[Table1, dict[Representation, list[Run]]
             f"{folder} has no finished run ({len(runs)} unfinished); train the three models: spectangle train "
             "sweep=table1."
         )
-    labels = _labels(finished[0].metrics)
-    table = Table1(labels, _units(finished[0], labels))
+    labels = _labels(finished[0])
+    table = Table1(labels, finished[0].units)
     if len(finished) < len(runs):
         table.notes.append(f"{len(runs) - len(finished)} of {len(runs)} runs are not finished and left out.")
     by_representation: dict[Representation, list[Run]] = {}
     for run in finished:
-        if _labels(run.metrics) != labels:
+        if _labels(run) != labels:
             raise SpectangleError(
-                f"{run.path} has the labels {', '.join(_labels(run.metrics))}, {finished[0].path} has "
+                f"{run.path} has the labels {', '.join(_labels(run))}, {finished[0].path} has "
                 f"{', '.join(labels)}: not one table."
             )
         by_representation.setdefault(representation_of(run.config), []).append(run)
@@ -168,10 +167,11 @@ def representation_of(config: Mapping[str, Any]) -> Representation:
             "Supervised encoder" if len(entangled) == len(lambdas) else f"No decoder: {'; '.join(parts) or 'untrained'}"
         )
     else:
+        words = "; ".join(parts)
         title = (
-            "All four kept"
+            "All labels kept"
             if len(entangled) == len(lambdas)
-            else ("All four lost" if len(disentangled) == len(lambdas) else "; ".join(parts).capitalize())
+            else ("All labels lost" if len(disentangled) == len(lambdas) else words[:1].upper() + words[1:])
         )
     return Representation(
         f"{'' if decoder else 'no_decoder_'}keep_{'_'.join(entangled)}_lose_{'_'.join(disentangled)}",
@@ -179,6 +179,11 @@ def representation_of(config: Mapping[str, Any]) -> Representation:
         entangled,
         disentangled,
     )
+
+
+def is_pair(one: Representation) -> bool:
+    """Whether it keeps some labels and loses others, with a decoder: what the paper calls a pair."""
+    return bool(one.entangled and one.disentangled) and not one.key.startswith("no_decoder_")
 
 
 def numbers_of(metrics: Mapping[str, float], labels: Iterable[str], source: str = "latent") -> dict[str, float]:
@@ -230,17 +235,10 @@ def _same_stars(runs: Sequence[Run]) -> None:
             )
 
 
-def _labels(metrics: Mapping[str, float]) -> tuple[str, ...]:
-    found = {path.split("/")[2] for path in metrics if path.startswith("test/latent/")}
-    known = [name for name in (*PHYSICAL, *CHEMICAL) if name in found]
-    return (*known, *sorted(found - set(known)))
-
-
-def _units(run: Run, labels: Sequence[str]) -> dict[str, str]:
-    try:
-        return dict(load_autoencoder(run).hparams["label_units"])
-    except (SpectangleError, KeyError, TypeError):
-        return {label: "K" if label == "teff" else "dex" for label in labels}
+def _labels(run: Run) -> tuple[str, ...]:
+    """The labels that were read from the latent, in the order of the survey."""
+    found = {path.split("/")[2] for path in run.metrics if path.startswith("test/latent/")}
+    return (*(name for name in run.units if name in found), *sorted(found - set(run.units)))
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,19 +15,25 @@ from spectangle.errors import SpectangleError
 from spectangle.evaluation.run_figures import ReadStars, read_test_stars, reconstructions, signal_to_noise
 from spectangle.model.load import load_autoencoder
 from spectangle.reports.frontier import draw, frontier_points
-from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1
+from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, is_pair
 from spectangle.runs.folder import Run
 
 __all__ = ["report_figures"]
+
+MOST_PAIRS = 3  # beside the pure latent: each has figures of its own
 
 
 def report_figures(
     table: Table1, runs: Mapping[Representation, Sequence[Run]], tsne_stars: int = 3000
 ) -> Iterator[tuple[str, Figure, str]]:
-    """Figures 8-10 of the paper and those that prove the rest, from the first seed of each representation."""
-    chosen = {
-        one: run for one in (PURE, FIRST, SECOND) if (run := _readable(table, one, runs.get(one, ()))) is not None
-    }
+    """Figures 8-10 of the paper and those that prove the rest, from the first seed of each representation: the paper's
+    three, or where a survey has other labels, the pure latent and those that keep some labels and lose others.
+    """
+    others = [one for one in runs if one != PURE]
+    paper = [one for one in (FIRST, SECOND) if one in runs]
+    pairs = paper or [one for one in others if is_pair(one)][:MOST_PAIRS] or others[:MOST_PAIRS]
+    wanted = [one for one in (PURE, *pairs) if one in runs]
+    chosen = {one: run for one in wanted if (run := _readable(table, one, runs[one])) is not None}
     if chosen:
         try:
             data = load_stars(next(iter(chosen.values())))
@@ -62,21 +68,19 @@ def _survey(data: SpectraDataModule) -> Iterator[tuple[str, Figure, str]]:
         figures.label_figure(labels, data.units),
         f"Fig. 3 of the paper: labels of the {len(values):,} stars of this survey.",
     )
-    if {"teff", "logg", "m_h"} <= set(labels):
-        yield (
-            "survey_kiel",
-            figures.kiel_figure(labels["teff"], labels["logg"], labels["m_h"]),
-            "Fig. 4: Kiel diagram of the survey.",
-        )
-    if {"teff", "m_h", "alpha_fe"} <= set(labels):
-        figure = figures.abundance_figure(labels["m_h"], labels["alpha_fe"], labels["teff"])
-        yield "survey_abundances", figure, "Fig. 5: [alpha/Fe] against [M/H] of the survey."
+    words = {
+        "logg": ("survey_kiel", "Fig. 4: Kiel diagram of the survey."),
+        "alpha_fe": ("survey_abundances", "Fig. 5: chemical diagram of the survey."),
+    }
+    for x, y, colour in figures.diagram_axes(labels):
+        name, caption = words[y]
+        yield name, figures.diagram_figure(labels, data.units, x, y, colour), caption
 
 
 def _maps(
     data: SpectraDataModule, seen: Mapping[Representation, ReadStars], n: int
 ) -> Iterator[tuple[str, Figure, str]]:
-    pairs = [one for one in (FIRST, SECOND) if one in seen]
+    pairs = [one for one in seen if is_pair(one)]
     if not pairs or n < 20:
         return
     any_seen = seen[pairs[0]]
@@ -85,7 +89,9 @@ def _maps(
     labels = {name: values[rows] for name, values in any_seen.catalogue.items()}
     for one in pairs:
         planes = {"spectra": spectra, "latent": figures.plane(seen[one].latent[rows])}
-        groups = {"entangled": one.entangled, "disentangled": one.disentangled}
+        neutral = [name for name in labels if name not in (*one.entangled, *one.disentangled)]
+        groups = {"entangled": one.entangled, "neutral": neutral, "disentangled": one.disentangled}
+        groups = {word: names for word, names in groups.items() if names}
         figure = figures.map_figure(
             planes, labels, any_seen.units, groups, f"{one.title}: t-SNE of {len(rows):,} test stars"
         )
@@ -95,7 +101,7 @@ def _maps(
             "ten nearest stars in the plane. Compare the lost labels with their population floor in the table: "
             "kept labels imply that much."
         )
-        yield f"tsne_{one.key}_pair", figure, caption
+        yield f"tsne_{one.key}{'_pair' if one.of_the_paper else ''}", figure, caption
 
 
 def _labels_read(
@@ -108,12 +114,14 @@ def _labels_read(
     if FIRST in seen and SECOND in seen:
         columns["from the latent that keeps them"] = [seen[FIRST].predicted, seen[SECOND].predicted]
         columns["from the latent that lost them"] = [seen[SECOND].predicted, seen[FIRST].predicted]
-    figure = figures.diagrams_figure(first.catalogue, columns, first.units)
-    yield (
-        "kiel_chemical",
-        figure,
-        "Figs. 9 and 10 of the paper: Kiel and chemical diagrams of the test stars, coloured by the catalogue.",
-    )
+    else:
+        columns |= {one.title: [look.predicted] * 2 for one, look in seen.items() if one != PURE}
+    if figures.diagram_axes(first.catalogue):
+        yield (
+            "kiel_chemical",
+            figures.diagrams_figure(first.catalogue, columns, first.units),
+            "Figs. 9 and 10 of the paper: Kiel and chemical diagrams of the test stars, coloured by the catalogue.",
+        )
     for one, look_ in seen.items():
         yield (
             f"predicted_{one.key}",
@@ -142,7 +150,7 @@ def _latents(
         "about."
     )
     yield "information", figures.information_figure(matrices, data.labels), caption
-    one = FIRST if FIRST in seen else next(iter(seen))
+    one = next((one for one in seen if is_pair(one)), next(iter(seen)))
     flux, decoded, titles = reconstructions(load_autoencoder(runs[one]), data, seen[one])
     yield (
         "reconstruction",

@@ -13,7 +13,7 @@ from spectangle.reports.table1.collect import LEAKAGE, PAPER, PURE, SPECTRA, STA
 __all__ = ["WORDS", "Grid", "leakage_grid", "long_rows", "paper_grids", "ratio_grid"]
 
 PRINTED = ("mae", "mean", "sigma")
-WORDS = {"teff": "T_eff", "logg": "log g", "m_h": "[M/H]", "alpha_fe": "[alpha/Fe]"}
+WORDS = {"teff": "T_eff", "logg": "log g", "m_h": "[M/H]", "fe_h": "[Fe/H]", "alpha_fe": "[alpha/Fe]"}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ __all__ = ["html_text", "latex_text", "markdown_text", "number_table", "table_te
 
 NARROW = 10  # characters of a heading in the terminal
 COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
-SYMBOLS = {"teff": r"$T_{\rm eff}$", "logg": r"$\log g$", "m_h": "[M/H]", "alpha_fe": r"[$\alpha$/Fe]"}
+SYMBOLS = WORDS | {"teff": r"$T_{\rm eff}$", "logg": r"$\log g$", "alpha_fe": r"[$\alpha$/Fe]"}
 
 
 def terminal_table(grid: Grid) -> Table:
