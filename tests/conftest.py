@@ -53,6 +53,7 @@ def write_toy_survey(
 PROCESSES = (
     *("slurm", "sweep_faults", "report", "sweeper", "tracking", "train", "dashboards", "wheel", "streams", "entry"),
     *("shared_folders", "submission", "prepare", "threads", "explorer", "malformed", "archives_download", "miles"),
+    "any_labels",
 )
 TRAINED = {"toy_runs", "stochastic_run", "exported", "run", "model"}
 

@@ -15,8 +15,9 @@ from conftest import write_toy_survey
 
 from spectangle.errors import SpectangleError
 from spectangle.runs.folder import Run
+from spectangle.synthetic import LABELS
 from spectangle.tracking.wandb_files import merge, read, segments
-from spectangle.tracking.workspace import LABELS, layout
+from spectangle.tracking.workspace import layout
 
 SMALL = [
     "data=survey",
@@ -107,7 +108,28 @@ def test_the_dashboard_is_written_without_network(tmp_path: Path, command):
     filters = {item["key"]["name"]: item["value"] for item in section["runSets"][0]["filters"]["filters"]}
     assert filters == {"pair": "first_pair", "survey": "toy"}
     text = json.dumps(section["panelBankConfig"])
-    assert all(metric in text for panels in layout().values() for panel in panels for metric in panel.metrics)
+    assert all(metric in text for panels in layout(LABELS).values() for panel in panels for metric in panel.metrics)
+
+
+def test_the_dashboard_has_the_labels_of_a_run(tmp_path: Path, command):
+    pytest.importorskip("wandb_workspaces")
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("{}")
+    (tmp_path / "manifest.json").write_text(json.dumps({"survey": {"units": {"vsini": "km/s"}}}))
+    words = ["entity=me", "project=p", f"save={tmp_path / 'workspace.json'}"]
+    code, _, errors = command("dashboard", *words, f"run={tmp_path}")
+    assert code == 0, errors
+    text = (tmp_path / "workspace.json").read_text()
+    assert "test/latent/vsini/mae" in text and "teff" not in text
+    code, _, _ = command("dashboard", *words, "labels=[age,c_fe]")
+    text = (tmp_path / "workspace.json").read_text()
+    assert code == 0 and "test/latent/age/mae" in text and "vsini" not in text
+
+
+@pytest.mark.parametrize("labels", [("age",), ("age", "c_fe"), ("age", "c_fe", "vsini"), LABELS])
+def test_each_label_is_set_against_another_if_there_is_one(labels):
+    scatter = [panel.metrics for panel in layout(labels)["Sweep"] if panel.kind == "scatter"]
+    assert len(scatter) == (len(labels) if len(labels) > 1 else 0) and all(a != b for a, b in scatter)
 
 
 def test_a_dashboard_needs_an_entity(command):

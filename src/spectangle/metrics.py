@@ -55,7 +55,11 @@ def label_metrics(prefix: str, labels: Sequence[str], predicted: np.ndarray, cat
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """A number with the digits that its unit deserves: whole kelvins, thousandths of a dex."""
+    """A number with the digits that its unit deserves: whole kelvins, thousandths of a dex; in other units at least
+    three digits, and none behind the point of what is large.
+    """
     if value is None or value != value:
         return "-"
-    return f"{value:.0f}" if unit == "K" else f"{value:.3f}"
+    if unit in ("", "dex") or value == 0 or (unit != "K" and 0.01 <= abs(value) < 1000):
+        return f"{value:.3f}"
+    return f"{value:.0f}" if unit == "K" or abs(value) >= 1000 else f"{value:.3g}"

@@ -124,6 +124,8 @@ def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, An
     step = 10.0 if unit == "K" else 0.01
     values = values[torch.isfinite(values)]
     low, high = float(values.min()), float(values.max())
+    if unit != "K":  # a label of small numbers has smaller steps
+        step = min(step, float(10.0 ** np.floor(np.log10((high - low) / 20))))
     return {
         "name": model.labels[i],
         "unit": unit,

@@ -286,7 +286,9 @@ const Spectangle = (() => {
     const value = column(k), sorted = Float32Array.from(value).filter(Number.isFinite).sort();
     M.mapper.setv({low: sorted[Math.floor(0.02 * sorted.length)], high: sorted[Math.floor(0.98 * (sorted.length - 1))]});
     const mx = Float32Array.from({length: D.n}, (_, i) => map[2 * i]), my = Float32Array.from({length: D.n}, (_, i) => map[2 * i + 1]);
-    M.stars.data = {x: column(columns[0]), y: column(columns[1]), mx, my, value, id: D.stars.id};
+    const read = (i) => readLabels(D.runs[0], D.runs[0].latent.slice(i * D.runs[0].Z, (i + 1) * D.runs[0].Z))[0];
+    const up = D.K > 1 ? column(columns[1]) : Float32Array.from({length: D.n}, (_, i) => read(i));  // a label against itself says nothing
+    M.stars.data = {x: column(columns[0]), y: up, mx, my, value, id: D.stars.id};
     text("map-colour", `${D.labels[k].name} [${D.labels[k].unit}]`);
     if (ready) markPlace();
   }
@@ -299,13 +301,13 @@ const Spectangle = (() => {
   function markPlace() {
     const i = D.stars.id.indexOf(state.id), [a, b] = axesOfKiel(), map = D.runs[0].maps[M.method.active === 0 ? "pca" : "tsne"];
     const onMap = i >= 0 ? [map[2 * i], map[2 * i + 1]] : [NaN, NaN];
-    M.place.data = {x: [state.ownLabels[a]], y: [state.ownLabels[b]], mx: [onMap[0]], my: [onMap[1]]};
+    M.place.data = {x: [state.ownLabels[a]], y: [D.K > 1 ? state.ownLabels[b] : readLabels(D.runs[0], state.runs[0].own)[0]], mx: [onMap[0]], my: [onMap[1]]};
   }
 
   // ---- words -------------------------------------------------------------------------------------------------------
 
   const AIMS = {"1": ["disentangled", "lambda above 0: the latent was to lose it"], "-1": ["entangled", "lambda below 0: the latent was to keep it"], "0": ["neutral", "lambda 0"]};
-  const digits = (k) => (D.labels[k].unit === "K" ? 0 : 2);
+  const digits = (k) => Math.max(0, Math.round(-Math.log10(D.labels[k].step)));
   const worded = (value, k) => value.toFixed(digits(k)).replace(/^-(0[.]?0*)$/, "$1");  // no minus before nothing
   const shown = (value) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(2));
 

@@ -2,6 +2,7 @@
 browser.
 """
 
+import math
 from typing import Any
 
 from bokeh.document import Document
@@ -165,19 +166,22 @@ def _latent(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _maps(payload: dict[str, Any]) -> dict[str, Any]:
-    """The Kiel diagram and the latent map, of the same stars."""
+    """The Kiel diagram and the latent map, of the same stars; without teff and logg the first two labels, and of one
+    label what is read from the latent.
+    """
     k, ends = len(payload["labels"]), [0.0, 1.0]  # something for the axes to start from, until the page is ready
     stars = ColumnDataSource({"x": ends, "y": ends, "mx": ends, "my": ends, "value": ends, "id": ["", ""]})
     place = ColumnDataSource({"x": [], "y": [], "mx": [], "my": []})
     names = [label["name"] for label in payload["labels"]]
     first, second = ("teff", "logg") if {"teff", "logg"} <= set(names) else (names[0], names[min(1, k - 1)])
-    units = {label["name"]: label["unit"] for label in payload["labels"]}
+    titles = [f"{label['name']} [{label['unit']}]" if label["unit"] else label["name"] for label in payload["labels"]]
+    across, up = (titles[names.index(name)] for name in (first, second))
     mapper = LinearColorMapper(palette="Viridis256", low=0, high=1)
     kiel = _figure(
         height=230,
         min_border_left=0,
-        x_axis_label=f"{first} [{units[first]}]",
-        y_axis_label=f"{second} [{units[second]}]",
+        x_axis_label=across,
+        y_axis_label=up if k > 1 else "read from the latent",
         tools="",
     )
     kiel.x_range.flipped = kiel.y_range.flipped = first == "teff"  # pyright: ignore[reportAttributeAccessIssue]
@@ -224,7 +228,7 @@ def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
             value=(label["low"] + label["high"]) / 2,
             sizing_mode="stretch_width",
             title=f"{label['name']} [{label['unit']}]",
-            format=NumeralTickFormatter(format="0" if label["unit"] == "K" else "0.00"),
+            format=NumeralTickFormatter(format=_digits(label["step"])),
             bar_color=CHANGED,
             tooltips=False,
             stylesheets=[WIDGETS],
@@ -241,6 +245,12 @@ def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
         "save_csv": Button(label="Save spectra (CSV)", **button),
         "save_png": Button(label="Save plot (PNG)", **button),
     }
+
+
+def _digits(step: float) -> str:
+    """How a slider's value is written: as many digits behind the point as its step has."""
+    behind = max(0, round(-math.log10(step)))
+    return f"0.{'0' * behind}" if behind else "0"
 
 
 def _compare(payload: dict[str, Any]) -> dict[str, Any]:

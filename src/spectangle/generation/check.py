@@ -71,7 +71,8 @@ def check_generation(
     if truth is not None:
         results["emulator"] = {model.labels[s.label]: compare_with_emulator(model, parents, s, truth) for s in swaps}
         log.info("%s", render(emulator_table(results["emulator"], model.units)))
-    log.info("%s", render(reread_table(results["reread"], model.labels, model.units, folder.metrics)))
+    table = reread_table(results["reread"], model.labels, model.units, folder.metrics)
+    log.info("%s", render(table, width=120 + 12 * max(0, len(model.labels) - 4)))  # a column for each label
     write_beside(folder.derived("generation_check.json"), json.dumps(results, indent=2) + "\n")
     if figure:
         log.info(

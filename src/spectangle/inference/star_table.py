@@ -26,11 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["check_output", "star_table", "write_table"]
 
-UCDS = {"teff": "phys.temperature.effective", "logg": "phys.gravity", "m_h": "phys.abund.Z", "alpha_fe": "phys.abund"}
+UCDS = {
+    "teff": "phys.temperature.effective",
+    "logg": "phys.gravity",
+    "m_h": "phys.abund.Z",
+    "fe_h": "phys.abund.Fe",
+    "alpha_fe": "phys.abund",
+}
 WHAT = {
     "teff": "effective temperature",
     "logg": "surface gravity, log10 of cm/s2",
     "m_h": "[M/H]",
+    "fe_h": "[Fe/H]",
     "alpha_fe": "[alpha/Fe]",
 }
 DISENTANGLED = (

@@ -13,7 +13,6 @@ from spectangle.files import write_beside
 
 __all__ = ["Panel", "build", "layout", "publish"]
 
-LABELS = ("teff", "logg", "m_h", "alpha_fe")
 RECONSTRUCTION = "best/val/reconstruction"
 TUNED = ("pair", "model.latent", "adversary.discriminator_steps", "bins.count")
 VIEW = "nw-spectangle-v"  # W&B's name of the view: a second call updates it
@@ -30,7 +29,7 @@ class Panel:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
+def layout(labels: Sequence[str]) -> dict[str, list[Panel]]:
     """Sections and their panels, for the labels of a survey."""
     both = ["spectra", "latent"]
     # configurations are compared on validation stars; the probes' need callbacks.probes.every_n_epochs
@@ -86,7 +85,7 @@ def layout(labels: Sequence[str] = LABELS) -> dict[str, list[Panel]]:
 
 
 def publish(
-    entity: str, project: str, name: str, save: str | None = None, labels: Sequence[str] = LABELS, **filters: str | None
+    entity: str, project: str, name: str, labels: Sequence[str], save: str | None = None, **filters: str | None
 ) -> str:
     """Create or update the dashboard and return its address; with ``save`` write the same specification to a file
     instead.
@@ -94,8 +93,8 @@ def publish(
     Arguments:
         entity, project: Where the runs are.
         name: Title of the dashboard.
-        save: A JSON file.
         labels: Labels of the survey.
+        save: A JSON file.
         filters: ``pair`` and ``survey``: show only the runs of one pair or one survey.
 
     Raises:
@@ -185,7 +184,9 @@ def _panel(panel: Panel) -> Any:
 
 
 def _pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Each label of the first half with its partner of the second, both ways: what is lost against what is kept."""
-    half = len(labels) // 2
-    pairs = list(zip(labels[:half], labels[half : 2 * half], strict=True))
-    return pairs + [(b, a) for a, b in pairs]
+    """Each label with the one that is half of them further on: with the paper's four, what is lost against what is
+    kept.
+    """
+    half = max(1, len(labels) // 2)
+    others = [*labels[half:], *labels[:half]]
+    return [(label, other) for label, other in zip(labels, others, strict=True) if label != other]

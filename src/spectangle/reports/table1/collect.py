@@ -62,7 +62,7 @@ class Representation:
         return self.key in ("spectra", "pure", "first", "second")
 
 
-SPECTRA = Representation("spectra", "RVS spectra")
+SPECTRA = Representation("spectra", "Raw spectra")
 PURE = Representation("pure", "Pure latent")
 FIRST = Representation("first", "First pair", PHYSICAL, CHEMICAL)
 SECOND = Representation("second", "Second pair", CHEMICAL, PHYSICAL)

@@ -74,10 +74,11 @@ def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, tit
     seeds = max((len(table.values[one]) for one in columns), default=0)
     groups = [("", 1), *((_heading(one), 3) for one in columns)]
     note = f"Mean and standard deviation over {seeds} seeds. " if seeds > 1 else "One seed. "
-    note += (
-        "The paper's sigma is not the standard deviation of the residuals (six of its 16 are too small for that); "
-        "compare MAE and mean."
-    )
+    if "paper" in kinds:
+        note += (
+            "The paper's sigma is not the standard deviation of the residuals (six of its 16 are too small for that); "
+            "compare MAE and mean."
+        )
     return Grid(
         name,
         title,
@@ -127,20 +128,12 @@ def leakage_grid(table: Table1) -> Grid:
 
 
 def ratio_grid(table: Table1) -> Grid:
-    """MAE over that of the raw spectra and of the pure latent, beside the paper's ratios, and the cost in
-    reconstruction.
+    """MAE over that of the raw spectra and of the pure latent, beside the paper's ratios if it has any of the labels,
+    and the cost in reconstruction.
     """
-    headings = [
-        "representation",
-        "label",
-        "",
-        "MAE",
-        "over spectra",
-        "over pure",
-        "paper: over spectra",
-        "over pure",
-        "reconstruction over pure",
-    ]
+    paper = ["spectra", "pure"] if any((SPECTRA.key, label) in PAPER for label in table.labels) else []
+    headings = ["representation", "label", "", "MAE", "over spectra", "over pure"]
+    headings += ["paper: over spectra", "over pure"] * bool(paper) + ["reconstruction over pure"]
     rows, kinds = [], []
     for one in table.representations:
         for label in table.labels:
@@ -151,7 +144,7 @@ def ratio_grid(table: Table1) -> Grid:
             ratios = [
                 table.ratio(one, SPECTRA, path),
                 table.ratio(one, PURE, path),
-                *(_paper_ratio(one, label, to) for to in ("spectra", "pure")),
+                *(_paper_ratio(one, label, to) for to in paper),
             ]
             ratios.append(table.ratio(one, PURE, "reconstruction") if label == table.labels[0] else None)
             unit = table.units.get(label, "")
