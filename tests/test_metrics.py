@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectangle.metrics import label_metrics, residual_metrics
+from spectangle.metrics import label_metrics, number, residual_metrics
 
 
 def test_residual_metrics_by_hand():
@@ -24,3 +24,21 @@ def test_paths():
         for label in ("teff", "logg")
         for name in ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")
     }
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (5103.4, "K", "5103"),
+        (-0.0004, "dex", "-0.000"),
+        (12.3456, "km/s", "12.346"),
+        (0.0, "Gyr", "0.000"),
+        (0.00012345, "solMass", "0.000123"),
+        (4603000000.4, "yr", "4603000000"),
+        (0.5, "", "0.500"),
+        (None, "K", "-"),
+        (float("nan"), "Gyr", "-"),
+    ],
+)
+def test_a_number_has_the_digits_of_its_unit(value, unit, text):
+    assert number(value, unit) == text

@@ -141,6 +141,7 @@ def wait_for(condition, process, seconds=90):
         (["sweep=frontie"], "There is no sweep 'frontie'. Did you mean 'frontier'?"),
         (["trainer.max_epochs=0"], "trainer.max_epochs is 0"),
         (["callbacks.checkpoint.monitor=val/nonsense"], "Lightning cannot train with this config"),
+        (["callbacks.checkpoint.mode=abc"], "Lightning cannot train with this config"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -55,11 +55,11 @@ def label_metrics(prefix: str, labels: Sequence[str], predicted: np.ndarray, cat
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """A number with the digits that its unit deserves: whole kelvins, thousandths of a dex; in other units at least
-    three digits, and none behind the point of what is large.
+    """A number with the digits that its unit deserves: whole kelvins, thousandths of a dex or of another unit; what
+    would read as zero in that has three digits, and what is large none behind the point.
     """
     if value is None or value != value:
         return "-"
-    if unit in ("", "dex") or value == 0 or (unit != "K" and 0.01 <= abs(value) < 1000):
+    if unit in ("", "dex") or value == 0 or (unit != "K" and 0.001 <= abs(value) < 1000):
         return f"{value:.3f}"
     return f"{value:.0f}" if unit == "K" or abs(value) >= 1000 else f"{value:.3g}"

@@ -71,12 +71,12 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     announce(run, data, model)
     resumed = resumable(run)
     measure_last_epoch(cfg, run, resumed, model, data)
-    callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
     loggers = [History(str(run.path)), *session.loggers]
-    trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
     try:
+        callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
+        trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
         trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
-    except MisconfigurationException as error:  # what Lightning notices only while it trains
+    except MisconfigurationException as error:  # what Lightning's callbacks refuse, and what it notices while it trains
         raise SpectangleError(f"Lightning cannot train with this config: {' '.join(str(error).split())}") from error
     metrics = collect(run, callbacks) | costs(model) | {"time/total": time.perf_counter() - start}
     objectives(cfg, metrics)  # a run that lacks its objective is not finished
