@@ -65,9 +65,10 @@ def write(whole: EmbeddedSurveyDataModule, path: Path, labelled: bool) -> None:
         x = np.linspace(-1, 1, survey.n_pixels)
         smooth = gaussian_filter1d(np.nan_to_num(flux[other], nan=1.0), WIDTH, axis=1)
         noise = np.sqrt(1 - (1 / (2 * WIDTH * np.sqrt(np.pi))))  # what smoothing took from it is put back
-        smooth += noise * np.nan_to_num(error[other]) * random.standard_normal(smooth.shape)
+        usual = np.nanmedian(error[other], axis=1, keepdims=True)  # masked pixels have errors of 10
+        smooth += noise * usual * random.standard_normal(smooth.shape)
         tilt, bend = random.normal(CONTINUUM / 2, CONTINUUM / 4, size=(2, other.sum(), 1))
-        flux[other] = smooth * (1 + tilt * x + bend * (x**2 - 1 / 3))
+        flux[other] = np.where(np.isnan(flux[other]), np.nan, smooth * (1 + tilt * x + bend * (x**2 - 1 / 3)))
         units = {name: survey.unit(name) for name in labels}
         with SurveyWriter(path, survey.wavelength, units, "embedded survey, two instruments", "none") as writer:
             columns = {"instrument": np.where(other, "B", "A")}
@@ -77,7 +78,7 @@ def write(whole: EmbeddedSurveyDataModule, path: Path, labelled: bool) -> None:
 def train(folder: Path, survey: Path, strength: float | None, overrides: list[str]) -> Run:
     """Train in a folder, unless it is done; strength is the lambda of the instrument."""
     words = [f"lambdas.{name}={value}" for name, value in LABELS.items()]
-    words += [] if strength is None else ["labels.attributes=[instrument]", f"+lambdas.instrument={strength}"]
+    words += [] if strength is None else ["labels.attributes=[instrument]", f"lambdas.instrument={strength}"]
     command = [sys.executable, "-m", "spectangle", "train", "data=survey", f"data.path={survey}", *words]
     subprocess.run([*command, f"hydra.run.dir={folder}", "callbacks.figures=null", *overrides], check=True)
     return Run(folder)

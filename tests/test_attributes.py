@@ -151,7 +151,7 @@ def runs(survey) -> dict[float, Path]:
             "data=survey",
             f"data.path={survey}",
             "labels.attributes=[instrument]",
-            f"+lambdas.instrument={strength}",
+            f"lambdas.instrument={strength}",
         ]
         words += [
             "lambdas.teff=-1",

@@ -9,8 +9,11 @@ __all__ = ["OTHERS", "lambda_by_label"]
 OTHERS = "others"  # the key that stands for every label that is not named
 
 
-def lambda_by_label(lambdas: Mapping[str, float | None], labels: Sequence[str]) -> dict[str, float]:
-    """Lambda of each label: its own, else that of ``others``, else 0; null counts as not named.
+def lambda_by_label(
+    lambdas: Mapping[str, float | None], labels: Sequence[str], attributes: Sequence[str] = ()
+) -> dict[str, float]:
+    """Lambda of each label: its own, else that of ``others``, else 0; null counts as not named. After them that of each
+    attribute: its own, else 0.
 
     Raises:
         SpectangleError: A label is named that the survey lacks, or the survey has one that is called ``others``.
@@ -22,10 +25,10 @@ def lambda_by_label(lambdas: Mapping[str, float | None], labels: Sequence[str]) 
             "give the label another name, or leave it out with data.labels."
         )
     others = values.pop(OTHERS, 0.0)
-    if unknown := [name for name in values if name not in labels]:
+    if unknown := [name for name in values if name not in (*labels, *attributes)]:
         rest = f" lambdas.{OTHERS}=1 keeps {labels[0]} and loses the others" if len(labels) > 1 else " keeps it"
         raise SpectangleError(
             f"lambdas names {', '.join(unknown)}, but the survey's labels are {', '.join(labels)}. Name these instead: "
             f"lambdas=none lambdas.{labels[0]}=-1{rest}."
         )
-    return {name: values.get(name, others) for name in labels}
+    return {name: values.get(name, others) for name in labels} | {name: values.get(name, 0.0) for name in attributes}

@@ -115,7 +115,9 @@ class Adversary(nn.Module):
         if discriminator_steps < 0 or ensemble < 1:
             raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
         self.labels, self.latent = tuple(labels), latent
-        self.lambdas = [lambda_scale * value for value in lambda_by_label(lambdas, self.labels).values()]
+        with_classes = list(attributes or {})
+        values = lambda_by_label(lambdas, [name for name in self.labels if name not in with_classes], with_classes)
+        self.lambdas = [lambda_scale * values[name] for name in self.labels]
         self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
         self.objective, self.loss, self.condition_on = objective, loss, condition_on
         self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
@@ -123,7 +125,7 @@ class Adversary(nn.Module):
         self.joint, self.ensemble = discriminators == "joint", ensemble
         self.entangled = [i for i, value in enumerate(self.lambdas) if value < 0]
         self.disentangled = [i for i, value in enumerate(self.lambdas) if value > 0]
-        self.attributes = [i for i, name in enumerate(self.labels) if name in (attributes or {})]
+        self.attributes = [i for i, name in enumerate(self.labels) if name in with_classes]
         regressed = entangle_with == "regression" and not self.joint
         self.regressed = [i for i in self.entangled if i not in self.attributes] if regressed else []
         if condition_on == "residual" and set(self.attributes) & set(self.disentangled):

@@ -86,7 +86,10 @@ class Run:
         stays as it was written. ``lambdas`` names each label of the survey, once the run has read it.
         """
         found = resolved_choices(self.written_config)
-        return found | {"lambdas": lambda_by_label(found["lambdas"], list(self.units))} if self.units else found
+        if not self.units:
+            return found
+        attributes = (found.get("labels") or {}).get("attributes") or []
+        return found | {"lambdas": lambda_by_label(found["lambdas"], list(self.units), attributes)}
 
     @property
     def overrides(self) -> list[str]:
