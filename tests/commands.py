@@ -18,16 +18,26 @@ class Command:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, name: str, *arguments: str) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["spectangle", name, *arguments])
-        self.monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
         self.capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = _run(self.monkeypatch, name, *arguments)
         out, err = self.capsys.readouterr()
         return code, out, err
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["spectangle", *words])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def run_train(*arguments: str, code: int = 0) -> None:
+    """Train for a fixture that several tests share: a process of its own would first load torch for some seconds."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert _run(monkeypatch, "train", *arguments) == code
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -6,12 +6,14 @@ let_threads_sleep()  # before torch is loaded: tests share the cores with the pr
 
 # ruff: noqa: E402
 import os
-import subprocess
-import sys
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_train
+from filelock import FileLock
 
 from spectangle.survey.writer import SurveyWriter
 
@@ -22,7 +24,6 @@ os.environ.setdefault("WANDB_BASE_URL", "http://127.0.0.1:9")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports go to another host
 
-ROOT = Path(__file__).parents[1]
 LONGEST = ("slurm", "sweep_faults", "report", "sweeper", "tracking", "train", "dashboards")  # files that start first
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
 CENTRE = np.array([5100.0, 3.0, -0.1, 0.05])
@@ -74,33 +75,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def toy_survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy_survey(tmp_path_factory.mktemp("survey") / "toy.h5")
+def shared(tmp_path_factory: pytest.TempPathFactory):
+    """A folder that the first worker of pytest-xdist makes, and that all others only read."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place  # that of the workers is below it
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        with FileLock(place / f"{name}.lock"):
+            if not (place / f"{name}.made").exists():
+                make(place / name)
+                (place / f"{name}.made").touch()
+        return place / name
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def toy_runs(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three finished runs on the toy survey: first pair with two seeds, and a pure latent."""
-    folder = tmp_path_factory.mktemp("runs")
-    options = [
-        f"data.path={toy_survey}",
-        "model=tiny",
-        "trainer.max_epochs=8",
-        "threads=1",
-        "callbacks.probes=null",
-        "callbacks.figures=null",
-    ]
-    sweep = [
-        "-m",
-        "lambdas=first_pair,none",
-        "seed=0,1",
-        f"hydra.sweep.dir={folder}",
-        "hydra.sweep.subdir=${hydra.job.num}",
-    ]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "data=survey", *options, *sweep], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def toy_survey(shared) -> Path:
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        write_toy_survey(folder / "toy.h5")
+
+    return shared("survey", make) / "toy.h5"
+
+
+TINY = ["data=survey", "model=tiny", "trainer.max_epochs=8", "threads=1", "callbacks.figures=null"]
+
+
+@pytest.fixture(scope="session")
+def toy_runs(toy_survey: Path, shared, own_cache, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three finished runs on the toy survey: first pair with two seeds, and a pure latent. A worker's own copies: what
+    is derived from a run is kept in it.
+    """
+
+    def make(folder: Path) -> None:
+        sweep = ["lambdas=first_pair,none", "seed=0,1", "hydra.sweep.subdir=${hydra.job.num}"]
+        run_train("-m", *TINY, f"data.path={toy_survey}", "callbacks.probes=null", *sweep, f"hydra.sweep.dir={folder}")
+
+    folder = shutil.copytree(shared("runs", make), tmp_path_factory.mktemp("runs") / "runs")
     return [folder / "0", folder / "1", folder / "2"]
 
 
@@ -108,24 +120,8 @@ def toy_runs(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFacto
 def stochastic_run(toy_survey: Path, own_cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose latent is a sample: mean plus noise of a learned size."""
     folder = tmp_path_factory.mktemp("stochastic") / "run"
-    options = [
-        f"data.path={toy_survey}",
-        "model=tiny",
-        "model.latent_rate=1.0",
-        "lambdas=first_pair",
-        "trainer.max_epochs=8",
-        "threads=1",
-    ]
-    words = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "data=survey",
-        *options,
-        "callbacks.probes=null",
-        "callbacks.figures=null",
-    ]
-    done = subprocess.run([*words, f"hydra.run.dir={folder}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["model.latent_rate=1.0", "lambdas=first_pair", f"hydra.run.dir={folder}"]
+    run_train(*TINY, f"data.path={toy_survey}", "callbacks.probes=null", *options)
     return folder
 
 

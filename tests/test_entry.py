@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, Command
+from commands import ROOT, Command, run_train
 
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.downstream import DownstreamRegressor
@@ -77,18 +78,20 @@ def comparable(run: Path) -> dict[str, float]:
 # ---------------------------------------------------------------------- one experiment, one process
 
 
-def test_runs_of_one_second_have_folders_of_their_own(toy_survey, tmp_path):
-    started = [
-        start(*BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path) for seed in (0, 1)
-    ]
-    sweeps = [
-        start("-m", *BARE, f"data.path={toy_survey}", "trainer.max_epochs=1", f"seed={seed}", cwd=tmp_path)
-        for seed in (2, 3)
-    ]
-    for process in started + sweeps:
-        output = process.communicate(timeout=120)[0]
-        assert process.returncode == 0, output
-    runs = [Run(path.parent) for path in tmp_path.glob("runs/**/metrics.json")]
+def test_runs_of_one_second_have_folders_of_their_own(train, tmp_path, monkeypatch):
+    class Clock:
+        @staticmethod
+        def now():
+            return datetime(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr("hydra.core.utils.datetime", Clock)  # ${now:}
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1, 2, 3):
+        code, _, err = train(*BARE, "trainer.max_epochs=1", f"seed={seed}", *(["-m"] if seed > 1 else []))
+        assert code == 0, err
+    folders = sorted(path.parent for path in tmp_path.glob("runs/**/metrics.json"))
+    assert sum("2026-01-02/03-04-05-" in str(folder) for folder in folders) == len(folders) == 4
+    runs = [Run(folder) for folder in folders]
     assert sorted(run.manifest["seed"] for run in runs) == sorted(run.config["seed"] for run in runs) == [0, 1, 2, 3]
 
 
@@ -161,10 +164,7 @@ def test_a_file_system_without_locks_costs_a_word(tmp_path, monkeypatch, caplog)
 @pytest.fixture(scope="module")
 def calm(toy_survey, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calm")
-    output = start(*MEASURED, f"data.path={toy_survey}", f"hydra.run.dir={folder}", cwd=folder).communicate(
-        timeout=120
-    )[0]
-    assert (folder / "metrics.json").is_file(), output
+    run_train(*MEASURED, f"data.path={toy_survey}", f"hydra.run.dir={folder}")
     return folder
 
 

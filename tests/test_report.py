@@ -12,7 +12,8 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 from browser import AVAILABLE, Browser
-from commands import Command
+from commands import Command, run_train
+from conftest import TINY
 from sweep_tools import TRAIN, environment, records, start, sweep, wait_for, write_sweep
 
 from spectangle.console import render
@@ -293,8 +294,10 @@ def test_too_few_points_have_no_importance(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_each_sweep_of_the_project_can_be_planned(name: str, tmp_path: Path):
-    assert "Nothing was started" in call("train", f"sweep={name}", "dry_run=true", f"sweep.dir={tmp_path}")
+def test_each_sweep_of_the_project_can_be_planned(name: str, tmp_path: Path, monkeypatch, capsys):
+    command = Command(monkeypatch, capsys)
+    code, printed, errors = command("train", f"sweep={name}", "dry_run=true", f"sweep.dir={tmp_path}")
+    assert code == 0 and "Nothing was started" in printed, errors
 
 
 SMOKE = {  # each sweep of the project with two epochs on 300 stars, and few points of its space
@@ -319,13 +322,33 @@ def test_no_sweep_is_forgotten():
     assert sorted(SMOKE) == SWEEPS
 
 
+ONE_BY_ONE = """
+import json, sys
+from spectangle.commands.main import main
+
+for name, words in json.loads(sys.argv[1]).items():
+    sys.argv = ["spectangle", "train", f"sweep={name}", *words]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            print(f"sweep={name} ended with {end.code}")
+            raise
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMOKE)
-def test_each_sweep_of_the_project_runs(name: str, tmp_path: Path):
-    output = call(
-        "train", f"sweep={name}", "experiment=smoke", *SMOKE[name], f"sweep.dir={tmp_path}", "sweep.workers=2"
+def test_each_sweep_of_the_project_runs(tmp_path: Path):
+    """All in one process, which loads torch once; their runs are forked off it."""
+    small = ["experiment=smoke", "sweep.workers=2"]
+    lines = {name: [*small, *words, f"sweep.dir={tmp_path / name}"] for name, words in SMOKE.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_BY_ONE, json.dumps(lines)], capture_output=True, text=True, env=environment()
     )
-    assert "failed" not in output and (tmp_path / "report.html").is_file()
+    assert done.returncode == 0 and "failed" not in done.stdout + done.stderr, done.stdout + done.stderr
+    for name in SMOKE:
+        states = {json.loads(path.read_text())["state"] for path in (tmp_path / name).glob("*/trial.json")}
+        assert states == {"complete"} and (tmp_path / name / "report.html").is_file(), name
 
 
 def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
@@ -368,14 +391,12 @@ def test_folds_are_drawn_with_each_star_as_a_test_star(toy_survey, tmp_path, mon
     options = [
         f"data.path={toy_survey}",
         "data.folds=2",
-        "model=tiny",
         "lambdas=first_pair",
         "trainer.max_epochs=2",
-        "threads=1",
         "regressor=torch",
     ]
-    quick = ["callbacks.probes=null", "callbacks.figures=null", "-m", "data.fold=0,1", f"hydra.sweep.dir={tmp_path}"]
-    call("train", "data=survey", *options, *quick)
+    folds = ["callbacks.probes=null", "data.fold=0,1", f"hydra.sweep.dir={tmp_path}"]
+    run_train("-m", *TINY, *options, *folds)
     drawn = []
     monkeypatch.setattr(
         fold_figures, "prediction_figure", lambda *a, **k: drawn.append(a) or predictions.prediction_figure(*a, **k)

@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -107,7 +108,8 @@ def test_a_stalled_worker_that_comes_back_writes_nothing(tmp_path):
     wait_for(lambda: len(starts(folder)) and max(starts(folder).values()) == 2, 120)
     taken = (folder / "taken", *folder.glob("*/.owner"))[-1].read_text()
     for pid in family:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # on a busy machine one had ended just before it was stopped
+            os.kill(pid, signal.SIGCONT)
     outputs = [process.communicate(timeout=240)[0] for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
     (owner,) = folder.glob("*/.owner")
@@ -423,7 +425,7 @@ defaults: [config, {{override data: survey}}, {{override model: tiny}}, {{overri
   {{override hydra/sweeper/sampler: grid}}, _self_]
 data: {{path: {folder}/toy.h5}}
 threads: 1
-trainer: {{max_epochs: 400}}
+trainer: {{max_epochs: 200}}
 callbacks: {{regressor: null, probes: null, figures: null}}
 hydra:
   {{mode: MULTIRUN, sweep: {{dir: "{folder}/sweep"}}, sweeper: {{retries: 0, params: {{model.latent: "choice(2)"}}}}}}
@@ -467,7 +469,7 @@ def test_a_terminated_run_is_interrupted_and_not_failed(tmp_path):
     assert [trial.state.name for trial in found] == ["FAIL", "FAIL", "COMPLETE"]
     assert all(trial.user_attrs.get("interrupted") for trial in found[:2])
     (run,) = (Run(path.parents[1]) for path in tmp_path.glob("sweep/*/.hydra/config.yaml"))
-    assert [row["epoch"] for row in run.history] == list(range(400)) and len(run.manifest["starts"]) == 3
+    assert [row["epoch"] for row in run.history] == list(range(200)) and len(run.manifest["starts"]) == 3
     assert not stat.S_IMODE(os.stat(run.path).st_mode) & stat.S_IWOTH
 
 

@@ -2,15 +2,14 @@
 from a survey.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from browser import AVAILABLE, Browser
-from commands import ROOT, Command, leftovers
+from commands import Command, leftovers, run_train
+from conftest import TINY
 
 import spectangle
 from spectangle.data.load import load_stars
@@ -25,24 +24,8 @@ from spectangle.survey.writer import SurveyWriter
 @pytest.fixture(scope="module")
 def run(toy_survey: Path, own_cache, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "run"
-    options = [
-        "model=tiny",
-        "model.conditioning=synthetic",
-        "lambdas=first_pair",
-        "trainer.max_epochs=2",
-        "threads=1",
-        "callbacks.probes=null",
-    ]
-    words = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "data=survey",
-        f"data.path={toy_survey}",
-        *options,
-        "callbacks.figures=null",
-    ]
-    done = subprocess.run([*words, f"hydra.run.dir={folder}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["callbacks.probes=null", "model.conditioning=synthetic", "lambdas=first_pair", "trainer.max_epochs=2"]
+    run_train(*TINY, f"data.path={toy_survey}", *options, f"hydra.run.dir={folder}")
     return folder
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import ROOT, Command
+from commands import ROOT, Command, run_train
 from conftest import write_toy_survey
 from wandb_server import Server
 
@@ -54,23 +54,9 @@ def survey(tmp_path_factory) -> Path:
 def offline(survey: Path, tmp_path_factory) -> Path:
     """A plain multirun in one process: two good jobs and one that fails."""
     folder = tmp_path_factory.mktemp("jobs") / "trio"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py"])
-        command = Command(patch, _NoCapture())
-        command(
-            "train",
-            "-m",
-            *arguments(survey, epochs=40),
-            "model.latent=2,3,-1",
-            "lambdas=first_pair",
-            f"hydra.sweep.dir={folder}",
-        )
+    jobs = ["model.latent=2,3,-1", "lambdas=first_pair", f"hydra.sweep.dir={folder}"]
+    run_train("-m", *arguments(survey, epochs=40), *jobs, code=1)
     return folder
-
-
-class _NoCapture:
-    def readouterr(self) -> tuple[str, str]:
-        return "", ""
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ TINY = [
     "regressor.max_iter=5",
     "probes=quick",
     "data.batch_size=64",
+    "callbacks.figures=null",
 ]
 EPOCHS = "trainer.max_epochs=30"  # some seconds: time enough to interrupt it
 
