@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from commands import run_train
+from conftest import TINY, write_toy_survey
 from sklearn.linear_model import Ridge
 
 from spectangle.evaluation.probe_networks import AveragedMLPRegressor
 from spectangle.evaluation.probe_table import disagreements, probe_table
 from spectangle.evaluation.probes import Probes
+from spectangle.runs.folder import Run
 
 PROBES = {"ridge": Ridge(), "networks": AveragedMLPRegressor((32,), members=1, epochs=15)}
 LABELS = ("teff", "m_h")
@@ -132,3 +135,19 @@ def test_a_warning_says_when_a_label_is_hidden_not_removed():
     assert "hidden, not removed" in disagreements(metrics, {"teff": 1.0, "m_h": 0.01}, model)[0]  # pyright: ignore
     assert not disagreements(metrics, {"teff": 1.0, "m_h": 0.5}, model)  # pyright: ignore
     assert not disagreements({"probe/m_h/r2": 0.4, "excess/m_h": 0.01}, {"teff": 1.0, "m_h": 0.01}, model)  # pyright: ignore
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("kept", "lost"), [LABELS, LABELS[::-1]])
+def test_of_a_trained_encoder_they_read_the_kept_label_and_not_the_lost_one(kept, lost, tmp_path):
+    """The toy survey's labels are independent of each other: of the lost one nothing is left to read. Kept and lost
+    change places, so that it is no property of the labels.
+    """
+    survey = write_toy_survey(tmp_path / "toy.h5", n=800)
+    options = [f"data.path={survey}", f"data.labels=[{kept},{lost}]", f"lambdas.{kept}=-1", f"lambdas.{lost}=1"]
+    measured = ["probes=quick", "callbacks.regressor=null", f"hydra.run.dir={tmp_path / 'run'}"]
+    run_train(*TINY, *options, *measured, "data.batch_size=64")
+    found = Run(tmp_path / "run").metrics
+    assert found[f"probe/{kept}/r2"] > 0.6 and found[f"probe/{lost}/r2"] < 0.2
+    assert found[f"probe/{kept}/r2_low"] > found[f"probe/{lost}/r2_high"]
+    assert -0.1 < found[f"excess/{lost}"] == found["largest_excess"] < 0.2 and f"excess/{kept}" not in found
