@@ -18,6 +18,7 @@ from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.explorer import make_bundle, save_page
 from spectangle.explorer.browser_model import move_arrays, pack, pack_flux, pack_network, pack_steps
+from spectangle.explorer.bundle import run_names
 from spectangle.explorer.latent_maps import latent_maps
 from spectangle.explorer.server import make_server
 from spectangle.model.networks import Decoder
@@ -187,6 +188,8 @@ def test_two_runs_answer_the_same_sliders(page):
     page.wait("/rms change 0[.]0*[1-9]/.test(document.getElementById('change-0').textContent)")
     data = "return Array.from(Bokeh.documents[0].get_model_by_name(arguments[0]).renderers[1].data_source.data.changed)"
     first, second = (np.array(page.run(data, f"compare_plot_{r}")) for r in (0, 1))
+    assert page.run("return document.getElementById('run-0').textContent") == "0 (lambdas=first_pair)"
+    assert "2 (lambdas=none)" in page.run("return document.querySelector('[data-pane=compare]').textContent")
     assert np.abs(first - second).max() > 1e-5
     page.run("Spectangle.pressed('reset')")
 
@@ -345,6 +348,32 @@ def test_runs_of_different_stars_cannot_be_compared(toy_runs, tmp_path: Path):
     config.write_text(config.read_text().replace("split_seed: 0", "split_seed: 1"))
     with pytest.raises(SpectangleError, match="different stars"):
         make_bundle(str(toy_runs[0]), compare=str(other), stars=5, map_stars=20)
+
+
+@pytest.mark.parametrize(
+    ("made", "names"),
+    [
+        ({"sweep/c1/seed=0": ["lambdas=none", "seed=0"]}, ["seed=0"]),
+        (
+            {"sweep/c1/seed=0": ["lambdas=first_pair", "seed=0"], "sweep/c2/seed=0": ["lambdas=none", "seed=0"]},
+            ["c1/seed=0 (lambdas=first_pair)", "c2/seed=0 (lambdas=none)"],
+        ),
+        (
+            {"a/c1/seed=0": ["seed=0", "hydra.run.dir=x"], "b/c1/seed=0": ["seed=0", "+model.latent=5"]},
+            ["a/c1/seed=0", "b/c1/seed=0 (model.latent=5)"],
+        ),
+        ({"one": ["seed=0"], "two": ["seed=0"]}, ["one", "two"]),
+        ({"one": ["seed=0"]} | {"./one": ["seed=0"]}, ["one", "one"]),
+    ],
+)
+def test_names_tell_compared_runs_apart(made: dict[str, list[str]], names: list[str], tmp_path: Path):
+    runs = []
+    for folder, overrides in made.items():
+        (tmp_path / folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / ".hydra" / "config.yaml").touch()
+        (tmp_path / folder / ".hydra" / "overrides.yaml").write_text(json.dumps(overrides))
+        runs.append(Run(tmp_path / folder))
+    assert run_names(runs) == names
 
 
 def test_saving_is_one_command(toy_runs, tmp_path: Path, monkeypatch, capsys):

@@ -5,11 +5,13 @@ Shapes: n stars, P pixels, K labels, Z latent.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from spectangle.configs.nested import differing
 from spectangle.data.load import load_stars
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
@@ -22,7 +24,7 @@ from spectangle.runs.folder import Run, required
 from spectangle.survey.file import Survey
 from spectangle.survey.spectral_lines import COLOURS, LINES
 
-__all__ = ["Bundle", "make_bundle"]
+__all__ = ["Bundle", "make_bundle", "run_names"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,10 @@ def make_bundle(
             "flux": pack_flux(_spectra(data, rows[:stars])),
         },
         "survey": {"stars": _count(data), "origin": _origin(data)},
-        "runs": [_run(one, model, data, rows) for one, model in zip(runs, models, strict=True)],
+        "runs": [
+            {"name": name} | _run(one, model, data, rows)
+            for name, one, model in zip(run_names(runs), runs, models, strict=True)
+        ],
     }
     return Bundle(models, str(data.path), payload)
 
@@ -117,6 +122,20 @@ def _labels(model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> n
     latent = model.network.embed(data.test.flux[torch.from_numpy(rows)], None, data.test.source_id[rows])
     with torch.inference_mode():
         return np.where(np.isfinite(catalogue), catalogue, model.readout(torch.from_numpy(latent)).numpy())
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A name for each run that tells it from the others: the end of its path that no other has, for instance
+    ``ce0d5e8cc6/seed=0``, and which options of its command line the others have not.
+    """
+    paths = [run.path.resolve() for run in runs]
+    deepest = max(len(path.parts) for path in paths)
+    ends = ([str(Path(*path.parts[-n:])) for path in paths] for n in range(1, deepest + 1))
+    names = next((found for found in ends if len(set(found)) == len(paths)), [path.name for path in paths])
+    choices = [{key: value for key, value in run.choices.items() if not key.startswith("hydra.")} for run in runs]
+    told = differing(choices)
+    words = [", ".join(f"{key}={of[key]}" for key in told if key in of) for of in choices]
+    return [f"{name} ({word})" if word else name for name, word in zip(names, words, strict=True)]
 
 
 def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, Any]:
@@ -141,7 +160,6 @@ def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarra
     maps = latent_maps(latent, run.derived(f"map-{run.checkpoint_hash[:12]}.npz"))
     scalers = model.network.flux_scaler, model.network.label_scaler
     return {
-        "name": run.path.resolve().name,
         "lambdas": list(model.lambdas.values()),
         "knows": [_knows(model, name) for name in model.labels],
         "latent": pack_steps(latent),
