@@ -240,23 +240,8 @@ def make_plan(
             "This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params."
         )
     shared = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # pyright: ignore
-    objective = shared.get("objective")
-    objectives = list(objective) if isinstance(objective, ListConfig) else [objective]
-    if not objectives or not all(isinstance(name, str) and name for name in objectives):
-        raise SpectangleError(
-            f"objective is {_word(objective)}; it must be a metric path, for instance val/reconstruction, or a "
-            "list of them."
-        )
+    objectives = _objectives(shared.get("objective"))
     directions = _directions(direction, objectives)
-    for name in objectives:
-        if wrong := [part.strip() for part in str(name).split(" + ") if part.strip().startswith(ON_TEST_STARS)]:
-            raise SpectangleError(
-                f"objective is {name}, and {wrong[0]} is measured on test stars: they are read once, for the "
-                "final table. Choose by "
-                f"validation metrics, for instance val/{wrong[0].removeprefix('test/')} (callbacks.probes and "
-                "callbacks.regressor measure it with "
-                "every_n_epochs=${trainer.max_epochs})."
-            )
     plan = Plan(Path(config.hydra.sweep.dir).resolve(), space, shared, objectives, directions, sampler, pruner, chosen)
     if plan.prunes and len(objectives) > 1:
         raise SpectangleError(
@@ -269,6 +254,25 @@ def make_plan(
 
 def is_grid(sampler: Mapping[str, Any] | None) -> bool:
     return bool(sampler) and str(sampler["_target_"]).endswith("GridSampler")  # pyright: ignore
+
+
+def _objectives(objective: Any) -> list[str]:
+    names = list(objective) if isinstance(objective, ListConfig) else [objective]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise SpectangleError(
+            f"objective is {_word(objective)}; it must be a metric path, for instance val/reconstruction, or a "
+            "list of them."
+        )
+    for name in names:
+        if wrong := [part.strip() for part in name.split(" + ") if part.strip().startswith(ON_TEST_STARS)]:
+            raise SpectangleError(
+                f"objective is {name}, and {wrong[0]} is measured on test stars: they are read once, for the "
+                "final table. Choose by "
+                f"validation metrics, for instance val/{wrong[0].removeprefix('test/')} (callbacks.probes and "
+                "callbacks.regressor measure it with "
+                "every_n_epochs=${trainer.max_epochs})."
+            )
+    return names
 
 
 def _directions(direction: Any, objectives: Sequence[str]) -> list[str]:

@@ -134,39 +134,35 @@ def ratio_grid(table: Table1) -> Grid:
     paper = ["spectra", "pure"] if any((SPECTRA.key, label) in PAPER for label in table.labels) else []
     headings = ["representation", "label", "", "MAE", "over spectra", "over pure"]
     headings += ["paper: over spectra", "over pure"] * bool(paper) + ["reconstruction over pure"]
-    rows, kinds = [], []
-    for one in table.representations:
-        for label in table.labels:
-            cell = table.cell(one, f"{label}/mae")
-            if one == SPECTRA or cell is None:
-                continue
-            path = f"{label}/mae"
-            ratios = [
-                table.ratio(one, SPECTRA, path),
-                table.ratio(one, PURE, path),
-                *(_paper_ratio(one, label, to) for to in paper),
-            ]
-            ratios.append(table.ratio(one, PURE, "reconstruction") if label == table.labels[0] else None)
-            unit = table.units.get(label, "")
-            rows.append(
-                [
-                    one.title,
-                    _label(label, unit),
-                    table.role(one, label),
-                    _with_spread(cell.mean, cell.spread, unit),
-                    *map(_ratio, ratios),
-                ]
-            )
-            kinds.append(table.role(one, label) or "value")
+    shown = [
+        (one, label)
+        for one in table.representations
+        for label in table.labels
+        if one != SPECTRA and table.cell(one, f"{label}/mae") is not None
+    ]
     return Grid(
         "gains",
         "What it gains and what it costs",
         [],
         headings,
-        rows,
-        kinds,
+        [_ratio_row(table, one, label, paper) for one, label in shown],
+        [table.role(one, label) or "value" for one, label in shown],
         "Ratios of mean absolute errors; below 1 is better. Reconstruction is that of validation stars.",
     )
+
+
+def _ratio_row(table: Table1, one: Representation, label: str, paper: Sequence[str]) -> list[str]:
+    path, unit = f"{label}/mae", table.units.get(label, "")
+    cell = table.cell(one, path)
+    assert cell is not None
+    ratios = [
+        table.ratio(one, SPECTRA, path),
+        table.ratio(one, PURE, path),
+        *(_paper_ratio(one, label, to) for to in paper),
+        table.ratio(one, PURE, "reconstruction") if label == table.labels[0] else None,
+    ]
+    mae = _with_spread(cell.mean, cell.spread, unit)
+    return [one.title, _label(label, unit), table.role(one, label), mae, *map(_ratio, ratios)]
 
 
 def long_rows(table: Table1) -> tuple[list[str], list[list]]:
