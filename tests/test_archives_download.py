@@ -157,6 +157,12 @@ def test_a_list_that_knows_has_rvs_is_believed(archive, tmp_path):
     assert not archive.queries and len(archive.requests) == 1
 
 
+def test_the_list_and_the_table_that_is_asked_may_have_other_names(archive, tmp_path):
+    Table({"star": archive.stars.ids[:3]}).write(tmp_path / "stars.ecsv", overwrite=True)
+    source(archive, tmp_path, id_column="star", source_table="gaiadr4.gaia_source").download()
+    assert "FROM gaiadr4.gaia_source" in archive.queries[0] and str(archive.stars.ids[2]) in archive.requests[0]["ID"]
+
+
 def test_no_star_with_a_spectrum(archive, tmp_path):
     archive.without = set(archive.stars.ids.tolist())
     with pytest.raises(SpectangleError, match=r"stars\.ecsv.*has_rvs"):

@@ -61,8 +61,9 @@ def command(monkeypatch, capsys):
     return Command(monkeypatch, capsys)
 
 
-def logged(name: str, survey: Path, folder: Path, command: Command) -> Run:
-    code, _, errors = command("train", *SMALL, f"data.path={survey}", f"logger={name}", f"hydra.run.dir={folder}")
+def logged(name: str, survey: Path, folder: Path, command: Command, *options: str) -> Run:
+    where = [f"data.path={survey}", f"hydra.run.dir={folder}"]
+    code, _, errors = command("train", *SMALL, f"logger={name}", *where, *options)
     assert code == 0, errors
     return Run(folder)
 
@@ -141,8 +142,9 @@ def test_tensorboard_gets_the_same_names(survey: Path, tmp_path: Path, command):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = logged("tensorboard", survey, tmp_path / "run", command)
-    events = EventAccumulator(str(run.path / "tensorboard"))
+    place = [f"logger.save_dir={tmp_path / 'curves'}", "logger.name=mine", "logger.version=v7"]
+    run = logged("tensorboard", survey, tmp_path / "run", command, *place)
+    events = EventAccumulator(str(tmp_path / "curves" / "mine" / "v7"))
     events.Reload()
     scalars = set(events.Tags()["scalars"])
     assert set(run.metrics) <= scalars and {name for row in run.history for name in row} <= scalars
@@ -153,8 +155,12 @@ def test_tensorboard_gets_the_same_names(survey: Path, tmp_path: Path, command):
 
 def test_mlflow_gets_the_same_names(survey: Path, tmp_path: Path, command):
     pytest.importorskip("mlflow")
-    run = logged("mlflow", survey, tmp_path / "run", command)
-    with sqlite3.connect(run.path / "mlflow.db") as store:
+    names = ["logger.experiment_name=mine", "logger.run_name=first"]
+    uri = f"logger.tracking_uri=sqlite:///{tmp_path}/other.db"
+    run = logged("mlflow", survey, tmp_path / "run", command, *names, uri)
+    with sqlite3.connect(tmp_path / "other.db") as store:
+        assert ("mine",) in store.execute("select name from experiments").fetchall()
+        assert store.execute("select name from runs").fetchall() == [("first",)]
         names = {row[0] for row in store.execute("select distinct key from metrics")}
         assert set(run.metrics) <= names and {name for row in run.history for name in row} <= names
         assert store.execute("select status from runs").fetchall() == [("FINISHED",)]

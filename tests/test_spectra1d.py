@@ -61,6 +61,14 @@ def test_each_form_has_its_line_in_vacuum(name, tmp_path):
         assert np.isfinite(survey.flux()).all()
 
 
+def test_names_and_ids_are_in_the_columns_that_are_named(world):
+    numbers = np.arange(3) + 2**60
+    write_labels(world / "labels.csv", ["a", "b", "c"], target=["hd1", "HD2", "HD  3"], number=numbers)
+    made(world, match_column="target", id_column="number")
+    with Survey(world / "my.h5") as survey:
+        np.testing.assert_array_equal(np.sort(survey.source_id), numbers)
+
+
 def test_air_is_converted_by_the_published_formula():
     known = {
         4861.333: 4862.691,
