@@ -363,6 +363,7 @@ def test_runs_of_different_stars_cannot_be_compared(toy_runs, tmp_path: Path):
             ["a/c1/seed=0", "b/c1/seed=0 (model.latent=5)"],
         ),
         ({"one": ["seed=0"], "two": ["seed=0"]}, ["one", "two"]),
+        ({"c1/seed=0": ["seed=0"], "c1/seed=1": ["seed=1"]}, ["seed=0", "seed=1"]),
         ({"one": ["seed=0"]} | {"./one": ["seed=0"]}, ["one", "one"]),
     ],
 )

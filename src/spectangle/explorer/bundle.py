@@ -134,8 +134,9 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     names = next((found for found in ends if len(set(found)) == len(paths)), [path.name for path in paths])
     choices = [{key: value for key, value in run.choices.items() if not key.startswith("hydra.")} for run in runs]
     told = differing(choices)
-    words = [", ".join(f"{key}={of[key]}" for key in told if key in of) for of in choices]
-    return [f"{name} ({word})" if word else name for name, word in zip(names, words, strict=True)]
+    words = [[f"{key}={of[key]}" for key in told if key in of] for of in choices]
+    words = [[word for word in of if word not in Path(name).parts] for name, of in zip(names, words, strict=True)]
+    return [f"{name} ({', '.join(of)})" if of else name for name, of in zip(names, words, strict=True)]
 
 
 def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, Any]:
