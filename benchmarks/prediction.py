@@ -33,7 +33,7 @@ CHUNK = 4096
 NAMES = {
     "read": "reading the file once",
     "torch.mm": "the encoder's products, torch.mm",
-    "laid out": "the encoder's layers, laid out",
+    "packed": "the encoder's layers, packed",
     "predict": "spectangle predict",
 }
 

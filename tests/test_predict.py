@@ -77,7 +77,17 @@ def test_every_format_keeps_ids_units_and_the_run(ending: str, toy_runs, toy_sur
         )
     assert all(
         name in table.colnames
-        for name in ("teff_uncertainty", "chi2", "ood_score", "flags", "snr", "masked_fraction", "z00", "z03")
+        for name in (
+            "teff_uncertainty",
+            "chi2",
+            "ood_score",
+            "misfit_score",
+            "flags",
+            "snr",
+            "masked_fraction",
+            "z00",
+            "z03",
+        )
     )
     raw = out.read_bytes()
     assert Run(toy_runs[0]).checkpoint_hash.encode() in raw and b"68" in raw
@@ -156,7 +166,7 @@ def test_noisier_stars_get_wider_intervals(model):
         np.zeros((2, 4)),
         *[np.zeros(2)] * 2,
         np.array([0.005, 0.02]),
-        *[np.zeros(2)] * 3,
+        *[np.zeros(2)] * 5,
     )
     low, high = model.calibration.uncertainty(reading, 0.68)
     assert low.shape == (4,) and np.all(low > 0)
@@ -179,14 +189,14 @@ def test_an_ensemble_tells_how_far_its_models_disagree(toy_runs, toy_survey: Pat
 
 @pytest.mark.parametrize("bit", list(Quality))
 def test_each_flag_is_set_by_its_condition_alone(bit: Quality):
-    star = {"snr": 50.0, "masked": 0.0, "labels": 0.5, "ood": 0.1, "chi2": 0.1}
+    star = {"snr": 50.0, "masked": 0.0, "labels": 0.5, "ood": 0.1, "misfit": 0.1}
     star |= {
         Quality.NO_DATA: {"masked": 1.0},
         Quality.LOW_SNR: {"snr": 2.0},
         Quality.MASKED: {"masked": 0.5},
         Quality.OUTSIDE_LABELS: {"labels": 1.5},
         Quality.OUT_OF_DISTRIBUTION: {"ood": 3.0},
-        Quality.POOR_RECONSTRUCTION: {"chi2": 3.0},
+        Quality.POOR_RECONSTRUCTION: {"misfit": 3.0},
     }[bit]
     values = {name: np.array([value]) for name, value in star.items()}
     values["labels"] = values["labels"][:, None]

@@ -10,15 +10,17 @@ import torch
 
 from spectangle.data.module import SpectraDataModule
 from spectangle.data.stars import Stars
-from spectangle.inference.calibration import Calibration, difficulty_features, nearest_distance
+from spectangle.inference.calibration import Calibration, difficulty_features, nearest_distance, pixel_weight
+from spectangle.inference.fit_misfit import NoisyStars, fit_misfit
+from spectangle.inference.flag_limits import NORMAL, limit_at, limit_by_level, limit_knots
 from spectangle.inference.read import read_spectra
-from spectangle.inference.reading import Reading
+from spectangle.inference.reading import Reading, join
 from spectangle.inference.trained_networks import TrainedNetworks
 from spectangle.survey.file import Survey
 
 __all__ = ["calibrate"]
 
-NORMAL = 0.99  # of the validation stars lie within the limits of distance and chi2
+TRAINING, VALIDATION = 5_000, 20_000  # stars at most that misfits are fitted to, and that limits are measured on
 
 
 @torch.inference_mode()
@@ -27,7 +29,7 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     ones.
     """
     catalogue, latents = data.train.labels.numpy(), models[0].network.embed_stars(data.train)
-    labels = _filled(catalogue, models[0].readout(torch.from_numpy(latents)).numpy())
+    labels = _labels(models[0], data.train)
     values = {
         "label_range": np.stack([np.nanmin(catalogue, axis=0), np.nanmax(catalogue, axis=0)]),
         "pixel_mean": data.train.flux.mean(0).numpy(),
@@ -38,28 +40,30 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     n, k = len(data.validation), len(data.labels)
     std = labels.std(0)
     values |= {"label_std": std, "label_sample": labels[np.random.default_rng(0).permutation(len(labels))[:4000]] / std}
+    nearest = nearest_distance(values["label_sample"], _labels(models[0], data.validation) / std)
+    with Survey(data.path or "") as survey:
+        values |= {
+            "label_limit": np.quantile(nearest, [NORMAL]),
+            "known_errors": np.array([int(survey.has_flux_error)]),
+        }
+        validation_stars = _noisy_stars(survey, data.validation, VALIDATION)
+        training_stars = _noisy_stars(survey, data.train, TRAINING)
+    weight = pixel_weight(values["pixel_residual"])
+    values |= fit_misfit(models[0], training_stars, weight, bool(values["known_errors"]))
+    values |= {"limit_knots": np.zeros((2, 1)), "limits": np.zeros((2, 3, 1))}
     empty = {
         "feature_range": np.zeros((2, 1)),
         "difficulty": np.zeros((k, 1)),
         "scores": np.zeros((n, k)),
         "test_scores": np.zeros((1, k)),
     }
-    known = Calibration(**values, limits=np.ones(4), **empty)
+    known = Calibration(**values, **empty)
     models = [model.with_calibration(known if i == 0 else model.calibration) for i, model in enumerate(models)]
     train, validation, test = (_read(models, stars) for stars in (data.train, data.validation, data.test))
-    values["limits"] = np.array(
-        [
-            np.quantile(validation.distance, NORMAL),
-            _chi2_with_errors(models, data),
-            np.quantile(validation.chi2, NORMAL),
-            np.quantile(
-                nearest_distance(
-                    values["label_sample"], _filled(data.validation.labels.numpy(), validation.labels) / std
-                ),
-                NORMAL,
-            ),
-        ]
-    )
+    both = [_limits(models, validation_stars, with_errors) for with_errors in (True, False)]
+    values |= {
+        name: np.stack(arrays) for name, arrays in zip(("limit_knots", "limits"), zip(*both, strict=True), strict=True)
+    }
     features = difficulty_features(train, known.label_range)
     known.feature_range = np.quantile(features, [0.001, 0.999], axis=0)
     known.difficulty = _fit_difficulty(np.clip(features, *known.feature_range), np.abs(train.labels - catalogue))
@@ -88,8 +92,12 @@ def _fit_difficulty(features: np.ndarray, residual: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-def _filled(catalogue: np.ndarray, read: np.ndarray) -> np.ndarray:
+def _labels(model: TrainedNetworks, stars: Stars) -> np.ndarray:
     """Labels [n, K] of the catalogue; what the model reads where it has none."""
+    catalogue = stars.labels.numpy()
+    if np.isfinite(catalogue).all():
+        return catalogue
+    read = model.readout(torch.from_numpy(model.network.embed_stars(stars))).numpy()
     return np.where(np.isfinite(catalogue), catalogue, read)
 
 
@@ -101,9 +109,9 @@ def _whitening(latents: np.ndarray) -> np.ndarray:
     return (axes / np.sqrt(np.maximum(variance, 1e-6 * variance.max()))).astype(np.float32)
 
 
-def _read(models: Sequence[TrainedNetworks], stars: Stars, error: np.ndarray | None = None) -> Reading:
+def _read(models: Sequence[TrainedNetworks], stars: Stars) -> Reading:
     """Read stars of the survey as a prediction does: the latent of each is its own draw."""
-    return read_spectra(models, stars.flux.numpy(), error, stars.source_id)
+    return read_spectra(models, stars.flux.numpy(), None, stars.source_id)
 
 
 @torch.inference_mode()
@@ -112,13 +120,33 @@ def _pixel_residual(model: TrainedNetworks, stars: Stars) -> np.ndarray:
     return (model.network.decode(z, model.readout(z)) - stars.flux).square().mean(0).sqrt().numpy()
 
 
-def _chi2_with_errors(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> float:
-    """The limit of chi2 with the survey's own errors; infinite where it has none."""
-    with Survey(data.path or "") as survey:
-        if not survey.has_flux_error:
-            return float("inf")
-        rows = data.validation.rows
-        error = np.concatenate(
-            [np.asarray(survey.flux_error(a, b))[rows[(rows >= a) & (rows < b)] - a] for a, b in survey.chunks()]
-        )
-    return float(np.quantile(_read(models, data.validation, error).chi2, NORMAL))
+def _noisy_stars(survey: Survey, stars: Stars, most: int) -> NoisyStars:
+    """At most so many of the stars as a prediction reads them, with their errors, or what stands for these."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(stars))[:most])
+    rows, flux, error = stars.rows[chosen], [], []
+    for start, stop in survey.chunks():
+        wanted = rows[(rows >= start) & (rows < stop)] - start
+        if len(wanted):
+            flux.append(survey.flux(start, stop)[wanted])
+            error.append(np.asarray(survey.flux_error(start, stop))[wanted] if survey.has_flux_error else None)
+    flux = np.concatenate(flux)
+    if survey.has_flux_error:
+        return NoisyStars(stars.source_id[chosen], flux, np.concatenate(error))
+    noise = np.broadcast_to(stars.noise.numpy()[chosen, None], flux.shape)
+    return NoisyStars(stars.source_id[chosen], flux, np.maximum(noise, 1e-6))
+
+
+def _limits(models: Sequence[TrainedNetworks], stars: NoisyStars, with_errors: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Knots [L] and limits [3, L] of distance and misfits, from stars at all levels of noise."""
+    reading = join(
+        read_spectra(models, part.flux, part.error if with_errors else None, part.source_id)
+        for part in stars.at_all_levels()
+    )
+    reading = reading[np.isfinite(reading.level)]
+    knots = limit_knots(reading.level)
+    distance, *misfits = (
+        limit_by_level(reading.level, score, knots) for score in (reading.distance, *reading.misfit.T)
+    )
+    ratios = [score / limit_at(reading.level, knots, one) for score, one in zip(reading.misfit.T, misfits, strict=True)]
+    both = limit_by_level(reading.level, np.maximum(*ratios), knots)  # either exceeds its limit more often than one
+    return knots, np.stack([distance, *(one + both for one in misfits)])

@@ -7,11 +7,16 @@ whatever s is. Here s is a guess of how hard a star is, from its noise and its l
 coverage that
 comes out is checked on test stars.
 
-Shapes: n stars, P pixels, K labels, Z latent, F features.
+Distance and misfit are measured against what 99 % of the validation stars of the same S/N keep within, with noise added
+down to S/N 10. There are two of all that belongs to them: for spectra with errors, and for those without.
+
+Shapes: n stars, P pixels, K labels, Z latent, F features, L knots; S and T directions of
+:class:`~spectangle.inference.misfit.Misfit`.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +25,11 @@ from torch import Tensor
 
 from spectangle.errors import SpectangleError
 from spectangle.files import whole_file
+from spectangle.inference.flag_limits import limit_at
+from spectangle.inference.misfit import Misfit
 from spectangle.inference.reading import Reading
 
-__all__ = ["Calibration", "difficulty_features", "nearest_distance"]
+__all__ = ["Calibration", "difficulty_features", "nearest_distance", "pixel_weight"]
 
 PIECE = 65536
 
@@ -36,8 +43,12 @@ class Calibration:
         pixel_mean: Mean flux of the training stars [P], put in place of masked pixels.
         pixel_residual: Root mean square residual of each pixel over validation stars [P].
         latent_mean, whitening: Mean [Z] and whitening matrix [Z, Z] of the training stars' latents.
-        limits: Distance, chi2 with errors, chi2 without, and distance of labels that 99 % of the validation stars keep
-            within [4].
+        known_errors: 1 where the survey has errors, else 0 [1]: then flags do not use those that come with spectra.
+        misfit_basis, misfit_whitening, misfit_variance, misfit_rest: [P, T], [2, T, S + T], [2, S + T] and [2, 2] of
+            :class:`~spectangle.inference.misfit.Misfit`.
+        limit_knots, limits: Log S/N [2, L], and the log of the distance and of the two misfits that 99 % of the
+            validation stars keep within there [2, 3, L].
+        label_limit: Distance of labels that 99 % of the validation stars keep within [1].
         label_sample: Labels of at most 4,000 training stars [m, K], in units of label_std [K].
         feature_range, difficulty: Range of the features [2, F] and coefficients of log s [K, F].
         scores, test_scores: Sorted scores of validation and test stars, each [n, K]; NaN behind those of the stars that
@@ -49,7 +60,14 @@ class Calibration:
     pixel_residual: np.ndarray
     latent_mean: np.ndarray
     whitening: np.ndarray
+    known_errors: np.ndarray
+    misfit_basis: np.ndarray
+    misfit_whitening: np.ndarray
+    misfit_variance: np.ndarray
+    misfit_rest: np.ndarray
+    limit_knots: np.ndarray
     limits: np.ndarray
+    label_limit: np.ndarray
     label_sample: np.ndarray
     label_std: np.ndarray
     feature_range: np.ndarray
@@ -58,18 +76,32 @@ class Calibration:
     test_scores: np.ndarray
 
     def __post_init__(self):
-        self.pixel_weight = 1 / torch.from_numpy(self.pixel_residual).clamp(min=1e-6)
+        self.pixel_weight = pixel_weight(self.pixel_residual)
         self._centre, self._whitening = torch.from_numpy(self.latent_mean), torch.from_numpy(self.whitening)
 
     def distance(self, z: Tensor) -> Tensor:
         """Mahalanobis distance [n] of latents [n, Z] from the training stars."""
         return torch.linalg.vector_norm((z - self._centre) @ self._whitening, dim=1)
 
+    @cached_property
+    def misfits(self) -> tuple[Misfit, Misfit]:
+        """What measures the misfit of spectra with errors, and of those without."""
+        basis = torch.from_numpy(self.misfit_basis)
+        arrays = (self.misfit_whitening, self.misfit_variance, self.misfit_rest)
+        first, second = (Misfit(basis, *(torch.from_numpy(array[kind]) for array in arrays)) for kind in (0, 1))
+        return first, second
+
+    def quality_scores(self, reading: Reading, has_error: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Distance and misfit [n] of stars, in units of what 99 % of normal stars of the same S/N keep within."""
+        kind = 0 if has_error else 1
+        distance, *misfits = (limit_at(reading.level, self.limit_knots[kind], one) for one in self.limits[kind])
+        return reading.distance / distance, np.max(reading.misfit / np.stack(misfits, axis=1), axis=1)
+
     def label_distance(self, labels: np.ndarray) -> np.ndarray:
         """Distance [n] of labels [n, K] from the nearest training star, in units of what is normal: above 1, no star is
         like it.
         """
-        return (nearest_distance(self.label_sample, labels / self.label_std) / self.limits[3]).astype(np.float32)
+        return (nearest_distance(self.label_sample, labels / self.label_std) / self.label_limit).astype(np.float32)
 
     def uncertainty(self, reading: Reading, coverage: float) -> np.ndarray:
         """Half-widths [n, K] of intervals that hold the catalogue's label with probability `coverage`."""
@@ -104,13 +136,21 @@ class Calibration:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def load(cls, path: Path) -> "Calibration":
+    def load(cls, path: Path) -> "Calibration | None":
+        """Read what :meth:`save` wrote; None: another version of spectangle wrote it, which measured other numbers."""
         with np.load(path, allow_pickle=False) as file:
-            return cls(**{field.name: file[field.name] for field in fields(cls)})
+            if set(file.files) != {field.name for field in fields(cls)}:
+                return None
+            return cls(**{name: file[name] for name in file.files})
 
     def scale(self, reading: Reading) -> np.ndarray:
         """How hard each label of each star is taken to be [n, K]."""
         return np.exp(np.clip(difficulty_features(reading, self.label_range), *self.feature_range) @ self.difficulty.T)
+
+
+def pixel_weight(pixel_residual: np.ndarray) -> Tensor:
+    """What stands for 1 / error where no errors come [P], from the residuals of validation stars [P]."""
+    return 1 / torch.from_numpy(pixel_residual).clamp(min=1e-6)
 
 
 def difficulty_features(reading: Reading, label_range: np.ndarray) -> np.ndarray:

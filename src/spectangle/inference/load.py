@@ -1,6 +1,7 @@
 """Load a trained model, from a run folder or from the folder that an export wrote."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
 
 __all__ = ["EXPORT_FORMAT", "load"]
+
+log = logging.getLogger(__name__)
 
 EXPORT_FORMAT = 3
 
@@ -48,7 +51,9 @@ def _load_run(run: Run, survey: str | Path | None, calibrated: bool) -> TrainedM
         return model
     stored = run.derived(f"calibration-{run.checkpoint_hash[:12]}.npz")
     if stored.is_file():
-        return model.with_calibration(Calibration.load(stored))
+        if known := Calibration.load(stored):
+            return model.with_calibration(known)
+        log.info("%s was written by another version of spectangle; the run is calibrated again.", stored.name)
     calibration = calibrate([model], load_stars(run, survey))
     calibration.save(stored)
     return model.with_calibration(calibration)
@@ -84,8 +89,8 @@ def _load_exported(folder: Path) -> TrainedModel:
         ) from None
     if config["format"] != EXPORT_FORMAT:
         raise SpectangleError(
-            f"{folder} has format {config['format']}; this version of spectangle reads {EXPORT_FORMAT}. Install "
-            f"spectangle {config['spectangle']}."
+            f"{folder} has format {config['format']}; this version of spectangle reads {EXPORT_FORMAT}. Export the run "
+            f"again, or install the spectangle that wrote it ({config['spectangle']})."
         )
     wavelength = tensors.pop("wavelength").tolist()
     network = DisentanglingAutoencoder(**config["network"], wavelength=wavelength)

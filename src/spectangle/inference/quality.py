@@ -44,14 +44,15 @@ class Limits:
     Arguments:
         min_snr: S/N per pixel; spectra without errors have no S/N and never this bit.
         max_masked: Fraction of masked pixels (training left out stars above 0.2).
-        max_ood: Distance in units of the one that 99 % of the validation stars keep within.
-        max_chi2: Reconstruction chi2 in units of the one that 99 % of the validation stars keep within.
+        max_ood: Distance in units of the one that 99 % of normal stars of the same S/N keep within.
+        max_misfit: Misfit of the reconstruction in units of the one that 99 % of normal stars of the same S/N keep
+            within.
     """
 
     min_snr: float = 15.0
     max_masked: float = 0.2
     max_ood: float = 1.0
-    max_chi2: float = 1.0
+    max_misfit: float = 1.0
 
 
 def quality(
@@ -61,13 +62,13 @@ def quality(
     labels: np.ndarray,
     label_range: np.ndarray,
     ood: np.ndarray,
-    chi2: np.ndarray,
+    misfit: np.ndarray,
 ) -> np.ndarray:
     """Flag words [n] int32.
 
     Arguments:
         limits: Where the bits are set.
-        snr, masked, ood, chi2: One value per star [n], ood and chi2 in units of the validation stars' 99 %.
+        snr, masked, ood, misfit: One value per star [n], ood and misfit in units of the normal stars' 99 %.
         labels: Predicted labels [n, K].
         label_range: Smallest and largest label of the training stars [2, K].
     """
@@ -79,7 +80,7 @@ def quality(
             Quality.MASKED: masked > limits.max_masked,
             Quality.OUTSIDE_LABELS: ((labels < low) | (labels > high)).any(axis=1),
             Quality.OUT_OF_DISTRIBUTION: ood > limits.max_ood,
-            Quality.POOR_RECONSTRUCTION: chi2 > limits.max_chi2,
+            Quality.POOR_RECONSTRUCTION: misfit > limits.max_misfit,
         }
     words = np.zeros(len(snr), dtype=np.int32)
     for bit, where in conditions.items():

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectangle.inference.calibration import Calibration
+from spectangle.inference.misfit import estimated_noise
 from spectangle.inference.reading import Reading, join
 from spectangle.inference.trained_networks import TrainedNetworks
 
@@ -62,11 +64,24 @@ def _read_batch(
         if error is None
         else torch.from_numpy(np.einsum("bp,bp->b", filled.numpy(), weight.numpy())) / count
     )
-    passes = [_pass(model, filled, bad, weight, noise) for model, noise in zip(models, noises, strict=True)]
+    level = None if error is None else torch.linalg.vector_norm(weight, dim=1) / count.sqrt()
+    passes = [
+        _pass(model, filled, bad, weight, level, count, noise) for model, noise in zip(models, noises, strict=True)
+    ]
     labels = torch.stack([labels for labels, *_ in passes])
     spread = labels.std(0, correction=0) if len(models) > 1 else torch.zeros_like(labels[0])
-    square, chi2, distance = (torch.stack([one[i] for one in passes]).mean(0) for i in (2, 3, 4))
-    results = (labels.mean(0), spread, passes[0][1], distance, (square / count).sqrt(), chi2 / count, snr)
+    square, chi2, distance, misfit, level = (torch.stack([one[i] for one in passes]).mean(0) for i in range(2, 7))
+    results = (
+        labels.mean(0),
+        spread,
+        passes[0][1],
+        distance,
+        (square / count).sqrt(),
+        chi2 / count,
+        misfit,
+        level,
+        snr,
+    )
     blank = n_usable == 0
     arrays = [torch.where(blank.view(-1, *[1] * (r.dim() - 1)), torch.nan, r).numpy() for r in results]
     return Reading(*arrays, masked=(1 - n_usable / flux.shape[1]).numpy())  # pyright: ignore[reportCallIssue]
@@ -82,15 +97,39 @@ def _fill(flux: Tensor, bad: Tensor, fill: Tensor) -> Tensor:
 
 
 def _pass(
-    model: TrainedNetworks, filled: Tensor, bad: Tensor, weight: Tensor, noise: Tensor | None
+    model: TrainedNetworks,
+    filled: Tensor,
+    bad: Tensor,
+    weight: Tensor,
+    level: Tensor | None,
+    count: Tensor,
+    noise: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """Labels, latent, sums of squared residuals in flux units and in units of the error, distance."""
+    """Labels, latent, sums of squared residuals in flux units and in units of the error, distance, misfit, S/N."""
     labels, z, residual = model.fast(filled, noise)
     residual.view(-1)[bad] = 0.0
-    square = torch.linalg.vector_norm(residual, dim=1).square()
-    chi2 = torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()
-    distance = model.calibration.distance(z) if model.calibration else torch.full((len(z),), torch.nan)
-    return labels, z, square, chi2, distance
+    square, known = torch.linalg.vector_norm(residual, dim=1).square(), model.calibration
+    if known is None:
+        chi2, nothing = (
+            torch.linalg.vector_norm(residual.mul_(weight), dim=1).square(),
+            torch.full_like(square, torch.nan),
+        )
+        return labels, z, square, chi2, nothing, nothing[:, None].expand(-1, 2), nothing
+    if level is None or not known.known_errors:  # errors that the survey does not have cannot be compared with it
+        misfit, level = _misfit_without_errors(known, residual * known.pixel_weight, count)
+        chi2 = torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()
+    else:
+        chi2 = torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()
+        misfit = known.misfits[0](residual, chi2, level, count)
+    return labels, z, square, chi2, known.distance(z), misfit, level
+
+
+def _misfit_without_errors(known: Calibration, residual: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Misfit [B, 2] and S/N [B] from residuals [B, P] in units of those of validation stars, which tell the noise."""
+    sigma = estimated_noise(residual, count)
+    residual = residual.div_(sigma[:, None])
+    level = known.pixel_weight.square().mean().sqrt() / sigma
+    return known.misfits[1](residual, torch.linalg.vector_norm(residual, dim=1).square(), level, count), level
 
 
 def _bad_pixels(flux: Tensor, error: Tensor | None, weight: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ class Reading:
         distance: Mahalanobis distance from the training stars' latents [n], mean of the models.
         rms: Root mean square residual of the reconstruction [n], flux units.
         chi2: Mean squared residual over its error [n] per usable pixel.
+        misfit: Sums of squares of the whitened residual [n, 2] of :class:`~spectangle.inference.misfit.Misfit`.
+        level: S/N of the continuum [n] that distance and misfit are judged by: root mean square of 1 / error, or what
+            the residual tells of the noise.
         snr: Mean of flux over error [n]; NaN without errors.
         masked: Fraction of pixels that are not usable [n].
     """
@@ -32,13 +35,15 @@ class Reading:
     distance: np.ndarray
     rms: np.ndarray
     chi2: np.ndarray
+    misfit: np.ndarray
+    level: np.ndarray
     snr: np.ndarray
     masked: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice) -> "Reading":
+    def __getitem__(self, rows: slice | np.ndarray) -> "Reading":
         """Some of the stars."""
         return Reading(*(getattr(self, field.name)[rows] for field in fields(self)))
 

@@ -121,18 +121,13 @@ def _quality_columns(
         ),
     ]
     if calibration is not None:
-        distance_limit, with_error, without, _ = calibration.limits
-        ood = (reading.distance / distance_limit).astype(np.float32)
-        chi2 = reading.chi2 / (with_error if has_error else without)
-        columns.append(
-            _column(
-                "ood_score",
-                ood,
-                None,
-                "distance in latent space from the training stars; 99 % of normal stars lie below 1",
-            )
-        )
-        flags = quality(limits, reading.snr, reading.masked, reading.labels, calibration.label_range, ood, chi2)
+        ood, misfit = calibration.quality_scores(reading, has_error)
+        normal = "99 % of normal stars of the same S/N lie below 1"
+        columns += [
+            _column("ood_score", ood, None, f"distance in latent space from the training stars; {normal}"),
+            _column("misfit_score", misfit, None, f"misfit of the reconstruction, patterns and all; {normal}"),
+        ]
+        flags = quality(limits, reading.snr, reading.masked, reading.labels, calibration.label_range, ood, misfit)
         columns.append(_column("flags", flags, None, f"quality, 0 = good; bits: {Quality.legend()}", "meta.code.qual"))
     return columns
 
