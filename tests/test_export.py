@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def test_the_exported_model_is_the_run_value_by_value(toy_runs, toy_survey: Path
     for name in a.colnames:
         np.testing.assert_array_equal(np.asarray(a[name]), np.asarray(b[name]))
     assert theirs.units == ours.units and theirs.lambdas == ours.lambdas
+
+
+def test_another_format_is_refused_with_what_to_do(exported: Path, tmp_path: Path):
+    folder = shutil.copytree(exported, tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"format": 2}))
+    with pytest.raises(SpectangleError, match="has format 2; this version of spectangle reads 3. Export the run again"):
+        spectangle.load(folder)
 
 
 def test_the_onnx_graph_agrees_and_takes_masked_pixels(toy_survey: Path, exported: Path):

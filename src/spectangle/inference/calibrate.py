@@ -12,7 +12,7 @@ from spectangle.data.module import SpectraDataModule
 from spectangle.data.stars import Stars
 from spectangle.inference.calibration import Calibration, difficulty_features, nearest_distance, pixel_weight
 from spectangle.inference.fit_misfit import NoisyStars, fit_misfit
-from spectangle.inference.flag_limits import NORMAL, limit_at, limit_by_level, limit_knots
+from spectangle.inference.flag_limits import NORMAL, limit_at, limit_by_level, limit_knots, normal_quantile
 from spectangle.inference.read import read_spectra
 from spectangle.inference.reading import Reading, join
 from spectangle.inference.trained_networks import TrainedNetworks
@@ -138,15 +138,21 @@ def _noisy_stars(survey: Survey, stars: Stars, most: int) -> NoisyStars:
 
 def _limits(models: Sequence[TrainedNetworks], stars: NoisyStars, with_errors: bool) -> tuple[np.ndarray, np.ndarray]:
     """Knots [L] and limits [3, L] of distance and misfits, from stars at all levels of noise."""
-    reading = join(
+    readings = [
         read_spectra(models, part.flux, part.error if with_errors else None, part.source_id)
         for part in stars.at_all_levels()
-    )
-    reading = reading[np.isfinite(reading.level)]
-    knots = limit_knots(reading.level)
-    distance, *misfits = (
-        limit_by_level(reading.level, score, knots) for score in (reading.distance, *reading.misfit.T)
-    )
-    ratios = [score / limit_at(reading.level, knots, one) for score, one in zip(reading.misfit.T, misfits, strict=True)]
-    both = limit_by_level(reading.level, np.maximum(*ratios), knots)  # either exceeds its limit more often than one
+    ]
+    own, *_ = readings = [reading[np.isfinite(reading.level)] for reading in readings]
+    reading = join(readings)
+    level, knots = reading.level, limit_knots(reading.level)
+
+    def limit(score: np.ndarray) -> np.ndarray:
+        """Added noise hides what fits ill: 99 % of the stars as they are must keep within the limits as well."""
+        limits, first = limit_by_level(level, score, knots), slice(len(own))
+        excess = normal_quantile(np.log(score[first] / limit_at(level[first], knots, limits)))
+        return limits + max(excess, 0.0)
+
+    distance, *misfits = (limit(score) for score in (reading.distance, *reading.misfit.T))
+    ratios = [score / limit_at(level, knots, one) for score, one in zip(reading.misfit.T, misfits, strict=True)]
+    both = limit(np.maximum(*ratios))  # either exceeds its limit more often than one
     return knots, np.stack([distance, *(one + both for one in misfits)])

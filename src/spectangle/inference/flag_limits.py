@@ -6,7 +6,7 @@ Shapes: n stars, K knots.
 import numpy as np
 from scipy.stats import norm
 
-__all__ = ["NORMAL", "limit_at", "limit_by_level", "limit_knots"]
+__all__ = ["NORMAL", "limit_at", "limit_by_level", "limit_knots", "normal_quantile"]
 
 NORMAL = 0.99  # of the normal stars lie within the limits
 KNOTS = 24
@@ -31,7 +31,7 @@ def limit_by_level(level: np.ndarray, score: np.ndarray, knots: np.ndarray) -> n
         start = max(0, min(stop - fewest, int(np.searchsorted(place, place[stop - 1] - WIDTH))))
         start = 0 if start < fewest else start
         middles.append(np.median(place[start:stop]))
-        limits.append(_quantile(value[start:stop]))
+        limits.append(normal_quantile(value[start:stop]))
         stop = start
     middles, limits = np.array(middles[::-1]), np.array(limits[::-1])
     back = min(3, len(middles))
@@ -39,16 +39,14 @@ def limit_by_level(level: np.ndarray, score: np.ndarray, knots: np.ndarray) -> n
     return np.interp(knots, middles, limits) + max(rise, 0.0) * np.maximum(knots - middles[-1], 0)
 
 
-def _quantile(values: np.ndarray) -> float:
-    """What 99 % of the population keep below; below 100 values, which need not reach so far, not less than a Gaussian
-    has.
+def normal_quantile(values: np.ndarray) -> float:
+    """What 99 % of normal stars keep below, from some [n]; fewer than 100 need not reach so far, so that it is not less
+    than what a Gaussian has.
     """
     found = float(np.quantile(values, NORMAL))
-    return (
-        found
-        if len(values) >= 1 / (1 - NORMAL)
-        else max(found, float(norm(values.mean(), values.std() + 1e-9).ppf(NORMAL)))
-    )
+    if len(values) >= 100:
+        return found
+    return max(found, float(norm(values.mean(), values.std() + 1e-9).ppf(NORMAL)))
 
 
 def limit_at(level: np.ndarray, knots: np.ndarray, limits: np.ndarray) -> np.ndarray:

@@ -27,8 +27,9 @@ def read_spectra(
 ) -> Reading:
     """Read spectra [n, P] on the models' own grid; NaN = masked pixel.
 
-    Masked pixels get the training mean before the encoder sees them, as in training, and do not count in chi2. Without
-    errors, chi2 is in units of each pixel's residual over validation stars. A star without a usable pixel reads NaN.
+    Masked pixels get the training mean before the encoder sees them, as in training, and do not count in chi2 and
+    misfit. Without errors, chi2 is in units of each pixel's residual over validation stars, and the misfit's noise is
+    estimated. A star without a usable pixel reads NaN.
 
     Arguments:
         models: One model, or an ensemble that reads the same stars.
@@ -110,18 +111,20 @@ def _pass(
     residual.view(-1)[bad] = 0.0
     square, known = torch.linalg.vector_norm(residual, dim=1).square(), model.calibration
     if known is None:
-        chi2, nothing = (
-            torch.linalg.vector_norm(residual.mul_(weight), dim=1).square(),
-            torch.full_like(square, torch.nan),
-        )
-        return labels, z, square, chi2, nothing, nothing[:, None].expand(-1, 2), nothing
-    if level is None or not known.known_errors:  # errors that the survey does not have cannot be compared with it
+        nothing = torch.full_like(square, torch.nan)
+        return labels, z, square, _weigh(residual, weight), nothing, nothing[:, None].expand(-1, 2), nothing
+    if level is None or not known.known_errors:  # none came, or the survey has none to compare them with
         misfit, level = _misfit_without_errors(known, residual * known.pixel_weight, count)
-        chi2 = torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()
+        chi2 = _weigh(residual, weight)
     else:
-        chi2 = torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()
+        chi2 = _weigh(residual, weight)
         misfit = known.misfits[0](residual, chi2, level, count)
     return labels, z, square, chi2, known.distance(z), misfit, level
+
+
+def _weigh(residual: Tensor, weight: Tensor) -> Tensor:
+    """Put residuals [B, P] into units of their errors, in place, and sum their squares [B]."""
+    return torch.linalg.vector_norm(residual.mul_(weight), dim=1).square()
 
 
 def _misfit_without_errors(known: Calibration, residual: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
