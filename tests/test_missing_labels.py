@@ -180,6 +180,17 @@ def test_weights_fall_with_the_error_and_are_one_on_average():
         label_weights(errors, "error")
 
 
+def test_weights_of_the_survey_s_errors_reach_the_training(tmp_path):
+    path = write_toy_survey(tmp_path / "a.h5", n=200)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("label_errors/teff", data=np.linspace(10, 100, 200).astype(np.float32))
+    data = module(path, label_weight="errors")
+    assert data.train.weights[0, 0] > 2 * data.train.weights[-1, 0] and (data.train.weights[:, 1:] == 1).all()
+    *_, weights = next(iter(data.val_dataloader()))
+    torch.testing.assert_close(weights, data.validation.weights)
+    assert (module(path).train.weights == 1).all()
+
+
 REGRESSORS = {
     "ridge": ridge_regressor(),
     "sklearn": sklearn_regressor((12,), max_iter=60),

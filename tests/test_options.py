@@ -207,12 +207,12 @@ def test_a_patient_regressor_trains_longer(name):
 
 @pytest.mark.parametrize(
     ("limit", "flag"),
-    [("max_ood", Quality.OUT_OF_DISTRIBUTION), ("max_chi2", Quality.POOR_RECONSTRUCTION)],
+    [("max_ood", Quality.OUT_OF_DISTRIBUTION), ("max_misfit", Quality.POOR_RECONSTRUCTION)],
 )
 def test_the_limits_of_the_quality_flags(limit, flag):
     one = np.ones(1)
     star = {"snr": 50 * one, "masked": 0 * one, "labels": np.zeros((1, 1)), "label_range": np.array([[-1], [1]])}
-    words = [quality(given, **star, ood=2 * one, chi2=2 * one)[0] for given in (Limits(), Limits(**{limit: 3.0}))]
+    words = [quality(given, **star, ood=2 * one, misfit=2 * one)[0] for given in (Limits(), Limits(**{limit: 3.0}))]
     assert words[0] & flag and not words[1] & flag
 
 

@@ -181,18 +181,20 @@ class SpectraDataModule(L.LightningDataModule):
         fill_masked(flux, parts[TRAIN])
         noise = np.concatenate([flux_noise(flux[i:j], survey.flux_error(i, j)) for i, j in survey.chunks()])
         codes, self.classes = class_codes(survey, self.attributes, good)
+        errors = label_errors(survey, self.labels)
+        weights = np.hstack([label_weights(errors, self.label_weight), np.ones_like(codes)])
         everyone = Stars(
-            np.arange(len(survey)),
-            source_id,
-            *(torch.from_numpy(values) for values in (flux, noise, labels)),
-            label_errors(survey, self.labels),
-            true_labels(survey, self.labels),
-            torch.from_numpy(codes),
-            torch.ones(len(survey), len(self.labels) + len(self.attributes)),
-            torch.zeros(len(survey), 0),
+            rows=np.arange(len(survey)),
+            source_id=source_id,
+            flux=torch.from_numpy(flux),
+            noise=torch.from_numpy(noise),
+            labels=torch.from_numpy(labels),
+            label_errors=errors,
+            true_labels=true_labels(survey, self.labels),
+            attributes=torch.from_numpy(codes),
+            weights=torch.from_numpy(weights),
+            classes=torch.zeros(len(survey), 0),
         )
-        weights = label_weights(everyone.label_errors, self.label_weight)
-        everyone.weights[:, : len(self.labels)] = torch.from_numpy(weights)
         self.train, self.validation, self.test = (everyone[np.sort(rows)] for rows in parts)
         self._check_labels()
 
