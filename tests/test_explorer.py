@@ -5,6 +5,8 @@ import json
 import re
 import threading
 import urllib.request
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,18 @@ import torch
 from browser import AVAILABLE, Browser
 from commands import Command
 from conftest import UNITS
+from sklearn.exceptions import ConvergenceWarning
 
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.regressors import LabelGroups, small_survey_regressor
 from spectangle.explorer import make_bundle, save_page
 from spectangle.explorer.browser_model import move_arrays, pack, pack_flux, pack_network, pack_steps
 from spectangle.explorer.bundle import run_names
 from spectangle.explorer.latent_maps import latent_maps
 from spectangle.explorer.server import make_server
+from spectangle.inference.load import load
+from spectangle.inference.readout import Readout
 from spectangle.model.networks import Decoder
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
@@ -35,9 +41,28 @@ VIEW = (
 STAR = "Spectangle.state.id"
 
 
+def with_kernels(path, *arguments, **options):
+    """A run whose labels are read by two groups of networks and support vector machines, as with regressor=small."""
+    model = load(path, *arguments, **options)
+    random = np.random.default_rng(0)
+    z = random.normal(size=(60, 4))
+    labels = np.column_stack([5100 + 700 * z[:, 0], 3 + z[:, 1], np.sin(z[:, 2]), z[:, 3] * z[:, 0]])
+    labels[:20, 1] = np.nan
+    fitted = LabelGroups(small_survey_regressor((8,), members=2, max_iter=20)).fit(z, labels)
+    return replace(model, readout=Readout.from_regressor(fitted))
+
+
 @pytest.fixture(scope="module")
 def bundle(toy_runs):
-    return make_bundle(str(toy_runs[0]), compare=str(toy_runs[2]), stars=30, map_stars=60)
+    """The first run beside a pure latent."""
+    with pytest.MonkeyPatch.context() as patch:
+        loads = {toy_runs[0]: load, toy_runs[2]: with_kernels}
+        patch.setattr(
+            "spectangle.explorer.bundle.load", lambda path, *rest, **options: loads[path](path, *rest, **options)
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return make_bundle(str(toy_runs[0]), compare=str(toy_runs[2]), stars=30, map_stars=60)
 
 
 @pytest.fixture(scope="module")
