@@ -100,6 +100,26 @@ def test_an_attribute_has_a_discriminator_of_its_classes():
         Adversary(["a", "b"], 3, {"b": 1}, {"count": 4}, attributes={"b": 3}, condition_on="residual")
 
 
+def test_chance_is_what_the_labels_that_are_told_imply():
+    torch.manual_seed(0)
+    kept, code = torch.randn(4000), (torch.arange(4000) % 5 == 0).float()
+    known = torch.where(code == 1, torch.nan, kept)  # the other instrument's stars have no label
+    adversary = Adversary(["a", "b"], 3, {"a": -1, "b": 1}, {}, attributes={"b": 2}, condition_on="entangled")
+    adversary.calibrate(torch.stack([known, code], 1), torch.stack([kept, code], 1))
+    assert adversary.chance[1] == pytest.approx(float(adversary.entropy[1]), rel=0.05)
+
+
+def test_gaps_are_filled_from_the_spectra_before_the_estimator_has_learnt():
+    torch.manual_seed(0)
+    labels = torch.randn(500, 2)
+    flux = labels @ torch.randn(2, 30) + 0.01 * torch.randn(500, 30)
+    gaps = labels.clone()
+    gaps[:200, 1] = torch.nan
+    model = DisentanglingAutoencoder(30, ["a", "b"], latent=3, hidden=(8,), incomplete=["b"])
+    model.calibrate(flux, gaps)
+    torch.testing.assert_close(model._without_gaps(model.flux_scaler(flux), gaps), labels, atol=0.05, rtol=0)
+
+
 def test_a_decoder_of_two_instruments_draws_two_spectra():
     torch.manual_seed(0)
     model = DisentanglingAutoencoder(20, ["teff"], latent=3, hidden=(8,), attributes={"instrument": 2}).eval()

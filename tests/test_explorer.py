@@ -27,6 +27,7 @@ from spectangle.explorer.latent_maps import latent_maps
 from spectangle.explorer.server import make_server
 from spectangle.inference.load import load
 from spectangle.inference.readout import Readout
+from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.model.networks import Decoder
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
@@ -41,22 +42,32 @@ VIEW = (
 STAR = "Spectangle.state.id"
 
 
-def with_kernels(path, *arguments, **options):
-    """A run whose labels are read by two groups of networks and support vector machines, as with regressor=small."""
+def of_another_kind(path, *arguments, **options):
+    """A run whose decoder is told of gaps and of an instrument, and whose labels are read by two groups of networks and
+    support vector machines, as with regressor=small.
+    """
     model = load(path, *arguments, **options)
+    known = {name: model.network.hparams[name] for name in ("n_pixels", "labels", "wavelength", "label_units")}
+    torch.manual_seed(0)
+    network = DisentanglingAutoencoder(
+        **known, latent=4, hidden=(16,), incomplete=["logg"], attributes={"instrument": 3}
+    )
+    flux, codes = 0.8 + 0.05 * torch.randn(60, 40), (torch.arange(60) % 5 // 2).float()[:, None]
+    scale = torch.tensor([700.0, 1, 0.3, 0.1])
+    network.calibrate(flux, torch.cat([model.network.label_scaler.mean + torch.randn(60, 4) * scale, codes], dim=1))
     random = np.random.default_rng(0)
     z = random.normal(size=(60, 4))
     labels = np.column_stack([5100 + 700 * z[:, 0], 3 + z[:, 1], np.sin(z[:, 2]), z[:, 3] * z[:, 0]])
     labels[:20, 1] = np.nan
     fitted = LabelGroups(small_survey_regressor((8,), members=2, max_iter=20)).fit(z, labels)
-    return replace(model, readout=Readout.from_regressor(fitted))
+    return replace(model, network=network.eval(), readout=Readout.from_regressor(fitted))
 
 
 @pytest.fixture(scope="module")
 def bundle(toy_runs):
     """The first run beside a pure latent."""
     with pytest.MonkeyPatch.context() as patch:
-        loads = {toy_runs[0]: load, toy_runs[2]: with_kernels}
+        loads = {toy_runs[0]: load, toy_runs[2]: of_another_kind}
         patch.setattr(
             "spectangle.explorer.bundle.load", lambda path, *rest, **options: loads[path](path, *rest, **options)
         )

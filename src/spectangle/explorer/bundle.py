@@ -166,6 +166,7 @@ def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarra
         "latent": pack_steps(latent),
         "maps": {name: pack_steps(values) for name, values in maps.items()},
         "decoder": pack_network(model.network.decoder.layers),
+        "told": scalers[1](scalers[1].mean[None])[0, len(model.labels) :].tolist(),
         "readout": [_packed(part) for part in model.readout.parts],  # pyright: ignore[reportArgumentType]
         "readoutOrder": model.readout.order,
         "fluxMean": pack(scalers[0].mean.numpy()),

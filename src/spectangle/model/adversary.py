@@ -172,8 +172,10 @@ class Adversary(nn.Module):
             "sees_entangled", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False
         )
 
-    def calibrate(self, labels: Tensor) -> None:
-        """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing."""
+    def calibrate(self, labels: Tensor, told: Tensor | None = None) -> None:
+        """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing; ``told`` is what
+        discriminators see of them then.
+        """
         if self.condition_on == "residual":
             self.residual = ResidualLabels(self.entangled, self.disentangled).fit(labels.numpy())
         binned = self._binnable(labels)
@@ -183,13 +185,13 @@ class Adversary(nn.Module):
             self.classes, counts = torch.unique(codes[codes >= 0], return_counts=True)
             self.class_prior = counts / counts.sum()
             self.build_bank(self.n_outputs)
-        self._set_chance(labels)
+        self._set_chance(labels, labels if told is None else told)
 
-    def _set_chance(self, labels: Tensor) -> None:
+    def _set_chance(self, labels: Tensor, told: Tensor) -> None:
         """Fit what discriminators can know without the latent, and the loss that this gives them."""
         classes = self.classify(labels)
         scaled = _scaled(labels)
-        entangled = scaled[:, self.entangled].nan_to_num(0.0)
+        entangled = _scaled(told)[:, self.entangled].nan_to_num(0.0)
         sees = [
             self.condition_on == "entangled" and bool(self.entangled) and not self.joint and i in self.disentangled
             for i in range(len(self.names))

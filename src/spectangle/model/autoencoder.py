@@ -133,7 +133,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         """Fit scalers and bins to training flux [N, P] and labels and codes [N, K + A], NaN where one is missing."""
         self.flux_scaler.fit(flux)
         self.label_scaler.fit(labels)
-        self.adversary.calibrate(labels)
+        self.adversary.calibrate(labels, self._without_gaps(self.flux_scaler(flux), labels))
 
     def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.
@@ -321,6 +321,19 @@ class DisentanglingAutoencoder(L.LightningModule):
         """
         k = len(self.labels)
         return y if len(self.targets) == k else torch.cat([y[:, :k], labels[:, k:].nan_to_num(0.0)], dim=1)
+
+    def _without_gaps(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Labels and codes [N, K + A] with ridge regression on the scaled spectra [N, P] where a label is missing: what
+        the estimator will read, before it has learnt it.
+        """
+        filled = labels.clone()
+        for i in self.label_scaler.incomplete:
+            known = torch.isfinite(labels[:, i])
+            inputs, mean = x[known] - x[known].mean(0), labels[known, i].mean()
+            gram = inputs.T @ inputs + 1e-3 * len(inputs) * torch.eye(x.shape[1])
+            weights = torch.linalg.solve(gram, inputs.T @ (labels[known, i] - mean))
+            filled[~known, i] = mean + (x[~known] - x[known].mean(0)) @ weights
+        return filled
 
     def _estimator_loss(self, x: Tensor, labels: Tensor, weights: Tensor) -> Tensor | float:
         """Squared error of the labels that the estimator reads, on the stars that have them."""
