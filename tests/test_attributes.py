@@ -109,6 +109,21 @@ def test_chance_is_what_the_labels_that_are_told_imply():
     assert adversary.chance[1] == pytest.approx(float(adversary.entropy[1]), rel=0.05)
 
 
+def test_an_attribute_does_not_see_what_stands_for_missing_labels():
+    torch.manual_seed(0)
+    labels = torch.stack([torch.randn(600), torch.randn(600), (torch.arange(600) % 2).float()], 1)
+    names = {"lambdas": {"a": -1, "b": 1, "c": 1}, "bins": {}, "attributes": {"c": 2}, "condition_on": "entangled"}
+    for incomplete, seen in ((("b",), [True, True]), (("a",), [True, False])):
+        adversary = Adversary(["a", "b", "c"], 3, incomplete=incomplete, **names)
+        adversary.calibrate(labels)
+        y = labels.clone().requires_grad_()
+        classes = adversary.classify(labels)
+        losses = adversary.cross_entropy(torch.randn(600, 3), y, classes)
+        gradients = [torch.autograd.grad(losses[i], y, retain_graph=True, allow_unused=True)[0] for i in (1, 2)]
+        assert [bool(gradient is not None and gradient[:, 0].any()) for gradient in gradients] == seen
+        assert adversary.priors.conditional.tolist() == [False, *seen]
+
+
 def test_gaps_are_filled_from_the_spectra_before_the_estimator_has_learnt():
     torch.manual_seed(0)
     labels = torch.randn(500, 2)

@@ -71,6 +71,8 @@ class Adversary(nn.Module):
         lambda_scale: All lambdas are multiplied by this (the paper's recipe: 1e-3, with ``lambda_unit=flux``).
         attributes: Number of classes by attribute, for those of the labels that have classes: their codes 0, 1, ... are
             the bins.
+        incomplete: Labels that some stars lack. If a kept one is among them, discriminators of attributes do not see
+            the kept labels: what stands for a missing one would tell them the survey that a star comes from.
 
     Raises:
         SpectangleError: An option is unknown or a lambda is for a label that the survey lacks.
@@ -106,6 +108,7 @@ class Adversary(nn.Module):
         lambda_unit: str = "scaled",
         lambda_scale: float = 1.0,
         attributes: Mapping[str, int] | None = None,
+        incomplete: Sequence[str] = (),
     ):
         super().__init__()
         _check_choices(
@@ -123,6 +126,7 @@ class Adversary(nn.Module):
         self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
         self.plateau_steps, self.plateau_patience = plateau_steps, plateau_patience
         self.joint, self.ensemble = discriminators == "joint", ensemble
+        self.incomplete = set(incomplete)
         self.entangled = [i for i, value in enumerate(self.lambdas) if value < 0]
         self.disentangled = [i for i, value in enumerate(self.lambdas) if value > 0]
         self.attributes = [i for i, name in enumerate(self.labels) if name in with_classes]
@@ -167,7 +171,7 @@ class Adversary(nn.Module):
         self.bank = DiscriminatorBank(self.latent + extra, n_classes, **self._network)
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
         self.disentangling = [d for d, value in enumerate(weights) if value > 0]
-        sees_entangled = [v > 0 for v in weights]
+        sees_entangled = [value > 0 and self._conditional(d % len(self.labels)) for d, value in enumerate(weights)]
         self.register_buffer(
             "sees_entangled", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False
         )
@@ -192,10 +196,7 @@ class Adversary(nn.Module):
         classes = self.classify(labels)
         scaled = _scaled(labels)
         entangled = _scaled(told)[:, self.entangled].nan_to_num(0.0)
-        sees = [
-            self.condition_on == "entangled" and bool(self.entangled) and not self.joint and i in self.disentangled
-            for i in range(len(self.names))
-        ]
+        sees = [not self.joint and i in self.disentangled and self._conditional(i) for i in range(len(self.names))]
         self.priors = BinPriors(self.prior[: len(self.names)], sees).fit(entangled, classes)
         self.chance = self.priors.chance(entangled, classes, self.loss)
         for i in self.regressed:
@@ -295,6 +296,13 @@ class Adversary(nn.Module):
         if stalled >= self.plateau_patience:
             fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
         self.plateau.copy_(torch.tensor([fraction, best, stalled]))
+
+    def _conditional(self, i: int) -> bool:
+        """Whether the discriminator of a disentangled label sees the kept ones."""
+        kept_are_known = not self.incomplete & {self.labels[k] for k in self.entangled}
+        return (
+            self.condition_on == "entangled" and bool(self.entangled) and (kept_are_known or i not in self.attributes)
+        )
 
     def _bins(self, bins: Mapping) -> dict:
         """Options of the bins, with the numbers of the entangled labels put in."""

@@ -123,7 +123,13 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.channel = NoisyChannel(latent) if latent_rate else None
         self.targets = (*self.labels, *(attributes or {}))
         self.adversary = Adversary(
-            self.targets, latent, lambdas or {}, bins or {}, **(adversary or {}), attributes=attributes
+            self.targets,
+            latent,
+            lambdas or {},
+            bins or {},
+            **(adversary or {}),
+            attributes=attributes,
+            incomplete=incomplete,
         )
         self.estimator = mlp([n_pixels, ESTIMATOR_WIDTH, len(incomplete)]) if incomplete else None
         self._sums: dict[str, Tensor] = {}
