@@ -1,6 +1,6 @@
 """What missing labels cost: the embedded survey, some of whose training stars lose labels on purpose.
 
-    python benchmarks/missing_labels.py --out runs/missing epochs=60
+    python benchmarks/missing_labels.py --out runs/missing
 
 For each case the first pair is trained twice: on all stars, and on those that have every label. All are tested on the
 same stars, which keep their labels; what comes after the options goes on to the training. Finished runs are not
