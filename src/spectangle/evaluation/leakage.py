@@ -24,7 +24,7 @@ __all__ = ["CrossFit", "Measured", "bootstrap_r2", "leaks", "share_lost", "simex
 
 Predictions = dict[str, np.ndarray]
 FOLD_STREAM, SIMEX_STEPS = 3, (0.5, 1.0, 1.5)
-FEWEST_STARS = 50  # that an excess is measured on
+FEWEST_STARS = 10  # that an excess is measured on
 
 
 @dataclass(frozen=True)
