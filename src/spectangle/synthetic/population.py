@@ -141,16 +141,22 @@ def draw_snr(magnitude: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
 
 
-def draw_vbroad(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw rotation and macroturbulence [N] in km/s: 4-6 in cool stars and giants, faster in dwarfs above 6,400 K.
+def vbroad_prior(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median [N] of rotation and macroturbulence in km/s, and the scatter [N] of its logarithm, for labels
+    [N, 4]: 4-6 in cool stars and giants, faster in dwarfs above 6,400 K.
 
     The rise follows the Kraft break (Kraft 1967, ApJ 150, 551).
     """
     teff, logg = labels[:, 0], labels[:, 1]
     dwarf = 1.0 / (1.0 + np.exp(-(logg - 3.5) / 0.1))
     hot = 1.0 / (1.0 + np.exp(-(teff - 6600.0) / 150.0))
-    median = 5.5 - 1.5 * dwarf + 18.0 * hot * dwarf
-    return np.clip(median * np.exp((0.25 + 0.2 * hot) * rng.standard_normal(len(labels))), 1.0, FASTEST)
+    return 5.5 - 1.5 * dwarf + 18.0 * hot * dwarf, 0.25 + 0.2 * hot
+
+
+def draw_vbroad(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw rotation and macroturbulence [N] in km/s from :func:`vbroad_prior`, cut to 1-60."""
+    median, scatter = vbroad_prior(labels)
+    return np.clip(median * np.exp(scatter * rng.standard_normal(len(labels))), 1.0, FASTEST)
 
 
 def draw_label_errors(count: int, rng: np.random.Generator) -> np.ndarray:
