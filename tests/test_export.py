@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from commands import Command, leftovers
 
 import spectangle
 from spectangle.errors import SpectangleError
+from spectangle.export.model_card import model_card
 from spectangle.export.package import export
+from spectangle.inference.load import load
+from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -88,6 +92,15 @@ def test_nothing_in_the_folder_needs_pickle_and_the_card_tells_the_numbers(expor
         config["network"]["labels"] == ["teff", "logg", "m_h", "alpha_fe"]
         and config["identity"]["run"] == toy_runs[0].name
     )
+
+
+def test_the_card_tells_the_limit_where_the_run_knows_it(toy_runs):
+    model, run = load(toy_runs[0]), Run(toy_runs[0])
+    assert "best possible reader" not in model_card(model, run)
+    limit = {f"limit/teff/{key}": 61.0 for key in ("mae", "mean", "sigma", "r2")}
+    told = replace(model, metrics={**model.metrics, **limit})
+    [line] = [line for line in model_card(told, run).splitlines() if "best possible reader" in line]
+    assert line.startswith("| teff [K] | limit") and " 61 " in line
 
 
 def test_an_exported_model_predicts_on_the_command_line(exported: Path, toy_survey: Path, tmp_path: Path, command):

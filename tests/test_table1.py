@@ -114,6 +114,25 @@ def test_the_layout_is_the_papers(sweep):
     assert any("0.87" in row for row in ratio_grid(collect(sweep)[0]).rows)
 
 
+def test_the_limit_is_a_row_and_a_ratio_where_runs_know_it(sweep):
+    for path in sweep.glob("*/metrics.json"):
+        limit = {f"limit/teff/{name}": value for name, value in (("mae", 65.0), ("mean", 1.0), ("sigma", 90.0))}
+        path.write_text(json.dumps(json.loads(path.read_text()) | limit))
+    table, _ = collect(sweep)
+    grid = paper_grids(table)[0]
+    assert [row[0] for row in grid.rows].count("limit") == 1 and len(paper_grids(table)) == 1
+    assert grid.rows[2] == ["limit", "65", "1", "90", *[""] * 9] and "best possible reader" in grid.note
+    ratios = ratio_grid(table)
+    place = ratios.headings.index("over limit")
+    rows = {tuple(row[:2]): row[place] for row in ratios.rows}
+    assert rows["First pair", "T_eff (K)"] == "1.60" and rows["First pair", "log g (dex)"] == ""
+    assert rows["Physical limit", "T_eff (K)"] == "1.00" and all(
+        len(row) == len(ratios.headings) for row in ratios.rows
+    )
+    assert all(row[0] != "Physical limit" for row in leakage_grid(table).rows)
+    assert "65 & 1 & 90" in latex_text([grid]) and "| limit | 65 | 1 | 90 |" in markdown_text(grid)
+
+
 def test_every_number_is_in_the_csv_and_the_same_in_the_ecsv(sweep):
     from astropy.table import Table
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spectangle.errors import SpectangleError
 from spectangle.files import made_once, write_beside
@@ -16,11 +16,12 @@ from spectangle.version import VERSION
 __all__ = ["cache_folder", "cache_key", "cached", "settings"]
 
 log = logging.getLogger(__name__)
+Numbers = TypeVar("Numbers", float, list[float])
 DECIDING = ("scikit-learn", "torch", "numpy")  # another version may fit other numbers
 
 
 def cache_folder() -> Path:
-    """Folder of embedded surveys and baselines: ``$SPECTANGLE_CACHE`` or ``spectangle`` in the user's cache folder."""
+    """Folder of surveys, limits and baselines: ``$SPECTANGLE_CACHE`` or ``spectangle`` in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spectangle"
     folder = Path(os.environ.get("SPECTANGLE_CACHE", default))
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def settings(estimator: Any) -> Any:
     return estimator if isinstance(estimator, (bool, int, float, str)) or estimator is None else repr(estimator)
 
 
-def cached(path: Path, make: Callable[[], dict[str, float]], beside: Path | None = None) -> dict[str, float]:
+def cached(path: Path, make: Callable[[], dict[str, Numbers]], beside: Path | None = None) -> dict[str, Numbers]:
     """Numbers from the cache; made and stored if they are not there, not whole, or lack the file that belongs beside
     them.
 
@@ -72,7 +73,7 @@ def cached(path: Path, make: Callable[[], dict[str, float]], beside: Path | None
         return numbers
 
 
-def _read(path: Path) -> dict[str, float] | None:
+def _read(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

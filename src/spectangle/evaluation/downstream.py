@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, clone
 from threadpoolctl import threadpool_limits
 
 from spectangle.caching import cache_key, cached, settings
+from spectangle.evaluation.at_limit import limit_metrics
 from spectangle.evaluation.regressors import LabelGroups, save_regressor
 from spectangle.files import whole_file
 from spectangle.metrics import label_metrics
@@ -47,11 +48,12 @@ class DownstreamRegressor(L.Callback):
     The baseline on raw spectra is fitted once for each (survey, split, regressor) and cached. ``test/entangled_mae`` is
     what a latent that
     keeps some labels costs them: MAE from the latent over MAE from the spectra, mean over the entangled labels.
+    ``limit/<label>/mae`` is what the best possible reader of the embedded survey's spectra would have.
 
     Arguments:
         regressor: Unfitted scikit-learn regressor.
         folder: Run folder, or None to save nothing.
-        cache: Folder of cached baselines, or None to leave the baseline out.
+        cache: Folder of cached baselines, or None to leave baseline and limit out.
         draws: Of a stochastic latent, how many draws of each training star the regressor is fitted on: a small survey
             teaches the noise of one by heart. Stars that are scored have the one that is released.
         every_n_epochs: Also score validation stars (``val/latent/<label>/mae``, ``val/entangled_mae``) every so many
@@ -111,6 +113,7 @@ class DownstreamRegressor(L.Callback):
         if self.cache is not None:
             self.metrics |= self._baseline(data)
             self.metrics |= _entangled_mae("test", self.metrics, _entangled(model))
+            self.metrics |= limit_metrics(data)
         return self.metrics
 
     def _fit_latent(self, model: "DisentanglingAutoencoder", data: "SpectraDataModule") -> Any:

@@ -9,13 +9,14 @@ from spectangle.metrics import number
 
 __all__ = ["result_table"]
 
-REPRESENTATIONS = {"spectra": "raw spectra", "latent": "latent"}
+SOURCES = {"test/spectra": "raw spectra", "test/latent": "latent", "limit": "limit"}
 
 
 def result_table(
     metrics: Mapping[str, float], labels: Sequence[str], units: Mapping[str, str], signs: Mapping[str, str]
 ) -> Table:
-    """MAE, mean, sigma and R2 of each label from the spectra and from the latent; of how many stars, if that differs.
+    """MAE, mean, sigma and R2 of each label from the spectra, from the latent and, where it is known, of the best
+    possible reader; of how many stars, if that differs.
 
     Arguments:
         metrics: Final numbers by metric path.
@@ -31,8 +32,8 @@ def result_table(
     for name in ("MAE", "mean", "sigma", "R2", *(["stars"] if differ else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for label, count in zip(labels, counts, strict=True):
-        for representation, title in REPRESENTATIONS.items():
-            values = [metrics.get(f"test/{representation}/{label}/{name}") for name in ("mae", "mean", "sigma", "r2")]
+        for source, title in SOURCES.items():
+            values = [metrics.get(f"{source}/{label}/{name}") for name in ("mae", "mean", "sigma", "r2")]
             if values[0] is not None:
                 cells = [number(value, units[label]) for value in values[:3]] + [number(values[3])]
                 cells += [f"{count:,.0f}"] if differ else []

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.at_limit import limit_residuals
 from spectangle.evaluation.downstream import best_model
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.figures import (
@@ -192,7 +193,8 @@ def _figures(
         residuals = {
             word: {name: found[name] - seen.catalogue[name] for name in found} for word, found in sources.items()
         }
-        yield "residual_snr", noise_residual_figure(residuals, snr, seen.units)
+        limit = limit_residuals(data, seen.rows)
+        yield "residual_snr", noise_residual_figure(residuals, snr, seen.units, limit=limit)
     if min(tsne_stars, len(seen.rows)) >= 20 and seen.latent.shape[1] > 1:
         yield "tsne", _latent_map(model, seen, tsne_stars)
 

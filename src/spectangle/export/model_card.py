@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["model_card"]
 
+SOURCES = {"test/latent": "latent", "test/spectra": "raw spectra (baseline)", "limit": "limit (best possible reader)"}
 WORDS = {1: "disentangled", -1: "entangled", 0: "neutral"}
 
 
@@ -115,10 +116,8 @@ def _numbers(model: "TrainedModel") -> str:
     rows = []
     for name in model.labels:
         unit = model.units[name]
-        for representation, words in (("latent", "latent"), ("spectra", "raw spectra (baseline)")):
-            values = [
-                model.metrics.get(f"test/{representation}/{name}/{key}") for key in ("mae", "mean", "sigma", "r2")
-            ]
+        for source, words in SOURCES.items():
+            values = [model.metrics.get(f"{source}/{name}/{key}") for key in ("mae", "mean", "sigma", "r2")]
             if values[0] is not None:
                 rows.append(
                     (f"{name} [{unit}]", words, *(number(value, unit) for value in values[:3]), number(values[3]))

@@ -150,6 +150,7 @@ def noise_residual_figure(
     units: Mapping[str, str],
     bins: int = 12,
     title: str = "",
+    limit: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """Mean absolute residual of each label against S/N, one line per representation.
 
@@ -157,6 +158,8 @@ def noise_residual_figure(
         residuals: By representation, residuals [N] by label.
         snr: S/N [N]; stars without one are left out.
         units: Unit of each label.
+        limit: Residuals [N] by label of the best possible reader, NaN where nobody knows them; a line below which none
+            can lie.
         bins: Number of bins, with equal numbers of stars.
         title: Of the figure.
     """
@@ -174,11 +177,14 @@ def noise_residual_figure(
             axes.errorbar(
                 x, y, error, color=COLOURS[i % len(COLOURS)], marker="os^Dv<"[i % 6], ms=4, lw=1.2, label=representation
             )
+        if limit and np.isfinite(limit[name]).any():
+            x, y, _ = _binned(snr, np.abs(limit[name]), bins)
+            axes.plot(x, y, color=INK, lw=1.4, ls="--", label="limit")
         axes.set(xscale="log", xlabel="S/N per pixel")
         axes.set_ylim(bottom=0)
         axes.set_title(f"mean |residual| of {axis_title(name, units)}", fontsize=10)
         _plain_log_ticks(axes)
-    if len(residuals) > 1:
+    if len(residuals) > 1 or limit:
         figure.axes[0].legend(fontsize=8.5, frameon=False)
     return figure
 

@@ -14,6 +14,7 @@ from spectangle.generation.parents import Parents
 from spectangle.inference.trained import TrainedModel
 from spectangle.survey.file import Survey
 from spectangle.synthetic import LABELS, LIMITS, emulate
+from spectangle.synthetic.embedded import TRUE_COLUMNS
 from spectangle.synthetic.observation import shift_velocity
 
 __all__ = ["Swap", "Truth", "emulator_truth", "inside_emulator", "reread_labels", "swap_labels", "true_spectra"]
@@ -80,10 +81,9 @@ def inside_emulator(labels: np.ndarray) -> np.ndarray:
 def emulator_truth(path: str | Path, rows: np.ndarray, labels: tuple[str, ...]) -> Truth | None:
 
     with Survey(path) as survey:
-        needed = [*(f"true_{name}" for name in LABELS), "vbroad", "radial_velocity_residual"]
-        if tuple(labels) != tuple(LABELS) or not set(needed) <= set(survey.columns):
+        if tuple(labels) != tuple(LABELS) or not set(TRUE_COLUMNS) <= set(survey.columns):
             return None
-        columns: Mapping[str, np.ndarray] = {name: survey.column(name)[rows] for name in needed}
+        columns: Mapping[str, np.ndarray] = {name: survey.column(name)[rows] for name in TRUE_COLUMNS}
     return Truth(
         np.column_stack([columns[f"true_{name}"] for name in LABELS]),
         columns["vbroad"],

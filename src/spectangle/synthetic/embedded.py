@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.errors import SpectangleError
+from spectangle.survey.file import Survey
 from spectangle.survey.writer import SurveyWriter
 from spectangle.synthetic.emulator import default_emulator
 from spectangle.synthetic.observation import observe_stars
@@ -15,7 +16,7 @@ from spectangle.synthetic.population import LABEL_UNITS, LABELS, Population, dra
 from spectangle.synthetic.simulation_progress import progress
 from spectangle.synthetic.synthesis import WAVELENGTH
 
-__all__ = ["PAPER_SIZE", "embedded_stars", "fingerprint", "write_survey"]
+__all__ = ["PAPER_SIZE", "TRUE_COLUMNS", "embedded_stars", "fingerprint", "is_embedded", "write_survey"]
 
 PAPER_SIZE = 64_305  # stars in the paper (section 3.1)
 BLOCK = 2048  # stars that share a stream of random numbers
@@ -24,6 +25,7 @@ ORIGIN = (
     "APOGEE "
     "DR16; no star in this file exists, and source_id is made up"
 )
+TRUE_COLUMNS = (*(f"true_{name}" for name in LABELS), "vbroad", "radial_velocity_residual")  # what made a spectrum
 INGREDIENTS = (
     *("emulator.npz", "tables/label_mixture.json"),
     *("embedded.py", "emulator.py", "observation.py", "population.py", "synthesis.py"),
@@ -69,6 +71,16 @@ def embedded_stars(n_stars: int, seed: int = 0) -> Iterator[tuple[Population, np
         flux, flux_error = observe_stars(emulator(stars.labels, stars.vbroad), stars.snr, stars.velocity, rng)
         count = min(BLOCK, n_stars - first)
         yield stars.head(count), flux[:count], flux_error[:count]
+
+
+def is_embedded(survey: Survey) -> bool:
+    """Whether a survey says that :func:`write_survey` wrote it, and has all that its spectra were made from."""
+    return (
+        survey.attributes["origin"] == ORIGIN
+        and survey.has_flux_error
+        and set(TRUE_COLUMNS) <= set(survey.columns)
+        and np.array_equal(survey.wavelength, WAVELENGTH)
+    )
 
 
 def _record(stars: Population) -> dict:

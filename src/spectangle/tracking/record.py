@@ -59,10 +59,10 @@ def downstream_rows(
     """The final table: errors of each label (predicted - catalogue, test stars) from each representation."""
     rows = []
     for label in labels:
-        for representation in ("spectra", "latent"):
-            values = [metrics.get(f"test/{representation}/{label}/{name}") for name in ACCURACY]
+        for source in ("test/spectra", "test/latent", "limit"):
+            values = [metrics.get(f"{source}/{label}/{name}") for name in ACCURACY]
             if values[0] is not None:
-                rows.append([label, units[label], signs[label], representation, *values])
+                rows.append([label, units[label], signs[label], source.removeprefix("test/"), *values])
     return ["label", "unit", "in the latent", "read from", *ACCURACY], rows
 
 

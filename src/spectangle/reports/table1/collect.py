@@ -62,6 +62,7 @@ class Representation:
         return self.key in ("spectra", "pure", "first", "second")
 
 
+LIMIT = Representation("limit", "Physical limit")  # of what can be read at all
 SPECTRA = Representation("spectra", "Raw spectra")
 PURE = Representation("pure", "Pure latent")
 FIRST = Representation("first", "First pair", PHYSICAL, CHEMICAL)
@@ -187,10 +188,13 @@ def is_pair(one: Representation) -> bool:
 
 
 def numbers_of(metrics: Mapping[str, float], labels: Iterable[str], source: str = "latent") -> dict[str, float]:
-    """A run's metrics under the table's paths; ``source`` is ``latent`` or ``spectra``."""
+    """A run's metrics under the table's paths; ``source`` is ``latent``, ``spectra`` or ``limit``."""
     found: dict[str, float | None] = {}
+    scored = source if source == "limit" else f"test/{source}"
     for label in labels:
-        found |= {f"{label}/{name}": metrics.get(f"test/{source}/{label}/{name}") for name in STATISTICS}
+        found |= {f"{label}/{name}": metrics.get(f"{scored}/{label}/{name}") for name in STATISTICS}
+        if source == "limit":
+            continue
         found[f"{label}/reference"] = metrics.get(f"reference/{label}/r2")
         if source == "spectra":
             found[f"{label}/probe"] = metrics.get(f"reference/{label}/r2")
@@ -218,6 +222,8 @@ def _add_runs(table: Table1, representation: Representation, runs: Sequence[Run]
         seeds = list(range(len(runs)))
     for seed, run in zip(seeds, runs, strict=True):
         table.add(SPECTRA, run.config.get("seed", 0), numbers_of(run.metrics, table.labels, "spectra"))
+        if limit := numbers_of(run.metrics, table.labels, "limit"):
+            table.add(LIMIT, run.config.get("seed", 0), limit)
         table.add(representation, seed, numbers_of(run.metrics, table.labels))
 
 

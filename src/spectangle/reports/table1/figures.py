@@ -12,6 +12,7 @@ from spectangle import figures
 from spectangle.data.load import load_stars
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.at_limit import limit_residuals
 from spectangle.evaluation.run_figures import ReadStars, read_test_stars, reconstructions, signal_to_noise
 from spectangle.model.load import load_autoencoder
 from spectangle.reports.frontier import draw, frontier_points
@@ -136,8 +137,10 @@ def _labels_read(
         residuals = {
             word: {name: found[name] - first.catalogue[name] for name in found} for word, found in sources.items()
         }
-        caption = "Mean absolute residual against S/N, in bins of equally many test stars, with standard errors."
-        yield "residual_snr", figures.noise_residual_figure(residuals, snr, first.units), caption
+        caption = "Mean absolute residual against S/N, in bins of equally many test stars, with standard errors"
+        limit = limit_residuals(data, first.rows)
+        caption += "; the limit is what the best possible reader of these spectra would have." if limit else "."
+        yield "residual_snr", figures.noise_residual_figure(residuals, snr, first.units, limit=limit), caption
 
 
 def _latents(

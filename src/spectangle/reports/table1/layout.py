@@ -1,14 +1,23 @@
 """The tables of the report on Table 1, as grids of text.
 
 The paper's layout: labels as rows, representations as groups of columns (MAE, mean, sigma). Below each row its spread
-over seeds, and the paper's own numbers.
+over seeds, the physical limit of what can be read from the spectra where it is known, and the paper's own numbers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spectangle.metrics import number
-from spectangle.reports.table1.collect import LEAKAGE, PAPER, PURE, SPECTRA, STATISTICS, Representation, Table1
+from spectangle.reports.table1.collect import (
+    LEAKAGE,
+    LIMIT,
+    PAPER,
+    PURE,
+    SPECTRA,
+    STATISTICS,
+    Representation,
+    Table1,
+)
 
 __all__ = ["WORDS", "Grid", "leakage_grid", "long_rows", "paper_grids", "ratio_grid"]
 
@@ -34,7 +43,7 @@ class Grid:
 def paper_grids(table: Table1) -> list[Grid]:
     """Table 1 in the paper's layout; representations that the paper lacks follow in grids of four."""
     paper = [one for one in table.representations if one.of_the_paper]
-    others = [one for one in table.representations if not one.of_the_paper]
+    others = [one for one in table.representations if not one.of_the_paper and one != LIMIT]
     grids = [
         _paper_grid(
             table, paper, "table1", "Table 1: predicted \N{MINUS SIGN} catalogue, downstream regressor on test stars"
@@ -63,6 +72,12 @@ def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, tit
         if any(cell and cell.spread is not None for cell in flat):
             rows.append(["\N{PLUS-MINUS SIGN} seeds", *(_spread(cell.spread if cell else None, unit) for cell in flat)])
             kinds.append("spread")
+        if SPECTRA in columns and table.cell(LIMIT, f"{label}/mae"):
+            limit = [table.mean(LIMIT, f"{label}/{statistic}") for statistic in PRINTED]
+            rows.append(
+                ["limit", *(_value(value, unit) if one == SPECTRA else "" for one in columns for value in limit)]
+            )
+            kinds.append("limit")
         if any((one.key, label) in PAPER for one in columns):
             rows.append(
                 [
@@ -74,6 +89,8 @@ def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, tit
     seeds = max((len(table.values[one]) for one in columns), default=0)
     groups = [("", 1), *((_heading(one), 3) for one in columns)]
     note = f"Mean and standard deviation over {seeds} seeds. " if seeds > 1 else "One seed. "
+    if "limit" in kinds:
+        note += "Limit: what the best possible reader of the spectra would have. "
     if "paper" in kinds:
         note += (
             "The paper's sigma is not the standard deviation of the residuals (six of its 16 are too small for that); "
@@ -128,11 +145,13 @@ def leakage_grid(table: Table1) -> Grid:
 
 
 def ratio_grid(table: Table1) -> Grid:
-    """MAE over that of the raw spectra and of the pure latent, beside the paper's ratios if it has any of the labels,
-    and the cost in reconstruction.
+    """MAE over that of the raw spectra, of the pure latent and of the physical limit where it is known, beside the
+    paper's ratios if it has any of the labels, and the cost in reconstruction.
     """
+    limit = LIMIT in table.values
     paper = ["spectra", "pure"] if any((SPECTRA.key, label) in PAPER for label in table.labels) else []
     headings = ["representation", "label", "", "MAE", "over spectra", "over pure"]
+    headings += ["over limit"] * limit
     headings += ["paper: over spectra", "over pure"] * bool(paper) + ["reconstruction over pure"]
     shown = [
         (one, label)
@@ -145,19 +164,20 @@ def ratio_grid(table: Table1) -> Grid:
         "What it gains and what it costs",
         [],
         headings,
-        [_ratio_row(table, one, label, paper) for one, label in shown],
+        [_ratio_row(table, one, label, paper, limit) for one, label in shown],
         [table.role(one, label) or "value" for one, label in shown],
         "Ratios of mean absolute errors; below 1 is better. Reconstruction is that of validation stars.",
     )
 
 
-def _ratio_row(table: Table1, one: Representation, label: str, paper: Sequence[str]) -> list[str]:
+def _ratio_row(table: Table1, one: Representation, label: str, paper: Sequence[str], limit: bool) -> list[str]:
     path, unit = f"{label}/mae", table.units.get(label, "")
     cell = table.cell(one, path)
     assert cell is not None
     ratios = [
         table.ratio(one, SPECTRA, path),
         table.ratio(one, PURE, path),
+        *([table.ratio(one, LIMIT, path)] if limit else []),
         *(_paper_ratio(one, label, to) for to in paper),
         table.ratio(one, PURE, "reconstruction") if label == table.labels[0] else None,
     ]

@@ -45,6 +45,7 @@ th{border-bottom:1px solid var(--ink)}
 .texts :is(th,td):nth-child(-n+3){text-align:left}
 th.group{text-align:center;border-bottom:1px solid var(--line)}tr.first td{border-top:1px solid var(--line)}
 tr.spread td{color:var(--soft);font-size:12px;padding-top:0}tr.paper td{color:var(--soft);font-style:italic}
+tr.limit td{color:var(--soft)}
 tr.lost td{color:#a04000}figure{margin:0}img{max-width:100%;height:auto}figcaption{color:var(--soft);
 font-size:13.5px;max-width:90ch}"""
 
