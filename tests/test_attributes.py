@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from spectangle.inference.load import load
 from spectangle.metrics import balanced_accuracy
 from spectangle.model.adversary import Adversary
 from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.model.losses import cross_entropy
 from spectangle.model.scaling import LabelBins, LabelScaler
 from spectangle.runs.folder import Run
 from spectangle.survey.writer import SurveyWriter
@@ -59,6 +61,29 @@ def test_classes_are_read_from_text_and_integers(survey):
     assert data.train.attributes[:, 1].tolist() == (data.train.rows % 3).tolist()
     assert 0.1 < float(data.train.attributes[:, 0].mean()) < 0.3
     assert data.train.targets.shape == (len(data.train), 4) and data.labels == ("teff", "logg")
+
+
+def test_nights_stay_apart_and_what_is_empty_has_no_class(tmp_path):
+    path = write_two_instruments(tmp_path / "a.h5", n=400, n_pixels=8)
+    with h5py.File(path, "r+") as file:
+        file["columns/night"] = np.where(np.arange(400) < 3, np.inf, 20190101.0 + np.arange(400) % 2)
+    data = module(path, attributes=["night"])
+    assert data.classes == {"night": ["20190101", "20190102"]}
+    known = sum(int(torch.isfinite(stars.attributes).sum()) for stars in (data.train, data.validation, data.test))
+    assert known == 397
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["teff"], "labels.attributes names teff, which is the name of a label"),
+        (["visit", "visit"], "labels.attributes names visit, which is there twice"),
+        (["others"], "labels.attributes names others, which means every other label"),
+    ],
+)
+def test_names_that_mean_something_else_are_refused(survey, names, sentence):
+    with pytest.raises(SpectangleError, match=sentence):
+        module(survey, attributes=names)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +132,29 @@ def test_chance_is_what_the_labels_that_are_told_imply():
     adversary = Adversary(["a", "b"], 3, {"a": -1, "b": 1}, {}, attributes={"b": 2}, condition_on="entangled")
     adversary.calibrate(torch.stack([known, code], 1), torch.stack([kept, code], 1))
     assert adversary.chance[1] == pytest.approx(float(adversary.entropy[1]), rel=0.05)
+
+
+def test_the_cap_of_a_lost_label_knows_the_class_that_is_kept():
+    """A label that follows from a kept attribute with four classes: past chance the encoder gains nothing."""
+    torch.manual_seed(0)
+    code = torch.arange(2000) % 4
+    labels = torch.stack([torch.randn(2000), code + 0.05 * torch.randn(2000), code.float()], 1)
+    options = {"attributes": {"visit": 4}, "lambdas": {"visit": -1, "m_h": 1}, "bins": {"count": 8}}
+    adversary = {"condition_on": "entangled", "objective": "capped"}
+    model = DisentanglingAutoencoder(20, ["teff", "m_h"], latent=3, hidden=(8,), adversary=adversary, **options)
+    model.calibrate(torch.randn(2000, 20), labels)
+    told = model._targets(labels, model._told(labels, torch.randn(2000, 20)))
+    priors = model.adversary.priors(told[:, model.adversary.entangled])
+    cap = cross_entropy(priors.clamp(min=1e-12).log(), model.adversary.classify(labels).T)
+    assert float(cap[1]) == pytest.approx(float(model.adversary.chance[1]), abs=0.05)
+
+
+def test_a_uniform_objective_bears_labels_that_are_regressed():
+    options = {"entangle_with": "regression", "objective": "uniform"}
+    adversary = Adversary(["a", "b"], 3, {"a": -1, "b": 1}, {"count": {"a": 30, "b": 10}}, **options)
+    labels = torch.randn(300, 2)
+    adversary.calibrate(labels)
+    assert torch.isfinite(adversary.penalty(torch.randn(300, 3), labels, adversary.classify(labels), 1.0))
 
 
 def test_an_attribute_does_not_see_what_stands_for_missing_labels():

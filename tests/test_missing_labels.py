@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from spectangle.data.module import SpectraDataModule
 from spectangle.data.stars import label_weights
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.leakage import CrossFit, Measured, fitted_predictions, leaks
+from spectangle.evaluation.probes import Probes
 from spectangle.evaluation.regressors import (
     LabelGroups,
     load_regressor,
@@ -166,7 +168,7 @@ def test_a_label_that_hardly_a_star_has_is_refused(tmp_path):
     path = write_toy_survey(tmp_path / "a.h5", n=200)
     with h5py.File(path, "r+") as file:
         file["labels/logg"][8:] = NAN
-    with pytest.raises(SpectangleError, match=r"has the label logg of \d training.*10, 2 and 2 are needed"):
+    with pytest.raises(SpectangleError, match=r"has the label logg of \d training.*12, 2 and 2 are needed"):
         module(path)
 
 
@@ -175,6 +177,8 @@ def test_weights_fall_with_the_error_and_are_one_on_average():
     weights = label_weights(errors, "errors")[:, 0]
     assert weights.mean() == pytest.approx(1) and weights[1] == weights[4]
     assert weights[0] / weights[1] == pytest.approx(1.6) and weights[1] / weights[3] == pytest.approx(13)
+    zero = np.array([[0.0], [0.0], [0.0], [100.0], [100.0]], np.float32)
+    np.testing.assert_allclose(label_weights(zero, "errors"), 1, rtol=1e-6, err_msg="an error of 0 is none")
     assert (label_weights(errors, "none") == 1).all() and (label_weights(errors * NAN, "errors") == 1).all()
     with pytest.raises(SpectangleError, match="labels.weight is 'error'"):
         label_weights(errors, "error")
@@ -274,6 +278,21 @@ def test_an_excess_rests_on_the_stars_that_have_the_kept_labels():
         return leaks(fit, z_only, [0], [1], bootstrap=20, seed=0)[1].excess
 
     assert excess(0.0) == pytest.approx(0, abs=0.03) and excess(1.0) > 0.9
+
+
+def test_where_no_star_has_both_labels_nothing_is_said_and_nothing_breaks(tmp_path):
+    path = write_toy_survey(tmp_path / "a.h5", n=300)
+    with h5py.File(path, "r+") as file:
+        file["labels/teff"][:150], file["labels/m_h"][150:] = NAN, NAN
+    data = module(path, labels=["teff", "m_h"])
+    adversary = SimpleNamespace(entangled=[0], disentangled=[1], joint=False)
+    random = np.random.default_rng(0)
+    model = SimpleNamespace(
+        embed_stars=lambda stars: random.normal(size=(len(stars), 3)), targets=data.labels, adversary=adversary
+    )
+    scores = Probes({"ridge": Ridge()}, bootstrap=5).score(model, data, data.test, spare=data.validation)  # pyright: ignore
+    assert "excess/m_h" not in scores and "largest_excess" not in scores
+    assert np.isfinite(list(scores.values())).all() and "probe/m_h/r2" in scores
 
 
 # ---- the whole way ----------------------------------------------------------------------------------------------
@@ -398,6 +417,6 @@ def test_spectra_that_no_catalogue_names_are_kept_if_asked(tmp_path):
         assert len(survey) == 19, "one is too faint"
     with made("all.h5", unlabelled=True) as survey:
         origin = np.char.decode(survey.column("label_origin").astype("S64"))
-        assert len(survey) == 29 and (origin == "no labels").sum() == 10, "what a cut removed stays away"
-        assert np.isnan(survey.label("teff")[origin == "no labels"]).all()
+        assert len(survey) == 29 and (origin == "").sum() == 10, "what a cut removed stays away"
+        assert np.isnan(survey.label("teff")[origin == ""]).all()
         assert "no labels" not in survey.attributes["origin"]

@@ -163,6 +163,17 @@ def interrupted(*_, **__):
     raise Stopped(15)
 
 
+def test_a_run_from_before_missing_labels_goes_on_without_such_stars(tmp_path):
+    folder = tmp_path / "run" / ".hydra"
+    folder.mkdir(parents=True)
+    (folder / "overrides.yaml").write_text("- seed=1\n")
+    made = {"runtime": {"cwd": "/nowhere", "config_sources": []}, "job": {"config_name": "config"}}
+    (folder / "hydra.yaml").write_text(yaml.safe_dump({"hydra": made | {"overrides": {"hydra": []}}}))
+    for config, expected in (("seed: 1\n", True), ("seed: 1\nlabels: {require: []}\n", False)):
+        (folder / "config.yaml").write_text(config)
+        assert ("labels.require=all" in resume_arguments([f"resume={tmp_path / 'run'}"])) == expected
+
+
 def test_what_is_no_run_is_not_resumed(tmp_path):
     with pytest.raises(SpectangleError, match="is not a run folder"):
         resume_arguments([f"resume={tmp_path}"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.convert import OTHER_GRID, open_part, words_in
-from spectangle.archives.join import Catalogue
+from spectangle.archives.join import UNLABELLED, Catalogue
 from spectangle.archives.sample import PAPER, Cuts, Funnel
 from spectangle.archives.source_ids import positions_in
 from spectangle.errors import SpectangleError
@@ -152,7 +152,7 @@ def _append(
     columns = {name: file[name][rows][keep] for name in ("masked_fraction", "median_normalised", "rvs_snr")}
     columns |= {
         "phot_g_mean_mag": catalogue.g_mag[star],
-        "label_origin": np.array(catalogue.origins)[catalogue.origin[star]],
+        "label_origin": np.array([name.replace(UNLABELLED, "") for name in catalogue.origins])[catalogue.origin[star]],
     }
     columns |= {name: values[star] for name, values in catalogue.columns.items()}
     tally.median_normalised += int(columns["median_normalised"].sum())

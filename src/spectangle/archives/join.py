@@ -10,7 +10,7 @@ from spectangle.archives.sample import Funnel
 from spectangle.archives.source_ids import NO_ID, positions_in
 from spectangle.errors import SpectangleError
 
-__all__ = ["Catalogue", "Overlap", "join_catalogues"]
+__all__ = ["UNLABELLED", "Catalogue", "Overlap", "join_catalogues"]
 
 UNLABELLED = "no labels"  # the origin of labels of a star that has none
 

@@ -72,7 +72,7 @@ class Cuts:
             return list(table.labels)
         if self.require == "paper":
             return [name for name in UNITS if name in table.labels]
-        names = [self.require] if isinstance(self.require, str) else list(self.require)
+        names = [self.require] if isinstance(self.require, str) else list(self.require or ())
         if unknown := [name for name in names if name not in table.labels]:
             raise SpectangleError(
                 f"cuts.require names '{unknown[0]}'; {table.origin} has the labels {', '.join(table.labels)}. Name "

@@ -45,6 +45,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     try:
         overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text()) or []
         made = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text())["hydra"]
+        older = "labels" not in yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise SpectangleError(
             f"{run} is not a run folder: its .hydra/overrides.yaml and hydra.yaml cannot be read ({error}). "
@@ -53,7 +54,8 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     if Path(made["runtime"]["cwd"]).is_dir():
         os.chdir(made["runtime"]["cwd"])
     place = [f"hydra.run.dir={quoted(str(run))}", "hydra.mode=RUN"]
-    return [*_configs(made), *overrides, *rest, *place]
+    before = ["labels.require=all"] if older else []  # when a star without a label was left out
+    return [*_configs(made), *before, *overrides, *rest, *place]
 
 
 def sweep_arguments(arguments: list[str]) -> list[str]:

@@ -25,10 +25,10 @@ def lambda_by_label(
             "give the label another name, or leave it out with data.labels."
         )
     others = values.pop(OTHERS, 0.0)
-    if unknown := [name for name in values if name not in (*labels, *attributes)]:
+    if unknown := [name for name, value in values.items() if value and name not in (*labels, *attributes)]:
         rest = f" lambdas.{OTHERS}=1 keeps {labels[0]} and loses the others" if len(labels) > 1 else " keeps it"
         raise SpectangleError(
             f"lambdas names {', '.join(unknown)}, but the survey's labels are {', '.join(labels)}. Name these instead: "
-            f"lambdas=none lambdas.{labels[0]}=-1{rest}."
+            f"lambdas=none lambdas.{labels[0]}=-1{rest}. A column with classes is named in labels.attributes first."
         )
     return {name: values.get(name, others) for name in labels} | {name: values.get(name, 0.0) for name in attributes}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectangle.configs.label_lambdas import OTHERS
 from spectangle.data.stars import (
     TEST,
     TRAIN,
@@ -180,8 +181,12 @@ class SpectraDataModule(L.LightningDataModule):
         parts = [good[role == which] for which in (TRAIN, VALIDATION, TEST)]
         fill_masked(flux, parts[TRAIN])
         noise = np.concatenate([flux_noise(flux[i:j], survey.flux_error(i, j)) for i, j in survey.chunks()])
+        self._check_attributes()
         codes, self.classes = class_codes(survey, self.attributes, good)
         errors = label_errors(survey, self.labels)
+        if self.label_weight == "errors":
+            bare = [name for name, own in zip(self.labels, errors.T, strict=True) if not (own > 0).any()]
+            self.notes += [f"No errors of {', '.join(bare)}: all stars count alike."] if bare else []
         weights = np.hstack([label_weights(errors, self.label_weight), np.ones_like(codes)])
         everyone = Stars(
             rows=np.arange(len(survey)),
@@ -229,6 +234,16 @@ class SpectraDataModule(L.LightningDataModule):
             )
         return good
 
+    def _check_attributes(self) -> None:
+        """Refuse names of attributes that mean something else."""
+        for name in self.attributes:
+            if name in (*self.labels, OTHERS) or self.attributes.count(name) > 1:
+                why = "is there twice" if self.attributes.count(name) > 1 else "is the name of a label"
+                why = "means every other label in lambdas" if name == OTHERS else why
+                raise SpectangleError(
+                    f"labels.attributes names {name}, which {why}; name columns of the survey with classes, each once."
+                )
+
     def _check_labels(self) -> None:
         """Refuse a label or a class that too few stars have, and note how many lack a label."""
         for a, (attribute, classes) in enumerate(self.classes.items()):
@@ -242,11 +257,10 @@ class SpectraDataModule(L.LightningDataModule):
                     )
         counts = np.array([torch.isfinite(stars.labels).sum(0).numpy() for stars in self._roles])
         for name, (train, *held) in zip(self.labels, counts.T, strict=True):
-            if train < 10 or min(held) < 2:
+            if train < 12 or min(held) < 2:
                 raise SpectangleError(
                     f"{self.path} has the label {name} of {train} training, {held[0]} validation and {held[1]} test "
-                    "stars; 10, 2 and 2 are needed. Leave it out with data.labels, or the stars without it with "
-                    f"labels.require=[{name}]."
+                    "stars; 12, 2 and 2 are needed. Leave it out with data.labels."
                 )
         total = sum(len(stars) for stars in self._roles)
         lacking = {name: total - int(n) for name, n in zip(self.labels, counts.sum(0), strict=True) if n < total}

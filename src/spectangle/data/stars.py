@@ -6,6 +6,7 @@ Shapes: N stars, P pixels, K labels.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,8 +128,8 @@ def label_weights(errors: np.ndarray, kind: str = "none") -> np.ndarray:
     r"""Weight of each star's label among those of the other stars [N, K], 1 on average.
 
     ``errors``: :math:`1 / (\tilde\sigma^2 + \sigma_i^2)` with the median error :math:`\tilde\sigma` of the label: none
-    counts more than twice what a usual one does, one with five times the error a thirteenth. A star without error has
-    the usual one; a label without any weighs all stars alike.
+    counts more than twice what a usual one does, one with five times the error a thirteenth. A star without error, or
+    with one of 0, has the usual one; a label without any weighs all stars alike.
 
     Arguments:
         errors: One sigma [N, K], NaN where there is none.
@@ -138,8 +139,9 @@ def label_weights(errors: np.ndarray, kind: str = "none") -> np.ndarray:
         raise SpectangleError(f"labels.weight is '{kind}'; it must be none or errors.")
     weights = np.ones_like(errors, dtype=np.float32)
     for k, column in enumerate(errors.T if kind == "errors" else ()):
-        known = np.isfinite(column)
-        if known.any() and (usual := np.median(column[known])) > 0:
+        known = np.isfinite(column) & (column > 0)
+        if known.any():
+            usual = np.median(column[known])
             weights[:, k] = 1 / (usual**2 + np.where(known, column, usual) ** 2)
             weights[:, k] /= weights[:, k].mean()
     return weights
@@ -167,8 +169,8 @@ def class_codes(survey: Survey, names: Sequence[str], rows: np.ndarray) -> tuple
                 f"labels.attributes names {name}, whose values are numbers such as {column[0]:g}; an attribute has "
                 "classes. Use it as a label, or write its classes in a column of their own."
             )
-        words = np.array([value.decode() if isinstance(value, bytes) else f"{value:g}" for value in column.tolist()])
-        known = (words != "") & (words != "nan")
+        words = np.array([_word(value) for value in column.tolist()])
+        known = words != ""
         found = sorted(set(words[rows][known[rows]].tolist()))
         if not 2 <= len(found) <= MOST_CLASSES:
             raise SpectangleError(
@@ -179,6 +181,15 @@ def class_codes(survey: Survey, names: Sequence[str], rows: np.ndarray) -> tuple
             codes[words == word, a] = code
         classes[name] = found
     return codes, classes
+
+
+def _word(value: Any) -> str:
+    """The name of a class; empty where there is none."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, float):
+        return str(int(value)) if np.isfinite(value) else ""
+    return str(value)
 
 
 def fill_masked(flux: np.ndarray, train: np.ndarray) -> None:

@@ -159,6 +159,11 @@ def fitted_predictions(
     found = [np.empty((len(new), y[0].shape[1])) for new in new_x]
     for columns in groups:
         known = [np.isfinite(part[:, columns[0]]) for part in y]
+        if min(rows.sum() for rows in known) < FEWEST_STARS:  # nothing can be learnt in a fold: say what is usual
+            everyone = np.concatenate([part[rows][:, columns] for part, rows in zip(y, known, strict=True)])
+            for out in found:
+                out[:, columns] = everyone.mean(axis=0) if len(everyone) else np.nan
+            continue
         own_x = [part[rows] for part, rows in zip(x, known, strict=True)]
         own_y = [part[rows][:, columns] for part, rows in zip(y, known, strict=True)]
         for out, predicted in zip(found, _of_complete_labels(probe, own_x, own_y, new_x), strict=True):
@@ -200,6 +205,8 @@ def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarra
     for part in np.unique(fold):
         held = fold == part
         others = ~held & np.isfinite(truth)
+        if not others.any():
+            others = np.isfinite(truth)
         mean = truth[others].mean(dtype=np.float64)
         weights = nnls(columns[others] - mean, truth[others] - mean)[0] if columns.shape[1] else np.empty(0)
         result[held] = mean + (columns[held] - mean) @ weights
@@ -254,6 +261,7 @@ class Leak:
     high: float
     decoder: float  # what a perfect latent may say because the decoder is told labels with errors
     upper_bound: bool  # the floor has errors in it that are not known
+    stars: int
 
 
 def leaks(
@@ -265,10 +273,12 @@ def leaks(
     catalogue's, corrected for their errors by :func:`simex`; where neither is known, the excess is an upper bound. The
     excess is :math:`R^2` from all
     probes of (z, kept labels), of z alone and of the kept labels alone, stacked, minus the floor. Stars without one of
-    the kept labels are left out; of too few with all of them, nothing is said.
+    the kept labels are left out; of a label that too few of the others have, or all with the same value, nothing is
+    said.
     """
     fit, rows = fit.having(entangled)
-    if len(fit.scored) < FEWEST_STARS:
+    disentangled = [i for i in disentangled if _measurable(fit, i)]
+    if not disentangled:
         return {}
     z_only = {name: prediction[rows] for name, prediction in z_only.items()}
 
@@ -293,8 +303,19 @@ def leaks(
         level = r2(floor, truth) + gains[i]
         known = np.isfinite(truth)
         noise = float(np.mean(fit.scored.label_errors[known, i] ** 2) / truth[known].var())
-        found[i] = Leak(level, r2(with_z, truth) - level, float(low), float(high), level + noise, source == "catalogue")
+        excess = r2(with_z, truth) - level
+        interval = float(low), float(high)
+        found[i] = Leak(level, excess, *interval, level + noise, source == "catalogue", int(known.sum()))
     return found
+
+
+def _measurable(fit: CrossFit, column: int) -> bool:
+    """Whether enough stars that are fitted on, and in every fold of those that are scored, have a label, with different
+    values.
+    """
+    truth = fit.scored.labels[:, column]
+    counts = [np.isfinite(truth[fit.fold == fold]).sum() for fold in range(fit.folds)]
+    return min(counts) >= FEWEST_STARS // fit.folds and np.nanstd(truth) > 0
 
 
 def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> dict[int, float]:

@@ -44,8 +44,7 @@ def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapp
         "floor",
         bound,
     )
-    counts = {label: metrics.get(f"probe/{label}/stars") for label in labels}
-    differ = len(set(counts.values())) > 1
+    differ = len({metrics.get(f"probe/{label}/stars") for label in labels}) > 1
     for name in (*headings, "95 % ", *(["stars"] if differ else [])):
         table.add_column(escape(name), justify="right", no_wrap=True)
     for label in labels:
@@ -64,13 +63,19 @@ def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapp
         table.add_row(
             label,
             f"{gains[label]:+.2f}",
-            f"{metrics[f'{path}/r2']:.3f}",
+            "-" if (best := metrics.get(f"{path}/r2")) is None else f"{best:.3f}",
             interval(f"{path}/r2_low", f"{path}/r2_high"),
             *("" if (value := metrics.get(key)) is None else f"{value:.3f}" for key in (f"{path}/seen", *keys)),
             interval(f"excess_low/{label}", f"excess_high/{label}"),
-            *([f"{counts[label]:,.0f}"] if differ else []),
+            *([_stars(metrics, label)] if differ else []),
         )
     return table
+
+
+def _stars(metrics: Mapping[str, float], label: str) -> str:
+    """How many stars the probes' R2 rests on; in brackets those of the excess, which need all kept labels too."""
+    stars, both = metrics.get(f"probe/{label}/stars", 0), metrics.get(f"excess_stars/{label}")
+    return f"{stars:,.0f}" + (f" ({both:,.0f})" if both is not None and both != stars else "")
 
 
 def attribute_table(metrics: Mapping[str, float], attributes: Sequence[str], gains: Mapping[str, float]) -> Table:

@@ -162,7 +162,7 @@ class Probes(L.Callback):
                 kept = [column for i in model.adversary.entangled for column in columns[i]]
                 lost = {name: places[name] for name in (list(places)[i] for i in model.adversary.disentangled)}
                 scores |= self._excess(prefix, fit, candidates | trained, kept, lost)
-        return {key: float(value) for key, value in scores.items()}
+        return {key: float(value) for key, value in scores.items() if np.isfinite(value)}
 
     def _cross_fit(self, seen: Measured, scored: Measured, spare: Measured | None) -> CrossFit:
         unseen = len(scored) + (0 if spare is None else len(spare))
@@ -256,21 +256,24 @@ class Probes(L.Callback):
         """Floors and excesses of disentangled labels and attributes, each with its columns."""
         columns = [column for own in disentangled.values() for column in own]
         found = leaks(fit, z_only, entangled, columns, self.bootstrap, self.seed)
-        if not found:
-            log.warning("warning: too few stars have all entangled labels to measure an excess.")
-            return {}
         scores: dict[str, float] = {}
         for name, own in disentangled.items():
-            leak = max((found[column] for column in own), key=lambda one: one.excess)
+            measured_ones = [found[column] for column in own if column in found]
+            if not measured_ones:
+                log.warning("warning: no excess of %s: too few of the scored stars have it and all kept labels.", name)
+                continue
+            leak = max(measured_ones, key=lambda one: one.excess)
             scores |= {
+                f"{prefix}excess_stars/{name}": leak.stars,
                 f"{prefix}floor/{name}": leak.floor,
                 f"{prefix}floor_decoder/{name}": leak.decoder,
                 f"{prefix}excess/{name}": leak.excess,
             }
             scores |= {f"{prefix}excess_low/{name}": leak.low, f"{prefix}excess_high/{name}": leak.high}
-        scores[f"{prefix}largest_excess"] = max(leak.excess for leak in found.values())
-        scores[f"{prefix}excess_is_upper_bound"] = float(any(leak.upper_bound for leak in found.values()))
-        return {key: value for key, value in scores.items() if np.isfinite(value)}
+        if found:
+            scores[f"{prefix}largest_excess"] = max(leak.excess for leak in found.values())
+            scores[f"{prefix}excess_is_upper_bound"] = float(any(leak.upper_bound for leak in found.values()))
+        return scores
 
     def _against_spectra(self, data: "SpectraDataModule", scores: Mapping[str, float]) -> dict[str, float]:
         reference = self._reference(data)

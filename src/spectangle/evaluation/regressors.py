@@ -243,7 +243,7 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         y = y.reshape(len(y), -1)
         order = torch.randperm(len(X), generator=generator)
-        held, fitted = order[: max(1, len(X) // 10)], order[max(1, len(X) // 10) :]
+        held, fitted = order.tensor_split([max(2, len(X) // 10)])  # of one star there is no R2
         shares = np.ones(len(X)) if sample_weight is None else sample_weight / np.mean(sample_weight)
         inputs, labels, shares = (torch.as_tensor(np.asarray(a, np.float32), device=device) for a in (X, y, shares))
         weights = self._initialise([X.shape[1], *self.hidden, y.shape[1]], generator, device)

@@ -177,8 +177,8 @@ class Adversary(nn.Module):
         )
 
     def calibrate(self, labels: Tensor, told: Tensor | None = None) -> None:
-        """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing; ``told`` is what
-        discriminators see of them then.
+        """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing; ``told`` are the scaled
+        labels without gaps that training hands over then (default: the mean in place of a missing one).
         """
         if self.condition_on == "residual":
             self.residual = ResidualLabels(self.entangled, self.disentangled).fit(labels.numpy())
@@ -189,13 +189,12 @@ class Adversary(nn.Module):
             self.classes, counts = torch.unique(codes[codes >= 0], return_counts=True)
             self.class_prior = counts / counts.sum()
             self.build_bank(self.n_outputs)
-        self._set_chance(labels, labels if told is None else told)
+        self._set_chance(labels, self._told(labels) if told is None else told)
 
     def _set_chance(self, labels: Tensor, told: Tensor) -> None:
         """Fit what discriminators can know without the latent, and the loss that this gives them."""
         classes = self.classify(labels)
-        scaled = _scaled(labels)
-        entangled = _scaled(told)[:, self.entangled].nan_to_num(0.0)
+        scaled, entangled = _scaled(labels), told[:, self.entangled]
         sees = [not self.joint and i in self.disentangled and self._conditional(i) for i in range(len(self.names))]
         self.priors = BinPriors(self.prior[: len(self.names)], sees).fit(entangled, classes)
         self.chance = self.priors.chance(entangled, classes, self.loss)
@@ -274,7 +273,7 @@ class Adversary(nn.Module):
             disentangle = adversarial_loss(
                 logits[disentangling],
                 self._repeat(classes)[disentangling],
-                prior[disentangling],
+                prior[disentangling, :, : logits.shape[-1]],  # a label that is regressed may have had the most bins
                 self.objective,
                 self.loss,
                 None if weights is None else self._repeated_weights(weights)[disentangling],  # pyright: ignore
@@ -296,6 +295,12 @@ class Adversary(nn.Module):
         if stalled >= self.plateau_patience:
             fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
         self.plateau.copy_(torch.tensor([fraction, best, stalled]))
+
+    def _told(self, labels: Tensor) -> Tensor:
+        """Labels [N, K] scaled, codes of attributes as they are, the mean or the first class where one is missing."""
+        told = _scaled(labels)
+        told[:, self.attributes] = labels[:, self.attributes]
+        return told.nan_to_num(0.0)
 
     def _conditional(self, i: int) -> bool:
         """Whether the discriminator of a disentangled label sees the kept ones."""

@@ -139,7 +139,10 @@ class DisentanglingAutoencoder(L.LightningModule):
         """Fit scalers and bins to training flux [N, P] and labels and codes [N, K + A], NaN where one is missing."""
         self.flux_scaler.fit(flux)
         self.label_scaler.fit(labels)
-        self.adversary.calibrate(labels, self._without_gaps(self.flux_scaler(flux), labels))
+        told = None
+        if self.label_scaler.incomplete or self.label_scaler.classes:
+            told = self._targets(labels, self.label_scaler(self._without_gaps(self.flux_scaler(flux), labels)))
+        self.adversary.calibrate(labels, told)
 
     def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.

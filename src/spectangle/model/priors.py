@@ -44,7 +44,8 @@ class BinPriors(nn.Module):
         if not self.conditional.any():
             return self
         drawn = np.random.default_rng(0).permutation(len(entangled))[:20000]
-        n_cells = int(np.clip(len(entangled) // STARS_PER_CELL, 1, MOST_CELLS))
+        distinct = len(torch.unique(entangled[drawn], dim=0))
+        n_cells = int(np.clip(len(entangled) // STARS_PER_CELL, 1, min(MOST_CELLS, distinct)))
         self.cells = torch.from_numpy(
             KMeans(n_cells, n_init="auto", random_state=0).fit(entangled[drawn].numpy()).cluster_centers_
         ).float()
