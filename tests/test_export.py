@@ -14,9 +14,12 @@ from commands import Command, leftovers
 
 import spectangle
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.regressors import small_survey_regressor
 from spectangle.export.model_card import model_card
+from spectangle.export.onnx import export_onnx
 from spectangle.export.package import export
 from spectangle.inference.load import load
+from spectangle.inference.readout import Readout
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
 
@@ -70,6 +73,14 @@ def test_the_onnx_graph_agrees_and_takes_masked_pixels(toy_survey: Path, exporte
     latent, labels = session.run(None, {"flux": flux} | ({} if noise is None else {"noise": noise.numpy()}))
     np.testing.assert_allclose(latent, model.encode(flux), atol=1e-5)
     np.testing.assert_allclose(labels[:, 0], model.predict(flux)["teff"], rtol=1e-5)
+
+
+def test_a_small_regressor_is_written_with_its_machines(toy_runs, tmp_path: Path):
+    model, random = spectangle.load(toy_runs[0]), np.random.default_rng(0)
+    latents = random.normal(size=(200, len(model.readout.scale)))
+    labels = latents[:, : len(model.labels)] * 2 + 0.1 * random.normal(size=(200, len(model.labels)))
+    readout = Readout.from_regressor(small_survey_regressor(hidden=(9,), members=1, max_iter=20).fit(latents, labels))
+    assert export_onnx(replace(model, readout=readout), tmp_path / "small.onnx") < 1e-5
 
 
 def test_nothing_in_the_folder_needs_pickle_and_the_card_tells_the_numbers(exported: Path, toy_runs):

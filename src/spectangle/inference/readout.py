@@ -126,7 +126,8 @@ class ReadoutPart(nn.Module):
         z = (z - self.mean) / self.scale
         labels = layers(z)
         if self.n_centres:
-            square = z.square().sum(1, keepdim=True) + self.centres.square().sum(1) - 2 * z @ self.centres.T
+            centres = self.centres  # products, not square(): ONNX has Pow, which no converter takes to old opsets
+            square = (z * z).sum(1, keepdim=True) + (centres * centres).sum(1) - 2 * z @ centres.T
             labels = (labels + torch.exp(-self.gamma * square) @ self.weights + self.offset) / 2
         return torch.addcmul(self.label_mean, labels, self.label_scale)
 
