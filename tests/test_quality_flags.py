@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,21 @@ def test_a_survey_without_errors_judges_by_the_noise_that_it_sees(model: Trained
     for with_errors in (True, False):
         assert flagged(bare, clean_stars(), 60, with_errors) < 0.05
         assert flagged(bare, np.roll(clean_stars(300), 2, axis=1), 60, with_errors) > 0.9
+
+
+@pytest.mark.parametrize(("share", "value", "known"), [(0.8, 0.0, 1), (0.8, np.nan, 1), (0.8, np.inf, 1), (1, 0.0, 0)])
+def test_stars_without_usable_errors_leave_the_others_alone(
+    model: TrainedModel, tmp_path: Path, share: float, value: float, known: int
+):
+    path = write_lines(tmp_path / "gaps.h5")
+    with h5py.File(path, "r+") as file:
+        file["flux_error"][: int(share * len(file["flux_error"]))] = value
+    stars = SpectraDataModule(str(path))
+    stars.setup()
+    gaps = model.with_calibration(calibrate([model], stars))
+    assert gaps.calibration.known_errors == known
+    for with_errors in (True, False):
+        assert flagged(gaps, clean_stars(1000), 60, with_errors) < 0.08
 
 
 def test_masked_pixels_and_empty_stars_leave_the_others_alone(model: TrainedModel):

@@ -41,15 +41,16 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     std = labels.std(0)
     values |= {"label_std": std, "label_sample": labels[np.random.default_rng(0).permutation(len(labels))[:4000]] / std}
     nearest = nearest_distance(values["label_sample"], _labels(models[0], data.validation) / std)
+    parts = ((data.validation, VALIDATION), (data.train, TRAINING))
     with Survey(data.path or "") as survey:
-        values |= {
-            "label_limit": np.quantile(nearest, [NORMAL]),
-            "known_errors": np.array([int(survey.has_flux_error)]),
-        }
-        validation_stars = _noisy_stars(survey, data.validation, VALIDATION)
-        training_stars = _noisy_stars(survey, data.train, TRAINING)
+        found = [_noisy_stars(survey, *part, survey.has_flux_error) for part in parts]
+        known_errors = survey.has_flux_error and all(len(one.flux) for one in found)
+        if survey.has_flux_error and not known_errors:  # all are NaN, infinite or not above 0
+            found = [_noisy_stars(survey, *part, with_errors=False) for part in parts]
+    validation_stars, training_stars = found
+    values |= {"label_limit": np.quantile(nearest, [NORMAL]), "known_errors": np.array([int(known_errors)])}
     weight = pixel_weight(values["pixel_residual"])
-    values |= fit_misfit(models[0], training_stars, weight, bool(values["known_errors"]))
+    values |= fit_misfit(models[0], training_stars, weight, known_errors)
     values |= {"limit_knots": np.zeros((2, 1)), "limits": np.zeros((2, 3, 1))}
     empty = {
         "feature_range": np.zeros((2, 1)),
@@ -120,18 +121,22 @@ def _pixel_residual(model: TrainedNetworks, stars: Stars) -> np.ndarray:
     return (model.network.decode(z, model.readout(z)) - stars.flux).square().mean(0).sqrt().numpy()
 
 
-def _noisy_stars(survey: Survey, stars: Stars, most: int) -> NoisyStars:
-    """At most so many of the stars as a prediction reads them, with their errors, or what stands for these."""
+def _noisy_stars(survey: Survey, stars: Stars, most: int, with_errors: bool) -> NoisyStars:
+    """At most so many of the stars as a prediction reads them, with their errors, or what stands for these; with errors
+    only those stars that have one they could be weighted by.
+    """
     chosen = np.sort(np.random.default_rng(0).permutation(len(stars))[:most])
     rows, flux, error = stars.rows[chosen], [], []
     for start, stop in survey.chunks():
         wanted = rows[(rows >= start) & (rows < stop)] - start
         if len(wanted):
             flux.append(survey.flux(start, stop)[wanted])
-            error.append(np.asarray(survey.flux_error(start, stop))[wanted] if survey.has_flux_error else None)
+            error.append(np.asarray(survey.flux_error(start, stop))[wanted] if with_errors else None)
     flux = np.concatenate(flux)
-    if survey.has_flux_error:
-        return NoisyStars(stars.source_id[chosen], flux, np.concatenate(error))
+    if with_errors:
+        noisy = NoisyStars(stars.source_id[chosen], flux, np.concatenate(error))
+        usable = np.isfinite(noisy.flux) & np.isfinite(noisy.error) & (noisy.error > 0)
+        return noisy[usable.any(axis=1)]
     noise = np.broadcast_to(stars.noise.numpy()[chosen, None], flux.shape)
     return NoisyStars(stars.source_id[chosen], flux, np.maximum(noise, 1e-6))
 
