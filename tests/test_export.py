@@ -114,6 +114,17 @@ def test_the_card_tells_the_limit_where_the_run_knows_it(toy_runs):
     assert line.startswith("| teff [K] | limit") and " 61 " in line
 
 
+def test_the_card_tells_labels_that_few_validation_stars_have(toy_runs):
+    model, run = load(toy_runs[0]), Run(toy_runs[0])
+    assert "stars that have the label" not in model_card(model, run)
+    scores = model.calibration.scores.copy()
+    scores[3:, 2] = np.nan
+    card = model_card(replace(model, calibration=replace(model.calibration, scores=scores)), run)
+    last, n = next(line for line in card.splitlines() if line.startswith("| 0.9 ")).split(" | "), len(scores)
+    assert last[3] == "-" and float(last[1]) > 0.5 and "; - where too few validation stars" in card
+    assert f"| validation stars that have the label | {n} | {n} | 3 | {n} |" in card
+
+
 def test_an_exported_model_predicts_on_the_command_line(exported: Path, toy_survey: Path, tmp_path: Path, command):
     code, printed, err = command(
         "predict", f"run={exported}", f"spectra={toy_survey}", f"out={tmp_path / 'stars.fits'}"

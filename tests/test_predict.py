@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -150,6 +151,25 @@ def test_intervals_cover_as_stated():
         )
     with pytest.raises(SpectangleError, match="validation stars"):
         known.quantile(0.9999)
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_label_of_few_validation_stars_has_infinite_intervals_and_leaves_the_others(
+    model, toy_survey: Path, tmp_path: Path, ending: str, caplog
+):
+    scores = model.calibration.scores.copy()
+    scores[3:, 2] = np.nan
+    few = replace(model, calibration=replace(model.calibration, scores=scores))
+    assert np.isfinite(few.predict(np.full((2, 40), 0.8), coverage=0.7)["m_h_uncertainty"]).all() and not caplog.text
+    with Survey(toy_survey) as survey:
+        table = few.predict(survey.flux(0, 5), survey.flux_error(0, 5), coverage=0.9)
+    assert "m_h (3): too few validation stars" in caplog.text and "m_h=-" in table.meta["tested"]
+    star_table.write_table(table, tmp_path / f"few{ending}")
+    back = read(tmp_path / f"few{ending}")
+    assert np.isinf(back["m_h_uncertainty"]).all() and np.isfinite(back["teff_uncertainty"]).all()
+    nothing = replace(few.calibration, scores=scores[:2])
+    with pytest.raises(SpectangleError, match="coverage=0.9 cannot be given with 2 validation stars"):
+        nothing.quantile(0.9)
 
 
 def test_measured_coverage_of_a_run(model):

@@ -173,13 +173,17 @@ def _uncertainties(model: "TrainedModel") -> str:
     if known is None:
         return ""
     rows = [
-        (f"{coverage:g}", *(f"{value:.3f}" for value in known.measured_coverage(coverage)))
+        (f"{coverage:g}", *("-" if np.isnan(one) else f"{one:.3f}" for one in known.measured_coverage(coverage)))
         for coverage in (0.5, 0.6827, 0.9)
     ]
+    if (known.stars != known.stars[:, :1]).any():  # some stars lack labels
+        for role, counts in zip(("validation", "test"), known.stars, strict=True):
+            rows.append((f"{role} stars that have the label", *map(str, counts)))
+    few = "; - where too few validation stars have the label" if any("-" in row for row in rows) else ""
     return f"""## Uncertainties
 
 Split-conformal intervals from {len(known.scores)} validation stars,
-checked on {len(known.test_scores)} test stars:
+checked on {len(known.test_scores)} test stars{few}:
 
 {_table(("coverage asked for", *model.labels), rows)}"""
 

@@ -104,7 +104,9 @@ class Calibration:
         return (nearest_distance(self.label_sample, labels / self.label_std) / self.label_limit).astype(np.float32)
 
     def uncertainty(self, reading: Reading, coverage: float) -> np.ndarray:
-        """Half-widths [n, K] of intervals that hold the catalogue's label with probability `coverage`."""
+        """Half-widths [n, K] of intervals that hold the catalogue's label with probability `coverage`; infinite for
+        labels that too few validation stars have.
+        """
         quantile = self.quantile(coverage)
         pieces = [
             reading[start : start + PIECE] for start in range(0, len(reading), PIECE)
@@ -112,19 +114,35 @@ class Calibration:
         return np.concatenate([(quantile * self.scale(piece)).astype(np.float32) for piece in pieces])
 
     def quantile(self, coverage: float) -> np.ndarray:
-        """The score of each label [K] that belongs to a coverage."""
-        counts = np.isfinite(self.scores).sum(axis=0)
-        places, n = np.ceil((counts + 1) * coverage).astype(int), counts.min()
-        if not 0 < coverage < 1 or (places > counts).any():
+        """The score of each label [K] that belongs to a coverage; infinite for labels that too few validation stars
+        have.
+
+        Raises:
+            SpectangleError: No label has enough validation stars.
+        """
+        found, n = self._quantile(coverage), self.stars[0].max()
+        if not 0 < coverage < 1 or np.isinf(found).all():
             raise SpectangleError(
                 f"coverage={coverage:g} cannot be given with {n} validation stars; choose one between 0 and "
                 f"{n / (n + 1):.3f}."
             )
-        return self.scores[places - 1, np.arange(len(places))]
+        return found
 
     def measured_coverage(self, coverage: float) -> np.ndarray:
-        """Fraction of the test stars [K] whose catalogue label lies in the interval."""
-        return (self.test_scores <= self.quantile(coverage)).sum(axis=0) / np.isfinite(self.test_scores).sum(axis=0)
+        """Fraction of the test stars [K] whose catalogue label lies in the interval; NaN for labels without one."""
+        quantile = self._quantile(coverage)
+        return np.where(np.isinf(quantile), np.nan, (self.test_scores <= quantile).sum(axis=0) / self.stars[1])
+
+    @property
+    def stars(self) -> np.ndarray:
+        """How many validation and test stars have each label [2, K]."""
+        return np.stack([np.isfinite(scores).sum(axis=0) for scores in (self.scores, self.test_scores)])
+
+    def _quantile(self, coverage: float) -> np.ndarray:
+        counts = self.stars[0]
+        places = np.ceil((counts + 1) * coverage).astype(int)
+        found = self.scores[np.clip(places, 1, len(self.scores)) - 1, np.arange(len(places))]
+        return np.where(places > counts, np.inf, found)
 
     def save(self, path: Path) -> None:
         """Write beside the name, then rename; a folder that cannot be written is no reason to stop."""

@@ -5,6 +5,7 @@ Shapes: n stars, K labels, Z latent.
 
 import datetime
 import io
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,6 +44,8 @@ WHAT = {
 DISENTANGLED = (
     "; disentangled: the run lost this label from the latent, so this is what was left of it and no measurement"
 )
+log = logging.getLogger(__name__)
+
 RECORD_ROWS = 20_000  # rows of text that are formatted at a time
 
 
@@ -85,6 +88,8 @@ def _label_columns(
     model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", coverage: float, ensemble: int
 ) -> list[Column]:
     widths = None if calibration is None else calibration.uncertainty(reading, coverage)
+    if calibration is not None:
+        _warn_of_few_stars(model, calibration, coverage)
     columns = []
     for i, name in enumerate(model.labels):
         unit, ucd = model.units[name], UCDS.get(name, "")
@@ -107,6 +112,19 @@ def _label_columns(
                 )
             )
     return columns
+
+
+def _warn_of_few_stars(model: "TrainedNetworks", calibration: "Calibration", coverage: float) -> None:
+    """Name the labels whose intervals are infinite."""
+    few = np.isinf(calibration.quantile(coverage))
+    if few.any():
+        words = ", ".join(f"{model.labels[i]} ({calibration.stars[0, i]})" for i in np.flatnonzero(few))
+        log.warning(
+            "%s: too few validation stars have the label (number in brackets) for coverage=%g, so that its intervals "
+            "are infinite; choose a smaller one.",
+            words,
+            coverage,
+        )
 
 
 def _quality_columns(
@@ -152,8 +170,8 @@ def _metadata(model: "TrainedNetworks", calibration: "Calibration | None", cover
     }
     if calibration is not None:
         meta["coverage"] = f"{coverage:g}"
-        measured = calibration.measured_coverage(coverage)
-        meta["tested"] = " ".join(f"{name}={value:.3f}" for name, value in zip(model.labels, measured, strict=True))
+        measured = zip(model.labels, calibration.measured_coverage(coverage), strict=True)
+        meta["tested"] = " ".join(f"{name}={'-' if np.isnan(value) else f'{value:.3f}'}" for name, value in measured)
     meta["flagbits"] = Quality.legend()
     return meta
 
