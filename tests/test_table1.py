@@ -179,8 +179,24 @@ def test_a_folder_without_finished_runs_is_refused(tmp_path):
 
 def test_runs_on_different_stars_are_refused(sweep):
     make_run(sweep / "other", SIGNS["none"], 7, survey="xyz")
-    with pytest.raises(SpectangleError, match="same test stars"):
+    with pytest.raises(SpectangleError, match=r"same test stars \(different: survey\)"):
         collect(sweep)
+
+
+@pytest.mark.parametrize(
+    ("choice", "value"),
+    [("n_stars", 100), ("test_fraction", 0.3), ("folds", 5), ("max_masked_fraction", 0.5), ("require", ["teff"])],
+)
+def test_choices_that_move_test_stars_are_refused(sweep, choice, value):
+    make_run(sweep / "other", SIGNS["first"], 7, data={"split_seed": 0, choice: value})
+    with pytest.raises(SpectangleError, match=f"same test stars .different: .*{choice}"):
+        collect(sweep)
+
+
+def test_choices_that_leave_the_test_stars_are_one_table(sweep):
+    data = {"split_seed": 0, "folds": None, "fold": 2, "test_fraction": 0.2, "require": [*LABELS], "batch_size": 9}
+    make_run(sweep / "other", SIGNS["first"], 7, data=data)
+    assert collect(sweep)[0].cell(FIRST, "teff/mae").seeds == 4  # pyright: ignore
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_noted(sweep):

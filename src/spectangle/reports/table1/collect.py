@@ -228,17 +228,26 @@ def _add_runs(table: Table1, representation: Representation, runs: Sequence[Run]
 
 
 def _same_stars(runs: Sequence[Run]) -> None:
-    facts = {
-        run.path: (run.manifest.get("survey", {}).get("content_hash"), run.config.get("data", {}).get("split_seed"))
-        for run in runs
-    }
-    first = runs[0].path
-    for path, fact in facts.items():
-        if fact != facts[first]:
+    """Refuse runs whose numbers are of other test stars; attributes may differ, they move no star."""
+    first, *others = runs
+    for run in others:
+        if found := differing([_deciding(first), _deciding(run)]):
             raise SpectangleError(
-                f"{path} and {first} were not scored on the same test stars (survey or data.split_seed differ); "
+                f"{run.path} and {first.path} were not scored on the same test stars (different: {', '.join(found)}); "
                 "make one table of each."
             )
+
+
+def _deciding(run: Run) -> dict[str, Any]:
+    """What decides which stars are test stars, as :class:`~spectangle.data.module.SpectraDataModule` takes it."""
+    data = run.config.get("data", {})
+    folds, require = data.get("folds"), data.get("require", "all")  # of runs made when a star without a label was left
+    known = {"survey": run.manifest.get("survey", {}).get("content_hash"), "data.split_seed": data.get("split_seed")}
+    known |= {"data.n_stars": data.get("n_stars"), "data.max_masked_fraction": data.get("max_masked_fraction", 0.2)}
+    known |= {"data.folds": folds, "data.fold": data.get("fold", 0) if folds else None}
+    known |= {"data.test_fraction": None if folds else data.get("test_fraction", 0.2)}
+    required = _labels(run) if require == "all" else [require] if isinstance(require, str) else require or []
+    return known | {"labels.require": sorted(required)}
 
 
 def _labels(run: Run) -> tuple[str, ...]:
