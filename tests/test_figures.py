@@ -138,6 +138,14 @@ def test_mutual_information_against_known_values():
     assert found[2].max() < 0.005
 
 
+@pytest.mark.parametrize("n", [40, 118, 1000])
+def test_mutual_information_of_few_stars_is_not_noise(n):
+    random = np.random.default_rng(1)
+    x = random.normal(size=n)
+    found = mutual_information(np.c_[x, random.normal(size=(n, 20))], x[:, None])
+    assert found[1:].mean() < 0.08 and found[0, 0] > 1
+
+
 def test_a_run_gets_its_figures_when_it_ends(toy_runs, tmp_path):
     shutil.copytree(toy_runs[0] / "regressors", tmp_path / "regressors")
     run = Run(toy_runs[0])

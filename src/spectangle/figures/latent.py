@@ -13,22 +13,23 @@ from spectangle.figures.style import COLOURS, GREY, INK, symbol
 __all__ = ["frontier_figure", "information_figure", "mutual_information", "pareto_front"]
 
 MARKERS = "os^Dv<"
+PERMUTATIONS = 5  # of the stars, whose mean information is noise
 
 
 def mutual_information(latent: np.ndarray, labels: np.ndarray, bins: int = 12) -> np.ndarray:
     """Mutual information of each latent dimension [N, Z] and label [N, K] (NaN: none) in nats [Z, K].
 
     From counts in ``bins`` classes of equally many stars each, with the Miller-Madow correction for the bins that stay
-    nearly empty; monotone changes of either side leave it as it is. 0 is independence, ln(bins) is a one-to-one
-    relation. Each label is told by the stars that have it.
+    nearly empty, less the mean of what permuted stars show, which few stars need; monotone changes of either side leave
+    it as it is. 0 is independence, ln(bins) is a one-to-one relation. Each label is told by the stars that have it.
     """
     found = np.empty((latent.shape[1], labels.shape[1]))
     for k in range(labels.shape[1]):
         known = np.isfinite(labels[:, k])
         z, y = _classes(latent[known], bins), _classes(labels[known, k : k + 1], bins)[:, 0]
-        for i in range(z.shape[1]):
-            counts = np.bincount(z[:, i] * bins + y, minlength=bins * bins).reshape(bins, bins)
-            found[i, k] = _entropy(counts.sum(0)) + _entropy(counts.sum(1)) - _entropy(counts.ravel())
+        random = np.random.default_rng(0)  # the same permutations for all labels
+        noise = np.mean([_information(z, random.permutation(y), bins) for _ in range(PERMUTATIONS)], axis=0)
+        found[:, k] = _information(z, y, bins) - noise
     return np.maximum(found, 0.0)
 
 
@@ -120,6 +121,15 @@ def _classes(values: np.ndarray, bins: int) -> np.ndarray:
     """Class of each value by its rank [N, F]; equal values share a class."""
     edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1], axis=0)
     return np.stack([np.searchsorted(edges[:, i], values[:, i], side="right") for i in range(values.shape[1])], axis=1)
+
+
+def _information(z: np.ndarray, y: np.ndarray, bins: int) -> np.ndarray:
+    """Mutual information [Z] of classes [N, Z] and the classes of a label [N]."""
+    found = []
+    for own in z.T:
+        counts = np.bincount(own * bins + y, minlength=bins * bins).reshape(bins, bins)
+        found.append(_entropy(counts.sum(0)) + _entropy(counts.sum(1)) - _entropy(counts.ravel()))
+    return np.array(found)
 
 
 def _entropy(counts: np.ndarray) -> float:
