@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import Command
+from omegaconf import OmegaConf
 from sklearn.linear_model import Ridge
 
 from spectangle.data.load import load_stars
@@ -21,6 +22,7 @@ from spectangle.model.adversary import Adversary
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.model.losses import cross_entropy
 from spectangle.model.scaling import LabelBins, LabelScaler
+from spectangle.reports.table1.print import print_table1
 from spectangle.runs.folder import Run
 from spectangle.survey.writer import SurveyWriter
 
@@ -270,3 +272,9 @@ def test_such_a_run_predicts_and_is_exported(runs, survey, tmp_path, monkeypatch
     here, there = (load(path).predict(flux) for path in (run, tmp_path / "model"))
     np.testing.assert_allclose(there["teff"], here["teff"], rtol=1e-6)
     np.testing.assert_allclose(there["chi2"], here["chi2"], rtol=1e-5)
+
+
+def test_its_table_1_is_drawn(runs, tmp_path):
+    choices = {"sweep": str(runs[1.0].parent), "output": str(tmp_path), "baselines": False}
+    print_table1(OmegaConf.create(choices | {"figures": True, "tsne_stars": 30}))
+    assert any(path.stem.startswith("tsne_") for path in (tmp_path / "figures").glob("*.png"))

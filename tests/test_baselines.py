@@ -116,6 +116,12 @@ def test_baselines_are_those_of_any_pair():
     assert BASELINES["bottleneck_first"].title == "Supervised bottleneck: T_eff, log g"
 
 
+def test_baselines_know_labels_and_no_attributes():
+    pair = Representation("lose_instrument", "Lose instrument", ("age",), ("instrument",)).of_labels(["age", "fe_h"])
+    assert list(baselines_of([pair])) == ["pca", "bottleneck_lose_instrument"]
+    assert Baseline(lambda flux: flux, ["age", "fe_h"], pair).adversary.entangled == [0]
+
+
 def test_each_baseline_maps_the_stars_of_a_run(toy_runs, tmp_path):
     pytest.importorskip("concept_erasure")
     run = next(Run(path) for path in toy_runs if not any(Run(path).config["lambdas"].values()))

@@ -53,12 +53,14 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 
 def baselines_of(pairs: Iterable[Representation]) -> dict[str, Representation]:
-    """The baselines by key: PCA, then what keeps and what loses the labels of each pair."""
+    """The baselines by key: PCA, then what keeps and what loses the labels of each pair, if it has such labels."""
     found = [Representation("pca", "PCA, 25 components")]
     titles = {"bottleneck": "Supervised bottleneck: ", "leace": "LEACE: pure latent without "}
     for kind, title in titles.items():
         for one in pairs:
             names = one.entangled if kind == "bottleneck" else one.disentangled
+            if not names:
+                continue
             words = title + ", ".join(WORDS.get(name) or name for name in names)
             found.append(Representation(f"{kind}_{one.key}", words, one.entangled, one.disentangled))
     return {one.key: one for one in found}
@@ -157,7 +159,7 @@ def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], c
             "The baselines need the pure latent (lambdas=none), and the sweep has no finished run of it."
         )
     of_the_paper = set(table.labels) == {*FIRST.entangled, *FIRST.disentangled}
-    pairs = [FIRST, SECOND] if of_the_paper else [one for one in runs if is_pair(one)]
+    pairs = [FIRST, SECOND] if of_the_paper else [one.of_labels(table.labels) for one in runs if is_pair(one)]
     for run in runs[PURE]:
         seed = run.config.get("seed", 0)
         fitted = _Fitted(run, cache)

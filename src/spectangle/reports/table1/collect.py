@@ -6,7 +6,7 @@ are those of the table's note, not of section 3.3, which says the opposite; the 
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ class Representation:
     @property
     def of_the_paper(self) -> bool:
         return self.key in ("spectra", "pure", "first", "second")
+
+    def of_labels(self, labels: Sequence[str]) -> "Representation":
+        """The same without what is no label: attributes, which nothing reads from a latent or a spectrum."""
+        kept, lost = (tuple(n for n in names if n in labels) for names in (self.entangled, self.disentangled))
+        return replace(self, entangled=kept, disentangled=lost)
 
 
 LIMIT = Representation("limit", "Physical limit")  # of what can be read at all

@@ -91,7 +91,8 @@ def _maps(
     for one in pairs:
         planes = {"spectra": spectra, "latent": figures.plane(seen[one].latent[rows])}
         neutral = [name for name in labels if name not in (*one.entangled, *one.disentangled)]
-        groups = {"entangled": one.entangled, "neutral": neutral, "disentangled": one.disentangled}
+        read = one.of_labels(data.labels)
+        groups = {"entangled": read.entangled, "neutral": neutral, "disentangled": read.disentangled}
         groups = {word: names for word, names in groups.items() if names}
         figure = figures.map_figure(
             planes, labels, any_seen.units, groups, f"{one.title}: t-SNE of {len(rows):,} test stars"
