@@ -51,6 +51,13 @@ def test_anything_else_is_refused(asked):
         label_grid({"teff": asked}, ["teff"])
 
 
+def test_an_attribute_is_told_from_a_label():
+    with pytest.raises(SpectangleError, match="instrument is no label of the run but an attribute"):
+        label_grid({"instrument": "A"}, ["teff"], ["instrument"])
+    with pytest.raises(SpectangleError, match="does not know this label"):
+        label_grid({"tef": "A"}, ["teff"], ["instrument"])
+
+
 def test_generated_spectra_are_a_survey(toy_runs, tmp_path: Path, command):
     out = tmp_path / "generated.h5"
     code, printed, err = command("generate", f"run={toy_runs[0]}", "set.m_h=-0.1", f"out={out}", "n_stars=10")

@@ -15,6 +15,7 @@ import spectangle
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.explorer import make_bundle, save_page
+from spectangle.generation import parents
 from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
@@ -53,6 +54,20 @@ def test_predict_refuses_and_says_why(run: Path, toy_survey: Path, tmp_path: Pat
     code, _, err = command("predict", f"run={run}", f"spectra={toy_survey}", f"out={tmp_path / 'stars.ecsv'}")
     assert code == 1 and "conditioning=synthetic: its encoder needs the labels that are to be predicted" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_starts_from_test_stars_with_all_labels(run: Path, monkeypatch, caplog):
+    data = load_stars(Run(run))
+    data.test.labels[:3, 0] = np.nan
+    monkeypatch.setattr(parents, "load_stars", lambda *_: data)
+    found, n = parents.parents_of(spectangle.load(run), str(run), None, n_stars=4), len(data.test)
+    assert found.source_id.tolist() == data.test.source_id[3:7].tolist() and np.isfinite(found.labels).all()
+    assert f"3 of {n} test stars lack labels" in caplog.text
+    with pytest.raises(SpectangleError, match="needs the labels of every star"):
+        parents.parents_of(spectangle.load(run), str(run), None, source_id=[int(data.test.source_id[0])])
+    data.test.labels[:, 0] = np.nan
+    with pytest.raises(SpectangleError, match=f"None of the run's {n} test stars has all labels"):
+        parents.parents_of(spectangle.load(run), str(run), None)
 
 
 def test_generate_encodes_with_the_labels_of_the_stars(run: Path, tmp_path: Path, command):

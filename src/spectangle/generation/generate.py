@@ -56,7 +56,7 @@ def generate(
     """
     run, path, n_stars = required(run), _check_output(out, overwrite), _whole(n_stars)
     model = load(run, survey)
-    grid = label_grid(set or {}, model.labels)
+    grid = label_grid(set or {}, model.labels, model.network.targets[len(model.labels) :])
     parents = parents_of(model, run, spectra, survey, source_id, n_stars)
     changed = changed_labels(parents.labels, model.labels, grid)
     _warn(model, changed, grid)

@@ -18,18 +18,26 @@ __all__ = ["beyond", "changed_labels", "label_grid"]
 MOST = 1_000_000  # points of a grid
 
 
-def label_grid(changes: Mapping[str, Any], labels: Sequence[str]) -> list[dict[str, float]]:
+def label_grid(
+    changes: Mapping[str, Any], labels: Sequence[str], attributes: Sequence[str] = ()
+) -> list[dict[str, float]]:
     """All combinations of the values asked for, one dict per point of the grid; one empty dict if nothing is asked.
 
     Raises:
-        SpectangleError: A label is unknown, or a value is no number, list or range.
+        SpectangleError: A label is unknown or an attribute, or a value is no number, list or range.
     """
-    wanted = {name: _values(name, value) for name, value in changes.items() if value is not None}
-    if unknown := [name for name in wanted if name not in labels]:
+    unknown = [name for name, value in changes.items() if value is not None and name not in labels]
+    if named := [name for name in unknown if name in attributes]:
+        raise SpectangleError(
+            f"set.{named[0]}: {named[0]} is no label of the run but an attribute, which generate does not set; its "
+            f"labels are {', '.join(labels)}."
+        )
+    if unknown:
         raise SpectangleError(
             f"set.{unknown[0]}: the run does not know this label; its labels are {', '.join(labels)}."
             f"{did_you_mean(unknown[0], labels)}"
         )
+    wanted = {name: _values(name, value) for name, value in changes.items() if value is not None}
     if (number := math.prod(len(values) for values in wanted.values())) > MOST:
         raise SpectangleError(
             f"set names {number:,} sets of labels; at most {MOST:,} can be made at once. Take larger steps."

@@ -44,13 +44,15 @@ def parents_of(
     n_stars: int | None = None,
 ) -> Parents:
     """Read the stars to start from, each with the latent that belongs to its source_id; labels that their catalogue
-    lacks are read from the spectra.
+    lacks are read from the spectra. Test stars that lack labels are left out where the encoder needs these.
 
     Raises:
-        SpectangleError: A source_id is not among them.
+        SpectangleError: A source_id is not among them, or stars lack labels that the encoder needs.
     """
     if spectra is None:
         test = load_stars(Run(run), survey).test
+        if model.network.conditional_encoder and not source_id:
+            test = test[_labelled(test.labels.numpy())]
         ids, flux, labels = test.source_id, test.flux.numpy(), test.labels.numpy()
     else:
         ids, flux, labels = _read(model, spectra)
@@ -75,6 +77,23 @@ def parents_of(
         )
     filled = np.where(np.isfinite(flux), flux, model.fill.numpy()).astype(np.float32)
     return Parents(ids, flux, labels, model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids))
+
+
+def _labelled(labels: np.ndarray) -> np.ndarray:
+    """Which stars [n] have all labels [n, K]; says how many do not."""
+    complete = np.flatnonzero(np.isfinite(labels).all(axis=1))
+    if not len(complete):
+        raise SpectangleError(
+            f"None of the run's {len(labels)} test stars has all labels, which its encoder needs "
+            "(conditioning=synthetic). Give stars that have them: spectra=survey.h5."
+        )
+    if len(complete) < len(labels):
+        log.warning(
+            "%d of %d test stars lack labels that the encoder needs (conditioning=synthetic) and are left out.",
+            len(labels) - len(complete),
+            len(labels),
+        )
+    return complete
 
 
 def _usable(flux: np.ndarray, ids: np.ndarray) -> np.ndarray:
