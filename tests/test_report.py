@@ -377,6 +377,29 @@ def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
     assert "0.005 ± 0.007" in text
 
 
+def test_folds_tell_stars_and_attributes(tmp_path):
+    from spectangle.reports.folds import attribute_fold_table, fold_groups, fold_table
+
+    for fold in (0, 1):
+        run = tmp_path / str(fold)
+        (run / ".hydra").mkdir(parents=True)
+        config = {"data": {"folds": 5, "fold": fold}, "labels": {"attributes": ["instrument"]}}
+        config |= {"lambdas": {"teff": -1.0, "fe_h": 0.0, "instrument": 1.0}}
+        (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+        metrics = {f"test/latent/{name}/mae": 0.5 for name in ("teff", "fe_h")}
+        metrics |= {"probe/teff/stars": 1700.0, "probe/fe_h/stars": 300.0 + fold, "probe/instrument/stars": 1650.0}
+        metrics |= {"probe/instrument/balanced_accuracy": 0.6 + 0.1 * fold, "probe/instrument/chance": 0.5}
+        (run / "metrics.json").write_text(json.dumps(metrics | {"excess/instrument": 0.04}))
+        (run / "manifest.json").write_text(json.dumps({"survey": {"units": {"teff": "K", "fe_h": "dex"}}}))
+    [(title, runs)] = fold_groups(tmp_path).items()
+    text = render(fold_table(title, runs))
+    assert "3,400" in text and "601" in text and "instrument" not in text.partition("\n")[2]
+    attributes = attribute_fold_table(runs)
+    assert attributes is not None
+    words = render(attributes).split()
+    assert "disentangled" in words and "0.650" in words and "3,300" in words and "0.040" in words
+
+
 def test_folds_need_runs_with_folds(tmp_path):
     from spectangle.reports.folds import fold_groups
 

@@ -15,7 +15,7 @@ from spectangle.console import render
 from spectangle.errors import SpectangleError
 from spectangle.reports.frontier import draw, frontier_points, print_frontier
 from spectangle.reports.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
-from spectangle.reports.table1.layout import leakage_grid, long_rows, paper_grids, ratio_grid
+from spectangle.reports.table1.layout import attribute_grid, leakage_grid, long_rows, paper_grids, ratio_grid
 from spectangle.reports.table1.print import print_table1
 from spectangle.reports.table1.text import latex_text, markdown_text, number_table, table_text, terminal_table
 from spectangle.runs.folder import Run
@@ -144,6 +144,31 @@ def test_every_number_is_in_the_csv_and_the_same_in_the_ecsv(sweep):
     first = next(row for row in back if row["representation"] == "first" and row["label"] == "teff")
     assert first["mae"] == 104.0 and first["mae_spread"] == 4.0 and first["paper_mae"] == 93
     assert back["excess"].mask.sum() == 12 and back.meta["paper"].startswith("Manteiga")  # pyright: ignore
+
+
+def test_attributes_and_numbers_of_stars_have_their_places(sweep):
+    assert attribute_grid(collect(sweep)[0]) is None and "stars" not in leakage_grid(collect(sweep)[0]).headings
+    told = make_run(sweep / "told", SIGNS["first"], 0, labels={"attributes": ["instrument"]})
+    config = yaml.safe_load((told / ".hydra/config.yaml").read_text())
+    config["lambdas"]["instrument"] = 1.0
+    (told / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
+    found = {f"probe/{name}/stars": 900.0 for name in LABELS} | {"probe/m_h/stars": 700.0}
+    found |= {"probe/instrument/balanced_accuracy": 0.55, "probe/instrument/chance": 0.5, "probe/instrument/stars": 880}
+    found |= {"reference/instrument/balanced_accuracy": 0.99, "excess/instrument": 0.013}
+    path = told / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | found))
+    table, _ = collect(sweep)
+    grid = attribute_grid(table)
+    assert grid is not None and [row[1:] for row in grid.rows] == [
+        ["instrument", "lost", "0.550", "0.500", "0.990", "", "0.013", "880"]
+    ]
+    leakage = leakage_grid(table)
+    rows = {row[1]: row[-1] for row in leakage.rows if "instrument" in row[0]}
+    assert leakage.headings[-1] == "stars" and rows["T_eff"] == "900" and rows["[M/H]"] == "700"
+    columns, rows = long_rows(table)
+    [own] = [dict(zip(columns, row, strict=True)) for row in rows if row[2] == "instrument"]
+    assert own["balanced_accuracy"] == 0.55 and own["stars"] == 880 and own["mae"] is None and len(rows) == 16 + 4 + 1
+    assert latex_text([grid]).count("instrument") == 2
 
 
 def test_latex_has_the_structure_of_a_table(sweep):

@@ -15,7 +15,7 @@ from spectangle.metrics import number
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import list_runs
 
-__all__ = ["fold_groups", "fold_table"]
+__all__ = ["attribute_fold_table", "fold_groups", "fold_table"]
 
 APART = (
     "data.fold",
@@ -71,17 +71,43 @@ def fold_table(title: str, runs: Sequence[Run]) -> Table:
     ):
         table.add_column(name, no_wrap=True, justify="left" if name in ("label", "in the latent") else "right")
     lambdas = {name: float(value or 0) for name, value in runs[0].config["lambdas"].items()}
-    for label in sorted(
+    labels = sorted(
         {path.split("/")[2] for path in next(iter(folds.values())) if path.startswith("test/latent/")},
         key=list(lambdas).index,
-    ):
+    )
+    stars = {label: sum(_values(folds, f"probe/{label}/stars")) for label in labels}
+    differ = len(set(stars.values())) > 1  # some stars lack labels
+    if differ:
+        table.add_column("stars", no_wrap=True, justify="right")
+    for label in labels:
         unit = runs[0].units.get(label, "")
         paths = (f"test/spectra/{label}/mae", f"test/latent/{label}/mae")
         ratio = [fold[paths[1]] / fold[paths[0]] for fold in folds.values() if paths[0] in fold]
         sign = (lambdas[label] > 0) - (lambdas[label] < 0)
         cells = [_spread(_values(folds, path), unit) for path in paths] + [_spread(ratio)]
         cells += [_spread(_values(folds, path)) for path in (f"probe/{label}/r2", f"floor/{label}", f"excess/{label}")]
+        cells += [f"{stars[label]:,.0f}"] if differ else []
         table.add_row(escape(f"{label} [{unit}]" if unit else label), WORDS[sign], *cells)
+    return table
+
+
+def attribute_fold_table(runs: Sequence[Run]) -> Table | None:
+    """Attributes, such as the instrument, as rows: balanced accuracy of the probes beside chance, and the excess in R2;
+    mean and standard deviation over folds. None: the runs have none.
+    """
+    folds, lambdas = _by_fold(runs), runs[0].config["lambdas"]
+    attributes = (runs[0].config.get("labels") or {}).get("attributes") or ()
+    if not attributes:
+        return None
+    table = Table(title="Attributes of the same runs", title_justify="left")
+    for name in ("attribute", "in the latent", "balanced accuracy", "chance", "excess", "stars"):
+        table.add_column(name, no_wrap=True, justify="left" if name in ("attribute", "in the latent") else "right")
+    for name in attributes:
+        strength = float(lambdas.get(name) or 0)
+        paths = (f"probe/{name}/balanced_accuracy", f"probe/{name}/chance", f"excess/{name}")
+        cells = [_spread(_values(folds, path)) for path in paths]
+        stars = sum(_values(folds, f"probe/{name}/stars"))
+        table.add_row(escape(name), WORDS[(strength > 0) - (strength < 0)], *cells, f"{stars:,.0f}")
     return table
 
 

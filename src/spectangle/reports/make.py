@@ -118,7 +118,7 @@ def print_frontier(cfg: DictConfig) -> None:
 def print_folds(cfg: DictConfig) -> None:
     """Print what the runs of a cross-validation found, with the spread over folds, and draw it."""
     from spectangle.reports.fold_figures import draw_folds
-    from spectangle.reports.folds import fold_groups, fold_table
+    from spectangle.reports.folds import attribute_fold_table, fold_groups, fold_table
 
     if cfg.sweep is None:
         raise SpectangleError(
@@ -126,6 +126,8 @@ def print_folds(cfg: DictConfig) -> None:
         )
     for title, runs in fold_groups(cfg.sweep).items():
         print_table(fold_table(title, runs))
+        if (attributes := attribute_fold_table(runs)) is not None:
+            print_table(attributes)
         if cfg.figures:
             written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures")
             console.print(f"written: {', '.join(map(str, written))}", markup=False)

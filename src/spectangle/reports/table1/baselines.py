@@ -165,7 +165,8 @@ def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], c
         fitted = _Fitted(run, cache)
         for key, representation in baselines_of(pairs).items():
             try:
-                table.add(representation, seed, numbers_of(fitted.metrics(key, representation), table.labels))
+                metrics = fitted.metrics(key, representation)
+                table.add(representation, seed, numbers_of(metrics, table.labels, attributes=table.attributes))
             except SpectangleError as error:
                 table.notes.append(f"{representation.title} is not in the table: {error}")
     if not any(one.key.startswith("no_decoder") for one in runs):

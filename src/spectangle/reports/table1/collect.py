@@ -19,6 +19,7 @@ __all__ = ["PAPER", "Cell", "Representation", "Table1", "collect", "is_pair", "r
 
 STATISTICS = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")  # of the downstream regressor
 LEAKAGE = ("probe", "control", "reference", "floor", "excess", "disentanglement", "retention")  # of the probes
+ATTRIBUTE = ("balanced_accuracy", "chance", "reference_balanced_accuracy")  # of the probes, beside floor and excess
 PHYSICAL, CHEMICAL = ("teff", "logg"), ("m_h", "alpha_fe")
 
 # MAE, mean, sigma as printed; its sigma cannot be the standard deviation of the residuals (see spectangle.metrics)
@@ -85,12 +86,15 @@ class Cell:
 
 @dataclass
 class Table1:
-    """Numbers of each representation by seed, under ``<label>/<statistic>``, and ``reconstruction``."""
+    """Numbers of each representation by seed, under ``<label>/<statistic>`` (or ``<attribute>/<statistic>``), and
+    ``reconstruction``.
+    """
 
     labels: tuple[str, ...]
     units: dict[str, str]
     values: dict[Representation, dict[int, dict[str, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    attributes: tuple[str, ...] = ()
 
     @property
     def representations(self) -> list[Representation]:
@@ -138,7 +142,10 @@ def collect(folder: str | Path) -> tuple[Table1, dict[Representation, list[Run]]
             "sweep=table1."
         )
     labels = _labels(finished[0])
-    table = Table1(labels, finished[0].units)
+    attributes = dict.fromkeys(
+        name for run in finished for name in (run.config.get("labels") or {}).get("attributes") or ()
+    )
+    table = Table1(labels, finished[0].units, attributes=tuple(attributes))
     if len(finished) < len(runs):
         table.notes.append(f"{len(runs) - len(finished)} of {len(runs)} runs are not finished and left out.")
     by_representation: dict[Representation, list[Run]] = {}
@@ -192,7 +199,9 @@ def is_pair(one: Representation) -> bool:
     return bool(one.entangled and one.disentangled) and not one.key.startswith("no_decoder_")
 
 
-def numbers_of(metrics: Mapping[str, float], labels: Iterable[str], source: str = "latent") -> dict[str, float]:
+def numbers_of(
+    metrics: Mapping[str, float], labels: Iterable[str], source: str = "latent", attributes: Iterable[str] = ()
+) -> dict[str, float]:
     """A run's metrics under the table's paths; ``source`` is ``latent``, ``spectra`` or ``limit``."""
     found: dict[str, float | None] = {}
     scored = source if source == "limit" else f"test/{source}"
@@ -207,11 +216,18 @@ def numbers_of(metrics: Mapping[str, float], labels: Iterable[str], source: str 
         found |= {
             f"{label}/probe": metrics.get(f"probe/{label}/r2"),
             f"{label}/control": metrics.get(f"probe/{label}/control"),
+            f"{label}/stars": metrics.get(f"probe/{label}/stars"),
         }
         found |= {
             f"{label}/{name}": metrics.get(f"{name}/{label}")
             for name in ("floor", "excess", "disentanglement", "retention")
         }
+    for name in attributes:
+        found |= {
+            f"{name}/{word}": metrics.get(f"probe/{name}/{word}") for word in ("balanced_accuracy", "chance", "stars")
+        }
+        found[f"{name}/reference_balanced_accuracy"] = metrics.get(f"reference/{name}/balanced_accuracy")
+        found |= {f"{name}/{word}": metrics.get(f"{word}/{name}") for word in ("floor", "excess")}
     if source == "latent":
         found["reconstruction"] = metrics.get("val/reconstruction")
     return {path: float(value) for path, value in found.items() if value is not None}
@@ -229,7 +245,7 @@ def _add_runs(table: Table1, representation: Representation, runs: Sequence[Run]
         table.add(SPECTRA, run.config.get("seed", 0), numbers_of(run.metrics, table.labels, "spectra"))
         if limit := numbers_of(run.metrics, table.labels, "limit"):
             table.add(LIMIT, run.config.get("seed", 0), limit)
-        table.add(representation, seed, numbers_of(run.metrics, table.labels))
+        table.add(representation, seed, numbers_of(run.metrics, table.labels, attributes=table.attributes))
 
 
 def _same_stars(runs: Sequence[Run]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from spectangle.metrics import number
 from spectangle.reports.table1.collect import (
+    ATTRIBUTE,
     LEAKAGE,
     LIMIT,
     PAPER,
@@ -19,7 +20,7 @@ from spectangle.reports.table1.collect import (
     Table1,
 )
 
-__all__ = ["WORDS", "Grid", "leakage_grid", "long_rows", "paper_grids", "ratio_grid"]
+__all__ = ["WORDS", "Grid", "attribute_grid", "leakage_grid", "long_rows", "paper_grids", "ratio_grid"]
 
 PRINTED = ("mae", "mean", "sigma")
 WORDS = {"teff": "T_eff", "logg": "log g", "m_h": "[M/H]", "fe_h": "[Fe/H]", "alpha_fe": "[alpha/Fe]"}
@@ -121,6 +122,9 @@ def leakage_grid(table: Table1) -> Grid:
         "lost",
         "retention",
     ]
+    counts = {cell.mean for one in table.values for name in table.labels if (cell := table.cell(one, f"{name}/stars"))}
+    differ = len(counts) > 1  # some stars lack labels
+    headings += ["stars"] * differ
     rows, kinds = [], []
     for one in table.representations:
         for label in table.labels:
@@ -133,6 +137,7 @@ def leakage_grid(table: Table1) -> Grid:
                     _label(label),
                     table.role(one, label),
                     *(_with_spread(cell.mean, cell.spread) if cell else "" for cell in cells),
+                    *([_stars(table, one, label)] if differ else []),
                 ]
             )
             kinds.append(table.role(one, label) or "value")
@@ -142,6 +147,39 @@ def leakage_grid(table: Table1) -> Grid:
         "Test stars; \N{PLUS-MINUS SIGN} is the standard deviation over seeds."
     )
     return Grid("probes", "What each latent keeps and what it has lost", [], headings, rows, kinds, note)
+
+
+def attribute_grid(table: Table1) -> Grid | None:
+    """What probes read of each attribute, such as the instrument; None: the runs have none."""
+    shown = [
+        (one, name)
+        for one in table.representations
+        for name in table.attributes
+        if table.cell(one, f"{name}/balanced_accuracy") is not None
+    ]
+    if not shown:
+        return None
+    rows = []
+    for one, name in shown:
+        cells = [table.cell(one, f"{name}/{word}") for word in (*ATTRIBUTE, "floor", "excess")]
+        numbers = (_with_spread(cell.mean, cell.spread) if cell else "" for cell in cells)
+        rows.append([one.title, name, table.role(one, name), *numbers, _stars(table, one, name)])
+    return Grid(
+        "attributes",
+        "What each latent knows of attributes",
+        [],
+        ["representation", "attribute", "", "balanced accuracy", "chance", "raw spectra", "floor", "excess", "stars"],
+        rows,
+        [table.role(one, name) or "value" for one, name in shown],
+        "Balanced accuracy of the probes and of the same probes on raw spectra. Floor and excess: R2 of the class. "
+        "Test stars.",
+    )
+
+
+def _stars(table: Table1, one: Representation, name: str) -> str:
+    """How many test stars the probes of a label or an attribute rest on."""
+    cell = table.cell(one, f"{name}/stars")
+    return "" if cell is None else f"{cell.mean:,.0f}"
 
 
 def ratio_grid(table: Table1) -> Grid:
@@ -187,7 +225,7 @@ def _ratio_row(table: Table1, one: Representation, label: str, paper: Sequence[s
 
 def long_rows(table: Table1) -> tuple[list[str], list[list]]:
     """Everything, one row per representation and label, for machines."""
-    names = [*STATISTICS, *LEAKAGE]
+    names = [*STATISTICS, *LEAKAGE, *(ATTRIBUTE if table.attributes else ())]
     columns = [
         "representation",
         "title",
@@ -197,10 +235,11 @@ def long_rows(table: Table1) -> tuple[list[str], list[list]]:
         "seeds",
         *(c for name in names for c in (name, f"{name}_spread")),
     ]
-    columns += ["reconstruction", "reconstruction_spread", "paper_mae", "paper_mean", "paper_sigma"]
+    columns += ["reconstruction", "reconstruction_spread", "stars", "paper_mae", "paper_mean", "paper_sigma"]
     rows = []
     for one in table.representations:
-        for label in table.labels:
+        known = [name for name in table.attributes if table.cell(one, f"{name}/balanced_accuracy")]
+        for label in (*table.labels, *known):
             cells = [table.cell(one, f"{label}/{name}") for name in names] + [table.cell(one, "reconstruction")]
             numbers = [value for cell in cells for value in ((cell.mean, cell.spread) if cell else (None, None))]
             facts = [
@@ -211,6 +250,7 @@ def long_rows(table: Table1) -> tuple[list[str], list[list]]:
                 table.role(one, label),
                 len(table.values[one]),
             ]
+            numbers.append(table.mean(one, f"{label}/stars"))
             rows.append([*facts, *numbers, *PAPER.get((one.key, label), (None,) * 3)])
     return columns, rows
 

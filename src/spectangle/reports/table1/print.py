@@ -17,7 +17,7 @@ from spectangle.files import write_beside
 from spectangle.reports.table1.baselines import add_baselines
 from spectangle.reports.table1.collect import Table1, collect
 from spectangle.reports.table1.figures import report_figures
-from spectangle.reports.table1.layout import Grid, leakage_grid, paper_grids, ratio_grid
+from spectangle.reports.table1.layout import Grid, attribute_grid, leakage_grid, paper_grids, ratio_grid
 from spectangle.reports.table1.text import (
     html_text,
     latex_text,
@@ -61,6 +61,8 @@ def print_table1(cfg: DictConfig) -> None:
         add_baselines(table, runs, cache_folder())
     folder = Path(cfg.output or Path(cfg.sweep) / "table1")
     grids = [*paper_grids(table), leakage_grid(table), ratio_grid(table)]
+    if attributes := attribute_grid(table):
+        grids.append(attributes)
     for grid in grids:
         console.print(render(terminal_table(grid), width=WIDEST), markup=False, soft_wrap=True, highlight=False)
     for note in table.notes:
