@@ -136,7 +136,7 @@ def _noisy_stars(survey: Survey, stars: Stars, most: int, with_errors: bool) -> 
     if with_errors:
         noisy = NoisyStars(stars.source_id[chosen], flux, np.concatenate(error))
         usable = np.isfinite(noisy.flux) & np.isfinite(noisy.error) & (noisy.error > 0)
-        return noisy[usable.any(axis=1)]
+        return noisy[np.flatnonzero(usable.any(axis=1))]
     noise = np.broadcast_to(stars.noise.numpy()[chosen, None], flux.shape)
     return NoisyStars(stars.source_id[chosen], flux, np.maximum(noise, 1e-6))
 
