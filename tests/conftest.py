@@ -24,7 +24,10 @@ os.environ.setdefault("WANDB_BASE_URL", "http://127.0.0.1:9")
 os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports go to another host
 
-LONGEST = ("slurm", "sweep_faults", "report", "sweeper", "tracking", "train", "dashboards")  # files that start first
+LONGEST = (  # files that start first
+    *("slurm", "sweep_faults", "report", "sweeper", "tracking", "any_labels", "dashboards", "train", "generate"),
+    *("attributes", "quality_flags", "table1", "missing_labels"),
+)
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
 CENTRE = np.array([5100.0, 3.0, -0.1, 0.05])
 SPREAD = np.array([700.0, 1.0, 0.3, 0.1])

@@ -89,7 +89,7 @@ class SpectraDataModule(L.LightningDataModule):
             )
         self.path, self.wanted_labels, self.n_stars = path, labels, n_stars
         self.test_fraction, self.validation_fraction, self.split_seed = test_fraction, validation_fraction, split_seed
-        self.folds, self.fold, self.attributes = folds, fold, tuple(attributes)
+        self.folds, self.fold, self.attributes = folds, fold, tuple(attributes or ())
         self.require, self.label_weight = require, label_weight
         self.batch_size, self.max_masked_fraction, self.seed = batch_size, max_masked_fraction, seed
         self.notes: list[str] = []
@@ -118,7 +118,7 @@ class SpectraDataModule(L.LightningDataModule):
         """Labels without which a star is left out."""
         if self.require == "all":
             return list(self.labels)
-        names = [self.require] if isinstance(self.require, str) else list(self.require)
+        names = [self.require] if isinstance(self.require, str) else list(self.require or ())
         if unknown := [name for name in names if name not in self.labels]:
             raise SpectangleError(
                 f"labels.require names {unknown[0]}; the labels are {', '.join(self.labels)}. Name some, or all."
