@@ -315,7 +315,7 @@ def _measurable(fit: CrossFit, column: int) -> bool:
     """
     truth = fit.scored.labels[:, column]
     counts = [np.isfinite(truth[fit.fold == fold]).sum() for fold in range(fit.folds)]
-    return min(counts) >= FEWEST_STARS // fit.folds and np.nanstd(truth) > 0
+    return bool(min(counts) >= FEWEST_STARS // fit.folds and np.nanstd(truth) > 0)
 
 
 def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> dict[int, float]:
