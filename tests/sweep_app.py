@@ -44,9 +44,9 @@ def work(cfg: DictConfig, run: Run) -> None:
         score += (cfg.x - 0.3) ** 2 + (cfg.y - 2) ** 2 + 0.01 * cfg.seed + 0.001 * epoch
         epoch += 1
         check_owner(run.path)
-        write_beside(state, repr((epoch, score)))
-        with open(run.path / "epochs.log", "a") as file:
+        with open(run.path / "epochs.log", "a") as file:  # first: a stop in between repeats a line and loses none
             file.write(f"{epoch}\n")
+        write_beside(state, repr((epoch, score)))
         if link.report(epoch, score):
             raise Pruned(f"stopped in epoch {epoch}")
         if epoch >= cfg.fail_epoch and tries <= cfg.fail_tries:
