@@ -217,3 +217,15 @@ def test_labels_that_cannot_be_names_are_refused_before_anything_is_written(tmp_
     ):
         prepared(tmp_path, stars, stars.table(), columns={"Fe/H": "m_h"})
     assert not (tmp_path / "my.h5").exists()
+
+
+def test_an_instrument_of_the_table_goes_into_the_survey(tmp_path, stars):
+    table = Table({"source_id": stars.ids, "teff": stars.labels["teff"], "logg": stars.labels["logg"]})
+    table["instrument"] = MaskedColumn(["A", "B"] * 6, mask=[True] + [False] * 11)
+    prepared(tmp_path, stars, table, keep_columns=["instrument"])
+    with Survey(tmp_path / "my.h5") as survey:
+        words = dict(zip(survey.source_id.tolist(), survey.column("instrument").tolist(), strict=True))
+        assert [words[star] for star in stars.ids.tolist()] == [b"", b"B", *[b"A", b"B"] * 5]
+        assert survey.labels == ("teff", "logg")
+    with pytest.raises(SpectangleError, match="no column 'telescope'"):
+        prepared(tmp_path, stars, table, keep_columns=["telescope"])

@@ -84,7 +84,7 @@ def test_each_step_moves_its_own_networks_only(data, adversary):
     assert [moved(getattr(model, part), before[part]) for part in before] == [False, False, True]
 
     before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
-    model.autoencoder_step(x, y, z, z, classes, progress=0.5)
+    model.autoencoder_step(x, y, z, model.adversarial_penalty(z, y, classes, progress=0.5))
     assert [moved(getattr(model, part), before[part]) for part in before] == [True, True, False]
     assert all(parameter.requires_grad for parameter in model.adversary.parameters())
 
@@ -155,7 +155,7 @@ def test_lambda_means_the_same_in_flux_units(data):
         data.train.classes[:64],
     )
     z = model.encoder(x)
-    reconstruction, loss = model.autoencoder_step(x, y, z, z, classes, progress=0.5)
+    reconstruction, loss = model.autoencoder_step(x, y, z, model.adversarial_penalty(z, y, classes, progress=0.5))
     assert float(loss) == pytest.approx(float(reconstruction + model.adversary.penalty(z, y, classes, 0.5)), rel=1e-5)
 
 

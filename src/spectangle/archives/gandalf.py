@@ -12,7 +12,7 @@ import numpy as np
 from spectangle.archives.air import in_vacuum
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.label_columns import check_label_names
-from spectangle.archives.label_table import with_gaps
+from spectangle.archives.label_table import with_ids
 from spectangle.archives.labels import LabelTable, unit_of_label
 from spectangle.archives.plain import array_chunks, load_array
 from spectangle.archives.source_ids import as_source_ids
@@ -87,7 +87,7 @@ class Gandalf:
             g_mag=np.full(len(ids), np.nan, dtype=np.float32),
             units={name: (self.units or {}).get(name) or unit_of_label(name) for name in self.label_names},
         )
-        return with_gaps(table, path)
+        return with_ids(table, path)
 
     def _ids(self) -> np.ndarray:
         """Ids [N] int64; names that are no integers, such as APOGEE's 2M..., are numbered from 1 in the file's

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spectangle.archives.labels import LabelTable
+from spectangle.archives.labels import LabelTable, empty_of
 from spectangle.archives.sample import Funnel
 from spectangle.archives.source_ids import NO_ID, positions_in
 from spectangle.errors import SpectangleError
@@ -47,8 +47,7 @@ class Catalogue:
         order = np.argsort(ids)
 
         def longer(values: np.ndarray) -> np.ndarray:
-            empty = "" if values.dtype.kind in "USO" else np.nan if values.dtype.kind == "f" else 0
-            return np.concatenate([values, np.full(len(new), empty, dtype=values.dtype)])[order]
+            return np.concatenate([values, np.full(len(new), empty_of(values), dtype=values.dtype)])[order]
 
         parts = {
             name: {key: longer(values) for key, values in getattr(self, name).items()}

@@ -2,7 +2,7 @@
 columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.label_columns import LabelColumns, check_label_names, choose_labels, error_column
 from spectangle.archives.label_units import in_unit
-from spectangle.archives.labels import UNITS, LabelTable, unit_of_label
+from spectangle.archives.labels import UNITS, LabelTable, empty_of, unit_of_label
 from spectangle.archives.missing import error_or_nan, is_missing, why_missing
 from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
 from spectangle.archives.table_file import read_table
 from spectangle.errors import SpectangleError
 
-__all__ = ["ids_of", "labels_of", "read_label_table", "with_gaps"]
+__all__ = ["ids_of", "labels_of", "read_label_table", "with_ids"]
 
 
 def read_label_table(
@@ -31,6 +31,7 @@ def read_label_table(
     magnitude: str = "phot_g_mean_mag",
     origin: str | None = None,
     keys: str = "labels",
+    keep_columns: Sequence[str] = (),
 ) -> LabelTable:
     """Read labels from a plain table.
 
@@ -44,6 +45,7 @@ def read_label_table(
         magnitude: Column of G; may be missing.
         origin: Name of the table in the survey; default: its file name.
         keys: Where the config has columns, units and id_column, for sentences.
+        keep_columns: Other columns that the survey keeps, such as the instrument.
 
     Raises:
         SpectangleError: A column is missing, or an id comes twice or as a float.
@@ -53,8 +55,9 @@ def read_label_table(
     if nameless := np.flatnonzero(ids == NO_ID).tolist():
         bad.leave_out(f"{path}: {len(nameless)} row(s) have no {id_column}, the first is row {nameless[0] + 1}")
     _refuse_duplicates(path, ids)
-    labels = labels_of(table, path, ids, columns, units, magnitude, origin, keys, besides={id_column: "the id"})
-    return with_gaps(labels, path)
+    besides = {id_column: "the id"}
+    labels = labels_of(table, path, ids, columns, units, magnitude, origin, keys, besides, keep_columns)
+    return with_ids(labels, path)
 
 
 def ids_of(table: Any, path: str | Path, id_column: str, keys: str) -> np.ndarray:
@@ -79,6 +82,7 @@ def labels_of(
     origin: str | None = None,
     keys: str = "labels",
     besides: Mapping[str, str] | None = None,
+    keep_columns: Sequence[str] = (),
 ) -> LabelTable:
     """The labels of a table whose rows have ids [n].
 
@@ -88,7 +92,11 @@ def labels_of(
     The other arguments are those of :func:`read_label_table`.
     """
     g = find_column(magnitude, table.colnames)
-    found = _label_columns(table, path, columns, keys, (dict(besides or {})) | ({g: "the magnitude"} if g else {}))
+    kept = require_columns(
+        {name: name for name in keep_columns}, table.colnames, str(path), f"{keys}.keep_columns=[...]"
+    )
+    besides = dict(besides or {}) | dict.fromkeys(kept.values(), "kept as it is") | ({g: "the magnitude"} if g else {})
+    found = _label_columns(table, path, columns, keys, besides)
     unit = {name: _unit(name, table[column], units) for name, column in found.labels.items()}
     g_mag = np.full(len(ids), np.nan, dtype=np.float32) if g is None else _floats(path, table[g])
     return LabelTable(
@@ -98,26 +106,29 @@ def labels_of(
         errors={name: error_or_nan(_error(path, table, found, name, unit[name])) for name in found.errors},
         g_mag=np.where((g_mag > -5) & (g_mag < 30), g_mag, np.float32(np.nan)),
         units=unit,
+        columns={name.replace("/", "_"): _filled(table[column]) for name, column in kept.items()},
         notes=() if columns else (found.sentence(str(path), f"{keys}.columns"),),
     )
 
 
-def with_gaps(labels: LabelTable, path: str | Path) -> LabelTable:
-    """The rows of a user's own table that have an id, NaN for values that stand for missing ones: a note says how many
-    there were.
-    """
-    found, notes = dict(labels.labels), []
+def _filled(column: Any) -> np.ndarray:
+    """Values [n] that a survey stores: numbers, or text."""
+    values = np.ma.asarray(column)
+    return np.asarray(values.filled(empty_of(values)))
+
+
+def with_ids(labels: LabelTable, path: str | Path) -> LabelTable:
+    """The rows of a user's own table that have an id; a note says which values the sample takes for missing."""
+    notes = []
     for name, values in labels.labels.items():
-        wrong = is_missing(values, name, labels.units[name])
-        found[name] = np.where(wrong, np.float32(np.nan), values)
-        if len(rows := np.flatnonzero(wrong & ~np.isnan(values))):
+        if len(rows := np.flatnonzero(is_missing(values, name, labels.units[name]) & ~np.isnan(values))):
             why = why_missing(float(values[rows[0]]), name, labels.units[name])
             star = labels.source_id[rows[0]]
             notes.append(
                 f"{path}: {len(rows)} value(s) of {name} are taken for missing; in row {rows[0] + 1} that of star "
                 f"{star} {why}."
             )
-    return replace(labels, labels=found, notes=(*labels.notes, *notes)).keep(labels.source_id != NO_ID)
+    return replace(labels, notes=(*labels.notes, *notes)).keep(labels.source_id != NO_ID)
 
 
 def _label_columns(

@@ -5,10 +5,11 @@ Shapes: n stars. The four labels of the paper are teff [K], logg [dex], m_h = [M
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-__all__ = ["UNITS", "LabelTable", "unit_of_label"]
+__all__ = ["UNITS", "LabelTable", "empty_of", "unit_of_label"]
 
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
 
@@ -65,6 +66,11 @@ class LabelTable:
             if lost
             else self
         )
+
+
+def empty_of(values: np.ndarray) -> Any:
+    """What stands for no value in a column of this kind: text without letters, NaN, or 0."""
+    return "" if values.dtype.kind in "USO" else np.nan if values.dtype.kind == "f" else 0
 
 
 def unit_of_label(name: str) -> str:

@@ -71,14 +71,9 @@ def join_by_name(
     stars = [names[files[row_keys[row]]] for row in rows]
     ids = _ids(table[rows], where, stars, keys.id_column)
     refuse_duplicates(stars, ids.tolist(), where)
-    besides = {column: "the name", keys.id_column: "the id"} | dict.fromkeys(keys.keep_columns, "kept as it is")
-    labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides)
-    kept = require_columns(
-        {name: name for name in keys.keep_columns}, table.colnames, where, "archive.keep_columns=[...]"
-    )
-    columns = {"name": np.array(stars)} | {
-        name.replace("/", "_"): _plain(table[found][rows]) for name, found in kept.items()
-    }
+    besides, kept = {column: "the name", keys.id_column: "the id"}, keys.keep_columns
+    labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides, keep_columns=kept)
+    columns = {"name": np.array(stars)} | labels.columns
     numbers = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
     return replace(labels, columns=columns), numbers, _alone(names, numbers, table[column], row_keys, files, where)
 
@@ -141,12 +136,6 @@ def _ids(table: Any, where: str, stars: Sequence[str], id_column: str) -> np.nda
     return np.array(
         [name_id(name) if number == NO_ID else number for name, number in zip(stars, ids, strict=True)], dtype=np.int64
     )
-
-
-def _plain(column: Any) -> np.ndarray:
-    """Values [n] that a survey stores: numbers, or text."""
-    values = np.ma.asarray(column)
-    return np.asarray(values.filled("" if values.dtype.kind in "USO" else np.nan if values.dtype.kind == "f" else 0))
 
 
 def _alone(

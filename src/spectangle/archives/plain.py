@@ -1,6 +1,6 @@
 """The plain form: an array of spectra [N, P] with a table of labels that has a row for each of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Plain:
         columns: {label: column}, see :func:`label_table.read_label_table`.
         id_column: Column of the ids.
         units: {label: unit} in which the survey keeps them, default: K and dex; columns in other units are converted.
+        keep_columns: Other columns of the table that the survey keeps, such as the instrument.
         release: Kept in the survey.
     """
 
@@ -51,6 +52,7 @@ class Plain:
     columns: dict[str, str] | None = None
     id_column: str = "source_id"
     units: dict[str, str] | None = None
+    keep_columns: Sequence[str] = ()
     release: str = "unknown"
 
     @property
@@ -79,7 +81,15 @@ class Plain:
 
     def labels(self, bad: BadRows) -> LabelTable:
         """The labels of the table."""
-        return read_label_table(self.labels_table, bad, self.columns, self.units, self.id_column, keys="archive")
+        return read_label_table(
+            self.labels_table,
+            bad,
+            self.columns,
+            self.units,
+            self.id_column,
+            keys="archive",
+            keep_columns=self.keep_columns,
+        )
 
     def _grid(self, path: Path, n_pixels: int) -> np.ndarray:
         if self.wavelength is None:

@@ -50,6 +50,7 @@ class LabelSources:
         columns: {label: column} of `table`; None takes every column that can be a label.
         units: {label: unit} in which the survey keeps the labels of `table`.
         id_column: Column of `table` with the Gaia ids.
+        keep_columns: Other columns of `table` that the survey keeps, such as the instrument.
         priority: Which catalogue a star in several is taken from, first wins.
     """
 
@@ -64,6 +65,7 @@ class LabelSources:
     columns: dict[str, str] | None = None
     units: dict[str, str] | None = None
     id_column: str = "source_id"
+    keep_columns: Sequence[str] = ()
     priority: Sequence[str] = ("table", "apogee", "galah")
 
     @property
@@ -76,7 +78,9 @@ class LabelSources:
         readers = {
             "apogee": lambda path: read_apogee(path, self.apogee_release, self.apogee_columns),
             "galah": lambda path: read_galah(path, self.galah_gaia, self.galah_release, self.galah_columns),
-            "table": lambda path: read_label_table(path, bad, self.columns, self.units, self.id_column),
+            "table": lambda path: read_label_table(
+                path, bad, self.columns, self.units, self.id_column, keep_columns=self.keep_columns
+            ),
         }
         if missing := set(self.named) - set(self.priority):
             raise SpectangleError(

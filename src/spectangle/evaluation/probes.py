@@ -10,7 +10,7 @@ Shapes: N stars, Z latent, K labels.
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,7 @@ class Probes(L.Callback):
             warnings.simplefilter(
                 "ignore", LinAlgWarning
             )  # dead or erased directions leave a singular covariance; ridge copes
-            parts = [None if part is None else _measured(data, part, model) for part in (data.train, stars, spare)]
+            parts = [part and measured(part, model.embed_stars(part), data) for part in (data.train, stars, spare)]
             fit = self._cross_fit(*parts)  # pyright: ignore[reportArgumentType]  # spare alone may be None
             candidates = fit.predictions(_latent, _labels)
             trained = fit.from_seen(_latent, _labels) if full or fit.small else {}
@@ -305,7 +305,7 @@ class Probes(L.Callback):
         spectra = data.train.flux.numpy()
         components = PCA(min(COMPONENTS, *spectra.shape), svd_solver="randomized", random_state=0).fit(spectra)
         seen, scored, spare = (
-            measured(part, components.transform(part.flux.numpy()), data.classes.values())
+            measured(part, components.transform(part.flux.numpy()), data)
             for part in (data.train, data.test, data.validation)
         )
         fit = self._cross_fit(seen, scored, spare)
@@ -328,18 +328,14 @@ def target_columns(data: "SpectraDataModule") -> dict[str, list[int]]:
     return columns
 
 
-def measured(stars: "Stars", z: np.ndarray, classes: Iterable[Sequence[str]] = ()) -> Measured:
+def measured(stars: "Stars", z: np.ndarray, data: "SpectraDataModule") -> Measured:
     """What probes need of some stars, with their latents [N, Z]; classes of attributes follow the labels, 1 or 0."""
     labels, errors, truth = [stars.labels.numpy()], [stars.label_errors], [stars.true_labels]
-    for a, words in enumerate(classes):
+    for a, words in enumerate(data.classes.values()):
         code = stars.attributes[:, a].numpy()[:, None]
         is_class = np.where(np.isnan(code), np.nan, code == np.arange(len(words))).astype(np.float32)
         labels, errors, truth = [*labels, is_class], [*errors, 0 * is_class], [*truth, is_class]
     return Measured(stars.source_id, z, *(np.concatenate(parts, axis=1) for parts in (labels, errors, truth)))
-
-
-def _measured(data: "SpectraDataModule", stars: "Stars", model: "DisentanglingAutoencoder") -> Measured:
-    return measured(stars, model.embed_stars(stars), data.classes.values())
 
 
 def _classes_read(fit: CrossFit, candidates: Predictions, columns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

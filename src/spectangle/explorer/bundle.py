@@ -92,7 +92,7 @@ def make_bundle(
             "and split."
         )
     rows = np.random.default_rng(0).permutation(len(data.test))[: max(map_stars, stars)]
-    labels = _labels(models[0], data, rows)
+    labels = models[0].known_labels(data.test[rows])  # a page can begin with what is read
     payload = {
         "labels": [_label(models[0], data, i) for i in range(len(data.labels))],
         "wavelength": pack(models[0].wavelength),
@@ -112,16 +112,6 @@ def make_bundle(
         ],
     }
     return Bundle(models, str(data.path), payload)
-
-
-def _labels(model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> np.ndarray:
-    """Labels [n, K] of test stars; where the catalogue has none, what the model reads: a page can begin there."""
-    catalogue = data.test.labels.numpy()[rows]
-    if np.isfinite(catalogue).all():
-        return catalogue
-    latent = model.network.embed(data.test.flux[torch.from_numpy(rows)], None, data.test.source_id[rows])
-    with torch.inference_mode():
-        return np.where(np.isfinite(catalogue), catalogue, model.readout(torch.from_numpy(latent)).numpy())
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:

@@ -29,7 +29,7 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     ones.
     """
     catalogue, latents = data.train.labels.numpy(), models[0].network.embed_stars(data.train)
-    labels = _labels(models[0], data.train)
+    labels = models[0].known_labels(data.train)
     values = {
         "label_range": np.stack([np.nanmin(catalogue, axis=0), np.nanmax(catalogue, axis=0)]),
         "pixel_mean": data.train.flux.mean(0).numpy(),
@@ -40,7 +40,7 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     n, k = len(data.validation), len(data.labels)
     std = labels.std(0)
     values |= {"label_std": std, "label_sample": labels[np.random.default_rng(0).permutation(len(labels))[:4000]] / std}
-    nearest = nearest_distance(values["label_sample"], _labels(models[0], data.validation) / std)
+    nearest = nearest_distance(values["label_sample"], models[0].known_labels(data.validation) / std)
     parts = ((data.validation, VALIDATION), (data.train, TRAINING))
     with Survey(data.path or "") as survey:
         found = [_noisy_stars(survey, *part, survey.has_flux_error) for part in parts]
@@ -91,15 +91,6 @@ def _fit_difficulty(features: np.ndarray, residual: np.ndarray) -> np.ndarray:
         x, target = features[known], np.log(own[known] + 1e-3 * own[known].mean())
         found.append(np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ target))
     return np.stack(found)
-
-
-def _labels(model: TrainedNetworks, stars: Stars) -> np.ndarray:
-    """Labels [n, K] of the catalogue; what the model reads where it has none."""
-    catalogue = stars.labels.numpy()
-    if np.isfinite(catalogue).all():
-        return catalogue
-    read = model.readout(torch.from_numpy(model.network.embed_stars(stars))).numpy()
-    return np.where(np.isfinite(catalogue), catalogue, read)
 
 
 def _whitening(latents: np.ndarray) -> np.ndarray:

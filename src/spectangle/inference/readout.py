@@ -36,7 +36,7 @@ class Readout(nn.Module):
     @property
     def scale(self) -> Tensor:
         """Standard deviation of each dimension of the latent [Z]."""
-        return self._first.scale
+        return self._parts[0].scale
 
     @property
     def label_mean(self) -> Tensor:
@@ -51,10 +51,6 @@ class Readout(nn.Module):
     @property
     def _parts(self) -> list["ReadoutPart"]:
         return list(self.parts)  # pyright: ignore[reportReturnType]  # a ModuleList holds modules of any kind
-
-    @property
-    def _first(self) -> "ReadoutPart":
-        return self._parts[0]
 
     def forward(self, z: Tensor) -> Tensor:
         return self.read(z, [part.layers for part in self._parts])

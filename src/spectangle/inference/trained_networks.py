@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from spectangle.data.stars import Stars
 from spectangle.inference.calibration import Calibration
 from spectangle.inference.fast_networks import FastNetworks
 from spectangle.inference.readout import Readout
@@ -77,6 +78,15 @@ class TrainedNetworks:
     def disentangled(self) -> list[str]:
         """Labels that the run removed from the latent: what is read of them is no measurement."""
         return [name for name, value in self.lambdas.items() if value > 0]
+
+    @torch.inference_mode()
+    def known_labels(self, stars: Stars) -> np.ndarray:
+        """Labels [n, K] of the catalogue; what the model reads where it has none."""
+        catalogue = stars.labels.numpy()
+        if np.isfinite(catalogue).all():
+            return catalogue
+        read = self.readout(torch.from_numpy(self.network.embed_stars(stars))).numpy()
+        return np.where(np.isfinite(catalogue), catalogue, read)
 
     def with_calibration(self, calibration: Calibration | None) -> Self:
         """The same model, compared with other numbers."""

@@ -211,8 +211,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         if self.input_noise and self.adversary.disentangled:
             seen = self.adversary.views(entangled=z, lost=self._sample(self._encode(x, y)))
         cross_entropy = self.discriminator_step(seen.detach(), targets, bins, weights)
-        others = self._rate(mean) + self._estimator_loss(noisy, labels, weights)
-        reconstruction, loss = self.autoencoder_step(x, y, z, seen, bins, progress, others, weights, targets)
+        penalty = self.adversarial_penalty(seen, targets, bins, progress, weights)
+        terms = self._rate(mean), self._estimator_loss(noisy, labels, weights), penalty
+        reconstruction, loss = self.autoencoder_step(x, y, z, *terms)
         self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
 
     def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -226,36 +227,31 @@ class DisentanglingAutoencoder(L.LightningModule):
             optimizer.step()
         return self.adversary.by_name(cross_entropy.detach())
 
-    def autoencoder_step(
-        self,
-        x: Tensor,
-        y: Tensor,
-        z: Tensor,
-        seen: Tensor,
-        bins: Tensor,
-        progress: float,
-        others: Tensor | float = 0.0,
-        weights: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Update encoder and decoder on eq. 4 plus ``others`` (the rate of a stochastic latent), with the latents that
-        the discriminators have ``seen``; return reconstruction and loss in flux units.
+    def adversarial_penalty(
+        self, seen: Tensor, targets: Tensor, bins: Tensor, progress: float, weights: Tensor | None = None
+    ) -> Tensor | float:
+        """The second term of eq. 4 over the square of the flux unit, through discriminators that do not learn, with the
+        latents that they have ``seen``.
+        """
+        if not any(self.adversary.lambdas):
+            return 0.0
+        with _frozen(self.adversary):
+            return self.adversary.penalty(seen, targets, bins, progress, weights) / self._unit
+
+    def autoencoder_step(self, x: Tensor, y: Tensor, z: Tensor, *terms: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Update encoder and decoder on the reconstruction plus other terms of the loss (with the adversarial penalty:
+        eq. 4); return reconstruction and loss in flux units.
         """
         error = self.decoder(z, y) - x
-        unit = 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
         # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
-        loss = self.reconstruction_weight * error.float().square().mean() + others
-        if any(self.adversary.lambdas):
-            with _frozen(self.adversary):
-                loss = (
-                    loss
-                    + self.adversary.penalty(seen, y if targets is None else targets, bins, progress, weights) / unit
-                )
+        loss = self.reconstruction_weight * error.float().square().mean()
+        for term in terms:
+            loss = loss + term
         optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        return self._flux_error(error.detach()), loss.detach() * unit
+        return self._flux_error(error.detach()), loss.detach() * self._unit
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         flux, _, labels, bins, weights = batch
@@ -392,6 +388,11 @@ class DisentanglingAutoencoder(L.LightningModule):
     def _progress(self, batch_index: int) -> float:
         batches = max(1, int(self.trainer.num_training_batches))
         return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
+
+    @property
+    def _unit(self) -> float | Tensor:
+        """What the loss is divided by."""
+        return 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
 
     @property
     def _lr_ends(self) -> tuple[float, float]:
