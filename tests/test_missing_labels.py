@@ -420,3 +420,9 @@ def test_spectra_that_no_catalogue_names_are_kept_if_asked(tmp_path):
         assert len(survey) == 29 and (origin == "").sum() == 10, "what a cut removed stays away"
         assert np.isnan(survey.label("teff")[origin == ""]).all()
         assert "no labels" not in survey.attributes["origin"]
+
+
+def test_a_label_of_the_table_has_a_limit_without_a_plus(command):
+    words = ["archive=plain", "spectra=a.npy", "labels_table=b.csv", "cuts.max_errors.fe_h=0.1"]
+    code, out, err = command("prepare", *words, "--cfg", "job")
+    assert code == 0 and "fe_h: 0.1" in out, err
