@@ -32,7 +32,8 @@ __all__ = ["hydra_app"]
 # what a config may build: the project's own classes and those of the libraries that its groups name
 TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
 let_threads_sleep()  # this is the first import of every command
-OF_LABELS = {"config": "lambdas", "generate": "set", "prepare": "cuts.max_errors"}  # by config: the node whose keys are the labels of the survey
+# by config: the node whose keys are the labels of the survey
+OF_LABELS = {"config": "lambdas", "generate": "set", "prepare": "cuts.max_errors"}
 EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 
