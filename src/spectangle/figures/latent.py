@@ -6,6 +6,7 @@ Shapes: N stars, Z latent, K labels, R runs.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spectangle.figures.style import COLOURS, GREY, INK, symbol
@@ -73,41 +74,35 @@ def frontier_figure(
         notes: What to write beside each run [R], or nothing.
         notes_title: What the notes are.
     """
-    cost, excess, group_array = np.asarray(cost, float), np.asarray(excess, float), np.asarray(group)
+    cost, excess, groups = np.asarray(cost, float), np.asarray(excess, float), np.asarray(group)
     figure = Figure(figsize=(6.6, 4.8), layout="constrained")
     axes = figure.subplots()
-    x_high, y_high = max(1.05, 1.04 * cost.max()), max(0.15, 1.08 * excess.max())
-    x_low, y_low = min(0.9, 0.95 * cost.min()), min(-0.02, 1.1 * excess.min())
-    axes.fill_between(
-        [x_low, aim[0]], y_low, aim[1], color=COLOURS[2], alpha=0.14, lw=0, label="aim: both halves at once"
-    )
+    x_limits = min(0.9, 0.95 * cost.min()), max(1.05, 1.04 * cost.max())
+    y_limits = min(-0.02, 1.1 * excess.min()), max(0.15, 1.08 * excess.max())
+    corner = [x_limits[0], aim[0]], y_limits[0], aim[1]
+    axes.fill_between(*corner, color=COLOURS[2], alpha=0.14, lw=0, label="aim: both halves at once")
     for i, name in enumerate(dict.fromkeys(group)):
-        rows = np.flatnonzero(group_array == name)
-        colour, marker = COLOURS[(0, 1, 3, 4)[i % 4]], MARKERS[i % 6]
-        axes.scatter(
-            cost[rows],
-            excess[rows],
-            color=colour,
-            marker=marker,
-            s=34,
-            edgecolor="white",
-            linewidth=0.5,
-            label=name,
-            zorder=3,
-        )
-        front = rows[pareto_front(cost[rows], excess[rows])]
-        if len(front) > 1:
-            axes.plot(cost[front], excess[front], color=colour, lw=1.2, zorder=2, drawstyle="steps-post")
+        own = groups == name
+        _draw_group(axes, cost[own], excess[own], name, COLOURS[(0, 1, 3, 4)[i % 4]], MARKERS[i % 6])
     for x, y, note in zip(cost, excess, notes, strict=False):
         axes.annotate(note, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=INK)
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(1, color=GREY, lw=0.8)
-    axes.set(xlim=(x_low, x_high), ylim=(y_low, y_high))
+    axes.set(xlim=x_limits, ylim=y_limits)
     axes.set_xlabel("error of the entangled labels (MAE, raw spectra = 1)", color=INK)
     axes.set_ylabel("excess leakage of the disentangled labels ($R^2$, largest)", color=INK)
     title = f"beside the points: {notes_title}" if notes_title else None
     axes.legend(frameon=False, fontsize=9, title=title, title_fontsize=8)
     return figure
+
+
+def _draw_group(axes: Axes, cost: np.ndarray, excess: np.ndarray, name: str, colour: str, marker: str) -> None:
+    """Draw the runs of one group, and a line through those that no other of them beats."""
+    dots: dict = {"s": 34, "edgecolor": "white", "linewidth": 0.5, "zorder": 3}
+    axes.scatter(cost, excess, color=colour, marker=marker, label=name, **dots)
+    front = pareto_front(cost, excess)
+    if len(front) > 1:
+        axes.plot(cost[front], excess[front], color=colour, lw=1.2, zorder=2, drawstyle="steps-post")
 
 
 def pareto_front(cost: np.ndarray, excess: np.ndarray) -> np.ndarray:

@@ -42,44 +42,41 @@ def diagrams_figure(
     columns = {"catalogue": [catalogue] * len(rows)} | dict(columns)
     figure = Figure(figsize=(4.1 * len(columns) + 1.0, 3.9 * max(1, len(rows))), layout="constrained")
     for r, (x, y, colour) in enumerate(rows):
-        limits = [
-            quantile_limits(*([catalogue[name], *(sets[r][name] for sets in columns.values())])) for name in (x, y)
-        ]
-        style: dict = {"s": 3, "linewidths": 0, "rasterized": True}
-        if colour:
-            low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
-            style |= {"c": catalogue[colour], "cmap": "viridis", "vmin": low, "vmax": high}
-        else:
-            style |= {"color": COLOURS[0]}
-        row = [figure.add_subplot(len(rows), len(columns), r * len(columns) + c + 1) for c in range(len(columns))]
-        for c, (axes, (title, sets)) in enumerate(zip(row, columns.items(), strict=True)):
-            points = axes.scatter(sets[r][x], sets[r][y], **style)
+        panels = [figure.add_subplot(len(rows), len(columns), r * len(columns) + c + 1) for c in range(len(columns))]
+        sets = [sets[r] for sets in columns.values()]
+        limits = [quantile_limits(catalogue[name], *(labels[name] for labels in sets)) for name in (x, y)]
+        dots = _diagram_dots(catalogue, colour)
+        for axes, title, labels in zip(panels, columns, sets, strict=True):
+            points = axes.scatter(labels[x], labels[y], **dots)
             axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_title(x, units))
             axes.set_title(title, fontsize=10.5)
-            if c == 0:
+            if axes is panels[0]:
                 axes.set_ylabel(axis_title(y, units))
             else:
                 axes.tick_params(labelleft=False)
-                words = "\n".join(
-                    f"MAE {symbol(name)} {number(_mae(sets[r][name], catalogue[name]), units[name])} {units[name]}"
-                    for name in (x, y)
-                )
-                left = y == "logg"  # no star is hot and large: that corner of the Kiel diagram is free
-                axes.text(
-                    0.03 if left else 0.97,
-                    0.97,
-                    words,
-                    transform=axes.transAxes,
-                    ha="left" if left else "right",
-                    va="top",
-                    fontsize=9,
-                )
+                _tell_errors(axes, {name: _mae(labels[name], catalogue[name]) for name in (x, y)}, units)
             orient(axes, x, y)
         if colour:
-            figure.colorbar(
-                points, ax=row, label=f"{axis_title(colour, units)}, catalogue", extend="both", pad=0.01, aspect=28
-            )
+            words = f"{axis_title(colour, units)}, catalogue"
+            figure.colorbar(points, ax=panels, label=words, extend="both", pad=0.01, aspect=28)
     return figure
+
+
+def _diagram_dots(catalogue: Mapping[str, np.ndarray], colour: str) -> dict:
+    """How stars are drawn: coloured by a label of the catalogue, if there is one."""
+    dots: dict = {"s": 3, "linewidths": 0, "rasterized": True}
+    if not colour:
+        return dots | {"color": COLOURS[0]}
+    low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
+    return dots | {"c": catalogue[colour], "cmap": "viridis", "vmin": low, "vmax": high}
+
+
+def _tell_errors(axes: Axes, errors: Mapping[str, float], units: Mapping[str, str]) -> None:
+    """Write mean absolute errors into the corner of a diagram that is free."""
+    lines = [f"MAE {symbol(name)} {number(error, units[name])} {units[name]}" for name, error in errors.items()]
+    left = "logg" in errors  # no star is hot and large: that corner of the Kiel diagram is free
+    place, side = (0.03, "left") if left else (0.97, "right")
+    axes.text(place, 0.97, "\n".join(lines), transform=axes.transAxes, ha=side, va="top", fontsize=9)
 
 
 def prediction_figure(
@@ -108,40 +105,49 @@ def _prediction_row(
     for unused in axes[:, len(catalogue) :].ravel():
         unused.set_axis_off()
     axes = axes[:, : len(catalogue)]
-    n = len(next(iter(catalogue.values())))
-    dots = {
-        "ms": float(np.clip(110 / np.sqrt(n), 1.0, 4.0)),
-        "alpha": float(np.clip(35 / np.sqrt(n), 0.3, 0.7)),
-        "markeredgewidth": 0,
-    }
     for (name, all_stars), top, bottom in zip(catalogue.items(), *axes, strict=True):
         known = np.isfinite(all_stars)
         truth, found = all_stars[known], predicted[name][known]
-        limits = quantile_limits(truth, tail=0.001)
-        metrics = residual_metrics(found, truth)
-        top.plot(truth, found, ".", color=COLOURS[0], rasterized=True, **dots)
-        top.plot(limits, limits, color=INK, lw=0.9)
-        top.set(xlim=limits, ylim=quantile_limits(truth, found, tail=0.001))
+        dots = _dots(len(all_stars))
+        _draw_predictions(top, truth, found, dots)
         top.set_title(symbol(name), fontsize=11.5)
-        lines = [
-            f"{word} {_minus(number(metrics[key], units[name]))} {units[name]}"
-            for word, key in (("MAE", "mae"), ("mean", "mean"), (r"$\sigma$", "sigma"))
-        ]
-        top.text(
-            0.04, 0.96, "\n".join([*lines, f"$R^2$ {metrics['r2']:.2f}"]), transform=top.transAxes, va="top", fontsize=9
-        )
-        residual = found - truth
-        bottom.plot(truth, residual, ".", color=COLOURS[0], rasterized=True, **dots)
-        bottom.axhline(0, color=INK, lw=0.9)
-        _running(bottom, truth, residual)
-        bottom.set(
-            xlabel=f"{axis_title(name, units)}, catalogue", ylim=quantile_limits(residual, -residual, tail=0.002)
-        )
+        words = _error_words(residual_metrics(found, truth), units[name])
+        top.text(0.04, 0.96, words, transform=top.transAxes, va="top", fontsize=9)
+        _draw_residuals(bottom, truth, found - truth, dots)
+        bottom.set_xlabel(f"{axis_title(name, units)}, catalogue")
     axes[0, 0].set_ylabel("predicted")
     axes[1, 0].set_ylabel("residual")
     if axes[1, -1].get_legend_handles_labels()[0]:
         axes[1, -1].legend(loc="lower left", fontsize=8, frameon=False, ncols=2)
     figure.align_ylabels(list(axes[:, 0]))
+
+
+def _dots(n: int) -> dict:
+    """How so many stars are drawn: the more, the smaller and fainter."""
+    size, alpha = np.clip(110 / np.sqrt(n), 1.0, 4.0), np.clip(35 / np.sqrt(n), 0.3, 0.7)
+    return {"ms": float(size), "alpha": float(alpha), "markeredgewidth": 0, "color": COLOURS[0], "rasterized": True}
+
+
+def _draw_predictions(axes: Axes, truth: np.ndarray, found: np.ndarray, dots: dict) -> None:
+    limits = quantile_limits(truth, tail=0.001)
+    axes.plot(truth, found, ".", **dots)
+    axes.plot(limits, limits, color=INK, lw=0.9)
+    axes.set(xlim=limits, ylim=quantile_limits(truth, found, tail=0.001))
+
+
+def _draw_residuals(axes: Axes, truth: np.ndarray, residual: np.ndarray, dots: dict) -> None:
+    axes.plot(truth, residual, ".", **dots)
+    axes.axhline(0, color=INK, lw=0.9)
+    _running(axes, truth, residual)
+    axes.set_ylim(quantile_limits(residual, -residual, tail=0.002))
+
+
+def _error_words(metrics: Mapping[str, float], unit: str) -> str:
+    lines = [
+        f"{word} {_minus(number(metrics[key], unit))} {unit}"
+        for word, key in (("MAE", "mae"), ("mean", "mean"), (r"$\sigma$", "sigma"))
+    ]
+    return "\n".join([*lines, f"$R^2$ {metrics['r2']:.2f}"])
 
 
 def noise_residual_figure(
