@@ -27,49 +27,41 @@ def disagreements(
 
 def probe_table(metrics: Mapping[str, float], labels: Sequence[str], gains: Mapping[str, float]) -> Table:
     """What the latent knows of each label: adversary's view, probes' view, floor and excess."""
-    table = Table(
-        title="What the latent knows (R2 of all probes together, on test stars that the encoder never saw)",
-        title_justify="left",
-    )
-    table.add_column("label", no_wrap=True)
+    title = "What the latent knows (R2 of all probes together, on test stars that the encoder never saw)"
     bound = "excess\nat most" if metrics.get("excess_is_upper_bound") else "excess"
-    headings = (
-        "adversary\n[nats]",
-        "probes\nR2",
-        "95 %",
-        "seen\nstars",
-        "permuted\nlabels",
-        "raw\nspectra",
-        "lost",
-        "floor",
-        bound,
-    )
     differ = len({metrics.get(f"probe/{label}/stars") for label in labels}) > 1
-    for name in (*headings, "95 % ", *(["stars"] if differ else [])):
-        table.add_column(escape(name), justify="right", no_wrap=True)
+    views = ["adversary\n[nats]", "probes\nR2", "95 %", "seen\nstars", "permuted\nlabels", "raw\nspectra"]
+    table = _empty_table(title, "label", [*views, "lost", "floor", bound, "95 % ", *(["stars"] if differ else [])])
     for label in labels:
         path = f"probe/{label}"
-
-        def interval(low: str, high: str) -> str:
-            return f"{metrics[low]:.3f}..{metrics[high]:.3f}" if low in metrics else ""
-
-        keys = (
-            f"{path}/control",
-            f"reference/{label}/r2",
-            f"disentanglement/{label}",
-            f"floor/{label}",
-            f"excess/{label}",
-        )
+        keys = [f"{path}/seen", f"{path}/control", f"reference/{label}/r2", f"disentanglement/{label}"]
         table.add_row(
             label,
             f"{gains[label]:+.2f}",
-            "-" if (best := metrics.get(f"{path}/r2")) is None else f"{best:.3f}",
-            interval(f"{path}/r2_low", f"{path}/r2_high"),
-            *("" if (value := metrics.get(key)) is None else f"{value:.3f}" for key in (f"{path}/seen", *keys)),
-            interval(f"excess_low/{label}", f"excess_high/{label}"),
+            _cell(metrics, f"{path}/r2") or "-",
+            _interval(metrics, f"{path}/r2_low", f"{path}/r2_high"),
+            *(_cell(metrics, key) for key in (*keys, f"floor/{label}", f"excess/{label}")),
+            _interval(metrics, f"excess_low/{label}", f"excess_high/{label}"),
             *([_stars(metrics, label)] if differ else []),
         )
     return table
+
+
+def _empty_table(title: str, first: str, headings: Sequence[str]) -> Table:
+    """A table without rows; its columns hold numbers, all but the first."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for name in headings:
+        table.add_column(escape(name), justify="right", no_wrap=True)
+    return table
+
+
+def _cell(metrics: Mapping[str, float], key: str) -> str:
+    return "" if (value := metrics.get(key)) is None else f"{value:.3f}"
+
+
+def _interval(metrics: Mapping[str, float], low: str, high: str) -> str:
+    return f"{metrics[low]:.3f}..{metrics[high]:.3f}" if low in metrics else ""
 
 
 def _stars(metrics: Mapping[str, float], label: str) -> str:
@@ -80,27 +72,19 @@ def _stars(metrics: Mapping[str, float], label: str) -> str:
 
 def attribute_table(metrics: Mapping[str, float], attributes: Sequence[str], gains: Mapping[str, float]) -> Table:
     """What the latent knows of each attribute: balanced accuracy against chance and raw spectra, floor and excess."""
-    table = Table(title="What the latent knows of attributes (balanced accuracy, test stars)", title_justify="left")
-    table.add_column("attribute", no_wrap=True)
-    for name in ("adversary\n[nats]", "probes", "95 %", "chance", "raw\nspectra", "excess\nR2", "95 % "):
-        table.add_column(escape(name), justify="right", no_wrap=True)
+    title = "What the latent knows of attributes (balanced accuracy, test stars)"
+    headings = ["adversary\n[nats]", "probes", "95 %", "chance", "raw\nspectra", "excess\nR2", "95 % "]
+    table = _empty_table(title, "attribute", headings)
     for name in attributes:
         path = f"probe/{name}"
-
-        def cell(key: str) -> str:
-            return "" if (value := metrics.get(key)) is None else f"{value:.3f}"
-
-        def interval(low: str, high: str) -> str:
-            return f"{cell(low)}..{cell(high)}" if low in metrics else ""
-
         table.add_row(
             name,
             f"{gains[name]:+.2f}",
-            cell(f"{path}/balanced_accuracy"),
-            interval(f"{path}/balanced_accuracy_low", f"{path}/balanced_accuracy_high"),
-            cell(f"{path}/chance"),
-            cell(f"reference/{name}/balanced_accuracy"),
-            cell(f"excess/{name}"),
-            interval(f"excess_low/{name}", f"excess_high/{name}"),
+            _cell(metrics, f"{path}/balanced_accuracy"),
+            _interval(metrics, f"{path}/balanced_accuracy_low", f"{path}/balanced_accuracy_high"),
+            _cell(metrics, f"{path}/chance"),
+            _cell(metrics, f"reference/{name}/balanced_accuracy"),
+            _cell(metrics, f"excess/{name}"),
+            _interval(metrics, f"excess_low/{name}", f"excess_high/{name}"),
         )
     return table

@@ -31,57 +31,53 @@ class Panel:
 
 def layout(labels: Sequence[str]) -> dict[str, list[Panel]]:
     """Sections and their panels, for the labels of a survey."""
-    both = ["spectra", "latent"]
-    # configurations are compared on validation stars; the probes' need callbacks.probes.every_n_epochs
-    columns = [RECONSTRUCTION, *(_validated(label) for label in labels)]
-    importance = [Panel("importance", "", [name]) for name in columns]
     return {
-        "Adversarial training": [
-            Panel(
-                "line",
-                "Reconstruction: mean squared error of the flux",
-                ["train/reconstruction", "val/reconstruction"],
-                options={"log_y": True},
-            ),
-            Panel("line", "Loss of eq. 4", ["train/loss"]),
-            *(
-                Panel(
-                    "line",
-                    f"{label}: nats that the discriminator gains (0 = at chance)",
-                    [f"{stage}/discriminator_gain/{label}" for stage in ("train", "val")],
-                )
-                for label in labels
-            ),
-        ],
-        "What the latent knows": [
-            Panel("bar", "R2 of the probes, test stars", [f"probe/{label}/r2" for label in labels]),
-            Panel(
-                "bar",
-                "Disentanglement: 1 = nothing left, against the raw spectra",
-                [f"disentanglement/{label}" for label in labels],
-            ),
-            Panel("media", "Probes, floor and excess", ["tables/probes"]),
-        ],
-        "Downstream": [
-            *(
-                Panel(
-                    "bar",
-                    f"{label}: MAE from the spectra and from the latent",
-                    [f"test/{source}/{label}/mae" for source in both],
-                )
-                for label in labels
-            ),
-            Panel("media", "MAE, mean and sigma", ["tables/downstream"]),
-        ],
-        "Sweep": [
-            Panel("parallel", "Choices and results", columns, list(TUNED) + [f"lambdas.{label}" for label in labels]),
-            *importance,
-            *(
-                Panel("scatter", f"What is left of {a} against {b}, validation stars", [_validated(a), _validated(b)])
-                for a, b in _pairs(labels)
-            ),
-        ],
+        "Adversarial training": _training(labels),
+        "What the latent knows": _leakage(labels),
+        "Downstream": _downstream(labels),
+        "Sweep": _sweep(labels),
     }
+
+
+def _training(labels: Sequence[str]) -> list[Panel]:
+    title = "Reconstruction: mean squared error of the flux"
+    panels = [
+        Panel("line", title, ["train/reconstruction", "val/reconstruction"], options={"log_y": True}),
+        Panel("line", "Loss of eq. 4", ["train/loss"]),
+    ]
+    for label in labels:
+        gains = [f"{stage}/discriminator_gain/{label}" for stage in ("train", "val")]
+        panels.append(Panel("line", f"{label}: nats that the discriminator gains (0 = at chance)", gains))
+    return panels
+
+
+def _leakage(labels: Sequence[str]) -> list[Panel]:
+    title = "Disentanglement: 1 = nothing left, against the raw spectra"
+    return [
+        Panel("bar", "R2 of the probes, test stars", [f"probe/{label}/r2" for label in labels]),
+        Panel("bar", title, [f"disentanglement/{label}" for label in labels]),
+        Panel("media", "Probes, floor and excess", ["tables/probes"]),
+    ]
+
+
+def _downstream(labels: Sequence[str]) -> list[Panel]:
+    panels = []
+    for label in labels:
+        metrics = [f"test/{source}/{label}/mae" for source in ("spectra", "latent")]
+        panels.append(Panel("bar", f"{label}: MAE from the spectra and from the latent", metrics))
+    return [*panels, Panel("media", "MAE, mean and sigma", ["tables/downstream"])]
+
+
+def _sweep(labels: Sequence[str]) -> list[Panel]:
+    # configurations are compared on validation stars; the probes' need callbacks.probes.every_n_epochs
+    results = [RECONSTRUCTION, *(_validated(label) for label in labels)]
+    choices = [*TUNED, *(f"lambdas.{label}" for label in labels)]
+    panels = [Panel("parallel", "Choices and results", results, choices)]
+    panels += [Panel("importance", "", [name]) for name in results]
+    for one, other in _pairs(labels):
+        title = f"What is left of {one} against {other}, validation stars"
+        panels.append(Panel("scatter", title, [_validated(one), _validated(other)]))
+    return panels
 
 
 def publish(
