@@ -1,6 +1,7 @@
 """A worker: take a configuration, run it, tell the study, until nothing is left. Any number may work on one study."""
 
 import functools
+import gc
 import importlib
 import logging
 import os
@@ -50,6 +51,7 @@ class Worker:
             signal.signal(number, self._stop)
         parent = os.getppid()
         preload(self.plan.options.preload)
+        gc.freeze()  # what is loaded stays: collections in the runs need not look at it, which copies its memory
         self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
         try:
             study = Study(self.plan)
