@@ -75,15 +75,14 @@ def orient(axes: Axes, x: str | None = None, y: str | None = None) -> None:
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> list[Path]:
     """Write a figure as PDF and PNG beside their names, then rename; ``path`` has no suffix."""
-    written = [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
-    for file in written:
-        pdf = file.suffix == ".pdf"
-        with whole_file(file) as part:
-            # no date inside: the same numbers give the same file
-            figure.savefig(part, format=file.suffix[1:], dpi=dpi, metadata={"CreationDate": None} if pdf else None)
-            if not pdf:
-                _shrink(part)
-    return written
+    pdf, png = (Path(f"{path}.{kind}") for kind in ("pdf", "png"))
+    with whole_file(png) as part:
+        figure.savefig(part, format="png", dpi=dpi)
+        _shrink(part)
+    figure.set_layout_engine("none")  # it is laid out: to do it again would take as long as drawing
+    with whole_file(pdf) as part:
+        figure.savefig(part, format="pdf", dpi=dpi, metadata={"CreationDate": None})  # same numbers, same file
+    return [pdf, png]
 
 
 def _shrink(path: Path) -> None:
