@@ -28,16 +28,17 @@ from spectangle.sweeps.live_page import LivePage
 SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
 
 
-def call(command: str, *arguments: str, cwd: Path = TRAIN.parent, code: int = 0) -> str:
-    answer = subprocess.run(
-        [sys.executable, "-m", "spectangle", command, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=cwd,
-    )
-    assert answer.returncode == code, answer.stdout + answer.stderr
-    return answer.stdout + answer.stderr
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command and return what it printed, errors too."""
+    command = Command(monkeypatch, capsys)
+
+    def run(*words: str, code: int = 0) -> str:
+        ended, printed, errors = command(*words)
+        assert ended == code, printed + errors
+        return printed + errors
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +228,7 @@ def test_a_median_needs_several_values_for_a_setting(tmp_path: Path):
         assert browser.run(lines) == [0, 1]
 
 
-def test_the_report_is_rebuilt_from_the_runs_alone(swept: Path, tmp_path: Path):
+def test_the_report_is_rebuilt_from_the_runs_alone(swept: Path, tmp_path: Path, call):
     copy = shutil.copytree(swept, tmp_path / "copy")
     (copy / "study.log").unlink()
     assert "6 complete, 6 failed" in call("report", f"sweep={copy}", "--hide-failed")
@@ -252,14 +253,14 @@ def test_a_plain_multirun_has_a_leaderboard(swept: Path, tmp_path: Path):
     ]  # pyright: ignore
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path):
+def test_an_empty_folder_is_refused(tmp_path: Path, call):
     with pytest.raises(SpectangleError, match="no runs"):
         Leaderboard(tmp_path)
     assert "must be one of" in call("report", "kind=nonsense", code=1)
     assert "at least two" in call("report", "kind=diff", code=1)
 
 
-def test_the_difference_of_two_runs(swept: Path):
+def test_the_difference_of_two_runs(swept: Path, call):
     one, two = (str(swept / records(swept)[f"x={x} y=1 fail=none"]["name"]) for x in (0.1, 0.2))
     output = call("report", "kind=diff", f"runs=[{one},{two}]")
     assert re.search(r"x +│ +0.1 +│ +0.2 +│ +\+100.0 %", output) and "fail" not in output
@@ -348,7 +349,8 @@ def test_each_sweep_of_the_project_runs(tmp_path: Path):
     assert done.returncode == 0 and "failed" not in done.stdout + done.stderr, done.stdout + done.stderr
     for name in SMOKE:
         states = {json.loads(path.read_text())["state"] for path in (tmp_path / name).glob("*/trial.json")}
-        assert states == {"complete"} and (tmp_path / name / "report.html").is_file(), name
+        assert states == {"complete"}, name
+        assert {"report.html", "results.csv", "results.ecsv"} <= {path.name for path in (tmp_path / name).iterdir()}
 
 
 def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
