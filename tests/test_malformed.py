@@ -2,10 +2,12 @@
 a run.
 """
 
+import copy
 import logging
 import math
 import random
 import warnings
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,14 +39,19 @@ FREE = ("data.path", "logger", "objective", "callbacks.checkpoint.dirpath", "cal
 TRIED = 60
 
 
+@cache
+def quick() -> DictConfig:
+    with initialize_config_dir(str(CONF)):
+        return compose("config", overrides=[*QUICK, "data.path=here"], return_hydra_config=True)
+
+
 def composed(folder: Path, survey: Path) -> DictConfig:
     register_resolvers()
     OmegaConf.register_resolver("cache_folder", lambda: str(folder / "cache"), replace=True)
     OmegaConf.register_resolver("unique", lambda: "0", replace=True)
-    with initialize_config_dir(str(CONF)):
-        cfg = compose("config", overrides=[*QUICK, f"data.path={survey}"], return_hydra_config=True)
+    cfg = copy.deepcopy(quick())
     with open_dict(cfg):
-        cfg.hydra.runtime.output_dir = str(folder / "run")
+        cfg.data.path, cfg.hydra.runtime.output_dir = str(survey), str(folder / "run")
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         del cfg["hydra"]
