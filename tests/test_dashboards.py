@@ -38,16 +38,17 @@ defaults:
   - override logger: wandb
   - override hydra/sweeper: spectangle
   - override hydra/sweeper/sampler: grid
+  - override hydra/sweeper/pruner: median
   - _self_
 data: {{path: {survey}}}
-trainer: {{max_epochs: 1}}
+trainer: {{max_epochs: 6}}
 regressor: {{max_iter: 5}}
 objective: val/reconstruction
 callbacks: {{probes: null, figures: null}}
 hydra:
   mode: MULTIRUN
   sweep: {{dir: "{folder}"}}
-  sweeper: {{params: {{model.latent: "choice(2,3)"}}}}
+  sweeper: {{params: {{optimizer.lr: "choice(0.01,0.02,1e-9)"}}, pruner: {{n_startup_trials: 2, n_warmup_steps: 1}}}}
 """
 
 
@@ -264,20 +265,23 @@ def test_a_failed_job_is_failed_in_mlflow(survey: Path, tmp_path: Path, command)
         assert code == 1 and store.execute("select status from runs").fetchall() == [("FAILED",)]
 
 
-def swept(text: str, folder: Path, *arguments: str) -> dict[str, dict]:
-    """Run a sweep in a process of its own, as W&B's summary needs it; what its runs logged, by folder."""
-    (folder.parent / "toy.yaml").write_text(text)
+@pytest.fixture(scope="module")
+def swept(survey: Path, tmp_path_factory) -> tuple[Path, dict[str, dict]]:
+    """A sweep of three, one of them pruned, in a process of its own, as W&B's summary needs it; what its runs logged,
+    by folder.
+    """
+    folder = tmp_path_factory.mktemp("sweep") / "little"
+    (folder.parent / "toy.yaml").write_text(SWEEP.format(survey=survey, folder=folder))
     environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
-    line = [sys.executable, str(ROOT / "train.py"), "-cd", str(folder.parent), "-cn", "toy", *arguments]
+    line = [sys.executable, str(ROOT / "train.py"), "-cd", str(folder.parent), "-cn", "toy"]
     done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    return {path.parent.name: read(segments(path.parent)) for path in folder.glob("*/trial.json")}
+    return folder, {path.parent.name: read(segments(path.parent)) for path in folder.glob("*/trial.json")}
 
 
-def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Path):
-    folder = tmp_path / "little"
-    runs = swept(SWEEP.format(survey=survey, folder=folder), folder)
-    assert len(runs) == 2 and all(run["run"]["group"].startswith("little-") for run in runs.values())
+def test_a_sweep_has_a_run_for_each_job_and_a_summary(swept):
+    folder, runs = swept
+    assert len(runs) == 3 and all(run["run"]["group"].startswith("little-") for run in runs.values())
     assert all(name in run["run"]["id"] and run["exit"] == 0 for name, run in runs.items())
     summary = read(segments(folder))
     assert (
@@ -288,21 +292,11 @@ def test_a_sweep_has_a_run_for_each_job_and_a_summary(survey: Path, tmp_path: Pa
     table = summary["summary"]["sweep/leaderboard"]
     path = segments(folder)[0].parent / "files" / table["path"]
     assert {row[1] for row in json.loads(path.read_text())["data"]} == set(runs)
-    assert summary["summary"]["sweep/done"] == 2 and "sweep/pareto" in summary["summary"]
+    assert summary["summary"]["sweep/done"] == 3 and "sweep/pareto" in summary["summary"]
 
 
-@pytest.mark.slow
-def test_a_pruned_run_has_ended_well_and_says_that_it_was_pruned(survey: Path, tmp_path: Path):
-    folder = tmp_path / "cut"
-    text = SWEEP.format(survey=survey, folder=folder).replace(
-        'model.latent: "choice(2,3)"', 'optimizer.lr: "choice(0.01,0.02,1e-9)"'
-    )
-    pruner = [
-        "hydra/sweeper/pruner=median",
-        "hydra.sweeper.pruner.n_startup_trials=2",
-        "hydra.sweeper.pruner.n_warmup_steps=1",
-    ]
-    runs = swept(text, folder, *pruner, "trainer.max_epochs=6")
+def test_a_pruned_run_has_ended_well_and_says_that_it_was_pruned(swept):
+    folder, runs = swept
     states = {name: json.loads((folder / name / "trial.json").read_text())["state"] for name in runs}
     assert sorted(states.values()) == ["complete", "complete", "pruned"]
     assert {name: run["summary"]["state"].replace("finished", "complete") for name, run in runs.items()} == states
