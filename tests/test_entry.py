@@ -123,13 +123,12 @@ def stopped(*_, **__):
     raise Stopped(signal.SIGTERM)
 
 
-def test_a_run_that_is_alive_is_left_alone(toy_survey, tmp_path):
+def test_a_run_that_is_alive_is_left_alone(train, toy_survey, tmp_path):
     run = tmp_path / "run"
     first = start(*BARE, f"data.path={toy_survey}", "trainer.max_epochs=3000", f"hydra.run.dir={run}", cwd=tmp_path)
     wait_for(lambda: Run(run, must_exist=False).history, first)
-    second = start(f"resume={run}", cwd=tmp_path)
-    output = second.communicate(timeout=60)[0]
-    assert second.returncode == 1 and f"is being trained by process {first.pid} on" in output
+    code, _, err = train(f"resume={run}")
+    assert code == 1 and f"is being trained by process {first.pid} on" in err
     first.send_signal(signal.SIGTERM)
     output = first.communicate(timeout=60)[0]
     assert first.returncode == 143 and "stopped; go on with" in output

@@ -12,7 +12,7 @@ import hydra
 import numpy as np
 import pytest
 from archive_files import Stars, write_apogee, write_bulk, write_galah
-from commands import run_train
+from commands import Command, run_train
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -76,16 +76,25 @@ def test_archive_files_to_survey_to_metrics(world, monkeypatch):
         assert "spectangle prepare spectra=rvs" in survey.attributes["created_by"]
         assert np.unique(survey.column("label_origin")).tolist() == [b"APOGEE DR17", b"GALAH DR3"]
     monkeypatch.chdir(world)
-    run_train("data=survey", "data.path=my.h5", "model=tiny", "trainer.max_epochs=2", "hydra.run.dir=run")
+    quick = ["model=tiny", "trainer.max_epochs=2", "probes=quick", "callbacks.figures=null"]
+    run_train("data=survey", "data.path=my.h5", *quick, "hydra.run.dir=run")
     metrics = json.loads((world / "run" / "metrics.json").read_text())
     assert np.isfinite(metrics["test/latent/teff/mae"])
 
 
-def test_bad_input_is_one_sentence_and_exit_code_1(world):
-    done = command("prepare", "spectra=rvs", "labels.apogee=galah.fits", "survey=none.h5", folder=world)
-    assert done.returncode == 1
-    assert re.search(r"^error: galah\.fits has no column .*\.$", done.stderr, re.MULTILINE)
-    assert "Traceback" not in done.stderr and not (world / "none.h5").exists()
+@pytest.fixture
+def prepare(world, monkeypatch, capsys):
+    """The command in this process, in the folder of the files."""
+    monkeypatch.chdir(world)
+    run = Command(monkeypatch, capsys)
+    return lambda *arguments: run("prepare", *arguments)
+
+
+def test_bad_input_is_one_sentence_and_exit_code_1(world, prepare):
+    code, _, errors = prepare("spectra=rvs", "labels.apogee=galah.fits", "survey=none.h5")
+    assert code == 1
+    assert re.search(r"^error: galah\.fits has no column .*\.$", errors, re.MULTILINE)
+    assert "Traceback" not in errors and not (world / "none.h5").exists()
 
 
 @pytest.mark.parametrize(
@@ -103,11 +112,9 @@ def test_dictionaries_can_be_overridden(override):
         hydra.compose("prepare", ["spectra=x", override])
 
 
-def test_what_is_missing_is_named(world):
-    done = command("prepare", "labels.apogee=apogee.fits", folder=world)
-    assert (
-        done.returncode == 1 and "error: 'spectra' is not given; name it: spectangle prepare spectra=..." in done.stderr
-    )
+def test_what_is_missing_is_named(prepare):
+    code, _, errors = prepare("labels.apogee=apogee.fits")
+    assert code == 1 and "error: 'spectra' is not given; name it: spectangle prepare spectra=..." in errors
 
 
 def test_errors_cross_process_borders(world):
@@ -144,7 +151,7 @@ def test_every_archive_is_tested_here():
     assert OmegaConf.load(ROOT / "conf" / "prepare.yaml").workers <= 2
 
 
-def test_gandalf_by_command(world):
+def test_gandalf_by_command(world, prepare):
     stars = Stars(30, n_pixels=200)
     folder = world / "gandalf"
     folder.mkdir()
@@ -155,10 +162,8 @@ def test_gandalf_by_command(world):
     }
     for name, values in (arrays | {"ids": np.array([f"2M{i}" for i in range(30)])}).items():
         np.save(folder / f"{name}.npy", values)
-    done = command(
-        "prepare", "archive=gandalf", "folder=gandalf", "survey=g.h5", "archive.wavelength_unit=Angstrom", folder=world
-    )
-    assert done.returncode == 0, done.stderr
+    code, _, errors = prepare("archive=gandalf", "folder=gandalf", "survey=g.h5", "archive.wavelength_unit=Angstrom")
+    assert code == 0, errors
     with Survey(world / "g.h5") as survey:
         assert len(survey) == 30 and not survey.has_flux_error
         np.testing.assert_allclose(survey.flux(), stars.flux[:, :190])

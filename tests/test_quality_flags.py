@@ -1,14 +1,12 @@
 """Distance and misfit are judged by the S/N: as few false alarms and as few missed stars at 20 as at 200."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from commands import ROOT
+from commands import run_train
 
 from spectangle.data.load import load_stars
 from spectangle.data.module import SpectraDataModule
@@ -58,8 +56,7 @@ def run(own_cache, tmp_path_factory) -> Path:
     words = ["data=survey", f"data.path={survey}", "data.batch_size=64", "model=tiny", "lambdas=none", "threads=1"]
     words += ["trainer.max_epochs=30", "callbacks.probes=null", "callbacks.figures=null"]
     words += [f"hydra.run.dir={folder / 'run'}"]
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_train(*words)
     return folder / "run"
 
 

@@ -425,7 +425,7 @@ defaults: [config, {{override data: survey}}, {{override model: tiny}}, {{overri
   {{override hydra/sweeper/sampler: grid}}, _self_]
 data: {{path: {folder}/toy.h5}}
 threads: 1
-trainer: {{max_epochs: 200}}
+trainer: {{max_epochs: 120}}
 callbacks: {{regressor: null, probes: null, figures: null}}
 hydra:
   {{mode: MULTIRUN, sweep: {{dir: "{folder}/sweep"}}, sweeper: {{retries: 0, params: {{model.latent: "choice(2)"}}}}}}
@@ -469,7 +469,7 @@ def test_a_terminated_run_is_interrupted_and_not_failed(tmp_path):
     assert [trial.state.name for trial in found] == ["FAIL", "FAIL", "COMPLETE"]
     assert all(trial.user_attrs.get("interrupted") for trial in found[:2])
     (run,) = (Run(path.parents[1]) for path in tmp_path.glob("sweep/*/.hydra/config.yaml"))
-    assert [row["epoch"] for row in run.history] == list(range(200)) and len(run.manifest["starts"]) == 3
+    assert [row["epoch"] for row in run.history] == list(range(120)) and len(run.manifest["starts"]) == 3
     assert not stat.S_IMODE(os.stat(run.path).st_mode) & stat.S_IWOTH
 
 

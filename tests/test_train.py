@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, Command
+from commands import ROOT, Command, run_train
 
 from spectangle.errors import SpectangleError
 from spectangle.model.load import load_autoencoder
@@ -39,8 +39,7 @@ def train(monkeypatch, capsys, toy_survey):
 def finished(toy_survey, tmp_path_factory):
     """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("finished")
-    done = start(folder, toy_survey, EPOCHS).communicate()[0]
-    assert (folder / "metrics.json").is_file(), done
+    run_train(f"data.path={toy_survey}", *TINY, EPOCHS, f"hydra.run.dir={folder}")
     return folder
 
 
