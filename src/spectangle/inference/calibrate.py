@@ -28,57 +28,64 @@ def calibrate(models: Sequence[TrainedNetworks], data: SpectraDataModule) -> Cal
     """Measure what is normal for a model, or for an ensemble, from the stars that it was trained on and the held-out
     ones.
     """
-    catalogue, latents = data.train.labels.numpy(), models[0].network.embed_stars(data.train)
-    labels = models[0].known_labels(data.train)
-    values = {
+    validation_stars, training_stars, known_errors = _with_noise(data)
+    values = _seen_in_training(models[0], data) | {"known_errors": np.array([int(known_errors)])}
+    values |= fit_misfit(models[0], training_stars, pixel_weight(values["pixel_residual"]), known_errors)
+    known = Calibration(**values, **_unmeasured(data))
+    models = [model.with_calibration(known if i == 0 else model.calibration) for i, model in enumerate(models)]
+    both = [_limits(models, validation_stars, with_errors) for with_errors in (True, False)]
+    knots, limits = (np.stack(arrays) for arrays in zip(*both, strict=True))
+    train, validation, test = (_read(models, stars) for stars in (data.train, data.validation, data.test))
+    features = difficulty_features(train, known.label_range)
+    known.feature_range = np.quantile(features, [0.001, 0.999], axis=0)
+    residual = np.abs(train.labels - data.train.labels.numpy())
+    known.difficulty = _fit_difficulty(np.clip(features, *known.feature_range), residual)
+    return Calibration(
+        **values,
+        limit_knots=knots,
+        limits=limits,
+        feature_range=known.feature_range,
+        difficulty=known.difficulty,
+        scores=_scores(known, validation, data.validation),
+        test_scores=_scores(known, test, data.test),
+    )
+
+
+def _seen_in_training(model: TrainedNetworks, data: SpectraDataModule) -> dict[str, np.ndarray]:
+    """Where the spectra, labels and latents of the training stars lie, and how far from them validation stars do."""
+    catalogue, latents = data.train.labels.numpy(), model.network.embed_stars(data.train)
+    labels = model.known_labels(data.train)
+    std = labels.std(0)
+    sample = labels[np.random.default_rng(0).permutation(len(labels))[:4000]] / std
+    nearest = nearest_distance(sample, model.known_labels(data.validation) / std)
+    return {
         "label_range": np.stack([np.nanmin(catalogue, axis=0), np.nanmax(catalogue, axis=0)]),
         "pixel_mean": data.train.flux.mean(0).numpy(),
-        "pixel_residual": _pixel_residual(models[0], data.validation),
+        "pixel_residual": _pixel_residual(model, data.validation),
         "latent_mean": latents.mean(0),
         "whitening": _whitening(latents),
+        "label_std": std,
+        "label_sample": sample,
+        "label_limit": np.quantile(nearest, [NORMAL]),
     }
+
+
+def _unmeasured(data: SpectraDataModule) -> dict[str, np.ndarray]:
+    """What stands for the parts of a calibration that are measured with the others."""
     n, k = len(data.validation), len(data.labels)
-    std = labels.std(0)
-    values |= {"label_std": std, "label_sample": labels[np.random.default_rng(0).permutation(len(labels))[:4000]] / std}
-    nearest = nearest_distance(values["label_sample"], models[0].known_labels(data.validation) / std)
-    parts = ((data.validation, VALIDATION), (data.train, TRAINING))
-    with Survey(data.path or "") as survey:
-        found = [_noisy_stars(survey, *part, survey.has_flux_error) for part in parts]
-        known_errors = survey.has_flux_error and all(len(one.flux) for one in found)
-        if survey.has_flux_error and not known_errors:  # all are NaN, infinite or not above 0
-            found = [_noisy_stars(survey, *part, with_errors=False) for part in parts]
-    validation_stars, training_stars = found
-    values |= {"label_limit": np.quantile(nearest, [NORMAL]), "known_errors": np.array([int(known_errors)])}
-    weight = pixel_weight(values["pixel_residual"])
-    values |= fit_misfit(models[0], training_stars, weight, known_errors)
-    values |= {"limit_knots": np.zeros((2, 1)), "limits": np.zeros((2, 3, 1))}
-    empty = {
+    return {
+        "limit_knots": np.zeros((2, 1)),
+        "limits": np.zeros((2, 3, 1)),
         "feature_range": np.zeros((2, 1)),
         "difficulty": np.zeros((k, 1)),
         "scores": np.zeros((n, k)),
         "test_scores": np.zeros((1, k)),
     }
-    known = Calibration(**values, **empty)
-    models = [model.with_calibration(known if i == 0 else model.calibration) for i, model in enumerate(models)]
-    train, validation, test = (_read(models, stars) for stars in (data.train, data.validation, data.test))
-    both = [_limits(models, validation_stars, with_errors) for with_errors in (True, False)]
-    values |= {
-        name: np.stack(arrays) for name, arrays in zip(("limit_knots", "limits"), zip(*both, strict=True), strict=True)
-    }
-    features = difficulty_features(train, known.label_range)
-    known.feature_range = np.quantile(features, [0.001, 0.999], axis=0)
-    known.difficulty = _fit_difficulty(np.clip(features, *known.feature_range), np.abs(train.labels - catalogue))
-    scores = [
-        np.sort(np.abs(r.labels - s.labels.numpy()) / known.scale(r), axis=0)
-        for r, s in ((validation, data.validation), (test, data.test))
-    ]
-    return Calibration(
-        **values,
-        feature_range=known.feature_range,
-        difficulty=known.difficulty,
-        scores=scores[0],
-        test_scores=scores[1],
-    )
+
+
+def _scores(known: Calibration, reading: Reading, stars: Stars) -> np.ndarray:
+    """Residuals [n, K] in units of what is expected of them, sorted."""
+    return np.sort(np.abs(reading.labels - stars.labels.numpy()) / known.scale(reading), axis=0)
 
 
 def _fit_difficulty(features: np.ndarray, residual: np.ndarray) -> np.ndarray:
@@ -110,6 +117,17 @@ def _read(models: Sequence[TrainedNetworks], stars: Stars) -> Reading:
 def _pixel_residual(model: TrainedNetworks, stars: Stars) -> np.ndarray:
     z = torch.from_numpy(model.network.embed_stars(stars))
     return (model.network.decode(z, model.readout(z)) - stars.flux).square().mean(0).sqrt().numpy()
+
+
+def _with_noise(data: SpectraDataModule) -> tuple[NoisyStars, NoisyStars, bool]:
+    """Validation and training stars as a prediction reads them, and whether they have errors that can be used."""
+    parts = ((data.validation, VALIDATION), (data.train, TRAINING))
+    with Survey(data.path or "") as survey:
+        validation, training = (_noisy_stars(survey, *part, survey.has_flux_error) for part in parts)
+        known_errors = survey.has_flux_error and len(validation.flux) > 0 and len(training.flux) > 0
+        if survey.has_flux_error and not known_errors:  # all are NaN, infinite or not above 0
+            validation, training = (_noisy_stars(survey, *part, with_errors=False) for part in parts)
+    return validation, training, known_errors
 
 
 def _noisy_stars(survey: Survey, stars: Stars, most: int, with_errors: bool) -> NoisyStars:

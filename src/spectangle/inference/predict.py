@@ -67,15 +67,8 @@ def predict(
     Raises:
         SpectangleError: Anything wrong with the input, or no spectrum with a usable pixel.
     """
-    path = check_output(out, overwrite)
-    if disentangled not in ("flag", "leave_out"):
-        raise SpectangleError(
-            f"disentangled={disentangled} is not known; it can be flag (labels that the run disentangled are "
-            "marked) or leave_out."
-        )
-    folders = run_folders(run)
-    if latents and len(folders) > 1:
-        raise SpectangleError("latents=true needs one run: the latents of several runs are axes of different spaces.")
+    path, folders = check_output(out, overwrite), run_folders(run)
+    _check_choices(disentangled, latents, len(folders))
     models, calibration = load_ensemble(folders, survey)
     calibration.quantile(coverage)
     stars = open_spectra(
@@ -93,11 +86,26 @@ def predict(
     )
     table.meta["run"] = " ".join(model.identity["run"] for model in models)
     if disentangled == "leave_out":
-        lost = [f"{name}{part}" for name in models[0].disentangled for part in ("", "_uncertainty", "_spread")]
-        table.remove_columns([column for column in lost if column in table.colnames])
+        _leave_out(table, models[0].disentangled)
     write_table(table, path)
     _report(table, path, models[0].labels)
     return path
+
+
+def _check_choices(disentangled: str, latents: bool, n_runs: int) -> None:
+    if disentangled not in ("flag", "leave_out"):
+        raise SpectangleError(
+            f"disentangled={disentangled} is not known; it can be flag (labels that the run disentangled are "
+            "marked) or leave_out."
+        )
+    if latents and n_runs > 1:
+        raise SpectangleError("latents=true needs one run: the latents of several runs are axes of different spaces.")
+
+
+def _leave_out(table: Any, labels: Sequence[str]) -> None:
+    """Drop the columns of some labels."""
+    columns = [f"{name}{part}" for name in labels for part in ("", "_uncertainty", "_spread")]
+    table.remove_columns([column for column in columns if column in table.colnames])
 
 
 def _say_what_is_known(models: Sequence[TrainedModel], stars: InputSpectra, disentangled: str) -> None:
