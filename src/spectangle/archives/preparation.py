@@ -131,19 +131,15 @@ def prepare(
         raise SpectangleError(f"{survey} exists already; choose another name with survey=..., or say overwrite=true.")
     if labels is not None and not labels.named and hasattr(archive, "download"):
         return _only_download(archive)
-    pixels = pixels or Pixels()
     cuts, funnel, bad = cuts or Cuts(), Funnel(), BadRows(max_bad_rows)
     tables = _tables(archive, labels or LabelSources(), bad)
     catalogue, overlaps = _catalogue(tables, cuts, funnel)
-    wanted = None if cuts.unlabelled else catalogue.source_id
-    grid = archive.fit_pixels(pixels, wanted) if hasattr(archive, "fit_pixels") else pixels
-    job = Job(archive, grid, wanted, survey.with_name(survey.name + ".parts"), max_bad_rows)
+    origin = _origin(archive, catalogue)
+    job = _job(archive, pixels or Pixels(), None if cuts.unlabelled else catalogue.source_id, survey, max_bad_rows)
     parts = read_spectra(job, archive.work(), workers)
-    origin = " x ".join([archive.origin, *(name for name in catalogue.origins if name != archive.origin)])
     if cuts.unlabelled:
         named = np.concatenate([table.source_id for table in tables])
         catalogue = catalogue.with_unlabelled(np.setdiff1d(ids_in(parts), named))
-    origin += f"; cite {archive.cite}" if hasattr(archive, "cite") else ""
     try:
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
     finally:
@@ -176,6 +172,18 @@ def _catalogue(tables: list[LabelTable], cuts: Cuts, funnel: Funnel) -> tuple[Ca
     except SpectangleError:
         _print_funnel(funnel, [])
         raise
+
+
+def _origin(archive: Any, catalogue: Catalogue) -> str:
+    """Where spectra and labels come from, and what to cite."""
+    names = " x ".join([archive.origin, *(name for name in catalogue.origins if name != archive.origin)])
+    return names + (f"; cite {archive.cite}" if hasattr(archive, "cite") else "")
+
+
+def _job(archive: Any, pixels: Pixels, wanted: np.ndarray | None, survey: Path, max_bad_rows: int) -> Job:
+    """What the readers of the files need to know: the stars that are wanted, None for all of them."""
+    grid = archive.fit_pixels(pixels, wanted) if hasattr(archive, "fit_pixels") else pixels
+    return Job(archive, grid, wanted, survey.with_name(survey.name + ".parts"), max_bad_rows)
 
 
 def _left_out(archive, catalogue: Catalogue, survey: Path) -> list[str]:

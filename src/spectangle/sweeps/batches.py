@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.plugins import Plugins
 
 from spectangle.console import console
+from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.live_page import LivePage
@@ -68,39 +69,42 @@ def _launch(plan: Plan, study: Study, launcher: Any, claims: list[Claim]) -> Non
         claim = jobs[index][0]
         claim.trial.set_user_attr("jobs", [*claim.trial.user_attrs.get("jobs", []), job])
 
-    overrides = []
-    for claim, run in jobs:
-        facts = {
-            "name": claim.name,
-            "params": claim.params,
-            "overrides": claim.overrides,
-            "trial": claim.trial.number,
-            "started": time.time(),
-        }
-        facts["config"] = plan.digest
-        ConfigurationFolder(plan.folder / claim.name).write_record(
-            **facts, state="running", reason="", attempts=len(study.configurations[claim.name])
-        )
-        own = [f"hydra.sweep.dir={plan.folder}", f"hydra.sweep.subdir={run.path.relative_to(plan.folder)}"]
-        overrides.append(
-            [*claim.overrides, *([] if seeds is None else [f"seed={run.path.name.removeprefix('seed=')}"]), *own]
-        )
     if hasattr(launcher, "on_submit"):
         launcher.on_submit = note
+    for claim, _ in jobs:
+        _say_that_it_runs(plan, study, claim)
+    overrides = [_overrides(plan, claim, run) for claim, run in jobs]
     start = time.monotonic()
     results = launcher.launch(overrides, initial_job_idx=claims[0].trial.number) if overrides else []
     reasons = {jobs[index][0].name: _reason(result) for index, result in enumerate(results) if _reason(result)}
     for claim in claims:
-        values = ConfigurationFolder(plan.folder / claim.name).objectives(plan.objectives, seeds)
-        outcome = (
-            Outcome("failed", reason=reasons[claim.name])
-            if values is None and claim.name in reasons
-            else check(values, plan.objectives)
-        )
+        outcome = _outcome(plan, claim, reasons.get(claim.name))
         outcome.facts["seconds"] = round(time.monotonic() - start, 3)
         study.tell(claim, outcome)
         if outcome.state == "failed":
             console.print(f"{claim.name} failed: {outcome.reason.splitlines()[0]}", markup=False)
+
+
+def _say_that_it_runs(plan: Plan, study: Study, claim: Claim) -> None:
+    """Write the record of a configuration."""
+    facts = {"name": claim.name, "params": claim.params, "overrides": claim.overrides, "trial": claim.trial.number}
+    facts |= {"config": plan.digest, "attempts": len(study.configurations[claim.name])}
+    ConfigurationFolder(plan.folder / claim.name).write_record(**facts, started=time.time(), state="running", reason="")
+
+
+def _overrides(plan: Plan, claim: Claim, run: Run) -> list[str]:
+    """Those of one run: its configuration's, its seed if there are several, its folder."""
+    seed = [] if plan.options.trial_seeds is None else [f"seed={run.path.name.removeprefix('seed=')}"]
+    folder = [f"hydra.sweep.dir={plan.folder}", f"hydra.sweep.subdir={run.path.relative_to(plan.folder)}"]
+    return [*claim.overrides, *seed, *folder]
+
+
+def _outcome(plan: Plan, claim: Claim, reason: str | None) -> Outcome:
+    """What its runs measured, or why one of them failed."""
+    values = ConfigurationFolder(plan.folder / claim.name).objectives(plan.objectives, plan.options.trial_seeds)
+    if values is None and reason is not None:
+        return Outcome("failed", reason=reason)
+    return check(values, plan.objectives)
 
 
 def _reason(result: Any) -> str:

@@ -63,32 +63,33 @@ def paper_grids(table: Table1) -> list[Grid]:
 
 
 def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, title: str) -> Grid:
-    rows, kinds = [], []
-    for label in table.labels:
-        unit = table.units.get(label, "")
-        cells = [[table.cell(one, f"{label}/{statistic}") for statistic in PRINTED] for one in columns]
-        flat = [cell for group in cells for cell in group]
-        rows.append([_label(label, unit), *(_value(cell.mean if cell else None, unit) for cell in flat)])
-        kinds.append("value")
-        if any(cell and cell.spread is not None for cell in flat):
-            rows.append(["\N{PLUS-MINUS SIGN} seeds", *(_spread(cell.spread if cell else None, unit) for cell in flat)])
-            kinds.append("spread")
-        if SPECTRA in columns and table.cell(LIMIT, f"{label}/mae"):
-            limit = [table.mean(LIMIT, f"{label}/{statistic}") for statistic in PRINTED]
-            rows.append(
-                ["limit", *(_value(value, unit) if one == SPECTRA else "" for one in columns for value in limit)]
-            )
-            kinds.append("limit")
-        if any((one.key, label) in PAPER for one in columns):
-            rows.append(
-                [
-                    "paper",
-                    *(number(value, unit) for one in columns for value in PAPER.get((one.key, label), (None,) * 3)),
-                ]
-            )
-            kinds.append("paper")
-    seeds = max((len(table.values[one]) for one in columns), default=0)
+    rows = [row for label in table.labels for row in _label_rows(table, columns, label)]
+    kinds = [kind for kind, _ in rows]
     groups = [("", 1), *((_heading(one), 3) for one in columns)]
+    headings = ["label", *(["MAE", "mean", "sigma"] * len(columns))]
+    note = _paper_note(table, columns, kinds) if name == "table1" else ""
+    return Grid(name, title, groups, headings, [cells for _, cells in rows], kinds, note)
+
+
+def _label_rows(table: Table1, columns: Sequence[Representation], label: str) -> list[tuple[str, list[str]]]:
+    """(kind, cells) of a label's own row and of those below it: spread, limit, the paper's numbers."""
+    unit = table.units.get(label, "")
+    cells = [table.cell(one, f"{label}/{statistic}") for one in columns for statistic in PRINTED]
+    rows = [("value", [_label(label, unit), *(_value(cell.mean if cell else None, unit) for cell in cells)])]
+    if any(cell and cell.spread is not None for cell in cells):
+        spread = [_spread(cell.spread if cell else None, unit) for cell in cells]
+        rows.append(("spread", ["\N{PLUS-MINUS SIGN} seeds", *spread]))
+    if SPECTRA in columns and table.cell(LIMIT, f"{label}/mae"):
+        limit = [_value(table.mean(LIMIT, f"{label}/{statistic}"), unit) for statistic in PRINTED]
+        rows.append(("limit", ["limit", *(value if one == SPECTRA else "" for one in columns for value in limit)]))
+    if any((one.key, label) in PAPER for one in columns):
+        paper = [value for one in columns for value in PAPER.get((one.key, label), (None,) * 3)]
+        rows.append(("paper", ["paper", *(number(value, unit) for value in paper)]))
+    return rows
+
+
+def _paper_note(table: Table1, columns: Sequence[Representation], kinds: Sequence[str]) -> str:
+    seeds = max((len(table.values[one]) for one in columns), default=0)
     note = f"Mean and standard deviation over {seeds} seeds. " if seeds > 1 else "One seed. "
     if "limit" in kinds:
         note += "Limit: what the best possible reader of the spectra would have. "
@@ -97,15 +98,7 @@ def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, tit
             "The paper's sigma is not the standard deviation of the residuals (six of its 16 are too small for that); "
             "compare MAE and mean."
         )
-    return Grid(
-        name,
-        title,
-        groups,
-        ["label", *(["MAE", "mean", "sigma"] * len(columns))],
-        rows,
-        kinds,
-        note if name == "table1" else "",
-    )
+    return note
 
 
 def leakage_grid(table: Table1) -> Grid:
