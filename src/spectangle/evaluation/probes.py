@@ -10,7 +10,7 @@ Shapes: N stars, Z latent, K labels.
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,19 @@ from scipy.linalg import LinAlgWarning
 from spectangle.caching import cache_key, cached, settings
 from spectangle.console import render
 from spectangle.evaluation.downstream import DownstreamRegressor, best_model
-from spectangle.evaluation.leakage import CrossFit, Measured, Predictions, bootstrap_r2, leaks, share_lost, stacked
+from spectangle.evaluation.leakage import CrossFit, Measured, share_lost
+from spectangle.evaluation.probe_scores import (
+    attribute_scores,
+    control_scores,
+    excess_scores,
+    label_scores,
+    labels_of,
+    latent_of,
+    measured,
+    spectra_scores,
+    target_columns,
+)
 from spectangle.evaluation.probe_table import attribute_table, disagreements, probe_table
-from spectangle.metrics import balanced_accuracy, r2
 
 if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
@@ -35,7 +45,6 @@ __all__ = ["Probes"]
 
 log = logging.getLogger(__name__)
 
-CONTROL_FOLDS = (0, 1)  # of many stars: some thousand show that permuted labels cannot be read
 COMPONENTS = 50  # of the raw spectra, which the reference is read from: more are noise, and cost the probes time
 
 
@@ -145,23 +154,26 @@ class Probes(L.Callback):
             )  # dead or erased directions leave a singular covariance; ridge copes
             parts = [part and measured(part, model.embed_stars(part), data) for part in (data.train, stars, spare)]
             fit = self._cross_fit(*parts)  # pyright: ignore[reportArgumentType]  # spare alone may be None
-            candidates = fit.predictions(_latent, _labels)
-            trained = fit.from_seen(_latent, _labels) if full or fit.small else {}
+            candidates = fit.predictions(latent_of, labels_of)
+            trained = fit.from_seen(latent_of, labels_of) if full or fit.small else {}
             if regressor is not None:
                 shares = np.nanmean(fit.seen.labels[:, len(data.labels) :], axis=0)  # it reads no attribute
                 read = np.asarray(regressor.predict(fit.scored.z))
                 trained["regressor/seen"] = np.c_[read, np.tile(shares, (len(read), 1))]
-            scores = self._leakage(prefix, data.labels, fit, candidates, trained, control=full)
+            drawn = {"bootstrap": self.bootstrap, "seed": self.seed}
+            scores = label_scores(prefix, data.labels, fit, candidates, trained, **drawn)
+            if full:
+                scores |= control_scores(prefix, data.labels, fit, candidates, self.seed)
             places = target_columns(data)
-            for name, columns in list(places.items())[len(data.labels) :]:
-                scores |= self._attribute(f"{prefix}probe/{name}", fit, candidates | trained, columns)
+            for name in data.attributes:
+                scores |= attribute_scores(f"{prefix}probe/{name}", fit, candidates | trained, places[name], **drawn)
             if full and self.cache is not None:
                 scores |= self._against_spectra(data, scores)
             if model.adversary.disentangled:
                 columns = list(places.values())
                 kept = [column for i in model.adversary.entangled for column in columns[i]]
                 lost = {name: places[name] for name in (list(places)[i] for i in model.adversary.disentangled)}
-                scores |= self._excess(prefix, fit, candidates | trained, kept, lost)
+                scores |= excess_scores(prefix, fit, candidates | trained, kept, lost, **drawn)
         return {key: float(value) for key, value in scores.items() if np.isfinite(value)}
 
     def _cross_fit(self, seen: Measured, scored: Measured, spare: Measured | None) -> CrossFit:
@@ -176,104 +188,6 @@ class Probes(L.Callback):
         if n is None or n >= len(stars):
             return stars
         return stars[np.sort(np.random.default_rng(self.seed).permutation(len(stars))[:n])]
-
-    def _leakage(
-        self,
-        prefix: str,
-        labels: Sequence[str],
-        fit: CrossFit,
-        candidates: Predictions,
-        trained: Predictions,
-        control: bool,
-    ) -> dict[str, float]:
-        scores: dict[str, float] = {}
-        for i, label in enumerate(labels):
-            path, truth = f"{prefix}probe/{label}", fit.scored.labels[:, i].astype(np.float64)
-            each = {name: r2(prediction[:, i], truth) for name, prediction in (candidates | trained).items()}
-            best = stacked([prediction[:, i] for prediction in (candidates | trained).values()], truth, fit.fold)
-            regressor = trained.get("regressor/seen")
-            if regressor is not None and each["regressor/seen"] > r2(best, truth):
-                best = regressor[:, i]
-            draws = bootstrap_r2([best], truth, self.bootstrap, self.seed)[0]
-            scores |= {f"{path}/{name}/r2": value for name, value in each.items()}
-            scores |= {
-                f"{path}/stars": np.isfinite(truth).sum(),
-                f"{path}/r2": r2(best, truth),
-                f"{path}/r2_low": np.quantile(draws, 0.025),
-                f"{path}/r2_high": np.quantile(draws, 0.975),
-            }
-            if seen := [value for name, value in each.items() if name.endswith("/seen")]:
-                scores[f"{path}/seen"] = max(seen)
-        if control:
-            controls = zip(labels, self._controls(fit, candidates), strict=False)  # attributes come behind
-            scores |= {f"{prefix}probe/{label}/control": value for label, value in controls}
-        return scores
-
-    def _attribute(self, path: str, fit: CrossFit, candidates: Predictions, columns: Sequence[int]) -> dict[str, float]:
-        """Balanced accuracy of the classes of an attribute, from the probes' predictions of each class."""
-        truth, found = _classes_read(fit, candidates, columns)
-        random = np.random.default_rng(self.seed)
-        draws = [
-            balanced_accuracy(truth[rows], found[rows], len(columns))
-            for rows in (random.integers(len(truth), size=len(truth)) for _ in range(self.bootstrap))
-        ]
-        low, high = np.nanquantile(draws, [0.025, 0.975])
-        return {
-            f"{path}/balanced_accuracy": balanced_accuracy(truth, found, len(columns)),
-            f"{path}/balanced_accuracy_low": low,
-            f"{path}/balanced_accuracy_high": high,
-            f"{path}/chance": 1 / len(columns),
-            f"{path}/stars": len(truth),
-        }
-
-    def _controls(self, fit: CrossFit, candidates: Predictions) -> list[float]:
-        """R2 of each label when the strongest probe is fitted and scored on labels that were permuted among the unseen
-        stars: about 0.
-        """
-        truths = fit.scored.labels.astype(np.float64)
-        strongest = max(
-            fit.probes, key=lambda name: sum(r2(p, t) for p, t in zip(candidates[name].T, truths.T, strict=True))
-        )
-        random = np.random.default_rng(self.seed)
-        shuffled = [_permuted(part, random) for part in (fit.seen, fit.scored, fit.spare)]
-        permuted = CrossFit(fit.probes, *shuffled, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
-        folds = range(fit.folds) if fit.small else CONTROL_FOLDS
-        found = permuted.predictions(_latent, _labels, {strongest: fit.probes[strongest]}, folds)
-        rows = np.isin(permuted.fold, folds)
-        truths, fold = permuted.scored.labels[rows].astype(np.float64), permuted.fold[rows]
-        parts = [prediction[rows] for prediction in found.values()]
-        best = [stacked([part[:, i] for part in parts], truth, fold) for i, truth in enumerate(truths.T)]
-        return [r2(prediction, truth) for prediction, truth in zip(best, truths.T, strict=True)]
-
-    def _excess(
-        self,
-        prefix: str,
-        fit: CrossFit,
-        z_only: Predictions,
-        entangled: list[int],
-        disentangled: Mapping[str, Sequence[int]],
-    ) -> dict[str, float]:
-        """Floors and excesses of disentangled labels and attributes, each with its columns."""
-        columns = [column for own in disentangled.values() for column in own]
-        found = leaks(fit, z_only, entangled, columns, self.bootstrap, self.seed)
-        scores: dict[str, float] = {}
-        for name, own in disentangled.items():
-            measured_ones = [found[column] for column in own if column in found]
-            if not measured_ones:
-                log.warning("warning: no excess of %s: too few of the scored stars have it and all kept labels.", name)
-                continue
-            leak = max(measured_ones, key=lambda one: one.excess)
-            scores |= {
-                f"{prefix}excess_stars/{name}": leak.stars,
-                f"{prefix}floor/{name}": leak.floor,
-                f"{prefix}floor_decoder/{name}": leak.decoder,
-                f"{prefix}excess/{name}": leak.excess,
-            }
-            scores |= {f"{prefix}excess_low/{name}": leak.low, f"{prefix}excess_high/{name}": leak.high}
-        if found:
-            scores[f"{prefix}largest_excess"] = max(leak.excess for leak in found.values())
-            scores[f"{prefix}excess_is_upper_bound"] = float(any(leak.upper_bound for leak in found.values()))
-        return scores
 
     def _against_spectra(self, data: "SpectraDataModule", scores: Mapping[str, float]) -> dict[str, float]:
         reference = self._reference(data)
@@ -308,59 +222,4 @@ class Probes(L.Callback):
             measured(part, components.transform(part.flux.numpy()), data)
             for part in (data.train, data.test, data.validation)
         )
-        fit = self._cross_fit(seen, scored, spare)
-        candidates = fit.predictions(_latent, _labels)
-        truths, places = fit.scored.labels.astype(np.float64), target_columns(data)
-        found = {
-            label: r2(fit.stacked(candidates, i, truths[:, i]), truths[:, i]) for i, label in enumerate(data.labels)
-        }
-        for name in data.attributes:
-            found[name] = balanced_accuracy(*_classes_read(fit, candidates, places[name]), len(places[name]))
-        return found
-
-
-def target_columns(data: "SpectraDataModule") -> dict[str, list[int]]:
-    """Columns of :func:`measured` by label and attribute: one of a label, one for each class of an attribute."""
-    columns, start = {name: [i] for i, name in enumerate(data.labels)}, len(data.labels)
-    for name, classes in data.classes.items():
-        columns[name] = list(range(start, start + len(classes)))
-        start += len(classes)
-    return columns
-
-
-def measured(stars: "Stars", z: np.ndarray, data: "SpectraDataModule") -> Measured:
-    """What probes need of some stars, with their latents [N, Z]; classes of attributes follow the labels, 1 or 0."""
-    labels, errors, truth = [stars.labels.numpy()], [stars.label_errors], [stars.true_labels]
-    for a, words in enumerate(data.classes.values()):
-        code = stars.attributes[:, a].numpy()[:, None]
-        is_class = np.where(np.isnan(code), np.nan, code == np.arange(len(words))).astype(np.float32)
-        labels, errors, truth = [*labels, is_class], [*errors, 0 * is_class], [*truth, is_class]
-    return Measured(stars.source_id, z, *(np.concatenate(parts, axis=1) for parts in (labels, errors, truth)))
-
-
-def _classes_read(fit: CrossFit, candidates: Predictions, columns: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Classes of the stars that have one [n], and those that the probes read: where a class is likelier than usual
-    among the stars of the other folds (its share in a star's own fold is what a constant prediction is wrong about).
-    """
-    truth = fit.scored.labels[:, list(columns)].astype(np.float64)
-    known = np.isfinite(truth[:, 0])
-    likely = np.stack([fit.stacked(candidates, i, own) for i, own in zip(columns, truth.T, strict=True)], axis=1)
-    for fold in np.unique(fit.fold):
-        shares = truth[known & (fit.fold != fold)].mean(axis=0)
-        likely[fit.fold == fold] /= shares.clip(min=1e-9)
-    return truth[known].argmax(axis=1), (likely[known] - 1e-6 * np.arange(len(columns))).argmax(axis=1)
-
-
-def _latent(stars: Measured) -> np.ndarray:
-    return stars.z
-
-
-def _labels(stars: Measured) -> np.ndarray:
-    return stars.labels
-
-
-def _permuted(stars: Measured | None, random: np.random.Generator) -> Measured | None:
-    if stars is None:
-        return None
-    order = random.permutation(len(stars))
-    return Measured(stars.source_id, stars.z, stars.labels[order], stars.label_errors[order], stars.true_labels[order])
+        return spectra_scores(self._cross_fit(seen, scored, spare), data)
