@@ -8,7 +8,7 @@ from conftest import write_toy_survey
 
 from spectangle.data.embedded_survey import EmbeddedSurveyDataModule
 from spectangle.data.module import SpectraDataModule
-from spectangle.data.stars import TEST, VALIDATION, flux_noise, roles
+from spectangle.data.stars import TEST, VALIDATION, Batches, flux_noise, roles
 from spectangle.errors import SpectangleError
 
 
@@ -143,3 +143,13 @@ def test_noise_is_the_flux_error_or_what_the_spectrum_shows():
     noise = flux_noise(flux, error)
     np.testing.assert_allclose(noise[[0, 2]], 0.03, rtol=1e-6)
     assert noise[1] == pytest.approx(0.05, rel=0.15)
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 4), (513, 256), (46_297, 256), (11, 2), (5, 256)])
+def test_batches_are_equal_and_leave_nobody_out(n, size):
+    """A last batch of a few stars would decide the running means of batch normalisation."""
+    batches = Batches([torch.arange(n)], size, lambda: torch.randperm(n))
+    parts = [part for (part,) in batches]
+    lengths = [len(part) for part in parts]
+    assert len(parts) == len(batches) and sorted(torch.cat(parts).tolist()) == list(range(n))
+    assert max(lengths) - min(lengths) <= 1 and min(lengths) >= 2 and max(lengths) <= max(size, 3)

@@ -72,9 +72,12 @@ class Stars:
 class Batches:
     """Index whole batches out of tensors; a DataLoader would collect them star by star.
 
+    All batches have the same size, or one star more: what a few left-over stars would make of the running means of
+    batch normalisation, every evaluation would be told.
+
     Arguments:
         tensors: Any number of tensors with N rows.
-        batch_size: Stars per batch.
+        batch_size: Stars per batch at most (3 where it is 2 and their number is odd).
         order: None for the stars' own order, or a function that returns a permutation [N] for each pass.
     """
 
@@ -83,18 +86,12 @@ class Batches:
 
     def __len__(self) -> int:
         n = len(self.tensors[0])
-        return -(-n // self.batch_size) - self._drops_last(n)
-
-    def _drops_last(self, n: int) -> bool:
-        """Whether a last batch of one star is left out: batch normalisation cannot train on it."""
-        return self.order is not None and n > 1 and n % self.batch_size == 1
+        return max(1, min(-(-n // self.batch_size), n // 2))  # batch normalisation cannot train on one star
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        n = len(self.tensors[0])
-        rows = torch.arange(n) if self.order is None else self.order()
-        rows = rows.to(self.tensors[0].device)
-        for start in range(0, n - self._drops_last(n), self.batch_size):
-            yield tuple(tensor[rows[start : start + self.batch_size]] for tensor in self.tensors)
+        rows = torch.arange(len(self.tensors[0])) if self.order is None else self.order()
+        for part in rows.to(self.tensors[0].device).tensor_split(len(self)):
+            yield tuple(tensor[part] for tensor in self.tensors)
 
 
 def roles(
