@@ -66,9 +66,7 @@ def read_file(path: str) -> None:
 
 def torch_products(model: TrainedModel) -> Callable[[], None]:
     """The encoder's matrix products alone, for one chunk."""
-    weights = [
-        layer.weight.T.contiguous() for layer in model.network.encoder.layers if isinstance(layer, torch.nn.Linear)
-    ]
+    weights = [layer.weight.T.contiguous() for layer in model.network.encoder.layers if hasattr(layer, "weight")]
     inputs = [torch.randn(CHUNK, len(weight)) for weight in weights]
     products = [torch.empty(CHUNK, weight.shape[1]) for weight in weights]
 
@@ -85,7 +83,7 @@ def packed_products(model: TrainedModel) -> Callable[[], None]:
 
     def multiply() -> None:
         for _ in range(4):
-            model.fast.encoder(inputs)
+            model.fast.encoder(inputs if model.fast.projection is None else model.fast.projection(inputs))
 
     return multiply
 

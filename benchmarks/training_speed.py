@@ -41,11 +41,11 @@ class RandomStars(L.LightningDataModule):
         self.flux, self.labels = torch.rand(n, PIXELS), torch.randn(n, len(LABELS))
         self.noise = torch.full((n,), 0.01)
         self.classes = torch.zeros(n, len(LABELS), dtype=torch.int64)
+        self.weights = torch.ones(n, len(LABELS))
 
     def train_dataloader(self) -> Batches:
-        return Batches(
-            [self.flux, self.noise, self.labels, self.classes], self.batch_size, lambda: torch.randperm(len(self.flux))
-        )
+        tensors = [self.flux, self.noise, self.labels, self.classes, self.weights]
+        return Batches(tensors, self.batch_size, lambda: torch.randperm(len(self.flux)))
 
     val_dataloader = None
 
@@ -60,16 +60,16 @@ def gemm_rate(n: int = 2048) -> float:
 
 
 def operations(model: DisentanglingAutoencoder) -> float:
-    """Floating-point operations per spectrum: forward 2 per weight, backward 4, less the first layer's input
-    gradient.
+    """Floating-point operations per spectrum: forward 2 per weight, backward 4, less the first layer's input gradient;
+    a projection has no backward.
     """
-    encoder = [layer.weight for layer in model.encoder.layers if hasattr(layer, "weight")]
+    encoder = [layer.weight for layer in model.encoder.layers if isinstance(layer, torch.nn.Linear)]
+    projection = 0 if model.encoder.projection is None else 2 * model.encoder.projection.weight.numel()
     decoder = [layer.weight for layer in model.decoder.layers if hasattr(layer, "weight")]
     bank = list(model.adversary.bank.weights)
     passes = 2 if model.input_noise else 1  # noisy spectra and clean ones
-    autoencoder = passes * (sum(6 * w.numel() for w in encoder) - 2 * encoder[0].numel()) + sum(
-        6 * w.numel() for w in decoder
-    )
+    encoding = projection + sum(6 * w.numel() for w in encoder) - 2 * encoder[0].numel()
+    autoencoder = passes * encoding + sum(6 * w.numel() for w in decoder)
     discriminators = model.adversary.steps * (sum(6 * w.numel() for w in bank) - 2 * bank[0].numel())
     through = 4 * sum(w.numel() for w in bank)
     return autoencoder + discriminators + through
@@ -129,20 +129,21 @@ def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
     unit = 1.0 if adversary.lambda_unit == "scaled" else model.flux_scaler.unit**2
     for _ in range(2):
         start = time.perf_counter()
-        for flux, noise, labels, classes in data.train_dataloader():
+        for flux, noise, labels, classes, weights in data.train_dataloader():
             x, y = model.flux_scaler(flux), model.label_scaler(labels)
             mean = model.encoder(model._add_noise(x, noise))
             z = seen = model._sample(mean)
             if model.input_noise:
-                seen = adversary.views(kept=z, lost=model._sample(model.encoder(x)))
+                seen = adversary.views(entangled=z, lost=model._sample(model.encoder(x)))
             for _ in range(adversary.steps):
-                loss = adversary.cross_entropy(seen.detach(), y, classes).sum()
+                loss = adversary.cross_entropy(seen.detach(), y, classes, weights).sum()
                 discriminators.zero_grad()
                 loss.backward()
                 discriminators.step()
             error = model.decoder(z, y) - x
             with _frozen(adversary):
-                loss = error.square().mean() + model._rate(mean) + adversary.penalty(seen, y, classes, 0.5) / unit
+                penalty = adversary.penalty(seen, y, classes, 0.5, weights) / unit
+                loss = error.square().mean() + model._rate(mean) + penalty
             autoencoder.zero_grad()
             loss.backward()
             autoencoder.step()

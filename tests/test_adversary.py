@@ -14,7 +14,7 @@ def build(lambdas=LAMBDAS, bins=None, **options):
     torch.manual_seed(0)
     adversary = Adversary(LABELS, 6, lambdas, bins or {"count": 4}, **options)
     labels = torch.randn(300, 3)
-    adversary.calibrate(labels)
+    adversary.calibrate(labels, labels)
     return adversary, torch.randn(300, 6), labels, adversary.classify(labels)
 
 
@@ -51,7 +51,7 @@ def test_residual_classes_are_those_of_what_is_unexplained():
     labels = torch.randn(2000, 3)
     labels[:, 1] = 3 * labels[:, 0] + 0.5 * labels[:, 2]
     adversary = Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on="residual")
-    adversary.calibrate(labels)
+    adversary.calibrate(labels, labels)
     classes = adversary.classify(labels).float()
     correlation = torch.corrcoef(torch.stack([classes[:, 1], labels[:, 0], labels[:, 2]]))[0]
     assert abs(correlation[1]) < 0.15 and correlation[2] > 0.7
@@ -107,8 +107,8 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
     plain, conditional = (
         Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=how) for how in ("none", "entangled")
     )
-    plain.calibrate(labels)
-    conditional.calibrate(labels)
+    plain.calibrate(labels, labels)
+    conditional.calibrate(labels, labels)
     assert torch.allclose(plain.chance, plain.entropy, atol=1e-6)
     assert conditional.chance[1] < 0.4 * plain.chance[1]
     assert torch.allclose(conditional.chance[[0, 2]], plain.chance[[0, 2]])
@@ -125,8 +125,9 @@ def test_the_encoder_gains_nothing_past_the_chance_of_loss_and_condition(objecti
     labels = torch.randn(6000, 3)
     labels[:, 1] = labels[:, 0] + 0.5 * labels[:, 1]
     adversary = Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=condition_on, loss=loss, objective=objective)
-    adversary.calibrate(labels)
-    y, classes = (labels - labels.mean(0)) / labels.std(0), adversary.classify(labels)
+    y = (labels - labels.mean(0)) / labels.std(0)
+    adversary.calibrate(labels, y)
+    classes = adversary.classify(labels)
     prior = adversary.priors(y[:, adversary.entangled])
 
     def outcome(logits):
@@ -175,3 +176,5 @@ def test_an_entangled_label_may_be_regressed():
 def test_all_lambdas_are_scaled_together():
     adversary, *_ = build(lambda_scale=10.0)
     assert adversary.lambdas == pytest.approx([-1e-2, 2e-2, 0.0])
+    adversary, *_ = build(lambda_scale=10.0, entangled_scale=3.0)
+    assert adversary.lambdas == pytest.approx([-3e-2, 2e-2, 0.0])

@@ -155,7 +155,7 @@ def test_a_uniform_objective_bears_labels_that_are_regressed():
     options = {"entangle_with": "regression", "objective": "uniform"}
     adversary = Adversary(["a", "b"], 3, {"a": -1, "b": 1}, {"count": {"a": 30, "b": 10}}, **options)
     labels = torch.randn(300, 2)
-    adversary.calibrate(labels)
+    adversary.calibrate(labels, labels)
     assert torch.isfinite(adversary.penalty(torch.randn(300, 3), labels, adversary.classify(labels), 1.0))
 
 
@@ -165,7 +165,7 @@ def test_an_attribute_does_not_see_what_stands_for_missing_labels():
     names = {"lambdas": {"a": -1, "b": 1, "c": 1}, "bins": {}, "attributes": {"c": 2}, "condition_on": "entangled"}
     for incomplete, seen in ((("b",), [True, True]), (("a",), [True, False])):
         adversary = Adversary(["a", "b", "c"], 3, incomplete=incomplete, **names)
-        adversary.calibrate(labels)
+        adversary.calibrate(labels, labels)
         y = labels.clone().requires_grad_()
         classes = adversary.classify(labels)
         losses = adversary.cross_entropy(torch.randn(600, 3), y, classes)

@@ -14,6 +14,7 @@ VARIANTS = [
     {"latent_norm": "none", "latent_activation": "sigmoid", "flux_scaling": "none"},
     {"dropout": 0.3, "hidden": (16,)},
     {"latent_rate": 1.0},
+    {"pls_components": 6, "principal_components": 3, "flux_scaling": "pixel"},
 ]
 
 
@@ -27,6 +28,8 @@ def trained_model(options: dict) -> TrainedModel:
     network = DisentanglingAutoencoder(40, ["teff", "m_h"], **{"latent": 5, "hidden": (32, 16)} | options)
     network.flux_scaler.fit(flux)
     network.label_scaler.fit(labels)
+    if network.encoder.projection is not None:
+        network.encoder.projection.fit(network.flux_scaler(flux), labels)
     network.decode(network.encode(flux), labels)  # moves the running means
     readout = Readout([{"sizes": [5, 20, 2]}])
     readout.parts[0].label_mean.copy_(torch.tensor([5000.0, 0.0]))

@@ -187,8 +187,14 @@ def test_validation_scores_during_training_can_be_monitored(train, tmp_path):
 
 
 SHOWS = {
-    "model.conditioning=synthetic": lambda model: model.encoder.layers[0].in_features == model.hparams["n_pixels"] + 4,
-    "experiment=paper_literal": lambda model: bool((model.flux_scaler.scale == 1).all()) and model.channel is None,
+    "model.conditioning=synthetic": lambda model: (
+        model.encoder.projection.weight.shape[1] == model.hparams["n_pixels"] + 4
+    ),
+    "model.pls_components=3": lambda model: model.encoder.projection.pls == 3,
+    "model.principal_components=4": lambda model: model.encoder.projection.pca == 4,
+    "experiment=paper_literal": lambda model: (
+        bool((model.flux_scaler.scale == 1).all()) and model.channel is None and model.encoder.projection is None
+    ),
     "trainer.precision=bf16-mixed": lambda model: next(model.parameters()).dtype == torch.float32,
 }
 

@@ -61,9 +61,13 @@ class FastNetworks:
     @torch.inference_mode()
     def __init__(self, network: "DisentanglingAutoencoder", readout: "Readout"):
         scale = network.flux_scaler.scale
-        encoder = folded_layers([*network.encoder.layers, network.encoder.norm])
+        projection = network.encoder.projection
+        hidden = list(network.encoder.layers)[0 if projection is None else 1 :]
+        encoder = folded_layers([*hidden, network.encoder.norm])
         decoder = folded_layers(network.decoder.layers)
-        encoder[0] = (encoder[0][0] / scale, encoder[0][1])
+        if projection is None:
+            encoder[0] = (encoder[0][0] / scale, encoder[0][1])
+        self.projection = projection and FastLayers([(projection.weight / scale, projection.bias)])
         decoder[-1] = (decoder[-1][0] * scale[:, None], decoder[-1][1] * scale)
         self.mean = network.flux_scaler.mean
         self.encoder, self.decoder = FastLayers(encoder), FastLayers(decoder)
@@ -81,7 +85,8 @@ class FastNetworks:
         A stochastic latent needs ``noise`` [B, Z], the draws of these stars: its mean is never read.
         """
         centred = flux - self.mean
-        z = self.activation(self.encoder(centred))
+        read = centred if self.projection is None else self.projection(centred)
+        z = self.activation(self.encoder(read))
         if self.channel is not None:
             z = self.channel(z, noise)
         labels = self.readout.read(z, self.readout_layers)

@@ -69,6 +69,7 @@ class Adversary(nn.Module):
             the spectra's variance
             that is not reconstructed: the same on every survey; ``flux``: against squared flux, as in the paper.
         lambda_scale: All lambdas are multiplied by this (the paper's recipe: 1e-3, with ``lambda_unit=flux``).
+        entangled_scale: And those below 0 by this too: what the latent keeps against what it loses.
         attributes: Number of classes by attribute, for those of the labels that have classes: their codes 0, 1, ... are
             the bins.
         incomplete: Labels that some stars lack. If a kept one is among them, discriminators of attributes do not see
@@ -107,6 +108,7 @@ class Adversary(nn.Module):
         entangle_with: str = "bins",
         lambda_unit: str = "scaled",
         lambda_scale: float = 1.0,
+        entangled_scale: float = 1.0,
         attributes: Mapping[str, int] | None = None,
         incomplete: Sequence[str] = (),
     ):
@@ -120,7 +122,8 @@ class Adversary(nn.Module):
         self.labels, self.latent = tuple(labels), latent
         with_classes = list(attributes or {})
         values = lambda_by_label(lambdas, [name for name in self.labels if name not in with_classes], with_classes)
-        self.lambdas = [lambda_scale * values[name] for name in self.labels]
+        scaled = [lambda_scale * values[name] for name in self.labels]
+        self.lambdas = [value * entangled_scale if value < 0 else value for value in scaled]
         self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
         self.objective, self.loss, self.condition_on = objective, loss, condition_on
         self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
@@ -176,9 +179,9 @@ class Adversary(nn.Module):
             "sees_entangled", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False
         )
 
-    def calibrate(self, labels: Tensor, told: Tensor | None = None) -> None:
-        """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing; ``told`` are the scaled
-        labels without gaps that training hands over then (default: the mean in place of a missing one).
+    def calibrate(self, labels: Tensor, told: Tensor) -> None:
+        """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing, and to the scaled labels
+        without gaps [N, K] that training will hand over.
         """
         if self.condition_on == "residual":
             self.residual = ResidualLabels(self.entangled, self.disentangled).fit(labels.numpy())
@@ -189,17 +192,17 @@ class Adversary(nn.Module):
             self.classes, counts = torch.unique(codes[codes >= 0], return_counts=True)
             self.class_prior = counts / counts.sum()
             self.build_bank(self.n_outputs)
-        self._set_chance(labels, self._told(labels) if told is None else told)
+        self._set_chance(labels, told)
 
     def _set_chance(self, labels: Tensor, told: Tensor) -> None:
         """Fit what discriminators can know without the latent, and the loss that this gives them."""
-        classes = self.classify(labels)
-        scaled, entangled = _scaled(labels), told[:, self.entangled]
+        classes, entangled = self.classify(labels), told[:, self.entangled]
         sees = [not self.joint and i in self.disentangled and self._conditional(i) for i in range(len(self.names))]
         self.priors = BinPriors(self.prior[: len(self.names)], sees).fit(entangled, classes)
         self.chance = self.priors.chance(entangled, classes, self.loss)
         for i in self.regressed:
-            mean_error = (scaled[:, i] - scaled[:, i].nanmedian()).abs().nanmean()
+            known = told[torch.isfinite(labels[:, i]), i]
+            mean_error = (known - known.median()).abs().mean()
             self.chance[i] = torch.log(2 * mean_error) + 1  # of the Laplace distribution of all training stars
 
     def classify(self, labels: Tensor) -> Tensor:
@@ -296,12 +299,6 @@ class Adversary(nn.Module):
             fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
         self.plateau.copy_(torch.tensor([fraction, best, stalled]))
 
-    def _told(self, labels: Tensor) -> Tensor:
-        """Labels [N, K] scaled, codes of attributes as they are, the mean or the first class where one is missing."""
-        told = _scaled(labels)
-        told[:, self.attributes] = labels[:, self.attributes]
-        return told.nan_to_num(0.0)
-
     def _conditional(self, i: int) -> bool:
         """Whether the discriminator of a disentangled label sees the kept ones."""
         kept_are_known = not self.incomplete & {self.labels[k] for k in self.entangled}
@@ -356,14 +353,6 @@ class Adversary(nn.Module):
         for i in used:
             codes = codes * self.bins.counts[i] + bins[:, i]
         return torch.where((bins[:, list(used)] >= 0).all(1), codes, -1)
-
-
-def _scaled(labels: Tensor) -> Tensor:
-    """Labels [N, K] standardised by those that are known; NaN stays."""
-    known = torch.isfinite(labels)
-    count = known.sum(0)
-    mean = labels.nan_to_num(0.0).sum(0) / count
-    return (labels - mean) / torch.sqrt(((labels - mean).nan_to_num(0.0) ** 2).sum(0) / (count - 1))
 
 
 def _check_choices(**choices: str) -> None:

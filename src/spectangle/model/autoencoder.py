@@ -17,6 +17,7 @@ from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
 from spectangle.model.losses import decay_factor, weighted_mean
 from spectangle.model.networks import Decoder, Encoder, NoisyChannel, mlp
+from spectangle.model.projection import Projection
 from spectangle.model.scaling import FluxScaler, LabelScaler
 from spectangle.survey.star_draws import star_normal
 
@@ -51,6 +52,8 @@ class DisentanglingAutoencoder(L.LightningModule):
         hidden: Widths of the encoder's hidden layers, mirrored in the decoder (paper: 512, 256).
         conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
             unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder.
+        pls_components, principal_components: What the encoder reads of a spectrum, see
+            :class:`~spectangle.model.projection.Projection`; both 0: every pixel, as in the paper.
         latent_activation, latent_norm: See :class:`~spectangle.model.networks.Encoder`.
         latent_rate: :math:`\beta` of a stochastic latent, 0 for a deterministic one. Then :math:`z = \mu(x) + \sigma
             \epsilon` with a learned
@@ -72,8 +75,8 @@ class DisentanglingAutoencoder(L.LightningModule):
             baseline: what supervision alone gives).
         bins, adversary: Options of :class:`~spectangle.model.adversary.Adversary`.
         optimizer: ``lr``, ``betas``, ``weight_decay`` of AdamW for the autoencoder; ``discriminator_lr``,
-            ``discriminator_betas``; ``lr_end`` and ``discriminator_lr_end``, the fraction of either rate at the end of
-            the training (see
+            ``discriminator_betas``; ``sigma_lr`` of the sigma of a stochastic latent (default: lr); ``lr_end`` and
+            ``discriminator_lr_end``, the fraction of either rate at the end of the training (see
             :func:`~spectangle.model.losses.decay_factor`).
     """
 
@@ -88,6 +91,8 @@ class DisentanglingAutoencoder(L.LightningModule):
         latent: int = 25,
         hidden: Sequence[int] = (512, 256),
         conditioning: str = "observed",
+        pls_components: int = 0,
+        principal_components: int = 0,
         latent_activation: str = "linear",
         latent_norm: str = "batch",
         latent_rate: float = 0.0,
@@ -117,8 +122,18 @@ class DisentanglingAutoencoder(L.LightningModule):
         )
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
         self.label_scaler = LabelScaler(labels, incomplete, attributes)
-        n_inputs = n_pixels + self.label_scaler.n_outputs * self.conditional_encoder
-        self.encoder = Encoder(n_inputs, hidden, latent, latent_activation, latent_norm, batch_norm, dropout)
+        given = self.label_scaler.n_outputs * self.conditional_encoder
+        reads_components = pls_components + principal_components > 0
+        self.encoder = Encoder(
+            n_pixels + given,
+            hidden,
+            latent,
+            latent_activation,
+            latent_norm,
+            batch_norm,
+            dropout,
+            Projection(n_pixels, pls_components, principal_components, given) if reads_components else None,
+        )
         self.decoder = Decoder(latent, self.label_scaler.n_outputs, hidden, n_pixels, batch_norm)
         self.channel = NoisyChannel(latent) if latent_rate else None
         self.targets = (*self.labels, *(attributes or {}))
@@ -139,10 +154,11 @@ class DisentanglingAutoencoder(L.LightningModule):
         """Fit scalers and bins to training flux [N, P] and labels and codes [N, K + A], NaN where one is missing."""
         self.flux_scaler.fit(flux)
         self.label_scaler.fit(labels)
-        told = None
-        if self.label_scaler.incomplete or self.label_scaler.classes:
-            told = self._targets(labels, self.label_scaler(self._without_gaps(self.flux_scaler(flux), labels)))
-        self.adversary.calibrate(labels, told)
+        x = self.flux_scaler(flux)
+        told = self.label_scaler(self._without_gaps(x, labels))
+        if self.encoder.projection is not None:
+            self.encoder.projection.fit(x, told)
+        self.adversary.calibrate(labels, self._targets(labels, told))
 
     def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.
@@ -270,15 +286,19 @@ class DisentanglingAutoencoder(L.LightningModule):
             "discriminator_lr": 1e-3,
             "discriminator_betas": (0.5, 0.999),
         } | self.optimizer_options
+        sigma = list(self.channel.parameters() if self.channel else ())
         autoencoder = [
             *self.encoder.parameters(),
             *self.decoder.parameters(),
-            *(self.channel.parameters() if self.channel else ()),
+            *(() if "sigma_lr" in options else sigma),
             *(self.estimator.parameters() if self.estimator else ()),
         ]
+        groups: list[dict[str, Any]] = [{"params": autoencoder}]
+        if sigma and "sigma_lr" in options:
+            groups.append({"params": sigma, "lr": options["sigma_lr"], "weight_decay": 0.0})
         return [
             torch.optim.AdamW(
-                autoencoder,
+                groups,
                 lr=options["lr"],
                 betas=tuple(options["betas"]),
                 weight_decay=options.get("weight_decay", 0.0),

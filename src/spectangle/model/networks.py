@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spectangle.errors import SpectangleError
+from spectangle.model.projection import Projection
 
 __all__ = ["Decoder", "DiscriminatorBank", "Encoder", "NoisyChannel", "mlp"]
 
@@ -39,6 +40,7 @@ class Encoder(nn.Module):
             cannot shrink below what a discriminator sees; ``none`` leaves the latent as it is.
         batch_norm: Batch normalisation between hidden layers.
         dropout: Fraction of hidden units that are silenced while training.
+        projection: What comes before the hidden layers, from n_inputs to fewer; None: they see all inputs.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Encoder(nn.Module):
         norm: str,
         batch_norm: bool = False,
         dropout: float = 0.0,
+        projection: Projection | None = None,
     ):
         super().__init__()
         if latent < 1:
@@ -60,9 +63,16 @@ class Encoder(nn.Module):
             raise SpectangleError(f"model.latent_activation is '{activation}'; it must be linear or sigmoid.")
         if norm not in norms:
             raise SpectangleError(f"model.latent_norm is '{norm}'; it must be batch or none.")
-        self.layers = mlp([n_inputs, *hidden, latent], batch_norm, dropout)
+        n_read = n_inputs if projection is None else projection.n_outputs
+        layers = mlp([n_read, *hidden, latent], batch_norm, dropout)
+        self.layers = layers if projection is None else nn.Sequential(projection, *layers)
         self.norm = norms[norm]()
         self.activation = activations[activation]()
+
+    @property
+    def projection(self) -> Projection | None:
+        """What the inputs pass first, if anything."""
+        return first if isinstance(first := self.layers[0], Projection) else None
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.activation(self.norm(self.layers(inputs)))
