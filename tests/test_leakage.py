@@ -8,8 +8,8 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.svm import SVR
 
 from spectangle.evaluation import leakage
+from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
 from spectangle.evaluation.leakage import CrossFit, Measured, bootstrap_r2, leaks, share_lost, simex, stacked
-from spectangle.evaluation.probe_networks import AveragedMLPRegressor
 from spectangle.metrics import r2
 
 PROBES = {

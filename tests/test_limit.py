@@ -14,6 +14,7 @@ from spectangle.data.module import SpectraDataModule
 from spectangle.evaluation.at_limit import limit_metrics, limit_residuals
 from spectangle.evaluation.downstream import DownstreamRegressor
 from spectangle.evaluation.regressors import (
+    averaged_regressor,
     ridge_regressor,
     sklearn_regressor,
     small_survey_regressor,
@@ -115,7 +116,9 @@ def test_what_the_spectra_tell_of_the_embedded_survey_is_what_they_are_found_to_
     assert told.misfit.mean() == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("build", [ridge_regressor, sklearn_regressor, torch_regressor, small_survey_regressor])
+@pytest.mark.parametrize(
+    "build", [averaged_regressor, ridge_regressor, sklearn_regressor, torch_regressor, small_survey_regressor]
+)
 def test_no_regressor_beats_the_limit(build, data, own_cache):
     few = np.arange(600 if build is small_survey_regressor else len(data.train))  # its support vector machines are slow
     regressor = build().fit(data.train.flux[few].numpy(), data.train.labels[few].numpy())

@@ -21,6 +21,7 @@ from spectangle.evaluation.leakage import CrossFit, Measured, fitted_predictions
 from spectangle.evaluation.probes import Probes
 from spectangle.evaluation.regressors import (
     LabelGroups,
+    averaged_regressor,
     load_regressor,
     ridge_regressor,
     save_regressor,
@@ -132,7 +133,7 @@ def test_every_adversary_trains_on_gaps(options):
     labels[:150, 1], labels[100:200, 2] = NAN, NAN
     lambdas = {"b": 1.0, "c": 1.0} if "discriminators" in options else {"a": -1.0, "b": 1.0, "c": -1.0}
     adversary = Adversary("abc", 4, lambdas, {"count": 4}, **options)
-    adversary.calibrate(labels)
+    adversary.calibrate(labels, labels.nan_to_num(0.0))
     classes, z = adversary.classify(labels), torch.randn(400, 4, requires_grad=True)
     assert torch.isfinite(adversary.chance).all() and torch.isfinite(adversary.prior).all()
     y, weights = labels.nan_to_num(0.0), torch.ones(400, 3)
@@ -196,6 +197,7 @@ def test_weights_of_the_survey_s_errors_reach_the_training(tmp_path):
 
 
 REGRESSORS = {
+    "averaged": averaged_regressor((12,), epochs=100, batch_size=40),
     "ridge": ridge_regressor(),
     "sklearn": sklearn_regressor((12,), max_iter=60),
     "torch": torch_regressor((12,), max_iter=200, patience=100, batch_size=20),

@@ -142,6 +142,7 @@ OTHER = {  # another value of each setting, and where it tells
     "gamma": 1.0,
     "hidden": [3],
     "learning_rate": 0.02,
+    "loss": "squared_error",
     "lr": 1e-4,
     "max_bins": 3,
     "max_iter": 2,
@@ -159,7 +160,7 @@ UNSEEN = {("probes.large.boosting", "random_state")}  # draws nothing unless it 
 
 def settings() -> list[tuple[str, str, str]]:
     """(override that chooses it, place in the config, setting) of every probe and regressor that comes with us."""
-    regressors = [(f"regressor={name}", "regressor") for name in ("sklearn", "torch", "small", "ridge")]
+    regressors = [(f"regressor={name}", "regressor") for name in ("averaged", "sklearn", "torch", "small", "ridge")]
     probes = [("probes=default", f"probes.{suite}.{name}") for suite in ("large", "small") for name in suite_of(suite)]
     return [
         (override, place, str(key))

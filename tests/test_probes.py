@@ -9,7 +9,7 @@ from commands import run_train
 from conftest import TINY, write_toy_survey
 from sklearn.linear_model import Ridge
 
-from spectangle.evaluation.probe_networks import AveragedMLPRegressor
+from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
 from spectangle.evaluation.probe_table import disagreements, probe_table
 from spectangle.evaluation.probes import Probes
 from spectangle.runs.folder import Run

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from spectangle.evaluation.regressors import (
+    averaged_regressor,
     load_regressor,
     ridge_regressor,
     save_regressor,
@@ -19,6 +20,7 @@ from spectangle.inference.readout import Readout
 from spectangle.model.plain_layers import folded_layers
 
 REGRESSORS = {
+    "averaged": averaged_regressor(hidden=(12, 6), members=3, epochs=5),
     "sklearn": sklearn_regressor(hidden=(12, 6), max_iter=5),
     "torch": torch_regressor(hidden=(12, 6), max_iter=5),
     "ridge": ridge_regressor(),

@@ -8,7 +8,14 @@ import pytest
 
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.downstream import DownstreamRegressor
-from spectangle.evaluation.regressors import load_regressor, save_regressor, sklearn_regressor, torch_regressor
+from spectangle.evaluation.regressors import (
+    LabelGroups,
+    averaged_regressor,
+    load_regressor,
+    save_regressor,
+    sklearn_regressor,
+    torch_regressor,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +40,27 @@ def test_torch_and_scikit_learn_agree_within_noise(stars):
         for kind in ("torch", "sklearn")
     )
     assert np.allclose(ours, theirs, rtol=0.08)
+
+
+def test_absolute_error_reads_the_median_and_squared_error_the_mean():
+    random = np.random.default_rng(0)
+    x = np.sign(random.normal(size=(4000, 1))).astype(np.float32)
+    y = np.c_[x[:, 0] + random.exponential(size=4000), random.normal(size=4000)]
+    for loss, middle in (("absolute_error", np.log(2)), ("squared_error", 1.0)):
+        fitted = averaged_regressor((16,), members=2, epochs=15, loss=loss).fit(x, y)
+        read = fitted.predict(np.array([[-1.0], [1.0]]))[:, 0]
+        assert read == pytest.approx([middle - 1, middle + 1], abs=0.12)
+    with pytest.raises(SpectangleError, match="loss is 'cubic'; it must be squared_error or absolute_error"):
+        averaged_regressor(loss="cubic").fit(x, y)
+
+
+def test_stars_of_no_weight_teach_nothing(stars):
+    x, y, new_x, new_y = stars
+    spoilt = y.copy()
+    spoilt[:1200] += 10 * y.std(0)
+    shares = np.repeat([0.0, 1.0], 1200)[:, None].repeat(2, axis=1)
+    read = LabelGroups(averaged_regressor((16,), epochs=20)).fit(x, spoilt, shares).predict(new_x)
+    assert (np.abs(read - new_y).mean(0) < 0.6 * y.std(0)).all()
 
 
 @pytest.mark.parametrize("build", [sklearn_regressor, torch_regressor])

@@ -52,6 +52,8 @@ class DownstreamRegressor(L.Callback):
 
     Arguments:
         regressor: Unfitted scikit-learn regressor.
+        paper: Another one, scored beside it as ``paper/latent/<label>/mae`` and ``paper/spectra/<label>/mae``: the
+            paper's network, for comparison with its tables.
         folder: Run folder, or None to save nothing.
         cache: Folder of cached baselines, or None to leave baseline and limit out.
         draws: Of a stochastic latent, how many draws of each training star the regressor is fitted on: a small survey
@@ -67,7 +69,9 @@ class DownstreamRegressor(L.Callback):
         cache: str | None = None,
         draws: int = 1,
         every_n_epochs: int = 0,
+        paper: BaseEstimator | None = None,
     ):
+        self.paper = None if paper is None or settings(paper) == settings(regressor) else paper
         self.regressor, self.draws, self.every_n_epochs = regressor, draws, every_n_epochs
         self.folder = None if folder is None else Path(folder)
         self.cache = None if cache is None else Path(cache)
@@ -85,7 +89,7 @@ class DownstreamRegressor(L.Callback):
         if trainer.sanity_checking or not self.every_n_epochs or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         data = trainer.datamodule
-        fitted = self._fit_latent(pl_module, data)
+        fitted = self._fit_latent(self.regressor, pl_module, data, self.draws)
         predicted = fitted.predict(pl_module.embed_stars(data.validation))
         scores = label_metrics("val/latent", data.labels, predicted, data.validation.labels.numpy())
         if self.cache is not None:
@@ -99,48 +103,53 @@ class DownstreamRegressor(L.Callback):
         ``test/spectra/...``.
         """
         start = time.perf_counter()
-        fitted = self.fitted = self._fit_latent(model, data)
+        fitted = self.fitted = self._fit_latent(self.regressor, model, data, self.draws)
         seconds = time.perf_counter() - start
         if self.folder is not None:
             save_regressor(fitted, self.folder / "regressors" / "latent.skops")
-        catalogue = data.test.labels.numpy()
-        predicted = fitted.predict(model.embed_stars(data.test))
-        self.metrics = label_metrics("test/latent", data.labels, predicted, catalogue) | {
+        catalogue, latents = data.test.labels.numpy(), model.embed_stars(data.test)
+        self.metrics = label_metrics("test/latent", data.labels, fitted.predict(latents), catalogue) | {
             "time/regressor/latent": seconds
         }
         counts = np.isfinite(catalogue).sum(axis=0)
         self.metrics |= {f"test/stars/{name}": float(n) for name, n in zip(data.labels, counts, strict=True)}
+        if self.paper is not None:
+            read = self._fit_latent(self.paper, model, data).predict(latents)
+            self.metrics |= label_metrics("paper/latent", data.labels, read, catalogue)
         if self.cache is not None:
             self.metrics |= self._baseline(data)
             self.metrics |= _entangled_mae("test", self.metrics, _entangled(model))
             self.metrics |= limit_metrics(data)
         return self.metrics
 
-    def _fit_latent(self, model: "DisentanglingAutoencoder", data: "SpectraDataModule") -> Any:
-        count = self.draws if model.channel is not None else 1
+    def _fit_latent(
+        self, regressor: BaseEstimator, model: "DisentanglingAutoencoder", data: "SpectraDataModule", draws: int = 1
+    ) -> Any:
+        count = draws if model.channel is not None else 1
         latents = [model.embed_stars(data.train, draw) for draw in range(count)]
-        return self._fit(np.concatenate(latents), data, count)
-
-    def _fit(self, features: np.ndarray, data: "SpectraDataModule", count: int = 1) -> Any:
-        """Fit to ``count`` times the training stars, each label by the stars that have it."""
-        labels = np.tile(data.train.labels.numpy(), (count, 1))
-        weights = None if data.label_weight == "none" else np.tile(data.train.weights.numpy(), (count, 1))
-        # batches of 200 are too small for several BLAS threads: they wait for each other longer than they compute
-        with threadpool_limits(1, user_api="blas"):
-            if weights is None and not data.incomplete:
-                return clone(self.regressor).fit(features, labels)  # pyright: ignore
-            return LabelGroups(self.regressor).fit(features, labels, weights)
+        return _fit(regressor, np.concatenate(latents), data, count)
 
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
-        """The same regressor on the spectra themselves, from the cache if it is there."""
+        """The same regressors on the spectra themselves, from the cache if they are there."""
+        metrics, fitted = self._read_spectra(self.regressor, data)
+        if self.folder is not None:
+            with whole_file(self.folder / "regressors" / "spectra.skops") as part:
+                _ = shutil.copyfile(fitted, part) if isinstance(fitted, Path) else save_regressor(fitted, part)
+        if self.paper is not None:
+            again = self._read_spectra(self.paper, data)[0]
+            metrics |= {f"paper/{key[5:]}": value for key, value in again.items() if key.startswith("test/")}
+        return metrics
+
+    def _read_spectra(self, regressor: BaseEstimator, data: "SpectraDataModule") -> tuple[dict[str, float], Any]:
+        """Metrics of a regressor on the spectra, and the fitted one or the file that it is in."""
         assert self.cache is not None
-        key = cache_key(data.fingerprint, settings(self.regressor), "validation and test stars")
+        key = cache_key(data.fingerprint, settings(regressor), "validation and test stars")
         stored, fitted_path = self.cache / "baselines" / f"{key}.json", self.cache / "baselines" / f"{key}.skops"
         fitted: list[Any] = []
 
         def make() -> dict[str, float]:
             start = time.perf_counter()
-            fitted.append(self._fit(data.train.flux.numpy(), data))
+            fitted.append(_fit(regressor, data.train.flux.numpy(), data))
             metrics = {"time/regressor/spectra": time.perf_counter() - start}
             for prefix, stars in (("val", data.validation), ("test", data.test)):
                 metrics |= label_metrics(
@@ -151,10 +160,18 @@ class DownstreamRegressor(L.Callback):
             return metrics
 
         metrics = cached(stored, make, beside=fitted_path)
-        if self.folder is not None:
-            with whole_file(self.folder / "regressors" / "spectra.skops") as part:
-                _ = save_regressor(fitted[0], part) if fitted else shutil.copyfile(fitted_path, part)
-        return metrics
+        return metrics, fitted[0] if fitted else fitted_path
+
+
+def _fit(regressor: BaseEstimator, features: np.ndarray, data: "SpectraDataModule", count: int = 1) -> Any:
+    """Fit to ``count`` times the training stars, each label by the stars that have it."""
+    labels = np.tile(data.train.labels.numpy(), (count, 1))
+    weights = None if data.label_weight == "none" else np.tile(data.train.weights.numpy(), (count, 1))
+    # batches of 200 are too small for several BLAS threads: they wait for each other longer than they compute
+    with threadpool_limits(1, user_api="blas"):
+        if weights is None and not data.incomplete:
+            return clone(regressor).fit(features, labels)  # pyright: ignore
+        return LabelGroups(regressor).fit(features, labels, weights)
 
 
 def _entangled_mae(prefix: str, metrics: Mapping[str, float], entangled: Sequence[str]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
 from spectangle.files import whole_file
 from spectangle.runs.folder import Run
 
@@ -25,6 +26,7 @@ __all__ = [
     "LabelGroups",
     "NetworksAndKernel",
     "TorchMLPRegressor",
+    "averaged_regressor",
     "load_regressor",
     "load_run_regressor",
     "ridge_regressor",
@@ -36,6 +38,7 @@ __all__ = [
 
 # the optimiser that scikit-learn keeps in a fitted MLPRegressor holds numbers only
 TRUSTED = [
+    "spectangle.evaluation.averaged_networks.AveragedMLPRegressor",
     "spectangle.evaluation.regressors.LabelGroups",
     "spectangle.evaluation.regressors.NetworksAndKernel",
     "spectangle.evaluation.regressors.TorchMLPRegressor",
@@ -71,6 +74,24 @@ def torch_regressor(
 ) -> BaseEstimator:
     """Build the same network with the same stopping rule, trained in torch: faster on many inputs or on a GPU."""
     return _standardised(TorchMLPRegressor(tuple(hidden), alpha, max_iter, patience, batch_size, seed))
+
+
+def averaged_regressor(
+    hidden: Sequence[int] = (128, 64, 64),
+    members: int = 2,
+    epochs: int = 24,
+    batch_size: int = 256,
+    lr: float = 8e-3,
+    weight_decay: float = 1e-2,
+    loss: str = "absolute_error",
+    seed: int = 0,
+) -> BaseEstimator:
+    """Build the mean of wider networks that are fitted to all stars, for a fixed number of epochs, and read the median
+    of what a label may be.
+
+    Inputs and labels are standardised.
+    """
+    return _standardised(AveragedMLPRegressor(tuple(hidden), members, epochs, batch_size, lr, weight_decay, loss, seed))
 
 
 def ridge_regressor() -> BaseEstimator:

@@ -9,7 +9,13 @@ from spectangle.metrics import number
 
 __all__ = ["result_table"]
 
-SOURCES = {"test/spectra": "raw spectra", "test/latent": "latent", "limit": "limit"}
+SOURCES = {
+    "test/spectra": "raw spectra",
+    "test/latent": "latent",
+    "paper/spectra": "raw spectra, paper's network",
+    "paper/latent": "latent, paper's network",
+    "limit": "limit",
+}
 
 
 def result_table(

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["model_card"]
 
-SOURCES = {"test/latent": "latent", "test/spectra": "raw spectra (baseline)", "limit": "limit (best possible reader)"}
+SOURCES = {
+    "test/latent": "latent",
+    "test/spectra": "raw spectra (baseline)",
+    "limit": "limit (best possible reader)",
+}
 WORDS = {1: "disentangled", -1: "entangled", 0: "neutral"}
 
 

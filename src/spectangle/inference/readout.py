@@ -147,9 +147,9 @@ def _copied(regressor: Any) -> tuple[dict[str, Any], tuple[dict[str, np.ndarray]
         weights, biases = _layers(fitted)
     except AttributeError:
         raise SpectangleError(
-            f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=sklearn, torch, small "
-            "and ridge can be copied into the model. Train with one of them: spectangle train resume=RUN "
-            "regressor=sklearn."
+            f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=averaged, "
+            "sklearn, torch, small and ridge can be copied into the model. Train with one of them: spectangle train "
+            "resume=RUN regressor=averaged."
         ) from None
     if getattr(fitted, "activation", "relu") != "relu":
         raise SpectangleError(

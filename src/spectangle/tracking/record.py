@@ -59,7 +59,7 @@ def downstream_rows(
     """The final table: errors of each label (predicted - catalogue, test stars) from each representation."""
     rows = []
     for label in labels:
-        for source in ("test/spectra", "test/latent", "limit"):
+        for source in ("test/spectra", "test/latent", "paper/spectra", "paper/latent", "limit"):
             values = [metrics.get(f"{source}/{label}/{name}") for name in ACCURACY]
             if values[0] is not None:
                 rows.append([label, units[label], signs[label], source.removeprefix("test/"), *values])

@@ -3,6 +3,7 @@ r"""Baselines of Table 1: other ways to keep some labels and lose others, judged
 * ``bottleneck``: z = the kept labels as a regressor on the spectra predicts them. Nothing else can leak but what these
   labels imply, so it is the best that removal can do; it reconstructs nothing.
 * ``pca``: the first 25 principal components of the spectra: unsupervised, linear.
+* ``pls``: the first 25 components of partial least squares: linear, supervised by all labels.
 * ``leace``: the pure latent with the disentangled labels erased linearly (Belrose et al. 2023, arXiv:2306.03819): no
   linear probe finds more than the mean. A non-linear one does.
 
@@ -21,6 +22,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from spectangle.caching import cache_key, cached
 from spectangle.data.load import load_stars
@@ -29,6 +31,7 @@ from spectangle.evaluation.downstream import DownstreamRegressor
 from spectangle.evaluation.probes import Probes
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.model.load import load_autoencoder
+from spectangle.model.projection import Projection
 from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, is_pair, numbers_of
 from spectangle.reports.table1.layout import WORDS
 from spectangle.runs.folder import Run
@@ -42,6 +45,7 @@ __all__ = [
     "add_baselines",
     "baselines_of",
     "leace",
+    "pls_components",
     "principal_components",
     "score",
     "supervised_bottleneck",
@@ -53,8 +57,10 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 
 def baselines_of(pairs: Iterable[Representation]) -> dict[str, Representation]:
-    """The baselines by key: PCA, then what keeps and what loses the labels of each pair, if it has such labels."""
-    found = [Representation("pca", "PCA, 25 components")]
+    """The baselines by key: PCA and PLS, then what keeps and what loses the labels of each pair, if it has such
+    labels.
+    """
+    found = [Representation("pca", "PCA, 25 components"), Representation("pls", "PLS, 25 components")]
     titles = {"bottleneck": "Supervised bottleneck: ", "leace": "LEACE: pure latent without "}
     for kind, title in titles.items():
         for one in pairs:
@@ -103,6 +109,17 @@ class Baseline:
         return self.map(stars.flux.numpy() if self.read is None else self.read(stars))
 
 
+def pls_components(flux: np.ndarray, labels: np.ndarray, n: int = 25) -> Embed:
+    """Fit the first components of partial least squares of training spectra [N, P] on their labels [N, K], of the stars
+    that have all.
+    """
+    known = np.isfinite(labels).all(axis=1)
+    labels = (labels[known] - labels[known].mean(0)) / labels[known].std(0)
+    projection = Projection(flux.shape[1], n, 0)
+    projection.fit(torch.from_numpy(flux[known]), torch.from_numpy(labels))
+    return lambda new: projection(torch.from_numpy(new)).numpy()
+
+
 def principal_components(flux: np.ndarray, n: int = 25) -> Embed:
     """Fit the first principal components of training spectra [N, P]."""
     from sklearn.decomposition import PCA
@@ -127,8 +144,6 @@ def leace(latent: np.ndarray, disentangled: np.ndarray) -> Embed:
         raise SpectangleError(
             "The LEACE baseline needs the package concept-erasure: pip install spectangle[erasure]."
         ) from None
-    import torch
-
     known = np.isfinite(disentangled).all(axis=1)
     latent, disentangled = latent[known], disentangled[known]
     eraser = LeaceEraser.fit(torch.from_numpy(latent).double(), torch.from_numpy(np.asarray(disentangled)).double())
@@ -142,9 +157,10 @@ def score(
     probes: Mapping[str, Any],
     cache: str | Path | None,
     seed: int,
+    paper: Any = None,
 ) -> dict[str, float]:
-    """Fit regressor and probes on training stars, score test stars: the metric paths of a run."""
-    downstream = DownstreamRegressor(regressor, cache=None if cache is None else str(cache))
+    """Fit regressor, that of the paper and probes on training stars, score test stars: the metric paths of a run."""
+    downstream = DownstreamRegressor(regressor, cache=None if cache is None else str(cache), paper=paper)
     probing = Probes(**probes, cache=None if cache is None else str(cache), seed=seed)
     found = downstream.score(baseline, data)  # pyright: ignore
     return found | probing.score(baseline, data, data.test, spare=data.validation, regressor=downstream.fitted)  # pyright: ignore
@@ -196,6 +212,7 @@ class _Fitted:
             model,
             self.run.manifest["survey"]["content_hash"],
             self.config["regressor"],
+            self.config["paper"],
             self.config["probes"],
         ]
         facts.append({name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")})
@@ -207,12 +224,11 @@ class _Fitted:
         import hydra
 
         start = time.perf_counter()
-        regressor, probes = (
-            hydra.utils.instantiate(self.config["regressor"]),
-            hydra.utils.instantiate(self.config["probes"]),
+        regressor, paper, probes = (
+            hydra.utils.instantiate(self.config[name]) for name in ("regressor", "paper", "probes")
         )
         baseline = self._baseline(key, representation)
-        metrics = score(baseline, self.data, regressor, probes, self.cache, self.config.get("seed", 0))
+        metrics = score(baseline, self.data, regressor, probes, self.cache, self.config.get("seed", 0), paper)
         log.info(
             "baseline %s, seed %s: %.0f s",
             representation.title,
@@ -229,6 +245,9 @@ class _Fitted:
         ]
         if key == "pca":
             return Baseline(principal_components(data.train.flux.numpy()), data.labels, representation)
+        if key == "pls":
+            known = pls_components(data.train.flux.numpy(), data.train.labels.numpy())
+            return Baseline(known, data.labels, representation)
         if key.startswith("bottleneck"):
             return Baseline(
                 supervised_bottleneck(load_run_regressor(self.run, "spectra"), places), data.labels, representation
@@ -239,9 +258,11 @@ class _Fitted:
 
 
 def _resolved(run: Run) -> dict[str, Any]:
-    """The config with the interpolations of its regressor and probes resolved."""
+    """The config with the interpolations of its regressor, the paper's, and its probes resolved."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.create(run.config)
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("regressor", "probes", "data")}
+    paper = OmegaConf.select(config, "callbacks.regressor.paper")
+    parts["paper"] = OmegaConf.to_container(paper, resolve=True) if paper else None
     return parts | {"seed": config.get("seed", 0)}

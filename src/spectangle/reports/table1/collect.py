@@ -18,6 +18,7 @@ from spectangle.runs.sweep_folder import list_runs
 __all__ = ["PAPER", "Cell", "Representation", "Table1", "collect", "is_pair", "representation_of"]
 
 STATISTICS = ("mae", "mean", "sigma", "sigma_mad", "sigma_abs", "r2")  # of the downstream regressor
+PAPERS_NETWORK = "papers_network"  # the paths of the same from the paper's regressor begin with it
 LEAKAGE = ("probe", "control", "reference", "floor", "excess", "disentanglement", "retention")  # of the probes
 ATTRIBUTE = ("balanced_accuracy", "chance", "reference_balanced_accuracy")  # of the probes, beside floor and excess
 PHYSICAL, CHEMICAL = ("teff", "logg"), ("m_h", "alpha_fe")
@@ -209,6 +210,10 @@ def numbers_of(
         found |= {f"{label}/{name}": metrics.get(f"{scored}/{label}/{name}") for name in STATISTICS}
         if source == "limit":
             continue
+        papers = {
+            f"{label}/{PAPERS_NETWORK}/{name}": metrics.get(f"paper/{source}/{label}/{name}") for name in STATISTICS
+        }
+        found |= papers
         found[f"{label}/reference"] = metrics.get(f"reference/{label}/r2")
         if source == "spectra":
             found[f"{label}/probe"] = metrics.get(f"reference/{label}/r2")

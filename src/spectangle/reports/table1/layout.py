@@ -13,6 +13,7 @@ from spectangle.reports.table1.collect import (
     LEAKAGE,
     LIMIT,
     PAPER,
+    PAPERS_NETWORK,
     PURE,
     SPECTRA,
     STATISTICS,
@@ -72,13 +73,17 @@ def _paper_grid(table: Table1, columns: Sequence[Representation], name: str, tit
 
 
 def _label_rows(table: Table1, columns: Sequence[Representation], label: str) -> list[tuple[str, list[str]]]:
-    """(kind, cells) of a label's own row and of those below it: spread, limit, the paper's numbers."""
+    """(kind, cells) of a label's own row and of those below it: spread, what the paper's network reads, limit, the
+    paper's numbers."""
     unit = table.units.get(label, "")
     cells = [table.cell(one, f"{label}/{statistic}") for one in columns for statistic in PRINTED]
     rows = [("value", [_label(label, unit), *(_value(cell.mean if cell else None, unit) for cell in cells)])]
     if any(cell and cell.spread is not None for cell in cells):
         spread = [_spread(cell.spread if cell else None, unit) for cell in cells]
         rows.append(("spread", ["\N{PLUS-MINUS SIGN} seeds", *spread]))
+    network = [table.mean(one, f"{label}/{PAPERS_NETWORK}/{statistic}") for one in columns for statistic in PRINTED]
+    if any(value is not None for value in network):
+        rows.append(("network", ["paper's network", *(_value(value, unit) for value in network)]))
     if SPECTRA in columns and table.cell(LIMIT, f"{label}/mae"):
         limit = [_value(table.mean(LIMIT, f"{label}/{statistic}"), unit) for statistic in PRINTED]
         rows.append(("limit", ["limit", *(value if one == SPECTRA else "" for one in columns for value in limit)]))
@@ -93,6 +98,8 @@ def _paper_note(table: Table1, columns: Sequence[Representation], kinds: Sequenc
     note = f"Mean and standard deviation over {seeds} seeds. " if seeds > 1 else "One seed. "
     if "limit" in kinds:
         note += "Limit: what the best possible reader of the spectra would have. "
+    if "network" in kinds:
+        note += "Paper's network: what scikit-learn's 200-100 network reads, as in the paper. "
     if "paper" in kinds:
         note += (
             "The paper's sigma is not the standard deviation of the residuals (six of its 16 are too small for that); "

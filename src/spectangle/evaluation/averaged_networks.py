@@ -1,0 +1,153 @@
+r"""Several wide networks, averaged: the strongest reader of a latent that is quick to fit.
+
+Shapes: N stars, F features, K labels, M networks.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
+from torch import Tensor
+
+from spectangle.errors import SpectangleError
+from spectangle.model.networks import DiscriminatorBank
+
+__all__ = ["AveragedMLPRegressor"]
+
+LOSSES = ("squared_error", "absolute_error")  # scikit-learn's words
+
+
+class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Average M fully connected networks with ReLU, fitted side by side as one bank on every star, each for all labels
+    at once.
+
+    AdamW, a rate that falls to zero along a cosine, a fixed number of epochs: no stars are held out, which matters
+    where there are few. On a GPU if there is one.
+
+    Arguments:
+        hidden: Widths of the hidden layers.
+        members: M.
+        epochs: Passes over the stars.
+        batch_size: Stars per batch.
+        lr, weight_decay: Of AdamW.
+        loss: ``squared_error`` reads the mean of what a label may be, ``absolute_error`` the median, which no other
+            number beats in mean absolute error.
+        seed: Seed of weights and order.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (128, 64, 64),
+        members: int = 2,
+        epochs: int = 40,
+        batch_size: int = 256,
+        lr: float = 8e-3,
+        weight_decay: float = 1e-2,
+        loss: str = "squared_error",
+        seed: int = 0,
+    ):
+        self.hidden, self.members, self.epochs, self.batch_size = hidden, members, epochs, batch_size
+        self.lr, self.weight_decay, self.loss, self.seed = lr, weight_decay, loss, seed
+
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "AveragedMLPRegressor":
+        """Fit to X [N, F] and y [N, K], with weights of the stars [N] (None: all the same)."""
+        fitted = self.fit_each([X], [y], None if sample_weight is None else [sample_weight])[0]
+        self.coefs_, self.intercepts_ = fitted.coefs_, fitted.intercepts_
+        return self
+
+    @torch.inference_mode(False)  # it may be called while Lightning validates
+    @torch.enable_grad()
+    def fit_each(
+        self, X: Sequence[np.ndarray], y: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = None
+    ) -> list["AveragedMLPRegressor"]:
+        """Fit one regressor to each of several sets of stars, the folds of a cross-validation, all in one bank: wide
+        batched products cost less than many small ones. Of larger sets, as many stars as the smallest has count.
+
+        Raises:
+            SpectangleError: The loss is unknown.
+        """
+        if self.loss not in LOSSES:
+            raise SpectangleError(f"The regressor's loss is '{self.loss}'; it must be {' or '.join(LOSSES)}.")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        n = min(len(part) for part in X)
+        inputs, labels = (
+            torch.stack([torch.as_tensor(np.asarray(part, np.float32).reshape(len(part), -1)[:n]) for part in parts])
+            for parts in (X, y)
+        )
+        shares = None if weights is None else torch.stack([_shares(part[:n]) for part in weights]).to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            outputs = [labels.shape[-1]] * self.members * len(X)
+            bank = DiscriminatorBank(inputs.shape[-1], outputs, list(self.hidden)).to(device)
+            self._train(bank, inputs.to(device), labels.to(device), shares)
+        fitted: list[Any] = [clone(self) for _ in X]
+        for place, regressor in enumerate(fitted):
+            own = slice(place * self.members, (place + 1) * self.members)
+            regressor.coefs_ = [weight[own].detach().cpu().numpy() for weight in bank.weights]
+            regressor.intercepts_ = [bias[own, 0].detach().cpu().numpy() for bias in bank.biases]
+        return fitted
+
+    @property
+    def networks_(self) -> list["FittedMLP"]:
+        """The fitted networks one by one, with weights and biases as scikit-learn's have them."""
+        return [
+            FittedMLP([w[m] for w in self.coefs_], [b[m] for b in self.intercepts_]) for m in range(len(self.coefs_[0]))
+        ]
+
+    @torch.no_grad()
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Predict labels [N, K] of X [N, F]."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        layers = [
+            (torch.from_numpy(w).to(device), torch.from_numpy(b[:, None]).to(device))
+            for w, b in zip(self.coefs_, self.intercepts_, strict=True)
+        ]
+        parts = torch.as_tensor(np.asarray(X, np.float32), device=device).split(4096)
+        return torch.cat([_forward(part, layers).mean(0) for part in parts]).cpu().numpy()
+
+    def _train(self, bank: DiscriminatorBank, inputs: Tensor, labels: Tensor, shares: Tensor | None) -> None:
+        """Train members for each of S sets of stars, inputs [S, N, F], labels [S, N, K] and their weights [S, N]."""
+        optimizer = torch.optim.AdamW(bank.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        n_sets, n = inputs.shape[:2]
+        batches = max(1, round(n / self.batch_size))
+        sets = torch.arange(n_sets, device=inputs.device)[:, None]
+        for step in range(self.epochs * batches):
+            if step % batches == 0:
+                order = torch.stack([torch.randperm(n) for _ in range(n_sets)]).to(inputs.device)
+                order = order.tensor_split(batches, dim=1)
+            rows = order[step % batches]
+            x, y = inputs[sets, rows], labels[sets, rows]
+            each = x[:, None].expand(-1, self.members, -1, -1).flatten(0, 1)  # the members of a set see the same stars
+            optimizer.param_groups[0]["lr"] = self.lr * 0.5 * (1 + math.cos(math.pi * step / (self.epochs * batches)))
+            error = bank(each).unflatten(0, (n_sets, self.members)) - y[:, None]
+            each_star = (error.square() if self.loss == "squared_error" else error.abs()).sum(-1)
+            if shares is not None:
+                each_star = each_star * shares[sets, rows][:, None]
+            loss = each_star.mean(-1).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+class FittedMLP:
+    """One fitted network: weights [n_in, n_out] and biases [n_out] of each layer."""
+
+    def __init__(self, coefs: list[np.ndarray], intercepts: list[np.ndarray]):
+        self.coefs_, self.intercepts_ = coefs, intercepts
+
+
+def _shares(weights: np.ndarray) -> Tensor:
+    """Weights [N] whose mean is 1."""
+    return torch.as_tensor(np.asarray(weights / np.mean(weights), np.float32))
+
+
+def _forward(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Outputs of each network [M, B, K]."""
+    h = x.expand(len(layers[0][0]), *x.shape)
+    for i, (weight, bias) in enumerate(layers):
+        h = torch.baddbmm(bias, h, weight)
+        h = h.relu_() if i < len(layers) - 1 else h
+    return h
