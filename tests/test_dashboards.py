@@ -24,7 +24,7 @@ SMALL = [
     "model=tiny",
     "trainer.max_epochs=2",
     "threads=1",
-    "regressor.max_iter=20",
+    "regressor.epochs=5",
     "callbacks.figures=null",
     "callbacks.probes.bootstrap=10",
 ]
@@ -42,7 +42,7 @@ defaults:
   - _self_
 data: {{path: {survey}}}
 trainer: {{max_epochs: 6}}
-regressor: {{max_iter: 5}}
+regressor: {{epochs: 3}}
 objective: val/reconstruction
 callbacks: {{probes: null, figures: null}}
 hydra:
@@ -207,8 +207,8 @@ def test_mlflow_goes_on_in_the_same_run(interrupted):
         for name in ("val/reconstruction", "train/loss"):
             curve = store.execute("select value from metrics where key = ? order by step", (name,)).fetchall()
             assert [value for (value,) in curve] == pytest.approx([row[name] for row in run.history], rel=1e-6)
-        assert store.execute("select value from params where key = 'regressor.max_iter'").fetchall() == [
-            ("20",)
+        assert store.execute("select value from params where key = 'regressor.epochs'").fetchall() == [
+            ("5",)
         ]  # MLflow never changes one
 
 

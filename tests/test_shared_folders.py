@@ -78,7 +78,7 @@ def test_every_file_of_a_run_obeys_the_umask(toy_survey, tmp_path):
         "threads=1",
         "trainer.max_epochs=1",
         "probes=quick",
-        "regressor.max_iter=5",
+        "regressor.epochs=3",
     ]
     call([sys.executable, str(ROOT / "train.py"), *options, f"hydra.run.dir={tmp_path}/run"], tmp_path)
     assert Run(tmp_path / "run").finished and (tmp_path / "run/checkpoints/last.ckpt").is_file()

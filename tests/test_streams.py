@@ -141,7 +141,7 @@ def test_a_run_is_resumed_with_its_configs_and_from_its_folder(toy_survey, tmp_p
     call = Command(monkeypatch, capsys)
     monkeypatch.chdir(start)
     options = [item for item in BARE if not item.startswith("model")] + ["data.path=toy.h5", "hydra.run.dir=run"]
-    options[options.index("callbacks.regressor=null")] = "regressor.max_iter=5"
+    options[options.index("callbacks.regressor=null")] = "regressor.epochs=3"
     search = f"hydra.searchpath=[file://{start}/more]"
     with monkeypatch.context() as patched:
         patched.setattr(DownstreamRegressor, "score", interrupted)

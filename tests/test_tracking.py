@@ -35,7 +35,7 @@ def arguments(survey: Path, epochs: int = 3) -> list[str]:
         "model=tiny",
         f"trainer.max_epochs={epochs}",
         "threads=1",
-        "regressor.max_iter=20",
+        "regressor.epochs=5",
     ]
     return [*small, *probes, "callbacks.figures=null", "logger=wandb", "logger.timeout_s=5"]
 

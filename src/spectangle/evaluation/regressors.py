@@ -79,7 +79,7 @@ def torch_regressor(
 def averaged_regressor(
     hidden: Sequence[int] = (128, 64, 64),
     members: int = 2,
-    epochs: int = 24,
+    epochs: int = 12,
     batch_size: int = 256,
     lr: float = 8e-3,
     weight_decay: float = 1e-2,

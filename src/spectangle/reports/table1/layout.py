@@ -24,6 +24,7 @@ from spectangle.reports.table1.collect import (
 __all__ = ["WORDS", "Grid", "attribute_grid", "leakage_grid", "long_rows", "paper_grids", "ratio_grid"]
 
 PRINTED = ("mae", "mean", "sigma")
+PAPERS_LABELS = {label for _, label in PAPER}
 WORDS = {"teff": "T_eff", "logg": "log g", "m_h": "[M/H]", "fe_h": "[Fe/H]", "alpha_fe": "[alpha/Fe]"}
 
 
@@ -81,12 +82,12 @@ def _label_rows(table: Table1, columns: Sequence[Representation], label: str) ->
     if any(cell and cell.spread is not None for cell in cells):
         spread = [_spread(cell.spread if cell else None, unit) for cell in cells]
         rows.append(("spread", ["\N{PLUS-MINUS SIGN} seeds", *spread]))
-    network = [table.mean(one, f"{label}/{PAPERS_NETWORK}/{statistic}") for one in columns for statistic in PRINTED]
-    if any(value is not None for value in network):
-        rows.append(("network", ["paper's network", *(_value(value, unit) for value in network)]))
     if SPECTRA in columns and table.cell(LIMIT, f"{label}/mae"):
         limit = [_value(table.mean(LIMIT, f"{label}/{statistic}"), unit) for statistic in PRINTED]
         rows.append(("limit", ["limit", *(value if one == SPECTRA else "" for one in columns for value in limit)]))
+    network = [table.mean(one, f"{label}/{PAPERS_NETWORK}/{statistic}") for one in columns for statistic in PRINTED]
+    if label in PAPERS_LABELS and any(value is not None for value in network):
+        rows.append(("network", ["paper's network", *(_value(value, unit) for value in network)]))
     if any((one.key, label) in PAPER for one in columns):
         paper = [value for one in columns for value in PAPER.get((one.key, label), (None,) * 3)]
         rows.append(("paper", ["paper", *(number(value, unit) for value in paper)]))
