@@ -120,26 +120,13 @@ class Adversary(nn.Module):
         if discriminator_steps < 0 or ensemble < 1:
             raise SpectangleError("adversary.discriminator_steps must be at least 0 and adversary.ensemble at least 1.")
         self.labels, self.latent = tuple(labels), latent
-        with_classes = list(attributes or {})
-        values = lambda_by_label(lambdas, [name for name in self.labels if name not in with_classes], with_classes)
-        scaled = [lambda_scale * values[name] for name in self.labels]
-        self.lambdas = [value * entangled_scale if value < 0 else value for value in scaled]
-        self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
         self.objective, self.loss, self.condition_on = objective, loss, condition_on
         self.schedule, self.warmup, self.lambda_unit = schedule, warmup, lambda_unit
         self.plateau_steps, self.plateau_patience = plateau_steps, plateau_patience
         self.joint, self.ensemble = discriminators == "joint", ensemble
         self.incomplete = set(incomplete)
-        self.entangled = [i for i, value in enumerate(self.lambdas) if value < 0]
-        self.disentangled = [i for i, value in enumerate(self.lambdas) if value > 0]
-        self.attributes = [i for i, name in enumerate(self.labels) if name in with_classes]
-        regressed = entangle_with == "regression" and not self.joint
-        self.regressed = [i for i in self.entangled if i not in self.attributes] if regressed else []
-        if condition_on == "residual" and set(self.attributes) & set(self.disentangled):
-            raise SpectangleError(
-                "adversary.condition_on=residual has no residual of an attribute with classes; use "
-                "condition_on=entangled."
-            )
+        self._take_sides(lambdas, list(attributes or {}), lambda_scale, entangled_scale, entangle_with)
+        self.steps = discriminator_steps if any(self.lambdas) else min(discriminator_steps, 1)
         self._network: dict = {"hidden": hidden, "kind": kind, "batch_norm": batch_norm}
         self.bins = LabelBins(self.labels, **self._bins(bins), classes=attributes)
         self.residual: ResidualLabels | None = None
@@ -150,6 +137,24 @@ class Adversary(nn.Module):
         if self.joint:
             self._set_up_joint()
         self.build_bank(self.n_outputs)
+
+    def _take_sides(
+        self, lambdas: Mapping[str, float], with_classes: list[str], scale: float, entangled: float, how: str
+    ) -> None:
+        """Which labels are kept, which are lost, and which of the kept ones are regressed."""
+        values = lambda_by_label(lambdas, [name for name in self.labels if name not in with_classes], with_classes)
+        scaled = [scale * values[name] for name in self.labels]
+        self.lambdas = [value * entangled if value < 0 else value for value in scaled]
+        self.entangled = [i for i, value in enumerate(self.lambdas) if value < 0]
+        self.disentangled = [i for i, value in enumerate(self.lambdas) if value > 0]
+        self.attributes = [i for i, name in enumerate(self.labels) if name in with_classes]
+        regressed = how == "regression" and not self.joint
+        self.regressed = [i for i in self.entangled if i not in self.attributes] if regressed else []
+        if self.condition_on == "residual" and set(self.attributes) & set(self.disentangled):
+            raise SpectangleError(
+                "adversary.condition_on=residual has no residual of an attribute with classes; use "
+                "condition_on=entangled."
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
