@@ -15,8 +15,9 @@ from torch import Tensor
 
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
-from spectangle.model.losses import decay_factor, weighted_mean
-from spectangle.model.networks import Decoder, Encoder, NoisyChannel, mlp
+from spectangle.model.label_estimator import LabelEstimator, ridge_filled
+from spectangle.model.losses import decay_factor
+from spectangle.model.networks import Decoder, Encoder, NoisyChannel
 from spectangle.model.projection import Projection
 from spectangle.model.scaling import FluxScaler, LabelScaler
 from spectangle.survey.star_draws import star_normal
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from spectangle.data.stars import Stars
 
 __all__ = ["DisentanglingAutoencoder"]
-
-ESTIMATOR_WIDTH = 128
 
 
 class DisentanglingAutoencoder(L.LightningModule):
@@ -43,8 +42,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         wavelength: Vacuum wavelengths [P] in nm, kept so that a checkpoint knows its grid.
         label_units: Unit of each label, kept for the same reason.
         incomplete: Labels that some stars lack. The decoder is told where one is missing, and in its place what a small
-            network of its own reads of it in the spectrum (as q(y|x) of Kingma et al. 2014, arXiv:1406.5298): a mean
-            would leave it to the latent to say what the label says, also of a label that it is to lose.
+            network of its own reads of it in the spectrum (:class:`~spectangle.model.label_estimator.LabelEstimator`).
         attributes: Number of classes by attribute (instrument, survey of origin), A of them: entangled or disentangled
             like a label (the attributes of Lample et al. 2018, arXiv:1706.00409). Their codes follow the labels in what
             training is given, [B, K + A].
@@ -146,7 +144,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             attributes=attributes,
             incomplete=incomplete,
         )
-        self.estimator = mlp([n_pixels, ESTIMATOR_WIDTH, len(incomplete)]) if incomplete else None
+        self.estimator = LabelEstimator(n_pixels, len(incomplete)) if incomplete else None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -155,7 +153,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.flux_scaler.fit(flux)
         self.label_scaler.fit(labels)
         x = self.flux_scaler(flux)
-        told = self.label_scaler(self._without_gaps(x, labels))
+        told = self.label_scaler(ridge_filled(x, labels, self.label_scaler.incomplete))
         if self.encoder.projection is not None:
             self.encoder.projection.fit(x, told)
         self.adversary.calibrate(labels, self._targets(labels, told))
@@ -347,27 +345,12 @@ class DisentanglingAutoencoder(L.LightningModule):
         k = len(self.labels)
         return y if len(self.targets) == k else torch.cat([y[:, :k], labels[:, k:].nan_to_num(0.0)], dim=1)
 
-    def _without_gaps(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Labels and codes [N, K + A] with ridge regression on the scaled spectra [N, P] where a label is missing: what
-        the estimator will read, before it has learnt it.
-        """
-        filled = labels.clone()
-        for i in self.label_scaler.incomplete:
-            known = torch.isfinite(labels[:, i])
-            inputs, mean = x[known] - x[known].mean(0), labels[known, i].mean()
-            gram = inputs.T @ inputs + 1e-3 * len(inputs) * torch.eye(x.shape[1])
-            weights = torch.linalg.solve(gram, inputs.T @ (labels[known, i] - mean))
-            filled[~known, i] = mean + (x[~known] - x[known].mean(0)) @ weights
-        return filled
-
     def _estimator_loss(self, x: Tensor, labels: Tensor, weights: Tensor) -> Tensor | float:
-        """Squared error of the labels that the estimator reads, on the stars that have them."""
         if self.estimator is None:
             return 0.0
         columns = self.label_scaler.incomplete
-        target = self.label_scaler(labels)[:, columns]
-        error = (self.estimator(x).float() - target.float()).square()
-        return weighted_mean(error.T, torch.isfinite(labels[:, columns]).T, weights[:, columns].T).sum()
+        scaled, known = self.label_scaler(labels)[:, columns], torch.isfinite(labels[:, columns])
+        return self.estimator.loss(x, scaled, known, weights[:, columns])
 
     def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
         if not self.conditional_encoder:
