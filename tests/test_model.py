@@ -107,7 +107,7 @@ def plain_loop(model, data, epochs=2):
     batches = -(-len(data.train) // 64)
     for epoch in range(epochs):
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(epoch))
-        for i, rows in enumerate(order.split(64)):
+        for i, rows in enumerate(order.tensor_split(batches)):
             optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + cos(pi * (epoch + i / batches) / epochs))
             x, y = model.flux_scaler(data.train.flux[rows]), model.label_scaler(data.train.labels[rows])
             optimizer.zero_grad()

@@ -114,12 +114,15 @@ def test_the_summary_holds_the_best_and_every_final_number(offline: Path):
     assert summary["state"] == "finished"
 
 
+SOURCES = ("spectra", "latent", "paper/spectra", "paper/latent")
+
+
 def test_final_tables(offline: Path):
     path = segments(offline / "0")[0]
     found, metrics = read(path), Run(offline / "0").metrics
     table = json.loads((path.parent / "files" / found["summary"]["tables/downstream"]["path"]).read_text())
     rows = {(row[0], row[3]): dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
-    assert set(rows) == {(label, source) for label in LABELS for source in ("spectra", "latent")}
+    assert set(rows) == {(label, source) for label in LABELS for source in SOURCES}
     assert (
         rows["logg", "latent"]["mae"] == metrics["test/latent/logg/mae"]
         and rows["teff", "spectra"]["in the latent"] == "entangled"
