@@ -253,6 +253,7 @@ def runs(survey) -> dict[float, Path]:
     return found
 
 
+@pytest.mark.slow
 def test_a_lost_instrument_leaves_the_latent_and_the_labels_stay(runs):
     kept, lost = (json.loads((path / "metrics.json").read_text()) for path in runs.values())
     assert kept["probe/instrument/balanced_accuracy"] > 0.85
@@ -260,6 +261,7 @@ def test_a_lost_instrument_leaves_the_latent_and_the_labels_stay(runs):
     assert lost["probe/teff/r2"] > 0.9 and lost["probe/logg/r2"] > 0.9
 
 
+@pytest.mark.slow
 def test_such_a_run_predicts_and_is_exported(runs, survey, tmp_path, monkeypatch, capsys):
     command = Command(monkeypatch, capsys)
     run = runs[1.0]
@@ -273,6 +275,7 @@ def test_such_a_run_predicts_and_is_exported(runs, survey, tmp_path, monkeypatch
     np.testing.assert_allclose(there["chi2"], here["chi2"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_its_table_1_is_drawn(runs, tmp_path):
     choices = {"sweep": str(runs[1.0].parent), "output": str(tmp_path), "baselines": False}
     print_table1(OmegaConf.create(choices | {"figures": True, "tsne_stars": 30}))

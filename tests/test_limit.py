@@ -117,7 +117,14 @@ def test_what_the_spectra_tell_of_the_embedded_survey_is_what_they_are_found_to_
 
 
 @pytest.mark.parametrize(
-    "build", [averaged_regressor, ridge_regressor, sklearn_regressor, torch_regressor, small_survey_regressor]
+    "build",
+    [
+        averaged_regressor,
+        ridge_regressor,
+        torch_regressor,
+        pytest.param(sklearn_regressor, marks=pytest.mark.slow),
+        pytest.param(small_survey_regressor, marks=pytest.mark.slow),
+    ],
 )
 def test_no_regressor_beats_the_limit(build, data, own_cache):
     few = np.arange(600 if build is small_survey_regressor else len(data.train))  # its support vector machines are slow
