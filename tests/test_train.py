@@ -186,6 +186,18 @@ def test_validation_scores_during_training_can_be_monitored(train, tmp_path):
     assert "val/probe/m_h/r2" in history[1] and "val/probe/m_h/r2" not in history[0]
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("regressor.loss=cubic", "The regressor's loss is 'cubic'"),
+        ("+callbacks.regressor.paper.alpha=-1", "'alpha'"),
+    ],
+)
+def test_a_regressor_that_cannot_be_fitted_costs_no_training(train, tmp_path, option, sentence):
+    code, out, err = train(f"hydra.run.dir={tmp_path}", option)
+    assert code != 0 and sentence in err and "epoch" not in out
+
+
 SHOWS = {
     "model.conditioning=synthetic": lambda model: (
         model.encoder.projection.weight.shape[1] == model.hparams["n_pixels"] + 4

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from spectangle.metrics import number
 
-__all__ = ["result_table"]
+__all__ = ["SOURCES", "result_table"]
 
 SOURCES = {
     "test/spectra": "raw spectra",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from spectangle.evaluation.results_table import SOURCES
 from spectangle.runs.folder import Run
 
 __all__ = [
@@ -59,7 +60,7 @@ def downstream_rows(
     """The final table: errors of each label (predicted - catalogue, test stars) from each representation."""
     rows = []
     for label in labels:
-        for source in ("test/spectra", "test/latent", "paper/spectra", "paper/latent", "limit"):
+        for source in SOURCES:
             values = [metrics.get(f"{source}/{label}/{name}") for name in ACCURACY]
             if values[0] is not None:
                 rows.append([label, units[label], signs[label], source.removeprefix("test/"), *values])

@@ -65,6 +65,7 @@ RANGES: dict[str, tuple[str, float, float, bool]] = {
     "regressor.alpha": (NUMBER, 0, math.inf, False),
     "regressor.batch_size": (WHOLE, 1, math.inf, False),
 }
+PASSES = ("max_iter", "epochs", "n_estimators")  # how long an estimator is fitted
 WIDTHS = ("model.hidden", "adversary.hidden", "regressor.hidden")
 SEEDS = ("seed", "data.seed", "data.split_seed", "data.survey_seed", "regressor.seed", "callbacks.probes.seed")
 UNFIT = {  # options of Lightning's Trainer that this training has no use for, and why
@@ -116,6 +117,9 @@ def check_config(cfg: DictConfig) -> None:
             )
         for name, node in (suite or {}).items():
             _check_estimator(f"probes.{size}.{name}", node)
+    for path in ("regressor", "callbacks.regressor.paper"):
+        if (node := OmegaConf.select(cfg, path)) is not None:
+            _check_estimator(path, node)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -235,7 +239,7 @@ def _check_estimator(path: str, node: Any) -> None:
         )
     try:
         estimator = instantiate(node)
-        few = {key: 1 for key in ("max_iter", "epochs", "n_estimators") if key in estimator.get_params()}
+        few = {key: 1 for key in estimator.get_params() if key.rpartition("__")[2] in PASSES}
         x = np.random.default_rng(0).normal(size=(40, 3))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
