@@ -126,24 +126,18 @@ def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
     """Spectra per second of a bare torch loop that does the same arithmetic."""
     autoencoder, discriminators = model.configure_optimizers()
     adversary, seconds = model.adversary, 0.0
-    unit = 1.0 if adversary.lambda_unit == "scaled" else model.flux_scaler.unit**2
     for _ in range(2):
         start = time.perf_counter()
-        for flux, noise, labels, classes, weights in data.train_dataloader():
-            x, y = model.flux_scaler(flux), model.label_scaler(labels)
-            mean = model.encoder(model._add_noise(x, noise))
-            z = seen = model._sample(mean)
-            if model.input_noise:
-                seen = adversary.views(entangled=z, lost=model._sample(model.encoder(x)))
+        for batch in data.train_dataloader():
+            *_, classes, weights = batch
+            step = model.look(batch, model.draw(len(classes)))
             for _ in range(adversary.steps):
-                loss = adversary.cross_entropy(seen.detach(), y, classes, weights).sum()
+                loss = adversary.cross_entropy(step["seen"].detach(), step["targets"], classes, weights).sum()
                 discriminators.zero_grad()
                 loss.backward()
                 discriminators.step()
-            error = model.decoder(z, y) - x
             with _frozen(adversary):
-                penalty = adversary.penalty(seen, y, classes, 0.5, weights) / unit
-                loss = error.square().mean() + model._rate(mean) + penalty
+                loss, _ = model.autoencoder_loss(step, classes, weights, 0.5)
             autoencoder.zero_grad()
             loss.backward()
             autoencoder.step()

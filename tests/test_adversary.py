@@ -27,7 +27,8 @@ def test_penalty_is_the_second_term_of_eq4():
     adversary, z, y, classes = build(objective="neg_ce")
     cross_entropy = adversary.cross_entropy(z, y, classes)
     expected = -sum(value * cross_entropy[i] for i, value in enumerate(LAMBDAS.values()))
-    assert torch.allclose(adversary.penalty(z, y, classes, progress=0.5), expected)
+    assert torch.allclose(adversary.penalty(z, y, classes), expected)
+    assert torch.allclose(adversary.penalty(z, y, classes, factor=0.5), 0.5 * expected)
 
 
 def test_entangled_labels_may_have_more_bins():

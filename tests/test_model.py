@@ -57,6 +57,11 @@ def fit(model, data, epochs=2, **options):
     return trainer
 
 
+def first_batch(data, n=64):
+    stars = data.train
+    return tuple(values[:n] for values in (stars.flux, stars.noise, stars.targets, stars.classes, stars.weights))
+
+
 def weights(module):
     return copy.deepcopy(dict(module.named_parameters()))
 
@@ -72,19 +77,14 @@ def test_each_step_moves_its_own_networks_only(data, adversary):
     optimizers = model.configure_optimizers()
     model.optimizers = lambda use_pl_optimizer=True: optimizers
     model.manual_backward = lambda loss: loss.backward()
-    x, y, classes = (
-        model.flux_scaler(data.train.flux[:64]),
-        model.label_scaler(data.train.labels[:64]),
-        data.train.classes[:64],
-    )
-
-    z = model.encoder(x)
+    batch = first_batch(data)
+    step, (*_, classes, star_weights) = model.look(batch, model.draw(64)), batch
     before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
-    model.discriminator_step(z.detach(), y, classes)
+    model.discriminator_step(step["seen"].detach(), step["targets"], classes, star_weights)
     assert [moved(getattr(model, part), before[part]) for part in before] == [False, False, True]
 
     before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
-    model.autoencoder_step(x, y, z, model.adversarial_penalty(z, y, classes, progress=0.5))
+    model.autoencoder_step(step, classes, star_weights, factor=0.5)
     assert [moved(getattr(model, part), before[part]) for part in before] == [True, True, False]
     assert all(parameter.requires_grad for parameter in model.adversary.parameters())
 
@@ -149,14 +149,11 @@ def test_lambda_means_the_same_in_flux_units(data):
     optimizers = model.configure_optimizers()
     model.optimizers = lambda use_pl_optimizer=True: optimizers
     model.manual_backward = lambda loss: None
-    x, y, classes = (
-        model.flux_scaler(data.train.flux[:64]),
-        model.label_scaler(data.train.labels[:64]),
-        data.train.classes[:64],
-    )
-    z = model.encoder(x)
-    reconstruction, loss = model.autoencoder_step(x, y, z, model.adversarial_penalty(z, y, classes, progress=0.5))
-    assert float(loss) == pytest.approx(float(reconstruction + model.adversary.penalty(z, y, classes, 0.5)), rel=1e-5)
+    batch = first_batch(data)
+    step, (*_, classes, weights) = model.look(batch, model.draw(64)), batch
+    penalty = model.adversary.penalty(step["seen"], step["targets"], classes, 0.5, weights)
+    reconstruction, loss = model.autoencoder_step(step, classes, weights, factor=0.5)
+    assert penalty != 0 and float(loss) == pytest.approx(float(reconstruction + penalty), rel=1e-5)
 
 
 def test_lost_labels_are_fought_in_the_clean_latent_and_kept_ones_taught_in_the_noisy_one(data):
@@ -164,8 +161,8 @@ def test_lost_labels_are_fought_in_the_clean_latent_and_kept_ones_taught_in_the_
     lost = torch.tensor(model.adversary.lambdas) > 0
     seen = []
     model.discriminator_step = lambda z, *rest: (seen.append(z), torch.zeros(4))[1]
-    model.autoencoder_step = lambda x, y, z, *rest, **options: (
-        seen.append(z.detach()),
+    model.autoencoder_step = lambda step, *rest: (
+        seen.append(step["z"].detach()),
         (torch.zeros(()), torch.zeros(())),
     )[1]
     model._progress, model._decay = lambda batch_index: 0.5, lambda progress: None
@@ -183,10 +180,13 @@ def test_input_noise_has_the_size_of_each_stars_own_noise(data):
     model = build(data, input_noise=2.0)
     x, noise = torch.zeros(2, 20000), torch.tensor([0.01, 0.03])
     model.flux_scaler.scale = torch.tensor(0.5)
-    spread = model._add_noise(x, noise).std(dim=1)
+    model.flux_scaler.mean = torch.zeros(20000)
+    model._encode = lambda x, y: torch.zeros(2, 5)
+    batch = (x, noise, data.train.labels[:2], data.train.classes[:2], data.train.weights[:2])
+    spread = model.look(batch, model.draw(2))["noisy"].std(dim=1)
     torch.testing.assert_close(spread, 2.0 * noise / 0.5, rtol=0.05, atol=0)
     model.input_noise = 0.0
-    assert model._add_noise(x, noise) is x
+    assert not model.look(batch, model.draw(2))["noisy"].any()
 
 
 def test_the_observed_model_never_looks_at_the_labels_of_new_stars(data):

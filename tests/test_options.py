@@ -107,9 +107,12 @@ def data(toy_survey):
 
 
 def test_the_latent_is_noisy_while_training_and_only_then(data):
-    model, mean = build(data, latent_noise=0.5), torch.zeros(4000, 5)
-    assert model.train()._sample(mean).std() == pytest.approx(0.5, rel=0.05)
-    assert not model.eval()._sample(mean).any()
+    model, stars = build(data, latent_noise=0.5), data.train
+    batch = (stars.flux, stars.noise, stars.targets, stars.classes, stars.weights)
+    step = model.look(batch, model.draw(len(stars)))
+    assert (step["z"] - step["mean"]).detach().std() == pytest.approx(0.5, rel=0.05)
+    clean = model.eval().encoder(model.flux_scaler(data.validation.flux)).detach()
+    assert (model.embed_stars(data.validation) == clean.numpy()).all()
 
 
 @pytest.mark.parametrize("key", ["betas", "discriminator_betas"])

@@ -269,10 +269,10 @@ class Adversary(nn.Module):
         return per_discriminator.view(-1, len(self.names)).mean(0)
 
     def penalty(
-        self, z: Tensor, labels: Tensor, classes: Tensor, progress: float, weights: Tensor | None = None
+        self, z: Tensor, labels: Tensor, classes: Tensor, factor: float | Tensor = 1.0, weights: Tensor | None = None
     ) -> Tensor:
         r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its
-        place.
+        place, with ``factor`` times lambda.
         """
         logits, disentangling = self.bank(self._inputs(z, labels)), self.disentangling
         weighed = torch.zeros(len(self.weights), device=logits.device)
@@ -290,7 +290,7 @@ class Adversary(nn.Module):
                 0, torch.tensor(disentangling, device=logits.device), self.weights[disentangling] * disentangle
             )
         entangle = torch.where(self.weights > 0, 0.0, -self.weights)
-        return (weighed + entangle * self._losses(logits, labels, classes, weights)).sum() * self.factor(progress)
+        return (weighed + entangle * self._losses(logits, labels, classes, weights)).sum() * factor
 
     def factor(self, progress: float) -> float | Tensor:
         """Fraction of lambda in force."""

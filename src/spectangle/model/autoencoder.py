@@ -213,22 +213,54 @@ class DisentanglingAutoencoder(L.LightningModule):
         return self.embed(stars.flux, stars.targets, stars.source_id, draw=draw)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
-        flux, noise, labels, bins, weights = batch
-        x = self.flux_scaler(flux)
-        y = self._told(labels, x)
-        targets = self._targets(labels, y)
+        *_, bins, weights = batch
         progress = self._progress(batch_index)
         self._decay(progress)
-        noisy = self._add_noise(x, noise)
-        mean = self._encode(noisy, y)
-        z = seen = self._sample(mean)
+        step = self.look(batch, self.draw(len(bins)))
+        cross_entropy = self.discriminator_step(step["seen"].detach(), step["targets"], bins, weights)
+        reconstruction, loss = self.autoencoder_step(step, bins, weights, self.adversary.factor(progress))
+        self._accumulate(len(bins), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+
+    def draw(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Standard normal numbers of a training step with n stars: what this model needs of ``pixels`` [n, P], and for
+        the latent, and that of the spectra as they are, ``sample`` and ``jitter`` [n, Z].
+        """
+        device = self.device if generator is None else generator.device
+        z, p = self.encoder.n_outputs, self.flux_scaler.mean.numel()
+        widths = {
+            "pixels": p if self.input_noise else 0,
+            "sample": z if self.channel else 0,
+            "jitter": z if self.latent_noise else 0,
+        }
         if self.input_noise and self.adversary.disentangled:
-            seen = self.adversary.views(entangled=z, lost=self._sample(self._encode(x, y)))
-        cross_entropy = self.discriminator_step(seen.detach(), targets, bins, weights)
-        penalty = self.adversarial_penalty(seen, targets, bins, progress, weights)
-        terms = self._rate(mean), self._estimator_loss(noisy, labels, weights), penalty
-        reconstruction, loss = self.autoencoder_step(x, y, z, *terms)
-        self._accumulate(len(x), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+            widths |= {f"lost_{name}": widths[name] for name in ("sample", "jitter")}
+        return {name: torch.randn(n, m, device=device, generator=generator) for name, m in widths.items() if m}
+
+    def look(self, batch: tuple[Tensor, ...], draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What decoder and discriminators meet in a training step: scaled flux ``x`` [B, P], also with noise
+        (``noisy``), labels as the decoder (``y``) and the discriminators (``targets``) know them, mean of the latent
+        and latent ``z`` [B, Z], and what the discriminators see of it (``seen``, [B, Z] or [D, B, Z]).
+        """
+        flux, noise, labels, *_ = batch
+        x = noisy = self.flux_scaler(flux)
+        y = self._told(labels, x)
+        if "pixels" in draws:  # noise in flux units, of each star's own size
+            noisy = torch.addcmul(x, draws["pixels"], self.input_noise * noise[:, None] / self.flux_scaler.scale)
+        mean = self._encode(noisy, y)
+        z = seen = self._sample(mean, draws.get("sample"), draws.get("jitter"))
+        if "pixels" in draws and self.adversary.disentangled:
+            lost = self._sample(self._encode(x, y), draws.get("lost_sample"), draws.get("lost_jitter"))
+            seen = self.adversary.views(entangled=z, lost=lost)
+        return {
+            "x": x,
+            "noisy": noisy,
+            "y": y,
+            "labels": labels,
+            "targets": self._targets(labels, y),
+            "mean": mean,
+            "z": z,
+            "seen": seen,
+        }
 
     def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor, weights: Tensor | None = None) -> Tensor:
         """Update all discriminators on a detached latent; return their cross-entropies [D] before the last update."""
@@ -241,37 +273,43 @@ class DisentanglingAutoencoder(L.LightningModule):
             optimizer.step()
         return self.adversary.by_name(cross_entropy.detach())
 
-    def adversarial_penalty(
-        self, seen: Tensor, targets: Tensor, bins: Tensor, progress: float, weights: Tensor | None = None
-    ) -> Tensor | float:
-        """The second term of eq. 4 over the square of the flux unit, through discriminators that do not learn, with the
-        latents that they have ``seen``.
+    def autoencoder_step(
+        self, step: Mapping[str, Tensor], bins: Tensor, weights: Tensor | None, factor: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Update encoder and decoder on eq. 4, through discriminators that do not learn; return reconstruction and loss
+        in flux units.
         """
-        if not any(self.adversary.lambdas):
-            return 0.0
-        with _frozen(self.adversary):
-            return self.adversary.penalty(seen, targets, bins, progress, weights) / self._unit
-
-    def autoencoder_step(self, x: Tensor, y: Tensor, z: Tensor, *terms: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Update encoder and decoder on the reconstruction plus other terms of the loss (with the adversarial penalty:
-        eq. 4); return reconstruction and loss in flux units.
-        """
-        error = self.decoder(z, y) - x
-        # eq. 4 divided by the square of the flux unit: the same minimum, a gradient of order one
-        loss = self.reconstruction_weight * error.float().square().mean()
-        for term in terms:
-            loss = loss + term
         optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
+        with _frozen(self.adversary):
+            loss, reconstruction = self.autoencoder_loss(step, bins, weights, factor)
         self.manual_backward(loss)
         optimizer.step()
-        return self._flux_error(error.detach()), loss.detach() * self._unit
+        return reconstruction, loss.detach() * self._unit
+
+    def autoencoder_loss(
+        self, step: Mapping[str, Tensor], bins: Tensor, weights: Tensor | None, factor: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 4 over the square of the flux unit (the same minimum, a gradient of order one), with ``factor`` times
+        lambda, plus the rate of a stochastic latent and what the estimator learns; and the reconstruction in flux
+        units.
+        """
+        error = self.decoder(step["z"], step["y"]) - step["x"]
+        loss = self.reconstruction_weight * error.float().square().mean() + self._rate(step["mean"])
+        if self.estimator is not None:
+            loss = loss + self._estimator_loss(step["noisy"], step["labels"], weights)
+        if any(self.adversary.lambdas):
+            penalty = self.adversary.penalty(step["seen"], step["targets"], bins, factor, weights)
+            loss = loss + penalty / self._unit
+        return loss, self._flux_error(error.detach())
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         flux, _, labels, bins, weights = batch
         x = self.flux_scaler(flux)
         y = self._told(labels, x)
-        z = self._sample(self._encode(x, y))
+        mean = self._encode(x, y)
+        # the same draws each time
+        z = self._sample(mean, torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean.device))
         reconstruction = self._flux_error(self.decoder(z, y) - x)
         targets = self._targets(labels, y)
         cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, targets, bins, weights))
@@ -345,12 +383,10 @@ class DisentanglingAutoencoder(L.LightningModule):
         k = len(self.labels)
         return y if len(self.targets) == k else torch.cat([y[:, :k], labels[:, k:].nan_to_num(0.0)], dim=1)
 
-    def _estimator_loss(self, x: Tensor, labels: Tensor, weights: Tensor) -> Tensor | float:
-        if self.estimator is None:
-            return 0.0
+    def _estimator_loss(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         columns = self.label_scaler.incomplete
         scaled, known = self.label_scaler(labels)[:, columns], torch.isfinite(labels[:, columns])
-        return self.estimator.loss(x, scaled, known, weights[:, columns])
+        return self.estimator.loss(x, scaled, known, weights[:, columns])  # pyright: ignore
 
     def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
         if not self.conditional_encoder:
@@ -361,28 +397,15 @@ class DisentanglingAutoencoder(L.LightningModule):
             )
         return self.encoder(torch.cat([x, y], dim=1))
 
-    def _sample(self, mean: Tensor) -> Tensor:
-        """Latents as the decoder and the discriminators meet them; out of training with draws that are the same each
-        time.
-        """
-        if self.channel is None:
-            z = mean
-        elif self.training:
-            z = self.channel(mean, torch.randn_like(mean))
-        else:
-            z = self.channel(mean, torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean))
-        return z + self.latent_noise * torch.randn_like(z) if self.latent_noise and self.training else z
+    def _sample(self, mean: Tensor, sample: Tensor | None = None, jitter: Tensor | None = None) -> Tensor:
+        """Latents [B, Z] as the decoder and the discriminators meet them, of means [B, Z] and standard normal draws."""
+        z = mean if self.channel is None or sample is None else self.channel(mean, sample.to(mean))
+        return z if jitter is None else z + self.latent_noise * jitter.to(z)
 
     def _rate(self, mean: Tensor) -> Tensor | float:
         return (
             0.0 if self.channel is None else self.latent_rate / self.flux_scaler.mean.numel() * self.channel.rate(mean)
         )
-
-    def _add_noise(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Scaled spectra [B, P] with ``input_noise`` times their own noise [B], in flux units, on top."""
-        if not self.input_noise:
-            return x
-        return torch.addcmul(x, torch.randn_like(x), self.input_noise * noise[:, None] / self.flux_scaler.scale)
 
     def _flux_error(self, error: Tensor) -> Tensor:
         """Mean squared error in flux units."""

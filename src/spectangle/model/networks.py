@@ -66,6 +66,7 @@ class Encoder(nn.Module):
         n_read = n_inputs if projection is None else projection.n_outputs
         layers = mlp([n_read, *hidden, latent], batch_norm, dropout)
         self.layers = layers if projection is None else nn.Sequential(projection, *layers)
+        self.n_outputs = latent
         self.norm = norms[norm]()
         self.activation = activations[activation]()
 
