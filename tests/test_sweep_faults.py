@@ -201,7 +201,7 @@ def test_slurm_is_asked_once_and_not_under_the_lock(tmp_path, monkeypatch):
             "start": "1",
             "heartbeat_s": 60,
             "slurm_job": str(number + 5),
-            "child": None,
+            "children": [],
         }
         (study.folder / "workers" / f"w{number}.json").write_text(json.dumps(facts))
     study.claim("me")

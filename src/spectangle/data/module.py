@@ -23,6 +23,7 @@ from spectangle.data.stars import (
     label_errors,
     label_weights,
     roles,
+    star_order,
     true_labels,
 )
 from spectangle.errors import SpectangleError
@@ -148,14 +149,17 @@ class SpectraDataModule(L.LightningDataModule):
     def train_dataloader(self) -> Batches:
         def order() -> Tensor:
             epoch = self.trainer.current_epoch if self.trainer is not None else 0
-            return torch.randperm(
-                len(self.train), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            )
+            return star_order(len(self.train), self.seed, epoch)
 
-        return Batches(self._on_device(self.train), self.batch_size, order)
+        return Batches(self.training_tensors, self.batch_size, order)
 
     def val_dataloader(self) -> Batches:
         return Batches(self._on_device(self.validation), 4096)
+
+    @property
+    def training_tensors(self) -> list[Tensor]:
+        """What a batch is drawn from: flux [N, P], noise [N], labels and codes, classes and weights [N, K + A]."""
+        return self._on_device(self.train)
 
     @property
     def _roles(self) -> tuple[Stars, Stars, Stars]:

@@ -25,9 +25,11 @@ __all__ = [
     "fill_masked",
     "flux_noise",
     "class_codes",
+    "epoch_seed",
     "label_errors",
     "label_weights",
     "roles",
+    "star_order",
     "true_labels",
 ]
 
@@ -92,6 +94,18 @@ class Batches:
         rows = torch.arange(len(self.tensors[0])) if self.order is None else self.order()
         for part in rows.to(self.tensors[0].device).tensor_split(len(self)):
             yield tuple(tensor[part] for tensor in self.tensors)
+
+
+def star_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The order [n] in which an epoch takes n training stars: by seed and epoch alone, so that a resumed run repeats
+    the uninterrupted one.
+    """
+    return torch.randperm(n, generator=torch.Generator().manual_seed(epoch_seed(seed, epoch)))
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of the random numbers of an epoch."""
+    return seed * 1_000_003 + epoch
 
 
 def roles(

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectangle.data.stars import epoch_seed
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
 from spectangle.model.label_estimator import LabelEstimator, ridge_filled
-from spectangle.model.losses import decay_factor
+from spectangle.model.losses import at_least_single, decay_factor
 from spectangle.model.networks import Decoder, Encoder, NoisyChannel
 from spectangle.model.projection import Projection
 from spectangle.model.scaling import FluxScaler, LabelScaler
@@ -24,6 +25,7 @@ from spectangle.survey.star_draws import star_normal
 
 if TYPE_CHECKING:
     from spectangle.data.stars import Stars
+    from spectangle.packs.line import PackLine
 
 __all__ = ["DisentanglingAutoencoder"]
 
@@ -116,7 +118,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         _check_options(
             conditioning,
             {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate},
-            self._lr_ends,
+            self.lr_ends,
         )
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
         self.label_scaler = LabelScaler(labels, incomplete, attributes)
@@ -145,6 +147,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             incomplete=incomplete,
         )
         self.estimator = LabelEstimator(n_pixels, len(incomplete)) if incomplete else None
+        self.pack: PackLine | None = None  # trains for this model, where it is one of several
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -216,10 +219,18 @@ class DisentanglingAutoencoder(L.LightningModule):
         *_, bins, weights = batch
         progress = self._progress(batch_index)
         self._decay(progress)
+        if self.pack is not None and self.pack.has_trained:
+            return self._count_a_step()
         step = self.look(batch, self.draw(len(bins)))
         cross_entropy = self.discriminator_step(step["seen"].detach(), step["targets"], bins, weights)
         reconstruction, loss = self.autoencoder_step(step, bins, weights, self.adversary.factor(progress))
         self._accumulate(len(bins), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+
+    def _count_a_step(self) -> None:
+        """Let Lightning count a step that the pack has taken: one without gradients changes nothing."""
+        optimizer: Any = self.optimizers()[0]  # pyright: ignore
+        optimizer.zero_grad()
+        optimizer.step()
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Standard normal numbers of a training step with n stars: what this model needs of ``pixels`` [n, P], and for
@@ -285,7 +296,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             loss, reconstruction = self.autoencoder_loss(step, bins, weights, factor)
         self.manual_backward(loss)
         optimizer.step()
-        return reconstruction, loss.detach() * self._unit
+        return reconstruction, loss.detach() * self.unit
 
     def autoencoder_loss(
         self, step: Mapping[str, Tensor], bins: Tensor, weights: Tensor | None, factor: float | Tensor
@@ -295,12 +306,12 @@ class DisentanglingAutoencoder(L.LightningModule):
         units.
         """
         error = self.decoder(step["z"], step["y"]) - step["x"]
-        loss = self.reconstruction_weight * error.float().square().mean() + self._rate(step["mean"])
+        loss = self.reconstruction_weight * at_least_single(error).square().mean() + self._rate(step["mean"])
         if self.estimator is not None:
             loss = loss + self._estimator_loss(step["noisy"], step["labels"], weights)
         if any(self.adversary.lambdas):
             penalty = self.adversary.penalty(step["seen"], step["targets"], bins, factor, weights)
-            loss = loss + penalty / self._unit
+            loss = loss + penalty / self.unit
         return loss, self._flux_error(error.detach())
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
@@ -350,7 +361,9 @@ class DisentanglingAutoencoder(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # every random number of an epoch depends on (seed, epoch) only: a resumed run repeats the uninterrupted one
-        torch.manual_seed(self.trainer.datamodule.seed * 1_000_003 + self.current_epoch)  # pyright: ignore
+        torch.manual_seed(epoch_seed(self.trainer.datamodule.seed, self.current_epoch))  # pyright: ignore
+        if self.pack is not None and (trained := self.pack.train_epoch(self)):
+            self._sums, self._count = trained
 
     def on_validation_epoch_start(self) -> None:
         """End the training half of the epoch: it is logged and checked before anything is saved."""
@@ -409,23 +422,23 @@ class DisentanglingAutoencoder(L.LightningModule):
 
     def _flux_error(self, error: Tensor) -> Tensor:
         """Mean squared error in flux units."""
-        return (error.float() * self.flux_scaler.scale).square().mean()
+        return (at_least_single(error) * self.flux_scaler.scale).square().mean()
 
     def _progress(self, batch_index: int) -> float:
         batches = max(1, int(self.trainer.num_training_batches))
         return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
 
     @property
-    def _unit(self) -> float | Tensor:
+    def unit(self) -> float | Tensor:
         """What the loss is divided by."""
         return 1.0 if self.adversary.lambda_unit == "scaled" else self.flux_scaler.unit**2
 
     @property
-    def _lr_ends(self) -> tuple[float, float]:
+    def lr_ends(self) -> tuple[float, float]:
         return self.optimizer_options["lr_end"], self.optimizer_options["discriminator_lr_end"]
 
     def _decay(self, progress: float) -> None:
-        for optimizer, end in zip(self.optimizers(use_pl_optimizer=False), self._lr_ends, strict=True):  # pyright: ignore
+        for optimizer, end in zip(self.optimizers(use_pl_optimizer=False), self.lr_ends, strict=True):  # pyright: ignore
             for group in optimizer.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * decay_factor(end, progress)
 

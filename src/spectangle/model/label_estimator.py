@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectangle.model.losses import weighted_mean
+from spectangle.model.losses import at_least_single, weighted_mean
 from spectangle.model.networks import mlp
 
 __all__ = ["LabelEstimator", "ridge_filled"]
@@ -35,7 +35,7 @@ class LabelEstimator(torch.nn.Sequential):
         """Squared error of what is read of scaled labels [B, M] where they are known [B, M], by the weights of the
         stars [B, M]; summed over labels.
         """
-        error = (self(spectra).float() - labels.float()).square()
+        error = (at_least_single(self(spectra)) - labels).square()
         return weighted_mean(error.T, known.T, weights.T).sum()
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "OBJECTIVES",
     "SCHEDULES",
     "adversarial_loss",
+    "at_least_single",
     "cross_entropy",
     "decay_factor",
     "label_likelihood",
@@ -25,6 +26,11 @@ __all__ = [
 
 OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
 SCHEDULES = ("constant", "linear", "dann", "plateau")
+
+
+def at_least_single(values: Tensor) -> Tensor:
+    """Values in single precision, or in double where they are: sums and logarithms in bfloat16 say little."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical", weights: Tensor | None = None) -> Tensor:
@@ -40,7 +46,7 @@ def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical", weigh
         kind: ``categorical`` or ``binary``.
         weights: Of the stars in the average [D, B]; None: all the same.
     """
-    log_p = F.log_softmax(logits.float(), dim=-1)
+    log_p = F.log_softmax(at_least_single(logits), dim=-1)
     chosen = bins.clamp(min=0).unsqueeze(-1)
     loss = -log_p.gather(-1, chosen).squeeze(-1)
     if kind == "binary":
@@ -96,7 +102,7 @@ def adversarial_loss(
             cross_entropy(logits, bins, kind, weights), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind, weights)
         )
     if objective == "uniform":
-        log_p = F.log_softmax(logits.float(), dim=-1).masked_fill(prior == 0, 0.0)
+        log_p = F.log_softmax(at_least_single(logits), dim=-1).masked_fill(prior == 0, 0.0)
         others = (
             torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).masked_fill(prior == 0, 0.0) * (1 - prior)
             if kind == "binary"
@@ -118,8 +124,8 @@ def label_likelihood(
     The scale stays above 0.05 standard deviations of the label, so that few stars cannot be learnt by heart without
     end.
     """
-    log_scale = outputs[..., 1].float().clamp(min=math.log(0.05))
-    error = F.smooth_l1_loss(outputs[..., 0].float(), labels.float(), beta=0.02, reduction="none")
+    log_scale = at_least_single(outputs[..., 1]).clamp(min=math.log(0.05))
+    error = F.smooth_l1_loss(at_least_single(outputs[..., 0]), at_least_single(labels), beta=0.02, reduction="none")
     loss = math.log(2) + log_scale + error * torch.exp(-log_scale)
     return loss.mean(-1) if known is None else weighted_mean(loss, known, weights)
 

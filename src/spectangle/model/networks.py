@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spectangle.errors import SpectangleError
+from spectangle.model.losses import at_least_single
 from spectangle.model.projection import Projection
 
 __all__ = ["Decoder", "DiscriminatorBank", "Encoder", "NoisyChannel", "mlp"]
@@ -102,7 +103,7 @@ class NoisyChannel(nn.Module):
 
     def rate(self, mean: Tensor) -> Tensor:
         r"""Mean over the batch of :math:`KL(N(\mu, \sigma^2) | N(0, 1))` in nats, summed over the latent."""
-        return (0.5 * (mean.float().square() + (2 * self.log_sigma).exp() - 1) - self.log_sigma).sum(1).mean()
+        return (0.5 * (at_least_single(mean).square() + (2 * self.log_sigma).exp() - 1) - self.log_sigma).sum(1).mean()
 
 
 class Decoder(nn.Module):

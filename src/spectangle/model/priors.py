@@ -80,4 +80,4 @@ class BinPriors(nn.Module):
         return torch.where(self.conditional, cross_entropy(left_out.clamp(min=1e-6).log(), bins.T, loss), everyone)
 
     def _cell(self, entangled: Tensor) -> Tensor:
-        return torch.cdist(entangled.float(), self.cells).argmin(1)
+        return torch.cdist(entangled.to(self.cells), self.cells).argmin(1)

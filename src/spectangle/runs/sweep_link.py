@@ -11,11 +11,13 @@ class Pruned(Exception):
 
 class _Link:
     """Closed (no pipe) in a run that no sweep prunes; ``claimed`` in one that the study has given to this process
-    alone.
+    alone; ``pack``: to the process that trains for this run, if it is one of a pack, whose name is ``pack_name``.
     """
 
     pipe: Connection | None = None
     claimed: bool = False
+    pack: Connection | None = None
+    pack_name: str = ""
 
     def report(self, step: int, value: float) -> bool:
         """Report an objective; return whether to stop."""

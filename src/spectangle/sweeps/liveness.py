@@ -42,15 +42,15 @@ class WorkerRecord:
             "heartbeat_s": heartbeat_s,
             "slurm_job": job,
         }
-        self.child = None
+        self.children: list = []
         self.write()
 
     def write(self) -> None:
-        write_beside(self.path, json.dumps(self.facts | {"child": self.child}) + "\n")
+        write_beside(self.path, json.dumps(self.facts | {"children": self.children}) + "\n")
 
-    def set_child(self, pid: int | None) -> None:
-        """Note the process of the run, so that nobody starts the same run beside it."""
-        self.child = None if pid is None else [pid, process_start(pid)]
+    def set_children(self, *pids: int) -> None:
+        """Note the processes of the runs, so that nobody starts the same runs beside them."""
+        self.children = [[pid, process_start(pid)] for pid in pids]
         if self.path.exists():  # a record that was removed is not made again: its worker was taken for dead
             self.write()
 
@@ -105,7 +105,7 @@ def _alive(path: Path, facts: Any, states: dict[str, str]) -> bool:
     if not facts:
         return facts is not None  # a file that is being written is a sign of life, one that is gone is none
     if facts["place"] == place():
-        return _runs(facts["pid"], facts["start"]) or bool(facts["child"] and _runs(*facts["child"]))
+        return _runs(facts["pid"], facts["start"]) or any(_runs(*child) for child in facts["children"])
     if states.get(facts["slurm_job"]) in ENDED:
         return False
     try:

@@ -43,6 +43,7 @@ class Options:
     n_trials: int = 20
     trial_seeds: Sequence[int] | None = None
     workers: int = 1
+    pack: int = 1
     threads: int | None = None
     retries: int = 1
     max_failure_rate: float = 0.5
@@ -59,7 +60,7 @@ class Options:
     custom_search_space: str | None = None
 
     def __post_init__(self):
-        for name, low in (("n_trials", 1), ("workers", 1), ("retries", 0), ("batch", 1), ("threads", 1)):
+        for name, low in (("n_trials", 1), ("workers", 1), ("pack", 1), ("retries", 0), ("batch", 1), ("threads", 1)):
             value = getattr(self, name)
             if not (
                 isinstance(value, int)

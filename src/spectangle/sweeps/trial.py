@@ -16,12 +16,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import run_job, setup_globals
@@ -36,7 +36,10 @@ from spectangle.streams import open_missing
 from spectangle.sweeps.claims import Claim, Outcome
 from spectangle.sweeps.plan import Plan
 
-__all__ = ["App", "Attempt", "dumps", "loads", "start_method"]
+if TYPE_CHECKING:
+    from spectangle.sweeps.pack import Pack
+
+__all__ = ["App", "Attempt", "Place", "die_with_parent", "dumps", "loads", "redirect", "start_method"]
 
 
 @dataclass
@@ -50,64 +53,153 @@ class App:
     config: DictConfig
 
 
+@dataclass
+class Place:
+    """A run's place in a pack: its pipe to the process of the pack, the name of the pack, and the other ends, which it
+    inherits and closes.
+    """
+
+    pipe: Connection
+    pack: str
+    inherited: list[Connection]
+
+
 class Attempt:
-    """Run a claimed configuration in a new process and wait for its outcome.
+    """Run a claimed configuration and wait for its outcome: its seeds in one new process, one after the other, or
+    packed, each in a process of its own.
 
     Arguments:
         app: See :class:`App`.
         claim: The configuration.
         folder: Its folder.
         plan: The plan of the sweep.
-        environment: Environment variables of the process (threads, GPU).
+        environment: Environment variables of the processes (threads, GPU).
+        pack: What gives each run its place, or None.
     """
 
-    def __init__(self, app: App, claim: Claim, folder: Path, plan: Plan, environment: dict[str, str]):
-        self.claim, self.folder, self.started = claim, folder, time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
-        method = start_method(plan.options.start_method)
-        context: Any = get_context(method)
-        self.pipe, there = context.Pipe()
-        arguments = (
-            app,
-            claim.overrides,
-            folder,
-            claim.trial.number,
-            plan.options.trial_seeds,
-            plan.prunes,
-            environment,
-        )
-        if method == "spawn":
-            arguments = (dumps(*arguments),)
-        self.process = context.Process(target=_child, args=(there, os.getpid(), *arguments), daemon=False)
-        self.process.start()
-        there.close()
-        self._last: tuple | None = None
+    def __init__(
+        self,
+        app: App,
+        claim: Claim,
+        folder: Path,
+        plan: Plan,
+        environment: dict[str, str],
+        pack: "Pack | None" = None,
+    ):
+        self.claim, self.started = claim, time.monotonic()
+        seeds = plan.options.trial_seeds
+        parts = [seeds]
+        if pack is not None and seeds is not None:
+            runs = zip(seeds, ConfigurationFolder(folder).runs(seeds), strict=True)
+            parts = [[seed] for seed, run in runs if not run.finished]
+        self.processes = [
+            RunProcess(
+                app,
+                claim,
+                folder if len(parts) == 1 else folder / f"seed={part[0]}",  # pyright: ignore
+                folder,
+                plan,
+                environment,
+                part,
+                plan.prunes and i == 0,  # the first seed speaks for all
+                pack.place() if pack is not None else None,
+            )
+            for i, part in enumerate(parts)
+        ]
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def poll(self, timeout: float, prune: Callable[[int, float], bool]) -> Outcome | None:
-        """Wait a moment; answer reports; return the outcome once the process has ended."""
+    @property
+    def handles(self) -> list[Any]:
+        """What to wait for."""
+        return [handle for process in self.processes for handle in process.handles]
+
+    def poll(self, prune: Callable[[int, float], bool]) -> Outcome | None:
+        """Answer reports; return the outcome once the processes have ended."""
+        outcomes = [process.poll(prune) for process in self.processes]
+        if pruned := next((one for one in outcomes if one is not None and one.state == "pruned"), None):
+            return self.end(pruned)
+        if any(outcome is None for outcome in outcomes):
+            return None
+        states = {outcome.state: outcome for outcome in reversed(outcomes) if outcome is not None}
+        return next(states[state] for state in ("failed", "interrupted", "complete") if state in states)
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """End what still runs at once; the last checkpoints stay."""
+        for process in self.processes:
+            process.kill()
+        return outcome
+
+
+class RunProcess:
+    """A new process that runs a configuration with some of its seeds.
+
+    Arguments:
+        app, claim, plan, environment: Those of the attempt.
+        log_folder: Folder of its ``output.log``.
+        folder: Folder of the configuration.
+        seeds: Its seeds, or None.
+        reports: Whether it reports to the pruner.
+        place: Its place in a pack, or None.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        claim: Claim,
+        log_folder: Path,
+        folder: Path,
+        plan: Plan,
+        environment: dict[str, str],
+        seeds: Sequence[int] | None,
+        reports: bool,
+        place: Place | None,
+    ):
+        self.log_folder = log_folder
+        log_folder.mkdir(parents=True, exist_ok=True)
+        method = start_method(plan.options.start_method)
+        context: Any = get_context(method)
+        self.pipe, there = context.Pipe()
+        arguments = (app, claim.overrides, log_folder, folder, claim.trial.number, seeds, reports, environment)
+        if method == "spawn":
+            arguments = (dumps(*arguments),)
+            if place is not None:
+                place.inherited = []
+        self.process = context.Process(target=_child, args=(there, os.getpid(), place, *arguments), daemon=False)
+        self.process.start()
+        there.close()
+        if place is not None:
+            place.pipe.close()
+        self._last: tuple | None = None
+        self._ended: Outcome | None = None
+
+    @property
+    def handles(self) -> list[Any]:
+        return [] if self._ended else [self.pipe, self.process.sentinel]
+
+    def poll(self, prune: Callable[[int, float], bool]) -> Outcome | None:
+        """Answer reports; return the outcome once the process has ended."""
+        if self._ended is not None:
+            return self._ended
         try:
-            ready = wait([self.pipe, self.process.sentinel], timeout)
-            while self.pipe in ready and self.pipe.poll():
+            while self.pipe.poll():
                 message = self.pipe.recv()
                 if message[0] == "report":
                     self.pipe.send(prune(*message[1:]))
                 else:
                     self._last = message
         except (EOFError, OSError):
-            self.process.join(timeout)
+            self.process.join(1)
         if self.process.is_alive():
             return None
-        return self._outcome()
+        self._ended = self._outcome()
+        return self._ended
 
-    def kill(self, state: str, reason: str) -> Outcome:
-        """End the process at once; the last checkpoint stays."""
+    def kill(self) -> None:
         self.process.kill()
         self.process.join()
-        return Outcome(state, reason=reason)
 
     def _outcome(self) -> Outcome:
         self.process.join()
@@ -120,7 +212,7 @@ class Attempt:
 
     def _tail(self) -> dict[str, str]:
         try:
-            text = (self.folder / "output.log").read_text(errors="replace")[-2000:].strip()
+            text = (self.log_folder / "output.log").read_text(errors="replace")[-2000:].strip()
         except OSError:
             text = ""
         return {"traceback": text} if text else {}
@@ -143,7 +235,7 @@ def die_with_parent(parent: int) -> None:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
-def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
+def _child(pipe: Connection, parent: int, place: Place | None, *arguments: Any) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(
             number, signal.SIG_IGN
@@ -151,11 +243,15 @@ def _child(pipe: Connection, parent: int, *arguments: Any) -> None:
     die_with_parent(parent)
     if len(arguments) == 1:
         arguments = loads(arguments[0])
-    app, overrides, folder, number, seeds, prunes, environment = arguments
+    app, overrides, log_folder, folder, number, seeds, reports, environment = arguments
     os.environ.update(environment)
-    _redirect(folder / "output.log")
+    redirect(log_folder / "output.log")
+    if place is not None:
+        for other in place.inherited:  # else nobody would see that the pack has ended
+            other.close()
+        link.pack, link.pack_name = place.pipe, place.pack
     try:
-        link.pipe, link.claimed = pipe if prunes else None, True
+        link.pipe, link.claimed = pipe if reports else None, True
         for seed, run in zip(seeds or [None], ConfigurationFolder(folder).runs(seeds), strict=True):
             if not run.finished:
                 with stopping_on(
@@ -197,7 +293,7 @@ def _run(app: App, overrides: list[str], folder: Path, number: int) -> None:
     _ = result.return_value  # raises what the run raised
 
 
-def _redirect(path: Path) -> None:
+def redirect(path: Path) -> None:
     """Send everything that the run prints, C code included, into a file of its folder."""
     open_missing()
     sys.stdout.flush()

@@ -9,12 +9,15 @@ import signal
 import statistics
 import subprocess
 import time
+from multiprocessing.connection import wait
 
+from spectangle.packs.sharing import pack_key
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.signals import ending_signals
 from spectangle.sweeps.again import keep_files
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
+from spectangle.sweeps.pack import Pack
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.study import Study
 from spectangle.sweeps.trial import App, Attempt
@@ -24,13 +27,11 @@ __all__ = ["Worker", "available_gpus", "preload"]
 
 log = logging.getLogger(__name__)
 WAIT_S = 0.5
-TAKEN_FOR_DEAD = Outcome(
-    "interrupted", reason="this worker was taken for dead; another one runs the configuration", facts={"seconds": 0.0}
-)
 
 
 class Worker:
-    """Work on a plan in this process, each run in a child of it.
+    """Work on a plan in this process, each run in a child of it; with ``sweep.pack``, several at a time, whose models
+    one more child trains together.
 
     SIGTERM and SIGINT (the user, ``scancel``, a pre-emption) and SIGUSR1 (SLURM's time limit is near) end the run and
     give its configuration back: whoever takes it next goes on from its last checkpoint.
@@ -44,42 +45,72 @@ class Worker:
     def __init__(self, plan: Plan, app: App, slot: int = 0, workers: int = 1):
         self.plan, self.app, self.slot, self.workers = plan, app, slot, workers
         self.stopping: str | None = None
+        self.kept: Claim | None = None
 
     def work(self) -> None:
         """Run configurations until the sweep is done or this worker is told to stop."""
         for number in ending_signals(signal.SIGUSR1):
             signal.signal(number, self._stop)
-        parent = os.getppid()
+        self.parent = os.getppid()
         preload(self.plan.options.preload)
         gc.freeze()  # what is loaded stays: collections in the runs need not look at it, which copies its memory
         self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
+        study = Study(self.plan)
         try:
-            study = Study(self.plan)
-            while not self.stopping and not study.done:
-                if os.getppid() != parent:
+            while not self.stopping and (self.kept or not study.done):
+                if os.getppid() != self.parent:
                     self.stopping = "the sweep was killed"
-                elif claim := study.claim(self.record.name):
-                    self._work_on(study, claim, parent)
+                elif claims := self._claim(study):
+                    self._work_on(study, claims)
                 elif not study.done and self.record.beat():
                     time.sleep(WAIT_S)
                 else:
                     self._return()
+            if self.kept is not None:
+                study.tell(self.kept, Outcome("interrupted", reason=self.stopping or "", facts={"seconds": 0.0}))
         finally:
             self.record.remove()
 
-    def _work_on(self, study: Study, claim: Claim, parent: int) -> None:
-        outcome = self._run(study, claim, self.record, parent)
-        if outcome is TAKEN_FOR_DEAD:
-            self._return()
-        else:
-            study.tell(claim, outcome)
+    def _claim(self, study: Study) -> list[Claim]:
+        """As many configurations as may train together: one, or the runs of a pack. What does not fit into this pack is
+        kept for the next one.
+        """
+        room = max(1, self.plan.options.pack // len(self.plan.options.trial_seeds or [None]))
+        claims: list[Claim] = []
+        while len(claims) < room and (claim := self.kept or study.claim(self.record.name)):
+            self.kept = None
+            if claims and pack_key(claim.params) != pack_key(claims[0].params):
+                self.kept = claim
+                break
+            claims.append(claim)
+        return claims
 
     def _return(self) -> None:
         """Come back under a new name after this worker was taken for dead."""
         self.record.remove()
+        self.kept = None  # it has been given to another
         self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
 
-    def _run(self, study: Study, claim: Claim, record: WorkerRecord, parent: int) -> Outcome:
+    def _work_on(self, study: Study, claims: list[Claim]) -> None:
+        waiting = []
+        for claim in claims:
+            if (outcome := self._prepare(study, claim)) is not None:
+                study.tell(claim, outcome)
+            else:
+                waiting.append(claim)
+        attempts, pack = self._start(waiting)
+        try:
+            if not self._supervise(study, attempts):
+                self._return()
+        finally:
+            for attempt in attempts:
+                attempt.end(Outcome("interrupted"))
+            self.record.set_children()
+            if pack is not None:
+                pack.end()
+
+    def _prepare(self, study: Study, claim: Claim) -> Outcome | None:
+        """Say that a configuration runs; return its outcome if it is finished already."""
         folder = ConfigurationFolder(self.plan.folder / claim.name)
         names, seeds = self.plan.objectives, self.plan.options.trial_seeds
         if (values := folder.objectives(names, seeds)) is not None:
@@ -90,53 +121,71 @@ class Worker:
             keep_files(folder.path)  # begun with another config (sweep.allow_change): not to be mixed
         attempts = len(study.configurations.get(claim.name, []))
         facts = {"name": claim.name, "params": claim.params, "overrides": claim.overrides, "trial": claim.trial.number}
-        facts["config"] = self.plan.digest
-        folder.write_record(
-            **facts, state="running", reason="", worker=record.name, attempts=attempts, started=time.time()
-        )
-        outcome = self._supervise(
-            Attempt(self.app, claim, folder.path, self.plan, self.environment()), study, claim, record, parent
-        )
-        outcome.facts["seconds"] = round(outcome.facts["seconds"], 3)
-        if outcome.state != "complete" or outcome is TAKEN_FOR_DEAD:
-            return outcome
-        final = check(folder.objectives(names, seeds), names)
-        rows = folder.values(names, seeds) or []
-        spread = {"spread": [statistics.stdev(column) for column in zip(*rows, strict=True)]} if len(rows) > 1 else {}
-        return Outcome(final.state, final.values, final.reason, outcome.facts | spread)
+        facts |= {"config": self.plan.digest, "worker": self.record.name, "attempts": attempts}
+        folder.write_record(**facts, state="running", reason="", started=time.time())
+        return None
 
-    def _supervise(self, attempt: Attempt, study: Study, claim: Claim, record: WorkerRecord, parent: int) -> Outcome:
-        """Wait for the run, with an eye on signals, the clock, the sweep that started us and those who may think us
-        dead.
+    def _start(self, claims: list[Claim]) -> tuple[list[Attempt], Pack | None]:
+        """Start the runs of some configurations: together, if this is a sweep with packs and there are several."""
+        runs = len(claims) * len(self.plan.options.trial_seeds or [None])
+        pack = Pack(self.plan, self.environment()) if min(self.plan.options.pack, runs) > 1 else None
+        environment = self.environment(1 if pack else None)
+        attempts = [
+            Attempt(self.app, claim, self.plan.folder / claim.name, self.plan, environment, pack) for claim in claims
+        ]
+        self.record.set_children(*(process.process.pid for attempt in attempts for process in attempt.processes))
+        if pack is not None:
+            pack.start()
+        return attempts, pack
+
+    def _supervise(self, study: Study, attempts: list[Attempt]) -> bool:
+        """Wait for the runs, with an eye on signals, the clock, the sweep that started us and those who may think us
+        dead; tell the study how each ended. Return whether nobody has taken this worker for dead.
         """
-        limit, asked = self.plan.options.trial_timeout_min, time.monotonic()
-        record.set_child(attempt.process.pid)
+        asked, left = time.monotonic(), list(attempts)
+        while left:
+            wait([handle for attempt in left for handle in attempt.handles], WAIT_S)
+            lost, due = not self.record.beat(), time.monotonic() - asked > self.record.heartbeat_s
+            if lost or (due and any(study.lost(attempt.claim) for attempt in left)):
+                return False
+            asked = time.monotonic() if due else asked
+            if os.getppid() != self.parent:
+                self.stopping = "the sweep was killed"
+            for attempt in list(left):
+                if (outcome := self._look_at(attempt)) is not None:
+                    left.remove(attempt)
+                    study.tell(attempt.claim, self._final(attempt, outcome))
+        return True
+
+    def _look_at(self, attempt: Attempt) -> Outcome | None:
+        """The outcome of an attempt, if it has ended or must end now."""
 
         def prune(step: int, value: float) -> bool:
-            claim.trial.report(value, step)
-            return claim.trial.should_prune()
+            attempt.claim.trial.report(value, step)
+            return attempt.claim.trial.should_prune()
 
-        outcome = None
-        while outcome is None:
-            outcome = attempt.poll(WAIT_S, prune)
-            lost, due = not record.beat(), time.monotonic() - asked > record.heartbeat_s
-            if lost or (due and study.lost(claim)):
-                attempt.kill("interrupted", TAKEN_FOR_DEAD.reason)
-                return TAKEN_FOR_DEAD
-            asked = time.monotonic() if due else asked
-            if outcome is None and limit and attempt.seconds > 60 * limit:
-                outcome = attempt.kill("failed", f"it took longer than sweep.trial_timeout_min={limit}")
-            elif outcome is None and os.getppid() != parent:
-                self.stopping = "the sweep was killed"
-            if outcome is None and self.stopping:
-                outcome = attempt.kill("interrupted", self.stopping)
-        outcome.facts["seconds"] = attempt.seconds
-        record.set_child(None)
-        return outcome
+        limit = self.plan.options.trial_timeout_min
+        if (outcome := attempt.poll(prune)) is not None:
+            return outcome
+        if limit and attempt.seconds > 60 * limit:
+            reason = f"it took longer than sweep.trial_timeout_min={limit}"
+            return attempt.end(Outcome("failed", reason=reason))
+        return attempt.end(Outcome("interrupted", reason=self.stopping)) if self.stopping else None
 
-    def environment(self) -> dict[str, str]:
+    def _final(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """What the study is told: the objectives of runs that have ended well, with their spread over seeds."""
+        facts = outcome.facts | {"seconds": round(attempt.seconds, 3)}
+        if outcome.state != "complete":
+            return Outcome(outcome.state, reason=outcome.reason, facts=facts)
+        names, seeds = self.plan.objectives, self.plan.options.trial_seeds
+        folder = ConfigurationFolder(self.plan.folder / attempt.claim.name)
+        final, rows = check(folder.objectives(names, seeds), names), folder.values(names, seeds) or []
+        spread = {"spread": [statistics.stdev(column) for column in zip(*rows, strict=True)]} if len(rows) > 1 else {}
+        return Outcome(final.state, final.values, final.reason, facts | spread)
+
+    def environment(self, threads: int | None = None) -> dict[str, str]:
         """Threads, GPU and names for the process of a run."""
-        threads = self.plan.options.threads or max(1, cores() // self.workers)
+        threads = threads or self.plan.options.threads or max(1, cores() // self.workers)
         found = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)) | {
             "WANDB_RUN_GROUP": self.plan.folder.name
         }

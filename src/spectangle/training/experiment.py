@@ -19,8 +19,10 @@ from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.results_table import result_table
 from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.packs.line import in_pack
 from spectangle.runs.entry import entered, refuse_change
 from spectangle.runs.folder import Run, metric_value
+from spectangle.runs.sweep_link import link
 from spectangle.signals import Stopped, stopping_on
 from spectangle.threads import use_threads
 from spectangle.tracking.session import Session
@@ -67,15 +69,21 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     data.setup()
     model = build_model(cfg, data)
     survey = {"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin, "units": data.units}
-    run.write_manifest(seed=cfg.seed, survey=survey)
+    packed = {"pack": link.pack_name} if link.pack is not None else {}
+    run.write_manifest(seed=cfg.seed, survey=survey, **packed)
     announce(run, data, model)
     resumed = resumable(run)
     measure_last_epoch(cfg, run, resumed, model, data)
     loggers = [History(str(run.path)), *session.loggers]
     try:
         callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
-        trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
-        trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
+        accelerator = "cpu" if packed else cfg.trainer.accelerator  # the pack has the GPU
+        callbacks_here = [Continuity(run, resumed), *callbacks]
+        trainer = hydra.utils.instantiate(
+            cfg.trainer, callbacks=callbacks_here, logger=loggers, accelerator=accelerator
+        )
+        with in_pack(model):
+            trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
     except MisconfigurationException as error:  # what Lightning's callbacks refuse, and what it notices while it trains
         raise SpectangleError(f"Lightning cannot train with this config: {' '.join(str(error).split())}") from error
     metrics = collect(run, callbacks) | costs(model) | {"time/total": time.perf_counter() - start}

@@ -1,0 +1,131 @@
+"""A run's line to the pack that trains for it: the run keeps everything that it has alone, but for the arithmetic."""
+
+import hashlib
+import json
+import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import lightning as L
+import torch
+
+from spectangle.data.module import SpectraDataModule
+from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.packs.stack import Member, Stack
+from spectangle.runs.sweep_link import link
+
+__all__ = ["PackLine", "in_pack", "receive", "send"]
+
+log = logging.getLogger(__name__)
+
+
+class PackLine:
+    """Let a pack train a model, epoch by epoch; a model whose pack is lost goes on alone.
+
+    Arguments:
+        pipe: To the process of the pack.
+    """
+
+    def __init__(self, pipe: Connection):
+        self._pipe: Connection | None = pipe
+        self._member: Member | None = None
+        self.has_trained = False
+
+    def __reduce__(self) -> Any:
+        return _no_line, ()  # the model that is handed over leaves its line here
+
+    def train_epoch(self, model: DisentanglingAutoencoder) -> tuple[dict[str, torch.Tensor], int] | None:
+        """Have the model's epoch trained and load what came of it; return the sums of its metrics and the number of
+        stars, or None: the epoch is its own to train.
+        """
+        self.has_trained = False
+        if self._pipe is None:
+            return None
+        try:
+            answer: dict[str, Any] = self._ask(model, self._pipe)
+        except (EOFError, OSError):
+            answer = {"alone": "the process of the pack has ended"}
+        if "alone" in answer:
+            log.warning("This run goes on alone: %s.", answer["alone"])
+            self.close()
+            return None
+        optimizers: Any = model.optimizers(use_pl_optimizer=False)
+        assert self._member is not None
+        self._member.load(answer["state"], optimizers)
+        self.has_trained = True
+        sums = {name: torch.from_numpy(total).to(model.device) for name, total in answer["sums"].items()}
+        return sums, answer["count"]
+
+    def close(self) -> None:
+        """Leave the pack: nobody waits for this run any more."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    def _ask(self, model: DisentanglingAutoencoder, pipe: Connection) -> dict[str, Any]:
+        if self._member is None:
+            if reason := _why_alone(model, model.trainer):
+                return {"alone": reason}
+            self._join(model, pipe)
+        send(pipe, {"epoch": model.current_epoch, "plateau": model.adversary.plateau.tolist()})
+        return receive(pipe)
+
+    def _join(self, model: DisentanglingAutoencoder, pipe: Connection) -> None:
+        data: SpectraDataModule = model.trainer.datamodule  # pyright: ignore
+        optimizers: Any = model.optimizers(use_pl_optimizer=False)
+        self._member = Member.of(model, optimizers, data.seed, model.trainer.max_epochs or 1)
+        stars = data.training_tensors
+        kind = {"stars": _fingerprint(data), "batches": len(data.train_dataloader())}
+        send(pipe, {"member": self._member, "precision": model.trainer.precision, **kind})
+        if receive(pipe)["send_stars"]:
+            send(pipe, [tensor.cpu().numpy() for tensor in stars])
+
+
+@contextmanager
+def in_pack(model: DisentanglingAutoencoder) -> Iterator[None]:
+    """Have a model trained by the pack that this process belongs to, if it does, while the block runs."""
+    if link.pack is None:
+        yield
+        return
+    model.pack, link.pack = PackLine(link.pack), None
+    try:
+        yield
+    finally:
+        model.pack.close()
+        model.pack = None
+
+
+def send(pipe: Connection, message: Any) -> None:
+    """Send by value: what torch would share instead takes room in /dev/shm."""
+    pipe.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def receive(pipe: Connection) -> Any:
+    """What the other end has sent."""
+    return pickle.loads(pipe.recv_bytes())
+
+
+def _why_alone(model: DisentanglingAutoencoder, trainer: L.Trainer) -> str | None:
+    """Why a model cannot take its steps together with others, if so."""
+    if trainer.precision not in Stack.PRECISIONS:
+        return f"packs train in {' or '.join(Stack.PRECISIONS)}, not in {trainer.precision}"
+    if any(isinstance(layer, torch.nn.Dropout) for layer in model.modules()):
+        return "model.dropout draws random numbers of its own"
+    if model.adversary.objective == "flipped":
+        return "adversary.objective=flipped draws random numbers of its own"
+    if trainer.num_training_batches != len(trainer.datamodule.train_dataloader()):  # pyright: ignore
+        return "trainer.limit_train_batches is set"
+    return None
+
+
+def _fingerprint(data: SpectraDataModule) -> str:
+    """Tells the stars that a run trains on, and the classes that its discriminators are asked for."""
+    facts = json.dumps(data.fingerprint, sort_keys=True, default=str).encode()
+    return hashlib.sha256(facts + data.train.classes.numpy().tobytes()).hexdigest()
+
+
+def _no_line() -> None:
+    return None

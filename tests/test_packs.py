@@ -1,0 +1,383 @@
+"""Packs: several models trained as one are what each of them would be alone."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from multiprocessing import Pipe
+from threading import Thread
+
+import lightning as L
+import pytest
+import torch
+from conftest import TINY
+from sweep_tools import TRAIN, environment, records, trials, wait_for
+
+from spectangle.data.module import SpectraDataModule
+from spectangle.data.stars import star_order
+from spectangle.errors import SpectangleError
+from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.packs.line import PackLine
+from spectangle.packs.server import PackServer
+from spectangle.packs.sharing import pack_key
+from spectangle.packs.stack import Member, Stack
+from spectangle.runs.folder import Run
+
+EPOCHS = 3
+PAIR = {"teff": -1.0, "logg": -1.0, "m_h": 1.0, "alpha_fe": 1.0}
+WEAKER = {"teff": -0.3, "logg": -2.0, "m_h": 0.5, "alpha_fe": 3.0}
+DEFAULT = {"condition_on": "entangled", "entangle_with": "regression", "objective": "capped", "discriminator_steps": 2}
+NOISY = {"latent_rate": 1.0, "input_noise": 0.5}
+
+
+@pytest.fixture
+def data(toy_survey):
+    data = SpectraDataModule(str(toy_survey), batch_size=128)
+    data.setup()
+    return data
+
+
+def build(data, seed=0, lambdas=PAIR, adversary=None, **options):
+    torch.manual_seed(seed)
+    model = DisentanglingAutoencoder(
+        data.n_pixels,
+        list(data.labels),
+        lambdas=lambdas,
+        bins={"count": 5},
+        adversary={"hidden": [16, 8]} | (DEFAULT if adversary is None else adversary),
+        **{"latent": 5, "hidden": [16]} | options,
+    )
+    model.calibrate(data.train.flux, data.train.targets)
+    data.classify_with(model.adversary.classify)
+    return model
+
+
+def trainer(epochs=EPOCHS, **options):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return L.Trainer(max_epochs=epochs, accelerator="cpu", enable_model_summary=False, **quiet, **options)
+
+
+def alone(model, data, seed, precision="64-true"):
+    """The model as Lightning trains it."""
+    model = copy.deepcopy(model)
+    data.seed = seed
+    used = trainer(precision=precision)
+    used.fit(model, datamodule=data)
+    return model, used
+
+
+@contextmanager
+def double():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def packed(models, data, epochs=EPOCHS):
+    """The models as a stack trains them, with seeds 0, 1, ..., and what it says of their last epoch."""
+    stars = [t.double() if t.is_floating_point() else t for t in data.training_tensors]
+    models = [copy.deepcopy(model).double() for model in models]
+    with double():
+        stack = Stack([Member.of(m, m.configure_optimizers(), seed, EPOCHS) for seed, m in enumerate(models)])
+        for epoch in range(epochs):
+            answers = stack.train_epoch(
+                stars,
+                [epoch] * len(models),
+                torch.stack([model.adversary.plateau for model in models]),
+                len(data.train_dataloader()),
+                lambda seed, epoch: star_order(len(data.train), seed, epoch),
+            )
+    for member, answer in zip(stack.members, answers, strict=True):
+        member.load(answer["state"], member.model.configure_optimizers())
+    return models, answers
+
+
+def assert_same(model, other, tolerance):
+    """Parameters and running statistics agree to a fraction of the largest value of each tensor."""
+    there = other.state_dict()
+    learnt = [name for name, _ in model.named_parameters()]
+    learnt += [name for name in there if name.endswith(("running_mean", "running_var"))]
+    for name, value in model.state_dict().items():
+        if name in learnt:
+            error = (value - there[name]).abs().max() / value.abs().max().clamp(min=1e-3)
+            assert error < tolerance, (name, float(error))
+
+
+VARIANTS = {
+    "the default": {**NOISY, "pls_components": 3, "principal_components": 4},
+    "the paper's": {"adversary": {"objective": "neg_ce", "lambda_unit": "flux", "discriminator_steps": 1}},
+    "a uniform aim, residuals": {"adversary": {"objective": "uniform", "condition_on": "residual"}, **NOISY},
+    "convolutions, normalised": {"adversary": {"kind": "conv", "batch_norm": True, "ensemble": 2}},
+    "binary, one step": {"adversary": {"loss": "binary", "schedule": "linear"}, "latent_noise": 0.1},
+    "a joint one": {"adversary": {"discriminators": "joint"}, "lambdas": {"m_h": 1.0, "teff": 1.0}},
+    "an encoder with labels": {"conditioning": "synthetic", "batch_norm": True, "adversary": {}},
+    "nothing to lose": {"lambdas": {}, "adversary": {}, "latent_activation": "sigmoid", "latent_norm": "none"},
+}
+
+
+@pytest.mark.filterwarnings("error:There is a performance drop")  # vmap has no rule and loops
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_each_member_is_what_it_is_alone(data, variant):
+    """In double precision, where the order of sums is worth 1e-16: the training is chaotic, and multiplies a difference
+    by about ten in each batch, so that single precision agrees for some batches only.
+    """
+    rates = [{"lr": 1e-3}, {"lr": 5e-3, "betas": [0.8, 0.9], "weight_decay": 0.1, "discriminator_lr": 3e-3}]
+    models = [build(data, seed, **variant, optimizer=rates[seed]) for seed in range(2)]
+    found, answers = packed(models, data)
+    for seed, (model, answer) in enumerate(zip(found, answers, strict=True)):
+        expected, used = alone(models[seed], data, seed)
+        assert_same(expected, model, 1e-6)
+        loss = float(used.callback_metrics["train/loss"])
+        assert answer["sums"]["loss"] / answer["count"] == pytest.approx(loss, rel=1e-4)
+    assert not torch.allclose(*(model.decoder.layers[-1].bias for model in found))
+
+
+def test_members_may_differ_in_all_that_does_not_change_their_shape(data):
+    differ = [
+        {"lambdas": PAIR, **NOISY, "optimizer": {"sigma_lr": 1e-2}, "adversary": DEFAULT},
+        {
+            "lambdas": WEAKER,
+            "latent_rate": 3.0,
+            "input_noise": 1.5,
+            "reconstruction_weight": 0.5,
+            "optimizer": {"sigma_lr": 1e-3, "lr": 3e-3, "lr_end": 0.5, "discriminator_betas": [0.9, 0.99]},
+            "adversary": DEFAULT | {"schedule": "linear", "entangled_scale": 2.0, "lambda_scale": 0.5},
+        },
+    ]
+    models = [build(data, seed, **options) for seed, options in enumerate(differ)]
+    for seed, model in enumerate(packed(models, data)[0]):
+        assert_same(alone(models[seed], data, seed)[0], model, 1e-6)
+
+
+def test_missing_labels_and_instruments_train_in_packs(data):
+    data.train.labels[::3, 1] = torch.nan
+    data.train.attributes = torch.arange(len(data.train)).remainder(2).float()[:, None]
+    data.validation.attributes = torch.zeros(len(data.validation), 1)
+    data.test.attributes = torch.zeros(len(data.test), 1)
+    weights = torch.rand(len(data.train), 5, generator=torch.Generator().manual_seed(0))
+    data.train.weights = weights
+    data.validation.weights = torch.ones(len(data.validation), 5)
+    extra = {"incomplete": ["logg"], "attributes": {"instrument": 2}, "lambdas": PAIR | {"instrument": 1.0}}
+    models = [build(data, seed, **extra, **NOISY) for seed in range(2)]
+    for seed, model in enumerate(packed(models, data)[0]):
+        assert_same(alone(models[seed], data, seed)[0], model, 1e-6)
+
+
+def test_models_of_different_shapes_do_not_stack(data):
+    models = [build(data, latent=5), build(data, latent=6)]
+    with pytest.raises(SpectangleError, match="different shapes"):
+        Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
+
+
+def test_not_a_number_stays_with_its_member(data):
+    models = [build(data, seed, **NOISY) for seed in range(3)]
+    with torch.no_grad():
+        models[1].encoder.layers[0].weight[0, 0] = torch.nan
+    found, answers = packed(models, data)
+    losses = [float(answer["sums"]["loss"]) for answer in answers]
+    assert [loss == loss for loss in losses] == [True, False, True]
+    assert_same(alone(models[2], data, 2)[0], found[2], 1e-6)
+
+
+# ---------------------------------------------------------------------- runs and their pack
+
+
+class Serving:
+    """A pack in a thread of this process, and lines to it."""
+
+    def __init__(self, count, monkeypatch):
+        monkeypatch.setattr(signal, "signal", lambda *given: None)  # a thread may not
+        monkeypatch.setattr("spectangle.packs.server.use_threads", lambda threads: None)
+        ends = [Pipe() for _ in range(count)]
+        self.server = PackServer([here for here, _ in ends], threads=1)
+        self.lines = [PackLine(there) for _, there in ends]
+        self.thread = Thread(target=self.server.serve, daemon=True)
+        self.thread.start()
+
+
+def survey_of(path, seed):
+    data = SpectraDataModule(str(path), batch_size=256, seed=seed)
+    data.setup()
+    return data
+
+
+def test_a_run_trains_by_its_pack_and_one_that_leaves_stops_nobody(toy_survey, monkeypatch):
+    """The second run ends after its first epoch."""
+    serving = Serving(2, monkeypatch)
+    data = [survey_of(toy_survey, seed) for seed in range(2)]
+    models = [build(data[seed], seed, **NOISY) for seed in range(2)]
+    before = copy.deepcopy(models[0])
+    trainers = [trainer(epochs=epochs) for epochs in (3, 1)]
+
+    def run(seed):
+        models[seed].pack = serving.lines[seed]
+        trainers[seed].fit(models[seed], datamodule=data[seed])
+        models[seed].pack.close()
+
+    threads = [Thread(target=run, args=(seed,), daemon=True) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in (*threads, serving.thread):
+        thread.join(60)
+        assert not thread.is_alive()
+    expected, reference = alone(before, data[0], 0, precision="32-true")
+    assert trainers[0].global_step == reference.global_step
+    assert_same(expected, models[0], 1e-2)
+    assert {"train/loss", "val/reconstruction", "train/discriminator/m_h"} <= trainers[0].callback_metrics.keys()
+    state, there = (one.optimizers[1].state_dict() for one in (trainers[0], reference))
+    assert state["param_groups"][0]["lr"] == there["param_groups"][0]["lr"]
+    assert state["state"][0]["step"] == there["state"][0]["step"]
+
+
+def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):
+    """After its first epoch; a checkpoint of a packed run is one of any run."""
+    serving = Serving(1, monkeypatch)
+    data = survey_of(toy_survey, 0)
+    model = build(data, **NOISY)
+    before = copy.deepcopy(model)
+    model.pack = serving.lines[0]
+
+    class Cut(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 0:
+                serving.server._forget(serving.server.pipes[0])
+
+    trainer(callbacks=[Cut()]).fit(model, datamodule=data)
+    assert "goes on alone: the process of the pack has ended" in caplog.text
+    expected, _ = alone(before, data, 0, precision="32-true")
+    assert_same(expected, model, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "reason"),
+    [
+        ({"dropout": 0.1}, {}, "model.dropout"),
+        ({"adversary": {"objective": "flipped"}}, {}, "adversary.objective=flipped"),
+        ({}, {"limit_train_batches": 1}, "trainer.limit_train_batches"),
+    ],
+)
+def test_what_no_pack_can_train_trains_alone(toy_survey, monkeypatch, caplog, options, limits, reason):
+    data = survey_of(toy_survey, 0)
+    model = build(data, **options)
+    model.pack = Serving(1, monkeypatch).lines[0]
+    trainer(epochs=1, **limits).fit(model, datamodule=data)
+    assert f"goes on alone: {reason}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ({"seed": 0}, {"seed": 1}, True),
+        ({"optimizer.lr": 1e-3}, {"optimizer.lr": 1e-2}, True),
+        ({"lambdas.m_h": 0.1}, {"lambdas.m_h": 3}, True),
+        ({"lambdas.m_h": 0.1}, {"lambdas.m_h": -3}, False),
+        ({"lambdas.m_h": 0.0}, {"lambdas.m_h": 3}, False),
+        ({"lambdas": "first_pair"}, {"lambdas": "second_pair"}, False),
+        ({"model.input_noise": 0.5}, {"model.input_noise": 1}, True),
+        ({"model.input_noise": 0}, {"model.input_noise": 1}, False),
+        ({"model.latent": 5}, {"model.latent": 10}, False),
+        ({"bins.count": 5}, {"bins.count": 10}, False),
+        ({"model.hidden": "[16]"}, {"model.hidden": "[16]"}, True),
+        ({"anything.else": 1}, {"anything.else": 2}, False),
+    ],
+)
+def test_who_may_share_a_pack(first, second, together):
+    assert (pack_key(first) == pack_key(second)) == together
+
+
+# ---------------------------------------------------------------------- sweeps in packs
+
+FAST = [*TINY, "callbacks.regressor=null", "callbacks.probes=null", "hydra/sweeper=spectangle"]
+
+
+def packed_sweep(folder, survey, *arguments):
+    line = [sys.executable, str(TRAIN), "-m", *FAST, f"data.path={survey}", f"sweep.dir={folder}", *arguments]
+    return subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    return output
+
+
+def test_a_sweep_in_a_pack_has_the_runs_of_one_without(toy_survey, tmp_path):
+    """Seeds and rates in one pack; a run that diverges fails alone; whoever runs one again alone, goes on from it."""
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-3,2e-3", "trial_seeds=[0,1]", "trainer.max_epochs=2"]
+    finish(packed_sweep(tmp_path / "pack", toy_survey, *grid, "sweep.pack=4"))
+    finish(packed_sweep(tmp_path / "alone", toy_survey, *grid))
+    names = sorted(record["name"] for record in records(tmp_path / "pack").values())
+    assert names == sorted(record["name"] for record in records(tmp_path / "alone").values()) and len(names) == 2
+    packs = set()
+    for name in names:
+        for seed in ("seed=0", "seed=1"):
+            run, there = Run(tmp_path / "pack" / name / seed), Run(tmp_path / "alone" / name / seed)
+            packs.add(run.manifest["pack"])
+            assert "pack" not in there.manifest and run.finished and (run.path / "output.log").is_file()
+            assert run.history[0].keys() == there.history[0].keys()
+            for key, value in there.history[0].items():
+                assert run.history[0][key] == pytest.approx(value, rel=0.05, abs=0.02), key
+            state, other = (torch.load(one.last_checkpoint, weights_only=True) for one in (run, there))
+            assert state.keys() == other.keys() and state["global_step"] == other["global_step"]
+    assert len(packs) == 1
+    assert not list((tmp_path / "pack" / "workers").iterdir())
+
+
+def test_one_that_diverges_fails_alone(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-3,1e30,2e-3", "trainer.max_epochs=3", "sweep.retries=0"]
+    finish(packed_sweep(tmp_path / "sweep", toy_survey, *grid, "sweep.pack=3"), code=1)
+    found = {name: record["state"] for name, record in records(tmp_path / "sweep").items()}
+    assert sorted(found.values()) == ["complete", "complete", "failed"]
+    assert "not a number" in records(tmp_path / "sweep")["optimizer.lr=1e+30"]["reason"]
+
+
+def processes(folder):
+    """Processes of a sweep's pack and of its runs, by what they hold."""
+    line = subprocess.run(["pgrep", "-f", f"sweep.dir={folder}"], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in line]
+
+
+def test_a_pack_that_is_killed_is_resumed_run_by_run(toy_survey, tmp_path):
+    """The whole sweep gets SIGKILL; without packs the same command goes on from the last checkpoints."""
+    folder = tmp_path / "sweep"
+    arguments = ["hydra/sweeper/sampler=grid", "seed=0,1", "trainer.max_epochs=60", "sweep.heartbeat_s=0.5"]
+    process = packed_sweep(folder, toy_survey, *arguments, "sweep.pack=2")
+    wait_for(lambda: len(list(folder.glob("*/checkpoints/last.ckpt"))) == 2, 120)
+    for pid in processes(folder):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    begun = {path: len(Run(path).history) for path in folder.glob("c*") if (path / "metrics.csv").is_file()}
+    assert len(begun) == 2 and max(begun.values()) < 60
+    finish(packed_sweep(folder, toy_survey, *arguments))
+    for path in begun:
+        starts = Run(path).manifest["starts"]
+        assert len(starts) == 2 and [row["epoch"] for row in Run(path).history] == list(range(60))
+        assert "resumed from" in (path / "output.log").read_text()
+
+
+def test_the_sweep_outlives_the_process_of_its_pack(toy_survey, tmp_path):
+    folder = tmp_path / "sweep"
+    arguments = ["hydra/sweeper/sampler=grid", "seed=0,1,2", "trainer.max_epochs=40", "sweep.heartbeat_s=0.5"]
+    process = packed_sweep(folder, toy_survey, *arguments, "sweep.pack=3")
+    wait_for(lambda: len(list(folder.glob("*/checkpoints/last.ckpt"))) == 3, 120)
+    log = next((folder / "workers").glob("pack-*.log"))
+    victims = [pid for pid in processes(folder) if os.readlink(f"/proc/{pid}/fd/1") == str(log)]
+    assert len(victims) == 1
+    os.kill(victims[0], signal.SIGKILL)
+    finish(process)
+    logs = [path.read_text() for path in folder.glob("*/output.log")]
+    assert len(logs) == 3 and all("goes on alone" in text for text in logs)
+    assert len(trials(folder)) == 3
+
+
+def test_a_pruned_run_leaves_its_pack(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-8,1e-3,3e-3,5e-3", "trainer.max_epochs=12"]
+    pruner = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=0"]
+    finish(packed_sweep(tmp_path / "sweep", toy_survey, *grid, *pruner, "sweep.pack=4"))
+    found = {name: record["state"] for name, record in records(tmp_path / "sweep").items()}
+    assert set(found.values()) <= {"complete", "pruned"} and "complete" in found.values()
+    assert len(found) == 4
