@@ -9,7 +9,7 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -81,11 +81,11 @@ def paper(steps: int) -> DisentanglingAutoencoder:
     return DisentanglingAutoencoder(PIXELS, LABELS, lambdas=PAIR, bins={"count": 10}, adversary=options)
 
 
-def default() -> DisentanglingAutoencoder:
-    """What ``train.py lambdas=first_pair`` trains."""
+def default(overrides: Sequence[str] = ()) -> DisentanglingAutoencoder:
+    """What ``train.py lambdas=first_pair`` trains, with other overrides."""
     register_resolvers()
     with initialize_config_dir(str(CONF)):
-        config = compose("config", overrides=["lambdas=first_pair"])
+        config = compose("config", overrides=["lambdas=first_pair", *overrides])
     return hydra.utils.instantiate(config.model, n_pixels=PIXELS, labels=LABELS, _execution_whitelist_=["spectangle.*"])
 
 

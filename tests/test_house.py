@@ -11,8 +11,8 @@ from commands import ROOT
 
 SOURCE = ROOT / "src" / "spectangle"
 ROOMS = (  # from the ground up: a room imports from those before it
-    *("version", "errors", "console", "signals", "streams", "threads", "metrics", "files", "caching"),
-    *("configs", "runs", "survey", "figures", "synthetic", "archives", "data", "model", "evaluation"),
+    *("version", "errors", "console", "signals", "streams", "threads", "devices", "metrics", "files", "caching"),
+    *("configs", "runs", "survey", "figures", "synthetic", "archives", "data", "model", "packs", "evaluation"),
     *(
         "inference",
         "export",
@@ -40,6 +40,7 @@ LATE = {  # what is imported when it is used, and why
     "commands.train": "--help is fast, and a sweep's controller needs no torch",
     "reports.make": "each kind of report loads what it needs: torch, matplotlib",
     "sweeps.controller": "what belongs to SLURM and W&B is loaded where a sweep uses it",
+    "sweeps.pack": "only the process of a pack needs torch",
     "sweeps.wandb_summary": "only the process that follows a sweep talks to W&B",
     "tracking.exported": "only runs that send their model need the readers of spectra",
 }

@@ -266,3 +266,26 @@ def test_without_a_rate_the_latent_is_the_mean(data):
     model = build(data)
     assert model.channel is None
     assert (model.embed_stars(data.test) == model.embed(data.test.flux)).all()
+
+
+def test_half_precision_scales_the_losses_of_both_players(data):
+    """With a scale of 1024 the gradients are the same: both optimizers step through the scaler."""
+    ends = []
+    for scale in (None, 1024.0):
+        model = build(data, adversary={"discriminator_steps": 2})
+        model.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        optimizers = model.configure_optimizers()
+        model.optimizers = lambda use_pl_optimizer=True, optimizers=optimizers: optimizers
+        scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+        scaled = []
+        if scaler is not None:
+            model.trainer.precision_plugin.scaler = scaler
+            used = scaler.scale
+            scaler.scale = lambda loss, used=used, scaled=scaled: scaled.append(loss) or used(loss)
+        batch = first_batch(data)
+        step, (*_, classes, star_weights) = model.look(batch, model.draw(64)), batch
+        model.discriminator_step(step["seen"].detach(), step["targets"], classes, star_weights)
+        assert len(scaled) == (0 if scale is None else 2)
+        ends.append(copy.deepcopy(dict(model.adversary.named_parameters())))
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name])

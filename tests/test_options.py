@@ -128,9 +128,9 @@ def test_the_memory_of_either_optimiser(data, key):
 
 
 def test_what_the_trainer_is_told():
-    cfg = composed("trainer.devices=2", "trainer.num_sanity_val_steps=3", "trainer.log_every_n_steps=7")
+    cfg = composed("trainer.num_sanity_val_steps=3", "trainer.log_every_n_steps=7")
     trainer = made(cfg.trainer, accelerator="cpu", enable_checkpointing=False)
-    assert (trainer.num_devices, trainer.num_sanity_val_steps, trainer.log_every_n_steps) == (2, 3, 7)
+    assert (trainer.num_devices, trainer.num_sanity_val_steps, trainer.log_every_n_steps) == (1, 3, 7)
 
 
 # ---------------------------------------------------------------------- probes and regressors

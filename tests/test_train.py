@@ -123,6 +123,7 @@ def wait_for(condition, process, seconds=90):
         (["+lambdas.vmic=0.1"], "lambdas names vmic, but the survey's labels are teff, logg, m_h, alpha_fe"),
         (["lambdas.vmic=0.1"], "Name these instead: lambdas=none lambdas.teff=-1 lambdas.others=1"),
         (["bins.count=1"], "bins.count is 1"),
+        (["trainer.devices=2"], "trainer.devices is 2; a run trains on one device"),
         (["model.latent=0"], "model.latent is 0"),
         (["data.path=/nowhere/stars.h5"], "There is no survey file /nowhere/stars.h5"),
         (["data.labels=[teff,age]"], "has no label 'age'"),

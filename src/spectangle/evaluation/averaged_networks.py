@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from torch import Tensor
 
+from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
 from spectangle.model.networks import DiscriminatorBank
 
@@ -25,7 +26,7 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     at once.
 
     AdamW, a rate that falls to zero along a cosine, a fixed number of epochs: no stars are held out, which matters
-    where there are few. On a GPU if there is one.
+    where there are few. On the device of the training.
 
     Arguments:
         hidden: Widths of the hidden layers.
@@ -71,7 +72,7 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         if self.loss not in LOSSES:
             raise SpectangleError(f"The regressor's loss is '{self.loss}'; it must be {' or '.join(LOSSES)}.")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = chosen_device()
         n = min(len(part) for part in X)
         inputs, labels = (
             torch.stack([torch.as_tensor(np.asarray(part, np.float32).reshape(len(part), -1)[:n]) for part in parts])
@@ -100,7 +101,7 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     @torch.no_grad()
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Predict labels [N, K] of X [N, F]."""
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = chosen_device()
         layers = [
             (torch.from_numpy(w).to(device), torch.from_numpy(b[:, None]).to(device))
             for w, b in zip(self.coefs_, self.intercepts_, strict=True)

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
+from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
 from spectangle.files import whole_file
@@ -261,7 +262,7 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
     def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "TorchMLPRegressor":
         """Fit to X [N, F] and y [N, K], with weights of the stars [N] (None: all the same)."""
         generator = torch.Generator().manual_seed(self.seed)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = chosen_device()
         y = y.reshape(len(y), -1)
         order = torch.randperm(len(X), generator=generator)
         held, fitted = order.tensor_split([max(2, len(X) // 10)])  # of one star there is no R2

@@ -25,7 +25,6 @@ from spectangle.survey.star_draws import star_normal
 
 if TYPE_CHECKING:
     from spectangle.data.stars import Stars
-    from spectangle.packs.line import PackLine
 
 __all__ = ["DisentanglingAutoencoder"]
 
@@ -147,7 +146,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             incomplete=incomplete,
         )
         self.estimator = LabelEstimator(n_pixels, len(incomplete)) if incomplete else None
-        self.pack: PackLine | None = None  # trains for this model, where it is one of several
+        self.pack: Any = None  # the line to the pack that trains for this model, where it is one of several
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -280,9 +279,19 @@ class DisentanglingAutoencoder(L.LightningModule):
         for _ in range(self.adversary.steps):
             cross_entropy = self.adversary.cross_entropy(z, y, bins, weights)
             optimizer.zero_grad()
-            cross_entropy.sum().backward()
-            optimizer.step()
+            self._step_scaled(cross_entropy.sum(), optimizer)
         return self.adversary.by_name(cross_entropy.detach())
+
+    def _step_scaled(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Backward and step; with ``16-mixed`` through the scaler that keeps small gradients from vanishing."""
+        scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None:
+            loss.backward()
+            optimizer.step()
+        else:
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
 
     def autoencoder_step(
         self, step: Mapping[str, Tensor], bins: Tensor, weights: Tensor | None, factor: float | Tensor

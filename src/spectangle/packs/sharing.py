@@ -45,14 +45,16 @@ def pack_key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """What the configurations of a pack have in common, of the parameters that tell a configuration from the others of
     its sweep.
 
-    Configurations of one key have networks of the same shapes on the same stars. A key that is not known to be harmless
-    is not, and so is a config group as a whole.
+    Configurations of one key have, as a rule, networks of the same shapes on the same stars; the pack itself trains
+    apart what does not fit. A key that is not known to be harmless is not, nor is a config group as a whole. A number
+    at the top of the config (``strength`` of ``sweeps/paper_grid.yaml``) stands for lambdas or the like.
     """
     found = []
     for key, value in params.items():
         name = key.lstrip("+")
+        by_sign = _named(name, BY_SIGN) or "." not in name
         if not _named(name, FREE):
-            found.append((name, _sign(value) if _named(name, BY_SIGN) else str(value)))
+            found.append((name, _sign(value) if by_sign else str(value)))
     return tuple(sorted(found))
 
 

@@ -57,6 +57,6 @@ def _serve(pipes: list[Connection], parent: int, log: Path, environment: dict[st
     die_with_parent(parent)
     redirect(log)
     os.environ.update(environment)
-    from spectangle.packs.server import PackServer
+    from spectangle.packs.pack_server import PackServer
 
     PackServer(pipes, int(environment["OMP_NUM_THREADS"]), accelerator).serve()

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from spectangle.configs.nested import flat
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.files import redacted
+from spectangle.packs.sharing import pack_key
 from spectangle.runs.entry import CHANGES_NOTHING, named
 from spectangle.sweeps.space import Space, parse_space, written
 from spectangle.training.seeds import check_seed
@@ -128,8 +129,30 @@ class Plan:
 
     @functools.cached_property
     def grid(self) -> list[dict[str, Any]] | None:
-        """Every point of a grid, or None for any other sampler."""
-        return list(self.space.points(self.config)) if is_grid(self.sampler) else None
+        """Every point of a grid, those that may share a pack one after the other; None for any other sampler."""
+        if not is_grid(self.sampler):
+            return None
+        points = list(self.space.points(self.config))
+        keys = [pack_key(point) for point in points] if self.options.pack > 1 else []
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        order = sorted(range(len(points)), key=lambda place: first[keys[place]] if keys else place)
+        return [points[place] for place in order]
+
+    @property
+    def per_pack(self) -> int:
+        """Most configurations of a pack: as many as ``sweep.pack`` has room for with all their seeds, at least one."""
+        return max(1, self.options.pack // len(self.options.trial_seeds or (None,)))
+
+    @property
+    def packs(self) -> list[int]:
+        """Number of the pack of each point of a grid, from 1, if one worker takes them all."""
+        found: list[int] = []
+        held: list[Any] = []
+        for key in map(pack_key, self.grid or []):
+            full = bool(held) and (held[0] != key or len(held) == self.per_pack)
+            found.append(found[-1] + full if found else 1)
+            held = [key] if full else [*held, key]
+        return found
 
     @property
     def n_trials(self) -> int:

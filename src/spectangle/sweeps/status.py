@@ -92,14 +92,14 @@ def describe_plan(plan: Plan) -> RenderableType:
     keys = list(plan.space.swept)
     extra = [key for point in plan.grid or [] for key in point if key not in keys]
     keys += list(dict.fromkeys(extra))
-    for name in ("folder", *keys, "state"):
+    packs = plan.packs if plan.options.pack > 1 else []
+    for name in ("folder", *keys, *(["pack"] if packs else []), "state"):
         table.add_column(escape(name), no_wrap=True)
     records = _records(plan)
-    for point in (plan.grid or [])[:SHOWN]:
+    for place, point in enumerate((plan.grid or [])[:SHOWN]):
         name = identity(point)
-        table.add_row(
-            name, *(escape(str(point.get(key, ""))) for key in keys), records.get(name, {}).get("state", "new")
-        )
+        cells = [escape(str(point.get(key, ""))) for key in keys] + [str(number) for number in packs[place : place + 1]]
+        table.add_row(name, *cells, records.get(name, {}).get("state", "new"))
     if plan.grid is None:
         table.add_row(
             "...",

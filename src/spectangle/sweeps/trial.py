@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import run_job, setup_globals
@@ -35,9 +35,6 @@ from spectangle.signals import Stopped, stopping_on
 from spectangle.streams import open_missing
 from spectangle.sweeps.claims import Claim, Outcome
 from spectangle.sweeps.plan import Plan
-
-if TYPE_CHECKING:
-    from spectangle.sweeps.pack import Pack
 
 __all__ = ["App", "Attempt", "Place", "die_with_parent", "dumps", "loads", "redirect", "start_method"]
 
@@ -74,7 +71,7 @@ class Attempt:
         folder: Its folder.
         plan: The plan of the sweep.
         environment: Environment variables of the processes (threads, GPU).
-        pack: What gives each run its place, or None.
+        place: What gives each run its place in a pack, or None.
     """
 
     def __init__(
@@ -84,12 +81,12 @@ class Attempt:
         folder: Path,
         plan: Plan,
         environment: dict[str, str],
-        pack: "Pack | None" = None,
+        place: Callable[[], Place] | None = None,
     ):
         self.claim, self.started = claim, time.monotonic()
         seeds = plan.options.trial_seeds
         parts = [seeds]
-        if pack is not None and seeds is not None:
+        if place is not None and seeds is not None:
             runs = zip(seeds, ConfigurationFolder(folder).runs(seeds), strict=True)
             parts = [[seed] for seed, run in runs if not run.finished]
         self.processes = [
@@ -102,7 +99,7 @@ class Attempt:
                 environment,
                 part,
                 plan.prunes and i == 0,  # the first seed speaks for all
-                pack.place() if pack is not None else None,
+                place() if place is not None else None,
             )
             for i, part in enumerate(parts)
         ]

@@ -75,9 +75,8 @@ class Worker:
         """As many configurations as may train together: one, or the runs of a pack. What does not fit into this pack is
         kept for the next one.
         """
-        room = max(1, self.plan.options.pack // len(self.plan.options.trial_seeds or [None]))
         claims: list[Claim] = []
-        while len(claims) < room and (claim := self.kept or study.claim(self.record.name)):
+        while len(claims) < self.plan.per_pack and (claim := self.kept or study.claim(self.record.name)):
             self.kept = None
             if claims and pack_key(claim.params) != pack_key(claims[0].params):
                 self.kept = claim
@@ -131,7 +130,10 @@ class Worker:
         pack = Pack(self.plan, self.environment()) if min(self.plan.options.pack, runs) > 1 else None
         environment = self.environment(1 if pack else None)
         attempts = [
-            Attempt(self.app, claim, self.plan.folder / claim.name, self.plan, environment, pack) for claim in claims
+            Attempt(
+                self.app, claim, self.plan.folder / claim.name, self.plan, environment, pack.place if pack else None
+            )
+            for claim in claims
         ]
         self.record.set_children(*(process.process.pid for attempt in attempts for process in attempt.processes))
         if pack is not None:

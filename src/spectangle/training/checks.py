@@ -210,6 +210,12 @@ def _check_trainer(cfg: DictConfig) -> None:
         ):
             raise SpectangleError(f"trainer.{key} is {_word(value)}, which does not work here: {why}.")
     _check_arguments("trainer", cfg.trainer)
+    devices = cfg.trainer.get("devices")
+    if devices not in (None, 1, "1") and not (OmegaConf.is_list(devices) and len(devices) == 1):
+        raise SpectangleError(
+            f"trainer.devices is {_word(devices)}; a run trains on one device: on several, each would see all stars. "
+            "Give 1, or [2] for the third GPU; several GPUs share a sweep: sweep.workers=4."
+        )
     try:
         instantiate(cfg.trainer, logger=False)
     except Exception as error:

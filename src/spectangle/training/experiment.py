@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig
 
 from spectangle.console import render
 from spectangle.data.module import SpectraDataModule
+from spectangle.devices import use_accelerator
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.results_table import result_table
 from spectangle.model.autoencoder import DisentanglingAutoencoder
@@ -64,24 +65,23 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     quiet_lightning()
     check_config(cfg)  # the loggers are open: they see it fail
     use_threads(cfg.threads)
+    packed = link.pack is not None
+    accelerator = "cpu" if packed else cfg.trainer.accelerator  # the pack has the GPU
+    use_accelerator(accelerator)
     torch.manual_seed(cfg.seed)
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
     data.setup()
     model = build_model(cfg, data)
     survey = {"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin, "units": data.units}
-    packed = {"pack": link.pack_name} if link.pack is not None else {}
-    run.write_manifest(seed=cfg.seed, survey=survey, **packed)
+    run.write_manifest(seed=cfg.seed, survey=survey, **({"pack": link.pack_name} if packed else {}))
     announce(run, data, model)
     resumed = resumable(run)
     measure_last_epoch(cfg, run, resumed, model, data)
     loggers = [History(str(run.path)), *session.loggers]
     try:
         callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
-        accelerator = "cpu" if packed else cfg.trainer.accelerator  # the pack has the GPU
-        callbacks_here = [Continuity(run, resumed), *callbacks]
-        trainer = hydra.utils.instantiate(
-            cfg.trainer, callbacks=callbacks_here, logger=loggers, accelerator=accelerator
-        )
+        every = [Continuity(run, resumed), *callbacks]
+        trainer = hydra.utils.instantiate(cfg.trainer, callbacks=every, logger=loggers, accelerator=accelerator)
         with in_pack(model):
             trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
     except MisconfigurationException as error:  # what Lightning's callbacks refuse, and what it notices while it trains

@@ -1,0 +1,164 @@
+"""What a pack costs, against the same configurations one after another and in as many processes.
+
+    python benchmarks/packed_sweep.py steps [--packs 1 2 4 8] [--sizes paper small] [--device cpu|cuda]
+    python benchmarks/packed_sweep.py sweeps [--runs 8] [--packs 1 2 4 8] [--overrides model=small data.n_stars=2000]
+
+``steps``: a training step for each model of a stack, beside one of a model alone in the same process, and the fraction
+of what large matrix products reach. ``sweeps``: real sweeps over seeds, everything included but the making of the
+survey: seconds of the clock and of all cores for each configuration, and the largest memory.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from training_speed import RandomStars, default, gemm_rate, operations, ready
+
+from spectangle.console import console
+from spectangle.model.autoencoder import DisentanglingAutoencoder, _frozen
+from spectangle.packs.stack import Member, Stack
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = {"paper": ([], 256), "small": (["model=small"], 256), "small survey": (["experiment=small_survey"], 64)}
+STEPS = 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    steps, sweeps = kinds.add_parser("steps"), kinds.add_parser("sweeps")
+    for one in (steps, sweeps):
+        one.add_argument("--packs", type=int, nargs="+", default=[1, 2, 4, 8])
+    steps.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    steps.add_argument("--device", default="cpu")
+    steps.add_argument("--rounds", type=int, default=3)
+    sweeps.add_argument("--runs", type=int, default=8)
+    sweeps.add_argument("--overrides", nargs="+", default=["model=small", "data.n_stars=2000"])
+    options = parser.parse_args()
+    console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    console.print(step_table(options) if options.kind == "steps" else sweep_table(options))
+
+
+def step_table(options: argparse.Namespace) -> Table:
+    """Milliseconds of a step for each model, alone and in stacks."""
+    device = torch.device(options.device)
+    table = Table(title=f"a training step of each model on {device}, {torch.get_num_threads()} threads, medians")
+    columns = ("networks", "batch", "stack of", "alone [ms]", "stack [ms]", "ratio", "of the GEMM limit", "memory [GB]")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "networks" else "right")
+    gemm = gemm_rate()
+    for size in options.sizes:
+        overrides, batch_size = SIZES[size]
+        data = RandomStars(batch_size * STEPS, batch_size)
+        work = operations(default(overrides)) * batch_size
+        for count in options.packs:
+            models = [ready(default(overrides), data).to(device) for _ in range(count)]
+            together = stack_step(models, data, device)
+            by_itself = plain_step(models[0], data, device)
+            times = [(seconds(by_itself, device), seconds(together, device) / count) for _ in range(options.rounds)]
+            alone, stacked = (statistics.median(column) for column in zip(*times, strict=True))
+            limit = f"{work / stacked / gemm:.2f}" if device.type == "cpu" else ""
+            memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if device.type == "cuda" else ""
+            cells = (f"{1e3 * alone:.1f}", f"{1e3 * stacked:.1f}", f"{stacked / alone:.2f}", limit, memory)
+            table.add_row(size, str(batch_size), str(count), *cells)
+    return table
+
+
+def batches(data: RandomStars, device: torch.device) -> list[torch.Tensor]:
+    return [t.to(device) for t in (data.flux, data.noise, data.labels, data.classes, data.weights)]
+
+
+def stack_step(models: list[DisentanglingAutoencoder], data: RandomStars, device: torch.device) -> Callable[[], None]:
+    """A function that takes some steps of a stack."""
+    stars, n = batches(data, device), data.batch_size
+    stack = Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
+    generators = [torch.Generator(device).manual_seed(i) for i in range(len(models))]
+
+    def run() -> None:
+        for k in range(STEPS):
+            rows = torch.arange(k * n, (k + 1) * n).expand(len(models), -1)
+            batch = tuple(tensor[rows] for tensor in stars)
+            stack.step(batch, generators, [0.5] * len(models), torch.zeros(len(models), 3))
+
+    return run
+
+
+def plain_step(model: DisentanglingAutoencoder, data: RandomStars, device: torch.device) -> Callable[[], None]:
+    """A function that takes the same steps of one model, as its LightningModule does."""
+    stars, n = batches(data, device), data.batch_size
+    autoencoder, discriminators = model.configure_optimizers()
+
+    def run() -> None:
+        for k in range(STEPS):
+            batch = tuple(tensor[k * n : (k + 1) * n] for tensor in stars)
+            *_, classes, weights = batch
+            step = model.look(batch, model.draw(n))
+            for _ in range(model.adversary.steps):
+                loss = model.adversary.cross_entropy(step["seen"].detach(), step["targets"], classes, weights).sum()
+                discriminators.zero_grad()
+                loss.backward()
+                discriminators.step()
+            with _frozen(model.adversary):
+                loss, _ = model.autoencoder_loss(step, classes, weights, 0.5)
+            autoencoder.zero_grad()
+            loss.backward()
+            autoencoder.step()
+
+    return run
+
+
+def seconds(run: Callable[[], None], device: torch.device) -> float:
+    """Seconds of one step."""
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / STEPS
+
+
+def sweep_table(options: argparse.Namespace) -> Table:
+    """Real sweeps over seeds: one after another with all threads, a process for each core, and packs."""
+    table = Table(title=f"{options.runs} runs, {' '.join(options.overrides)}", title_justify="left")
+    for name in ("how", "clock [s per run]", "cores [s per run]", "ratio", "memory of the largest process [GB]"):
+        table.add_column(name, justify="left" if name == "how" else "right")
+    cores = len(os.sched_getaffinity(0))
+    ways = {"one after another": [], f"{cores} processes": [f"sweep.workers={cores}"]}
+    ways |= {f"packs of {count}": [f"sweep.pack={count}"] for count in options.packs if count > 1}
+    first = None
+    with tempfile.TemporaryDirectory() as folder:
+        sweep(Path(folder) / "warm", 1, options.overrides)  # makes the survey and its baselines
+        for name, arguments in ways.items():
+            clock, busy, memory = sweep(Path(folder) / name, options.runs, [*options.overrides, *arguments])
+            first = first or clock
+            cells = (f"{clock / options.runs:.1f}", f"{busy / options.runs:.1f}", f"{clock / first:.2f}")
+            table.add_row(name, *cells, f"{memory:.1f}")
+            console.print(name, *cells)
+    return table
+
+
+def sweep(folder: Path, runs: int, arguments: list[str]) -> tuple[float, float, float]:
+    """Seconds of the clock and of all cores that a sweep takes, and the memory of its largest process in GB."""
+    line = [sys.executable, "train.py", "-m", "hydra/sweeper=spectangle", "hydra/sweeper/sampler=grid"]
+    line += ["callbacks.figures=null", *arguments, f"seed=range({runs})", f"sweep.dir={folder}"]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    clock, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return clock, busy, after.ru_maxrss / 1e6
+
+
+if __name__ == "__main__":
+    main()
