@@ -397,3 +397,8 @@ def test_a_grid_is_queued_pack_by_pack_and_shown_so(toy_survey, tmp_path):
         *[(first, "0.001", 1), (first, "0.002", 1), (first, "0.003", 2)],
         *[(second, "0.001", 3), (second, "0.002", 3), (second, "0.003", 4)],
     ]
+
+
+def test_a_launcher_that_starts_each_run_has_no_packs(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "seed=0,1", "hydra/launcher=slurm", "sweep.pack=2"]
+    assert "sweep.pack=2 needs workers" in finish(packed_sweep(tmp_path, toy_survey, *grid), code=1)

@@ -38,6 +38,11 @@ def run_sweep(plan: Plan, app: App) -> None:
     if plan.options.dry_run:
         return console.print(describe_plan(plan), soft_wrap=True)
     target = app.config.hydra.launcher._target_
+    if plan.options.pack > 1 and not target.endswith(("SlurmWorkers", "BasicLauncher")):
+        raise SpectangleError(
+            f"sweep.pack={plan.options.pack} needs workers, which take several runs each; this launcher starts every run "
+            "by itself. Leave hydra/launcher out, or take hydra/launcher=slurm_workers."
+        )
     plan.rehearse()
     if target.endswith("SlurmWorkers"):
         return submit(plan, app)
@@ -169,12 +174,12 @@ def conclude(plan: Plan, study: Study) -> None:
     if failed := study.failed:
         attempts = study.configurations
         first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")
+        logs = sorted((plan.folder / failed[0]).glob("**/output.log")) or [plan.folder / failed[0] / "output.log"]
         stopped = (
             " The sweep stopped: more failed than sweep.max_failure_rate allows." if study.too_many_failures else ""
         )
         raise SpectangleError(
-            f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See "
-            f"{plan.folder}/{failed[0]}/output.log.{stopped} "
+            f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See {logs[-1]}.{stopped} "
             "The same command with a larger sweep.retries tries them again."
         )
     if not study.done:
