@@ -1,7 +1,8 @@
 """How close training comes to the limit of the machine: python benchmarks/training_speed.py
 
 The limit is what a large matrix product reaches, over the model's floating-point operations per spectrum. Every rate is
-measured in turn, several times, in one process; the table gives medians, so that only ratios count.
+measured in turn, several times, in one process; the first table gives medians, so that only ratios count. The second
+one says what a step of the default consists of.
 """
 
 import argparse
@@ -9,7 +10,8 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -145,6 +147,41 @@ def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
     return len(data.flux) / seconds
 
 
+def parts(model: DisentanglingAutoencoder, data: RandomStars) -> dict[str, float]:
+    """Seconds of the parts of an epoch of the plain loop, the second of two."""
+    autoencoder, discriminators = model.configure_optimizers()
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+    for _ in range(2):
+        seconds.clear()
+        for batch in data.train_dataloader():
+            *_, classes, weights = batch
+            with timed("encoder, noise"):
+                step = model.look(batch, model.draw(len(classes)))
+            for _ in range(model.adversary.steps):
+                with timed("discriminators"):
+                    seen = step["seen"].detach()
+                    loss = model.adversary.cross_entropy(seen, step["targets"], classes, weights).sum()
+                    discriminators.zero_grad()
+                    loss.backward()
+                with timed("their optimiser"):
+                    discriminators.step()
+            with timed("decoder, penalty"), _frozen(model.adversary):
+                loss, _ = model.autoencoder_loss(step, classes, weights, 0.5)
+            with timed("backward through all"):
+                autoencoder.zero_grad()
+                loss.backward()
+            with timed("optimiser of the autoencoder"):
+                autoencoder.step()
+    return seconds
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--stars", type=int, default=16384)
@@ -175,6 +212,12 @@ def main() -> None:
         for name, (build, loop) in cases.items():
             rates[name].append(loop(ready(build(), data), data))
     report(statistics.median(gemm), rates, {name: operations(build()) for name, (build, _) in cases.items()}, options)
+    cost = parts(ready(default(), data), data)
+    whole = sum(cost.values())
+    table = Table("part of a step, default", "ms", "share", title_justify="left")
+    for name, spent in cost.items():
+        table.add_row(name, f"{1e3 * spent / len(data.train_dataloader()):.1f}", f"{spent / whole:.0%}")
+    console.print(table)
 
 
 def report(gemm: float, rates: dict[str, list[float]], work: dict[str, float], options: argparse.Namespace) -> None:
