@@ -40,8 +40,8 @@ def run_sweep(plan: Plan, app: App) -> None:
     target = app.config.hydra.launcher._target_
     if plan.options.pack > 1 and not target.endswith(("SlurmWorkers", "BasicLauncher")):
         raise SpectangleError(
-            f"sweep.pack={plan.options.pack} needs workers, which take several runs each; this launcher starts each run "
-            "by itself. Leave hydra/launcher out, or take hydra/launcher=slurm_workers."
+            f"sweep.pack={plan.options.pack} needs workers, which take several runs each; this launcher starts each "
+            "run by itself. Leave hydra/launcher out, or take hydra/launcher=slurm_workers."
         )
     plan.rehearse()
     if target.endswith("SlurmWorkers"):
