@@ -311,7 +311,7 @@ SMOKE = {  # each sweep of the project with two epochs on 300 stars, and few poi
     "bins": ["bins.count=5"],
     "discriminators": ["bins.count=5"],
     "folds": ["data=synthetic", "lambdas=first_pair", "data.fold=0,1"],
-    "frontier": ["model.latent_rate=1", "adversary.lambda_scale=1"],
+    "frontier": ["adversary.entangled_scale=1,2"],
     "lambda_tpe": ["sweep.n_trials=3"],
     "latent_size": ["model.latent=2,4", "trial_seeds=[0]"],
     "paper_grid": ["model=tiny", "model.latent=2,4", "bins.count=5", "strength=1"],
