@@ -167,6 +167,34 @@ def test_missing_labels_and_instruments_train_in_packs(data):
         assert_same(alone(models[seed], data, seed)[0], model, 1e-6)
 
 
+def test_adamw_of_all_members_at_once_is_torchs(data):
+    """What a GPU takes, beside what a CPU takes and ``torch.optim.AdamW`` itself, with settings of their own."""
+    settings = [{"lr": 1e-3}, {"lr": 5e-2, "betas": [0.8, 0.9], "weight_decay": 0.3}, {"lr": 1e-4, "lr_end": 0.5}]
+    models = [build(data, seed, optimizer=settings[seed]).double() for seed in range(3)]
+    optimizers = [model.configure_optimizers() for model in models]
+    rates = [options["lr"] * 0.7 for options in settings]
+    members = [Member.of(m, o, 0, 1) for m, o in zip(models, optimizers, strict=True)]
+    one, other = (Stack(members).autoencoder[0] for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        gradients = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in one.parameters.values()]
+        with torch.no_grad():
+            one.step_by_member(gradients, rates)
+            other.step_together(gradients, rates)
+        for m, (model, (optimizer, _)) in enumerate(zip(models, optimizers, strict=True)):
+            named = dict(model.named_parameters())
+            for name, gradient in zip(one.parameters, gradients, strict=True):
+                named[name].grad = gradient[m].clone()
+            optimizer.param_groups[0]["lr"] = rates[m]
+            optimizer.step()
+    for m, model in enumerate(models):
+        for name, value in model.named_parameters():
+            if name in one.parameters:
+                torch.testing.assert_close(one.parameters[name][m], value)
+                torch.testing.assert_close(other.parameters[name][m], value)
+    assert (other.steps == 5).all() and (one.steps == 5).all()
+
+
 def test_models_of_different_shapes_do_not_stack(data):
     models = [build(data, latent=5), build(data, latent=6)]
     with pytest.raises(SpectangleError, match="different shapes"):

@@ -111,7 +111,7 @@ class Member:
             for group in own
         ]
         with torch.no_grad():
-            for (optimizer, group), (values, means, squares, step) in zip(groups, state["groups"], strict=True):
+            for (optimizer, group), (values, means, squares, (step,)) in zip(groups, state["groups"], strict=True):
                 for name, value, mean, square in zip(group.values, values, means, squares, strict=True):
                     parameter = parameters[name]
                     parameter.copy_(torch.from_numpy(value))
@@ -220,10 +220,12 @@ class Stack:
         """What training has changed of each member, as numpy arrays: values, memories and steps of its groups, running
         statistics.
         """
+        groups = [group.on_host() for group in self.groups]
+        statistics = {name: self.buffers[name].cpu().numpy().copy() for name, _ in _statistics(self.model)}
         return [
             {
-                "groups": [group.state(m) for group in self.groups],
-                "statistics": {name: self.buffers[name][m].cpu().numpy().copy() for name, _ in _statistics(self.model)},
+                "groups": [[[tensor[m, ...] for tensor in kind] for kind in group] for group in groups],
+                "statistics": {name: values[m, ...] for name, values in statistics.items()},
             }
             for m in range(len(self.members))
         ]
@@ -303,22 +305,33 @@ class _Stacked:
         self.parameters = {
             name: torch.stack([group.values[name] for group in groups]).requires_grad_() for name in groups[0].values
         }
-        stacked = (
+        self.stacked = (
             [value.detach() for value in self.parameters.values()],
             [torch.stack(means) for means in zip(*(group.means for group in groups), strict=True)],
             [torch.stack(squares) for squares in zip(*(group.squares for group in groups), strict=True)],
         )
-        # of each member: views of its values and memories, and the number of its steps once for each parameter
+        self.steps = torch.stack([group.step for group in groups])[:, None].repeat(1, len(self.parameters))
+        # of each member: views of its values and memories, and of the number of its steps, once for each parameter
         self.rows = [
-            (*([tensor[m] for tensor in tensors] for tensors in stacked), [group.step.clone() for _ in group.values])
-            for m, group in enumerate(groups)
+            (*([tensor[m] for tensor in tensors] for tensors in self.stacked), list(self.steps[m]))
+            for m in range(len(groups))
         ]
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], progress: Sequence[float]) -> None:
-        """One step of AdamW with gradients [M, ...]: torch's own, member by member, each with its own settings."""
+        """One step of AdamW with gradients [M, ...], each member with its own settings."""
+        rates = [g.lr * decay_factor(g.lr_end, p) for g, p in zip(self.groups, progress, strict=True)]
+        if (
+            gradients[0].device.type == "cpu"
+        ):  # there nothing is faster than torch's fused kernel, on a GPU launching it
+            self.step_by_member(gradients, rates)
+        else:
+            self.step_together(gradients, rates)
+
+    def step_by_member(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
+        """Torch's own AdamW, member by member."""
         own = zip(*(gradient.contiguous().unbind() for gradient in gradients), strict=True)  # as the fused kernel wants
-        for group, row, gradient, p in zip(self.groups, self.rows, own, progress, strict=True):
+        for group, row, gradient, rate in zip(self.groups, self.rows, own, rates, strict=True):
             values, means, squares, steps = row
             adamw(
                 values,
@@ -331,17 +344,44 @@ class _Stacked:
                 amsgrad=False,
                 beta1=group.betas[0],
                 beta2=group.betas[1],
-                lr=group.lr * decay_factor(group.lr_end, p),
+                lr=rate,
                 weight_decay=group.weight_decay,
                 eps=group.eps,
                 maximize=False,
             )
 
-    def state(self, m: int) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray], np.ndarray]:
-        """Values, means, squares and number of steps of one member."""
-        *kept, (step, *_) = self.rows[m]
-        values, means, squares = ([tensor.cpu().numpy().copy() for tensor in tensors] for tensors in kept)
-        return values, means, squares, step.cpu().numpy().copy()
+    def step_together(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
+        """The same arithmetic (Loshchilov & Hutter 2019, arXiv:1711.05101) for all members at once."""
+        self.steps += 1
+        first = self.stacked[0][0]
+        settings = first.new_tensor(
+            [
+                [
+                    1 - g.betas[0],
+                    1 - g.betas[1],
+                    1 - rate * g.weight_decay,
+                    g.eps,
+                ]
+                for g, rate in zip(self.groups, rates, strict=True)
+            ]
+        ).unbind(1)
+        settings = (*settings, *self._bias_corrections(self.steps[:, 0].to(first), rates))
+        for value, gradient, mean, square in zip(self.stacked[0], gradients, *self.stacked[1:], strict=True):
+            fresh, fresh_square, kept, eps, rate, unbiased = (s.view(-1, *(1,) * (value.dim() - 1)) for s in settings)
+            mean.lerp_(gradient, fresh)
+            square.lerp_(gradient.square(), fresh_square)
+            value.mul_(kept).sub_(rate * mean / ((square * unbiased).sqrt_().add_(eps)))
+
+    def _bias_corrections(self, taken: Tensor, rates: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Rate over the correction of the mean, and one over that of the square, after so many steps [M]."""
+        betas = taken.new_tensor([group.betas for group in self.groups])
+        first, second = (1 - betas ** taken[:, None]).unbind(1)
+        return taken.new_tensor(rates) / first, 1 / second
+
+    def on_host(self) -> list[list[np.ndarray]]:
+        """Values, means and squares [M, ...] and number of steps [M], copied to the host in one piece each."""
+        kinds = (*self.stacked, [self.steps[:, 0]])
+        return [[tensor.cpu().numpy().copy() for tensor in kind] for kind in kinds]
 
 
 class _Method(nn.Module):
