@@ -26,7 +26,8 @@ from training_speed import RandomStars, default, gemm_rate, operations, ready
 
 from spectangle.console import console
 from spectangle.model.autoencoder import DisentanglingAutoencoder, _frozen
-from spectangle.packs.stack import Member, Stack
+from spectangle.packs.member import Member
+from spectangle.packs.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"paper": ([], 256), "small": (["model=small"], 256), "small survey": (["experiment=small_survey"], 64)}

@@ -9,7 +9,8 @@ from sweep_tools import records
 from test_packs import FAST, NOISY, build, data, finish, packed_sweep  # noqa: F401
 
 from spectangle.data.stars import star_order
-from spectangle.packs.stack import Member, Stack
+from spectangle.packs.member import Member
+from spectangle.packs.stack import Stack
 from spectangle.runs.folder import Run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -20,9 +20,10 @@ from spectangle.data.stars import star_order
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.packs.line import PackLine
+from spectangle.packs.member import Member
 from spectangle.packs.pack_server import PackServer
 from spectangle.packs.sharing import pack_key
-from spectangle.packs.stack import Member, Stack
+from spectangle.packs.stack import Stack
 from spectangle.runs.folder import Run
 
 EPOCHS = 3
@@ -195,8 +196,19 @@ def test_adamw_of_all_members_at_once_is_torchs(data):
     assert (other.steps == 5).all() and (one.steps == 5).all()
 
 
-def test_models_of_different_shapes_do_not_stack(data):
-    models = [build(data, latent=5), build(data, latent=6)]
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"latent": 6},
+        {"latent_activation": "sigmoid"},
+        {"lambdas": {"teff": 1.0, "logg": -1.0, "m_h": 1.0, "alpha_fe": 1.0}},
+        {"input_noise": 0.0},
+        {"adversary": DEFAULT | {"objective": "uniform"}},
+        {"adversary": DEFAULT | {"discriminator_steps": 3}},
+    ],
+)
+def test_models_of_different_shapes_do_not_stack(data, other):
+    models = [build(data, **NOISY), build(data, **NOISY | other)]
     with pytest.raises(SpectangleError, match="different shapes"):
         Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
 

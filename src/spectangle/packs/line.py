@@ -14,7 +14,8 @@ import torch
 
 from spectangle.data.module import SpectraDataModule
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.packs.stack import Member, Stack
+from spectangle.packs.member import Member
+from spectangle.packs.stack import Stack
 from spectangle.runs.sweep_link import link
 
 __all__ = ["PackLine", "in_pack", "receive", "send"]

@@ -10,7 +10,8 @@ import torch
 
 from spectangle.data.stars import star_order
 from spectangle.packs.line import receive, send
-from spectangle.packs.stack import Member, Stack
+from spectangle.packs.member import Member
+from spectangle.packs.stack import Stack
 from spectangle.threads import use_threads
 
 __all__ = ["PackServer"]

@@ -1,126 +1,21 @@
 """Several models of one shape as one: their parameters stacked, each step of training taken by all at once.
 
-Shapes: M models, B batch, P pixels, K labels, n parameters of a group.
+Shapes: M models, N stars, B batch, D discriminators, K labels.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.adamw import adamw
 
 from spectangle.data.stars import epoch_seed
 from spectangle.errors import SpectangleError
-from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.model.losses import decay_factor
+from spectangle.packs.member import STRENGTHS, Member, running_statistics
+from spectangle.packs.stacked_adamw import StackedGroup
 
-__all__ = ["Member", "Stack"]
-
-# attributes of a model that may differ inside a stack, beside its parameters and buffers
-STRENGTHS = ("input_noise", "latent_noise", "latent_rate", "reconstruction_weight")
-
-
-@dataclass
-class Group:
-    """Parameters of one model that share an optimizer's settings, by name, with Adam's running means of their gradients
-    and of the squares of these.
-
-    Number of steps so far; rate at the start, betas, eps and weight decay; fraction of the rate at the end.
-    """
-
-    values: dict[str, Tensor]
-    means: list[Tensor]
-    squares: list[Tensor]
-    step: Tensor
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float
-    lr_end: float
-
-
-@dataclass
-class Member:
-    """A model in a stack, with its optimizers' state and its own random streams.
-
-    The model; groups of its autoencoder and of its discriminators; seed of the order of stars and of the noise; epochs
-    of the whole training.
-    """
-
-    model: DisentanglingAutoencoder
-    autoencoder: list[Group]
-    discriminators: list[Group]
-    seed: int
-    epochs: int
-
-    @property
-    def groups(self) -> list[Group]:
-        return self.autoencoder + self.discriminators
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def shape(self) -> str:
-        """What the members of a stack have in common: every size, and what is computed at all."""
-        adversary = self.model.adversary
-        tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
-        parts = (
-            [(name, tuple(value.shape), value.dtype) for name, value in tensors],
-            [bool(getattr(self.model, name)) for name in STRENGTHS],
-            (adversary.entangled, adversary.disentangled, adversary.regressed, adversary.steps),
-            (adversary.objective, adversary.loss, adversary.condition_on, adversary.lambda_unit),
-            [list(group.values) for group in self.groups],
-        )
-        return str(parts)
-
-    def to(self, device: torch.device) -> "Member":
-        """The member on a device."""
-        self.model.to(device)
-        for group in self.groups:
-            group.values = {name: value.to(device) for name, value in group.values.items()}
-            group.means, group.squares = ([t.to(device) for t in kept] for kept in (group.means, group.squares))
-            group.step = group.step.to(device)
-        return self
-
-    @classmethod
-    def of(
-        cls, model: DisentanglingAutoencoder, optimizers: Sequence[torch.optim.Optimizer], seed: int, epochs: int
-    ) -> "Member":
-        """A model and its two optimizers, wherever their training is."""
-        names = {parameter: name for name, parameter in model.named_parameters()}
-        ends = model.lr_ends
-        parts = [
-            [_group(optimizer, group, names, end) for group in optimizer.param_groups]
-            for optimizer, end in zip(optimizers, ends, strict=True)
-        ]
-        return cls(model, *parts, seed=seed, epochs=epochs)
-
-    def load(self, state: Mapping[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Write a state of :meth:`Stack.states` into the model and into its optimizers."""
-        parameters, buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
-        groups = [
-            (optimizer, group)
-            for optimizer, own in zip(optimizers, (self.autoencoder, self.discriminators), strict=True)
-            for group in own
-        ]
-        with torch.no_grad():
-            for (optimizer, group), (values, means, squares, (step,)) in zip(groups, state["groups"], strict=True):
-                for name, value, mean, square in zip(group.values, values, means, squares, strict=True):
-                    parameter = parameters[name]
-                    parameter.copy_(torch.from_numpy(value))
-                    memory = {"step": step.copy(), "exp_avg": mean, "exp_avg_sq": square}
-                    optimizer.state[parameter] = {
-                        key: torch.from_numpy(kept).to(parameter.device) for key, kept in memory.items()
-                    }
-            for name, value in state["statistics"].items():
-                buffers[name].copy_(torch.from_numpy(value))
+__all__ = ["Stack"]
 
 
 class Stack:
@@ -145,7 +40,7 @@ class Stack:
         self.members, self.model = list(members), members[0].model
         self.device = members[0].device
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
-        self.groups = [_Stacked([member.groups[i] for member in members]) for i in range(len(members[0].groups))]
+        self.groups = [StackedGroup([member.groups[i] for member in members]) for i in range(len(members[0].groups))]
         self.autoencoder = self.groups[: len(members[0].autoencoder)]
         self.discriminators = self.groups[len(members[0].autoencoder) :]
         self.buffers, self.common = self._stack_buffers()
@@ -221,7 +116,7 @@ class Stack:
         statistics.
         """
         groups = [group.on_host() for group in self.groups]
-        statistics = {name: self.buffers[name].cpu().numpy().copy() for name, _ in _statistics(self.model)}
+        statistics = {name: self.buffers[name].cpu().numpy().copy() for name, _ in running_statistics(self.model)}
         return [
             {
                 "groups": [[[tensor[m, ...] for tensor in kind] for kind in group] for group in groups],
@@ -236,7 +131,7 @@ class Stack:
             for stacked, group in zip(self.groups, member.groups, strict=True):
                 values, group.means, group.squares, (group.step, *_) = stacked.rows[m]
                 group.values = dict(zip(group.values, values, strict=True))
-            for name, buffer in _statistics(member.model):
+            for name, buffer in running_statistics(member.model):
                 buffer.copy_(self.buffers[name][m])
 
     def _discriminator_steps(
@@ -272,13 +167,13 @@ class Stack:
 
         return torch.vmap(one)(dict(parameters), own, self.strengths, *arguments)
 
-    def _parameters(self, groups: Iterable["_Stacked"] | None = None) -> dict[str, Tensor]:
+    def _parameters(self, groups: Iterable["StackedGroup"] | None = None) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for group in self.groups if groups is None else groups:
             found |= group.parameters
         return found
 
-    def _update(self, groups: Sequence["_Stacked"], losses: Tensor, progress: Sequence[float]) -> None:
+    def _update(self, groups: Sequence["StackedGroup"], losses: Tensor, progress: Sequence[float]) -> None:
         parameters = self._parameters(groups)
         gradients = dict(zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True))
         for group in groups:
@@ -286,7 +181,7 @@ class Stack:
 
     def _stack_buffers(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Buffers of each member, stacked, and those that all share and none changes."""
-        statistics = {name for name, _ in _statistics(self.model)}
+        statistics = {name for name, _ in running_statistics(self.model)}
         every = [dict(member.model.named_buffers()) for member in self.members]
         own, common = {}, {}
         for name, first in every[0].items():
@@ -295,93 +190,6 @@ class Stack:
             else:
                 own[name] = torch.stack([buffers[name] for buffers in every])
         return own, common
-
-
-class _Stacked:
-    """A group of parameters of all members, by name [M, ...], which learn, and what Adam remembers of each member."""
-
-    def __init__(self, groups: Sequence[Group]):
-        self.groups = groups
-        self.parameters = {
-            name: torch.stack([group.values[name] for group in groups]).requires_grad_() for name in groups[0].values
-        }
-        self.stacked = (
-            [value.detach() for value in self.parameters.values()],
-            [torch.stack(means) for means in zip(*(group.means for group in groups), strict=True)],
-            [torch.stack(squares) for squares in zip(*(group.squares for group in groups), strict=True)],
-        )
-        self.steps = torch.stack([group.step for group in groups])[:, None].repeat(1, len(self.parameters))
-        # of each member: views of its values and memories, and of the number of its steps, once for each parameter
-        self.rows = [
-            (*([tensor[m] for tensor in tensors] for tensors in self.stacked), list(self.steps[m]))
-            for m in range(len(groups))
-        ]
-
-    @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], progress: Sequence[float]) -> None:
-        """One step of AdamW with gradients [M, ...], each member with its own settings."""
-        rates = [g.lr * decay_factor(g.lr_end, p) for g, p in zip(self.groups, progress, strict=True)]
-        if (
-            gradients[0].device.type == "cpu"
-        ):  # there nothing is faster than torch's fused kernel, on a GPU launching it
-            self.step_by_member(gradients, rates)
-        else:
-            self.step_together(gradients, rates)
-
-    def step_by_member(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
-        """Torch's own AdamW, member by member."""
-        own = zip(*(gradient.contiguous().unbind() for gradient in gradients), strict=True)  # as the fused kernel wants
-        for group, row, gradient, rate in zip(self.groups, self.rows, own, rates, strict=True):
-            values, means, squares, steps = row
-            adamw(
-                values,
-                list(gradient),
-                means,
-                squares,
-                [],
-                steps,
-                fused=True,
-                amsgrad=False,
-                beta1=group.betas[0],
-                beta2=group.betas[1],
-                lr=rate,
-                weight_decay=group.weight_decay,
-                eps=group.eps,
-                maximize=False,
-            )
-
-    def step_together(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
-        """The same arithmetic (Loshchilov & Hutter 2019, arXiv:1711.05101) for all members at once."""
-        self.steps += 1
-        first = self.stacked[0][0]
-        settings = first.new_tensor(
-            [
-                [
-                    1 - g.betas[0],
-                    1 - g.betas[1],
-                    1 - rate * g.weight_decay,
-                    g.eps,
-                ]
-                for g, rate in zip(self.groups, rates, strict=True)
-            ]
-        ).unbind(1)
-        settings = (*settings, *self._bias_corrections(self.steps[:, 0].to(first), rates))
-        for value, gradient, mean, square in zip(self.stacked[0], gradients, *self.stacked[1:], strict=True):
-            fresh, fresh_square, kept, eps, rate, unbiased = (s.view(-1, *(1,) * (value.dim() - 1)) for s in settings)
-            mean.lerp_(gradient, fresh)
-            square.lerp_(gradient.square(), fresh_square)
-            value.mul_(kept).sub_(rate * mean / ((square * unbiased).sqrt_().add_(eps)))
-
-    def _bias_corrections(self, taken: Tensor, rates: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Rate over the correction of the mean, and one over that of the square, after so many steps [M]."""
-        betas = taken.new_tensor([group.betas for group in self.groups])
-        first, second = (1 - betas ** taken[:, None]).unbind(1)
-        return taken.new_tensor(rates) / first, 1 / second
-
-    def on_host(self) -> list[list[np.ndarray]]:
-        """Values, means and squares [M, ...] and number of steps [M], copied to the host in one piece each."""
-        kinds = (*self.stacked, [self.steps[:, 0]])
-        return [[tensor.cpu().numpy().copy() for tensor in kind] for kind in kinds]
 
 
 class _Method(nn.Module):
@@ -400,34 +208,6 @@ class _Method(nn.Module):
         finally:
             for name, value in before.items():
                 setattr(self.module, name, value)
-
-
-def _group(
-    optimizer: torch.optim.Optimizer, options: Mapping[str, Any], names: Mapping[Any, str], lr_end: float
-) -> Group:
-    parameters = options["params"]
-    memories = [optimizer.state.get(parameter, {}) for parameter in parameters]
-    means, squares = (
-        [memory.get(key, torch.zeros_like(p)).detach() for memory, p in zip(memories, parameters, strict=True)]
-        for key in ("exp_avg", "exp_avg_sq")
-    )
-    return Group(
-        values={names[parameter]: parameter.detach() for parameter in parameters},
-        means=means,
-        squares=squares,
-        step=memories[0].get("step", torch.zeros((), dtype=torch.float32)).detach(),
-        lr=options.get("initial_lr", options["lr"]),
-        betas=tuple(options["betas"]),
-        eps=options["eps"],
-        weight_decay=options["weight_decay"],
-        lr_end=lr_end,
-    )
-
-
-def _statistics(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Running statistics of batch normalisation, by name."""
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
-    return [(f"{name}.{key}", buffer) for name, layer in layers for key, buffer in layer.named_buffers()]
 
 
 def _factor(member: Member, progress: float, plateau: Tensor) -> float | Tensor:
