@@ -5,26 +5,31 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from multiprocessing import Pipe
 from threading import Thread
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 from conftest import TINY
 from sweep_tools import TRAIN, environment, records, trials, wait_for
+from test_conf import composed
 
 from spectangle.data.module import SpectraDataModule
 from spectangle.data.stars import star_order
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.packs.line import PackLine
+from spectangle.packs.line import PackLine, joins_pack
 from spectangle.packs.member import Member
 from spectangle.packs.pack_server import PackServer
 from spectangle.packs.sharing import pack_key
 from spectangle.packs.stack import Stack
 from spectangle.runs.folder import Run
+from spectangle.runs.sweep_link import link
+from spectangle.sweeps.plan import Options
+from spectangle.sweeps.trial import Attempt
+from spectangle.training.resumption import Continuity
 
 EPOCHS = 3
 PAIR = {"teff": -1.0, "logg": -1.0, "m_h": 1.0, "alpha_fe": 1.0}
@@ -69,29 +74,19 @@ def alone(model, data, seed, precision="64-true"):
     return model, used
 
 
-@contextmanager
-def double():
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def packed(models, data, epochs=EPOCHS):
     """The models as a stack trains them, with seeds 0, 1, ..., and what it says of their last epoch."""
-    stars = [t.double() if t.is_floating_point() else t for t in data.training_tensors]
     models = [copy.deepcopy(model).double() for model in models]
-    with double():
-        stack = Stack([Member.of(m, m.configure_optimizers(), seed, EPOCHS) for seed, m in enumerate(models)])
-        for epoch in range(epochs):
-            answers = stack.train_epoch(
-                stars,
-                [epoch] * len(models),
-                torch.stack([model.adversary.plateau for model in models]),
-                len(data.train_dataloader()),
-                lambda seed, epoch: star_order(len(data.train), seed, epoch),
-            )
+    members = [Member.of(m, m.configure_optimizers(), seed, EPOCHS) for seed, m in enumerate(models)]
+    stack = Stack(members, "64-true")
+    for epoch in range(epochs):
+        answers = stack.train_epoch(
+            data.training_tensors,
+            [epoch] * len(models),
+            torch.stack([model.adversary.plateau for model in models]),
+            len(data.train_dataloader()),
+            lambda seed, epoch: star_order(len(data.train), seed, epoch),
+        )
     for member, answer in zip(stack.members, answers, strict=True):
         member.load(answer["state"], member.model.configure_optimizers())
     return models, answers
@@ -293,19 +288,39 @@ def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize(
-    ("options", "limits", "reason"),
+    ("override", "reason"),
     [
-        ({"dropout": 0.1}, {}, "model.dropout"),
-        ({"adversary": {"objective": "flipped"}}, {}, "adversary.objective=flipped"),
-        ({}, {"limit_train_batches": 1}, "trainer.limit_train_batches"),
+        ("model.dropout=0.1", "model.dropout"),
+        ("adversary.objective=flipped", "adversary.objective=flipped"),
+        ("+trainer.limit_train_batches=1", "the trainer limits the batches"),
+        ("trainer.precision=16-mixed", "packs train in 32-true or"),
     ],
 )
-def test_what_no_pack_can_train_trains_alone(toy_survey, monkeypatch, caplog, options, limits, reason):
-    data = survey_of(toy_survey, 0)
-    model = build(data, **options)
-    model.pack = Serving(1, monkeypatch).lines[0]
-    trainer(epochs=1, **limits).fit(model, datamodule=data)
+def test_what_no_pack_can_train_trains_alone(caplog, monkeypatch, override, reason):
+    here, there = Pipe()
+    monkeypatch.setattr(link, "pack", there)
+    assert joins_pack(composed())
+    assert not joins_pack(composed(override)) and link.pack is None
     assert f"goes on alone: {reason}" in caplog.text
+    with pytest.raises(EOFError):  # nobody waits for it
+        here.recv()
+
+
+def test_a_run_that_measures_holds_nobody_up(toy_survey, tmp_path):
+    """The first run has one epoch and then measures: it leaves before."""
+    order = []
+
+    class Slow(L.Callback):
+        def on_fit_end(self, trainer, pl_module):
+            order.append(pl_module.pack is None or pl_module.pack._pipe is None)
+
+    here, there = Pipe()
+    data = survey_of(toy_survey, 0)
+    model = build(data)
+    model.pack = PackLine(there)
+    model.pack.train_epoch = lambda model: None
+    trainer(epochs=1, callbacks=[Continuity(Run(tmp_path, must_exist=False), None), Slow()]).fit(model, datamodule=data)
+    assert order == [True]
 
 
 @pytest.mark.parametrize(
@@ -437,6 +452,50 @@ def test_a_grid_is_queued_pack_by_pack_and_shown_so(toy_survey, tmp_path):
         *[(first, "0.001", 1), (first, "0.002", 1), (first, "0.003", 2)],
         *[(second, "0.001", 3), (second, "0.002", 3), (second, "0.003", 4)],
     ]
+
+
+def attempt_of(monkeypatch, tmp_path, finished, packed=True):
+    """Seeds and reporting of the processes that an attempt at three seeds would start."""
+    begun = []
+
+    class Fake:
+        def __init__(self, app, claim, log_folder, folder, plan, environment, seeds, reports, place):
+            begun.append((list(seeds), reports))
+
+    monkeypatch.setattr("spectangle.sweeps.trial.RunProcess", Fake)
+    for seed in finished:
+        (tmp_path / f"seed={seed}").mkdir()
+        (tmp_path / f"seed={seed}" / "metrics.json").write_text("{}")
+    plan = SimpleNamespace(options=Options(trial_seeds=[0, 1, 2]), prunes=True)
+    Attempt(None, None, tmp_path, plan, {}, (lambda: None) if packed else None)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("finished", "expected"),
+    [
+        ([], [([0], True), ([1], False), ([2], False)]),
+        ([0], [([1], False), ([2], False)]),  # the first seed speaks for all, no other one
+        ([0, 1, 2], [([0, 1, 2], True)]),  # which lack an objective: one process looks at them
+    ],
+)
+def test_seeds_of_a_pack_have_processes_of_their_own(monkeypatch, tmp_path, finished, expected):
+    assert attempt_of(monkeypatch, tmp_path, finished) == expected
+    assert attempt_of(monkeypatch, tmp_path / "other", [], packed=False) == [([0, 1, 2], True)]
+
+
+def test_a_pack_that_cannot_start_leaves_no_process(toy_survey, tmp_path):
+    """The disk is full when the worker notes its runs: it ends with them, and the next worker starts anew."""
+    code = (
+        "import sys; from spectangle.sweeps import pack, liveness; from spectangle.commands.main import main\n"
+        "def fails(self): raise OSError('No space left on device')\n"
+        f"pack.Pack.start = fails; sys.argv = ['spectangle', 'train', *{[*FAST, f'data.path={toy_survey}']!r}, '-m', "
+        f"'sweep.dir={tmp_path}/sweep', 'seed=0,1', 'hydra/sweeper/sampler=grid', 'sweep.pack=2', 'sweep.retries=0']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "No space left" in done.stdout + done.stderr
+    assert not processes(tmp_path / "sweep")
 
 
 def test_a_launcher_that_starts_each_run_has_no_packs(toy_survey, tmp_path):

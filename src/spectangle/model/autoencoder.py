@@ -232,8 +232,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         optimizer.step()
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Standard normal numbers of a training step with n stars: what this model needs of ``pixels`` [n, P], and for
-        the latent, and that of the spectra as they are, ``sample`` and ``jitter`` [n, Z].
+        """Standard normal numbers of a training step with n stars: what this model needs of ``pixels`` [n, P],
+        ``sample`` and ``jitter`` [n, Z] of the latent, ``lost_sample`` and ``lost_jitter`` of that of the spectra as
+        they are.
         """
         device = self.device if generator is None else generator.device
         z, p = self.encoder.n_outputs, self.flux_scaler.mean.numel()
@@ -372,7 +373,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         # every random number of an epoch depends on (seed, epoch) only: a resumed run repeats the uninterrupted one
         torch.manual_seed(epoch_seed(self.trainer.datamodule.seed, self.current_epoch))  # pyright: ignore
         if self.pack is not None and (trained := self.pack.train_epoch(self)):
-            self._sums, self._count = trained
+            sums, count = trained
+            self._sums = {name: self._sums.get(name, 0.0) + total for name, total in sums.items()}
+            self._count += count
 
     def on_validation_epoch_start(self) -> None:
         """End the training half of the epoch: it is logged and checked before anything is saved."""

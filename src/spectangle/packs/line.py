@@ -9,22 +9,24 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-import lightning as L
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from spectangle.data.module import SpectraDataModule
+from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.packs.member import Member
 from spectangle.packs.stack import Stack
 from spectangle.runs.sweep_link import link
 
-__all__ = ["PackLine", "in_pack", "receive", "send"]
+__all__ = ["PackLine", "in_pack", "joins_pack", "receive", "send"]
 
 log = logging.getLogger(__name__)
 
 
 class PackLine:
-    """Let a pack train a model, epoch by epoch; a model whose pack is lost goes on alone.
+    """Let a pack train a model, epoch by epoch; a model whose pack is lost goes on alone, but for one on a GPU, which
+    the run itself does not have: that is an error, and the next attempt goes on.
 
     Arguments:
         pipe: To the process of the pack.
@@ -33,6 +35,7 @@ class PackLine:
     def __init__(self, pipe: Connection):
         self._pipe: Connection | None = pipe
         self._member: Member | None = None
+        self._on_gpu = False
         self.has_trained = False
 
     def __reduce__(self) -> Any:
@@ -50,8 +53,13 @@ class PackLine:
         except (EOFError, OSError):
             answer = {"alone": "the process of the pack has ended"}
         if "alone" in answer:
-            log.warning("This run goes on alone: %s.", answer["alone"])
             self.close()
+            if self._on_gpu:
+                raise SpectangleError(
+                    f"The pack that trains this run on a GPU is lost: {answer['alone']}. The next attempt goes on from "
+                    "the last checkpoint; a smaller sweep.pack takes less memory."
+                )
+            log.warning("This run goes on alone: %s.", answer["alone"])
             return None
         optimizers: Any = model.optimizers(use_pl_optimizer=False)
         assert self._member is not None
@@ -68,8 +76,6 @@ class PackLine:
 
     def _ask(self, model: DisentanglingAutoencoder, pipe: Connection) -> dict[str, Any]:
         if self._member is None:
-            if reason := _why_alone(model, model.trainer):
-                return {"alone": reason}
             self._join(model, pipe)
         send(pipe, {"epoch": model.current_epoch, "plateau": model.adversary.plateau.tolist()})
         return receive(pipe)
@@ -81,8 +87,33 @@ class PackLine:
         stars = data.training_tensors
         kind = {"stars": _fingerprint(data), "batches": len(data.train_dataloader())}
         send(pipe, {"member": self._member, "precision": model.trainer.precision, **kind})
-        if receive(pipe)["send_stars"]:
+        welcome = receive(pipe)
+        self._on_gpu = welcome["device"] != "cpu"
+        if welcome["send_stars"]:
             send(pipe, [tensor.cpu().numpy() for tensor in stars])
+
+
+def joins_pack(cfg: DictConfig) -> bool:
+    """Whether this process belongs to a pack that can train what a config says; if it cannot, the pack is left."""
+    if link.pack is not None and (reason := _why_alone(cfg)):
+        log.warning("This run goes on alone: %s.", reason)
+        link.pack.close()
+        link.pack = None
+    return link.pack is not None
+
+
+def _why_alone(cfg: DictConfig) -> str | None:
+    """Why a model cannot take its steps together with others, if so."""
+    precision = str(OmegaConf.select(cfg, "trainer.precision"))
+    if precision not in Stack.PRECISIONS:
+        return f"packs train in {' or '.join(Stack.PRECISIONS)}, not in {precision}"
+    if OmegaConf.select(cfg, "model.dropout"):
+        return "model.dropout draws random numbers of its own"
+    if OmegaConf.select(cfg, "adversary.objective") == "flipped":
+        return "adversary.objective=flipped draws random numbers of its own"
+    if OmegaConf.select(cfg, "trainer.limit_train_batches") or OmegaConf.select(cfg, "trainer.overfit_batches"):
+        return "the trainer limits the batches of an epoch"
+    return None
 
 
 @contextmanager
@@ -107,19 +138,6 @@ def send(pipe: Connection, message: Any) -> None:
 def receive(pipe: Connection) -> Any:
     """What the other end has sent."""
     return pickle.loads(pipe.recv_bytes())
-
-
-def _why_alone(model: DisentanglingAutoencoder, trainer: L.Trainer) -> str | None:
-    """Why a model cannot take its steps together with others, if so."""
-    if trainer.precision not in Stack.PRECISIONS:
-        return f"packs train in {' or '.join(Stack.PRECISIONS)}, not in {trainer.precision}"
-    if any(isinstance(layer, torch.nn.Dropout) for layer in model.modules()):
-        return "model.dropout draws random numbers of its own"
-    if model.adversary.objective == "flipped":
-        return "adversary.objective=flipped draws random numbers of its own"
-    if trainer.num_training_batches != len(trainer.datamodule.train_dataloader()):  # pyright: ignore
-        return "trainer.limit_train_batches is set"
-    return None
 
 
 def _fingerprint(data: SpectraDataModule) -> str:

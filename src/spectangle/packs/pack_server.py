@@ -71,7 +71,7 @@ class PackServer:
 
     def _welcome(self, pipe: Connection, message: dict[str, Any]) -> None:
         key = message["stars"]
-        send(pipe, {"send_stars": key not in self.stars})
+        send(pipe, {"send_stars": key not in self.stars, "device": self.device.type})
         member: Member = message["member"].to(self.device)
         if key not in self.stars:
             self.stars[key] = tuple(torch.from_numpy(values).to(member.device) for values in receive(pipe))
@@ -90,8 +90,9 @@ class PackServer:
             epochs = [request["epoch"] for request in requests]
             plateaus = torch.tensor([request["plateau"] for request in requests])
             answers: list[dict[str, Any]] = stack.train_epoch(stars, epochs, plateaus, batches, order)
-        except (RuntimeError, MemoryError) as error:
-            reason = f"the pack cannot train ({str(error).splitlines()[0]})"
+        except Exception as error:  # whatever it is, the runs are not to wait for it
+            self.stacks.pop(kind, None)
+            reason = f"the pack cannot train ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
             log.exception(reason)
             answers = [{"alone": reason}] * len(pipes)
         for pipe, answer in zip(pipes, answers, strict=True):
@@ -103,14 +104,18 @@ class PackServer:
     def _stack(self, kind: Any, pipes: list[Connection], precision: str) -> Stack:
         """The stack of some runs: a new one when one of them has come or gone."""
         before, stack = self.stacks.pop(kind, ([], None))
+        if stack is not None and before != pipes:
+            stack.hand_back()
         if stack is None or before != pipes:
-            if stack is not None:
-                stack.hand_back()
             stack = Stack([self.members[pipe] for pipe in pipes], precision)
         self.stacks[kind] = (pipes, stack)
         return stack
 
     def _forget(self, pipe: Connection) -> None:
+        for kind, (pipes, stack) in list(self.stacks.items()):
+            if pipe in pipes:  # its memory is wanted by the next stack
+                stack.hand_back()
+                del self.stacks[kind]
         self.pipes.remove(pipe)
         self.members.pop(pipe, None)
         self.kinds.pop(pipe, None)

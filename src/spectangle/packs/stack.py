@@ -3,7 +3,8 @@
 Shapes: M models, N stars, B batch, D discriminators, K labels.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Stack:
 
     Arguments:
         members: Of one :attr:`Member.shape`, on one device.
-        precision: Lightning's: ``32-true`` or ``bf16-mixed``.
+        precision: Lightning's, one of :attr:`PRECISIONS`.
 
     Raises:
         SpectangleError: A member's shape differs from the first one's.
@@ -39,13 +40,14 @@ class Stack:
             raise SpectangleError("These models have different shapes; only models of one shape train together.")
         self.members, self.model = list(members), members[0].model
         self.device = members[0].device
+        self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
         self.groups = [StackedGroup([member.groups[i] for member in members]) for i in range(len(members[0].groups))]
         self.autoencoder = self.groups[: len(members[0].autoencoder)]
         self.discriminators = self.groups[len(members[0].autoencoder) :]
         self.buffers, self.common = self._stack_buffers()
         self.strengths = {
-            name: torch.tensor([float(getattr(member.model, name)) for member in members], device=self.device)
+            name: torch.tensor([getattr(m.model, name) for m in members], dtype=self.dtype, device=self.device)
             for name in STRENGTHS
         }
 
@@ -61,6 +63,12 @@ class Stack:
             n_batches: Batches of an epoch.
             order: Of the stars [N] by seed and epoch.
         """
+        with default_dtype(self.dtype):
+            return self._train_epoch(stars, epochs, plateaus, n_batches, order)
+
+    def _train_epoch(
+        self, stars: Sequence[Tensor], epochs: Sequence[int], plateaus: Tensor, n_batches: int, order: Callable
+    ) -> list[dict[str, Any]]:
         generators = [
             torch.Generator(self.device).manual_seed(epoch_seed(member.seed, epoch))
             for member, epoch in zip(self.members, epochs, strict=True)
@@ -72,7 +80,7 @@ class Stack:
                 (epoch + i / n_batches) / max(1, member.epochs)
                 for member, epoch in zip(self.members, epochs, strict=True)
             ]
-            batch = tuple(tensor[rows] for tensor in stars)
+            batch = tuple(t[rows].to(self.dtype) if t.is_floating_point() else t[rows] for t in stars)
             for name, value in self.step(batch, generators, progress, plateaus).items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * rows.shape[1]
         count = orders.shape[1]
@@ -190,6 +198,17 @@ class Stack:
             else:
                 own[name] = torch.stack([buffers[name] for buffers in every])
         return own, common
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make new tensors of a type, as Lightning does for a step in double precision."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class _Method(nn.Module):

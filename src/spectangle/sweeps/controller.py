@@ -174,12 +174,12 @@ def conclude(plan: Plan, study: Study) -> None:
     if failed := study.failed:
         attempts = study.configurations
         first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")
-        logs = sorted((plan.folder / failed[0]).glob("**/output.log")) or [plan.folder / failed[0] / "output.log"]
+        log = plan.folder / failed[0] / attempts[failed[0]][-1].user_attrs.get("log", "output.log")
         stopped = (
             " The sweep stopped: more failed than sweep.max_failure_rate allows." if study.too_many_failures else ""
         )
         raise SpectangleError(
-            f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See {logs[-1]}.{stopped} "
+            f"{len(failed)} of {study.n_trials} configurations failed; {failed[0]}: {first}. See {log}.{stopped} "
             "The same command with a larger sweep.retries tries them again."
         )
     if not study.done:

@@ -105,7 +105,7 @@ def _alive(path: Path, facts: Any, states: dict[str, str]) -> bool:
     if not facts:
         return facts is not None  # a file that is being written is a sign of life, one that is gone is none
     if facts["place"] == place():
-        return _runs(facts["pid"], facts["start"]) or any(_runs(*child) for child in facts["children"])
+        return _runs(facts["pid"], facts["start"]) or any(_runs(*child) for child in facts.get("children", []))
     if states.get(facts["slurm_job"]) in ENDED:
         return False
     try:

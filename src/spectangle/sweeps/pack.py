@@ -38,14 +38,16 @@ class Pack:
     def start(self) -> None:
         """Start the process, once every run has its place."""
         trainer = self.plan.config.get("trainer") or {}
-        arguments = (self.pipes, os.getpid(), self.log, self.environment, trainer.get("accelerator", "cpu"))
+        arguments = (self.pipes, os.getpid(), self.log, self.environment, trainer.get("accelerator", "auto"))
         self.process = self.context.Process(target=_serve, args=arguments, name=self.name, daemon=False)
         self.process.start()
         for pipe in self.pipes:
             pipe.close()
 
     def end(self) -> None:
-        """End the process: its runs have ended."""
+        """End the process, if it was started; runs that are left see that it has."""
+        for pipe in self.pipes:
+            pipe.close()
         if self.process is not None:
             self.process.kill()
             self.process.join()

@@ -7,7 +7,7 @@ Each attempt is an Optuna trial; a configuration may have several.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -48,12 +48,16 @@ class Study:
             write_sweep_record(self.folder, plan.record() | who)
             self._enqueue_grid(lock)
 
-    def claim(self, worker: str) -> Claim | None:
-        """Take the next configuration, or None if there is none to take now (see :attr:`done`)."""
+    def claim(self, worker: str, fits: Callable[[Mapping[str, Any]], bool] | None = None) -> Claim | None:
+        """Take the next configuration, or None if there is none to take now (see :attr:`done`), or if the one that is
+        queued first does not fit.
+        """
         dead = self._dead()  # SLURM and the file system may answer slowly: not while others wait for the lock
         with folder_lock(self.folder) as lock:
             self._renew(dead, lock)
             if self.too_many_failures or not self._has_next():
+                return None
+            if fits is not None and (queued := self._queued()) is not None and not fits(queued):
                 return None
             trial = self.study.ask()
             trial.set_user_attr("worker", worker)
@@ -64,7 +68,7 @@ class Study:
         except BaseException as error:
             self.study.tell(trial, state=TrialState.FAIL)
             if isinstance(error, optuna.TrialPruned):
-                return self.claim(worker)
+                return self.claim(worker, fits)
             raise
 
     def tell(self, claim: Claim, outcome: Outcome) -> None:
@@ -143,6 +147,11 @@ class Study:
             trial.state == TrialState.RUNNING and "configuration" not in trial.user_attrs for trial in trials
         )
         return len(self.configurations) + sampling < self.n_trials
+
+    def _queued(self) -> dict[str, Any] | None:
+        """Parameters of the configuration that is queued first: Optuna takes these in the order of their numbers."""
+        waiting = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state == TrialState.WAITING]
+        return waiting[0].system_attrs.get("fixed_params") if waiting else None
 
     def _next_proposal(self) -> int:
         """The number that a proposal is drawn with: the first that no other has, however many attempts were killed."""

@@ -1,4 +1,5 @@
-"""One attempt at a configuration, in a process of its own: whatever happens to it is an outcome, not an accident.
+"""One attempt at a configuration, in a process of its own or, in a pack, one for each seed: whatever happens to it is
+an outcome, not an accident.
 
 The process is forked from a worker that has imported everything already, so that it starts in milliseconds. It talks
 to its worker through a pipe: ``("report", step, value)`` at each epoch, answered by whether to stop, and one last
@@ -17,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -84,25 +86,21 @@ class Attempt:
         place: Callable[[], Place] | None = None,
     ):
         self.claim, self.started = claim, time.monotonic()
-        seeds = plan.options.trial_seeds
-        parts = [seeds]
+        seeds, self.processes = plan.options.trial_seeds, []
+        left = []
         if place is not None and seeds is not None:
             runs = zip(seeds, ConfigurationFolder(folder).runs(seeds), strict=True)
-            parts = [[seed] for seed, run in runs if not run.finished]
-        self.processes = [
-            RunProcess(
-                app,
-                claim,
-                folder if len(parts) == 1 else folder / f"seed={part[0]}",  # pyright: ignore
-                folder,
-                plan,
-                environment,
-                part,
-                plan.prunes and i == 0,  # the first seed speaks for all
-                place() if place is not None else None,
-            )
-            for i, part in enumerate(parts)
-        ]
+            left = [seed for seed, run in runs if not run.finished]
+        try:
+            for seed in left or [None]:
+                log_folder, own = (folder, seeds) if seed is None else (folder / f"seed={seed}", [seed])
+                reports = plan.prunes and (seeds is None or seed in (None, seeds[0]))  # the first seed speaks for all
+                there = place() if place is not None else None
+                one = RunProcess(app, claim, log_folder, folder, plan, environment, own, reports, there)
+                self.processes.append(one)
+        except BaseException:
+            self.end(Outcome("interrupted"))
+            raise
 
     @property
     def seconds(self) -> float:
@@ -154,7 +152,7 @@ class RunProcess:
         reports: bool,
         place: Place | None,
     ):
-        self.log_folder = log_folder
+        self.log_folder, self.folder = log_folder, folder
         log_folder.mkdir(parents=True, exist_ok=True)
         method = start_method(plan.options.start_method)
         context: Any = get_context(method)
@@ -180,19 +178,28 @@ class RunProcess:
         """Answer reports; return the outcome once the process has ended."""
         if self._ended is not None:
             return self._ended
-        try:
-            while self.pipe.poll():
-                message = self.pipe.recv()
-                if message[0] == "report":
-                    self.pipe.send(prune(*message[1:]))
-                else:
-                    self._last = message
-        except (EOFError, OSError):
-            self.process.join(1)
-        if self.process.is_alive():
+        alive = self.process.is_alive()  # asked first: its last word is there by then
+        while (message := self._heard()) is not None:
+            if message[0] == "report":
+                self._answer(prune(*message[1:]))
+            else:
+                self._last = message
+        if alive:
             return None
         self._ended = self._outcome()
         return self._ended
+
+    def _heard(self) -> tuple | None:
+        """The next message of the process, if there is one."""
+        try:
+            return self.pipe.recv() if self.pipe.poll() else None
+        except (EOFError, OSError):
+            self.process.join(1)
+            return None
+
+    def _answer(self, stop: bool) -> None:
+        with suppress(OSError):  # it is gone, as the next look will show
+            self.pipe.send(stop)
 
     def kill(self) -> None:
         self.process.kill()
@@ -203,9 +210,14 @@ class RunProcess:
         if self._last is None:
             code = self.process.exitcode or 0
             state = "interrupted" if code == -signal.SIGTERM else "failed"  # before it could answer
-            return Outcome(state, reason=_ending(code), facts=self._tail())
+            return Outcome(state, reason=_ending(code), facts=self._log | self._tail())
         state, reason, text = self._last
-        return Outcome(state, reason=reason, facts={"traceback": text} if text else {})
+        facts = self._log if state == "failed" else {}
+        return Outcome(state, reason=reason, facts=facts | ({"traceback": text} if text else {}))
+
+    @property
+    def _log(self) -> dict[str, str]:
+        return {"log": str((self.log_folder / "output.log").relative_to(self.folder))}
 
     def _tail(self) -> dict[str, str]:
         try:

@@ -9,7 +9,9 @@ import signal
 import statistics
 import subprocess
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import wait
+from typing import Any
 
 from spectangle.packs.sharing import pack_key
 from spectangle.runs.sweep_folder import ConfigurationFolder
@@ -45,7 +47,6 @@ class Worker:
     def __init__(self, plan: Plan, app: App, slot: int = 0, workers: int = 1):
         self.plan, self.app, self.slot, self.workers = plan, app, slot, workers
         self.stopping: str | None = None
-        self.kept: Claim | None = None
 
     def work(self) -> None:
         """Run configurations until the sweep is done or this worker is told to stop."""
@@ -55,9 +56,9 @@ class Worker:
         preload(self.plan.options.preload)
         gc.freeze()  # what is loaded stays: collections in the runs need not look at it, which copies its memory
         self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
-        study = Study(self.plan)
         try:
-            while not self.stopping and (self.kept or not study.done):
+            study = Study(self.plan)
+            while not self.stopping and not study.done:
                 if os.getppid() != self.parent:
                     self.stopping = "the sweep was killed"
                 elif claims := self._claim(study):
@@ -66,28 +67,25 @@ class Worker:
                     time.sleep(WAIT_S)
                 else:
                     self._return()
-            if self.kept is not None:
-                study.tell(self.kept, Outcome("interrupted", reason=self.stopping or "", facts={"seconds": 0.0}))
         finally:
             self.record.remove()
 
     def _claim(self, study: Study) -> list[Claim]:
-        """As many configurations as may train together: one, or the runs of a pack. What does not fit into this pack is
-        kept for the next one.
+        """As many configurations as a pack has room for: one without packs. Of those that are queued, only such as may
+        train together; what a sampler proposes is taken as it comes, and the pack trains apart what does not fit.
         """
         claims: list[Claim] = []
-        while len(claims) < self.plan.per_pack and (claim := self.kept or study.claim(self.record.name)):
-            self.kept = None
-            if claims and pack_key(claim.params) != pack_key(claims[0].params):
-                self.kept = claim
-                break
+
+        def fits(params: Mapping[str, Any]) -> bool:
+            return not claims or pack_key(params) == pack_key(claims[0].params)
+
+        while len(claims) < self.plan.per_pack and (claim := study.claim(self.record.name, fits)):
             claims.append(claim)
         return claims
 
     def _return(self) -> None:
         """Come back under a new name after this worker was taken for dead."""
         self.record.remove()
-        self.kept = None  # it has been given to another
         self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
 
     def _work_on(self, study: Study, claims: list[Claim]) -> None:
@@ -97,16 +95,19 @@ class Worker:
                 study.tell(claim, outcome)
             else:
                 waiting.append(claim)
-        attempts, pack = self._start(waiting)
+        runs = len(waiting) * len(self.plan.options.trial_seeds or [None])
+        pack = Pack(self.plan, self.environment()) if min(self.plan.options.pack, runs) > 1 else None
+        attempts: list[Attempt] = []
         try:
+            self._start(waiting, attempts, pack)
             if not self._supervise(study, attempts):
                 self._return()
         finally:
             for attempt in attempts:
                 attempt.end(Outcome("interrupted"))
-            self.record.set_children()
             if pack is not None:
                 pack.end()
+            self.record.set_children()
 
     def _prepare(self, study: Study, claim: Claim) -> Outcome | None:
         """Say that a configuration runs; return its outcome if it is finished already."""
@@ -124,21 +125,17 @@ class Worker:
         folder.write_record(**facts, state="running", reason="", started=time.time())
         return None
 
-    def _start(self, claims: list[Claim]) -> tuple[list[Attempt], Pack | None]:
-        """Start the runs of some configurations: together, if this is a sweep with packs and there are several."""
-        runs = len(claims) * len(self.plan.options.trial_seeds or [None])
-        pack = Pack(self.plan, self.environment()) if min(self.plan.options.pack, runs) > 1 else None
+    def _start(self, claims: list[Claim], attempts: list[Attempt], pack: Pack | None) -> None:
+        """Start the runs of some configurations, and the pack that trains for them; add the attempts to a list as they
+        begin.
+        """
         environment = self.environment(1 if pack else None)
-        attempts = [
-            Attempt(
-                self.app, claim, self.plan.folder / claim.name, self.plan, environment, pack.place if pack else None
-            )
-            for claim in claims
-        ]
+        for claim in claims:
+            folder, place = self.plan.folder / claim.name, pack.place if pack else None
+            attempts.append(Attempt(self.app, claim, folder, self.plan, environment, place))
         self.record.set_children(*(process.process.pid for attempt in attempts for process in attempt.processes))
         if pack is not None:
             pack.start()
-        return attempts, pack
 
     def _supervise(self, study: Study, attempts: list[Attempt]) -> bool:
         """Wait for the runs, with an eye on signals, the clock, the sweep that started us and those who may think us

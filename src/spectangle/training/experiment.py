@@ -12,7 +12,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from spectangle.console import render
 from spectangle.data.module import SpectraDataModule
@@ -20,7 +20,7 @@ from spectangle.devices import use_accelerator
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.results_table import result_table
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.packs.line import in_pack
+from spectangle.packs.line import in_pack, joins_pack
 from spectangle.runs.entry import entered, refuse_change
 from spectangle.runs.folder import Run, metric_value
 from spectangle.runs.sweep_link import link
@@ -65,9 +65,10 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     quiet_lightning()
     check_config(cfg)  # the loggers are open: they see it fail
     use_threads(cfg.threads)
-    packed = link.pack is not None
-    accelerator = "cpu" if packed else cfg.trainer.accelerator  # the pack has the GPU
-    use_accelerator(accelerator)
+    packed = joins_pack(cfg)
+    if packed:
+        cfg = OmegaConf.merge(cfg, {"trainer": {"accelerator": "cpu", "devices": 1}})  # pyright: ignore  # the pack has the GPU
+    use_accelerator(cfg.trainer.get("accelerator", "auto"))
     torch.manual_seed(cfg.seed)
     data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
     data.setup()
@@ -80,8 +81,7 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     loggers = [History(str(run.path)), *session.loggers]
     try:
         callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
-        every = [Continuity(run, resumed), *callbacks]
-        trainer = hydra.utils.instantiate(cfg.trainer, callbacks=every, logger=loggers, accelerator=accelerator)
+        trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
         with in_pack(model):
             trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
     except MisconfigurationException as error:  # what Lightning's callbacks refuse, and what it notices while it trains

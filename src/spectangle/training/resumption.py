@@ -35,7 +35,7 @@ class Resumed:
 
 class Continuity(L.Callback):
     """Let a training that goes on, or that has nothing left to train, know what its last epoch measured; leave SIGTERM
-    alone.
+    alone, and a pack when the training is over.
 
     Lightning takes SIGTERM over when it starts, and lets a terminated run exit with 0.
 
@@ -54,6 +54,11 @@ class Continuity(L.Callback):
             trainer.callback_metrics.update(
                 {key: torch.tensor(value) for key, value in row.items() if key.startswith(("train/", "val/"))}
             )
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the pack, if this run is in one: what is measured now is its own, and the others train on."""
+        if (pack := getattr(pl_module, "pack", None)) is not None:
+            pack.close()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread() and self._handler is not None:
