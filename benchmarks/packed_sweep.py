@@ -1,3 +1,4 @@
+# ruff: noqa: E402  torch reads the environment when it is imported
 """What a pack costs, against the same configurations one after another and in as many processes.
 
     python benchmarks/packed_sweep.py steps [--packs 1 2 4 8] [--sizes paper small] [--device cpu|cuda]
@@ -20,6 +21,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from spectangle.threads import let_threads_sleep
+
+let_threads_sleep()  # before torch is imported, as the commands do
 import torch
 from rich.table import Table
 from training_speed import RandomStars, default, gemm_rate, operations, ready

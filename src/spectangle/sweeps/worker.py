@@ -77,9 +77,11 @@ class Worker:
         claims: list[Claim] = []
 
         def fits(params: Mapping[str, Any]) -> bool:
-            return not claims or pack_key(params) == pack_key(claims[0].params)
+            return pack_key(params) == pack_key(claims[0].params)
 
-        while len(claims) < self.plan.per_pack and (claim := study.claim(self.record.name, fits)):
+        while len(claims) < self.plan.per_pack:
+            if (claim := study.claim(self.record.name, fits if claims else None)) is None:
+                break
             claims.append(claim)
         return claims
 
@@ -100,14 +102,15 @@ class Worker:
         attempts: list[Attempt] = []
         try:
             self._start(waiting, attempts, pack)
-            if not self._supervise(study, attempts):
-                self._return()
+            living = self._supervise(study, attempts)
         finally:
             for attempt in attempts:
                 attempt.end(Outcome("interrupted"))
             if pack is not None:
                 pack.end()
             self.record.set_children()
+        if not living:
+            self._return()
 
     def _prepare(self, study: Study, claim: Claim) -> Outcome | None:
         """Say that a configuration runs; return its outcome if it is finished already."""
