@@ -52,12 +52,14 @@ class RandomStars(L.LightningDataModule):
     val_dataloader = None
 
 
-def gemm_rate(n: int = 2048) -> float:
+def gemm_rate(n: int = 2048, device: str = "cpu") -> float:
     """Floating-point operations per second of a large matrix product."""
-    a, b = torch.randn(n, n), torch.randn(n, n)
+    a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
+    (a @ b).sum().item()
     start = time.perf_counter()
     for _ in range(4):
-        a @ b
+        product = a @ b
+    product.sum().item()  # a GPU has to be waited for
     return 4 * 2 * n**3 / (time.perf_counter() - start)
 
 
