@@ -299,7 +299,7 @@ def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):
 def test_what_no_pack_can_train_trains_alone(caplog, monkeypatch, override, reason):
     here, there = Pipe()
     monkeypatch.setattr(link, "pack", there)
-    assert joins_pack(composed())
+    assert joins_pack(composed()) and joins_pack(composed("trainer.precision=32"))
     assert not joins_pack(composed(override)) and link.pack is None
     assert f"goes on alone: {reason}" in caplog.text
     with pytest.raises(EOFError):  # nobody waits for it
