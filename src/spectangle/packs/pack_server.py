@@ -31,10 +31,8 @@ class PackServer:
     """
 
     def __init__(self, pipes: list[Connection], threads: int, accelerator: str = "cpu"):
-        self.pipes, self.device = (
-            pipes,
-            torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"),
-        )
+        self.pipes = pipes
+        self.device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
         self.members: dict[Connection, Member] = {}
         self.kinds: dict[Connection, Any] = {}
         self.stars: dict[str, tuple[torch.Tensor, ...]] = {}
