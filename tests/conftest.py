@@ -25,7 +25,8 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its crash reports go to another host
 
 LONGEST = (  # files that start first
-    *("slurm", "sweep_faults", "report", "sweeper", "tracking", "any_labels", "dashboards", "train", "generate"),
+    *("slurm", "sweep_faults", "report", "sweeper", "tracking", "any_labels", "packed_sweeps", "dashboards"),
+    *("train", "generate"),
     *("attributes", "quality_flags", "table1", "missing_labels"),
 )
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
@@ -57,7 +58,7 @@ def write_toy_survey(
 PROCESSES = (
     *("slurm", "sweep_faults", "report", "sweeper", "tracking", "train", "dashboards", "wheel", "streams", "entry"),
     *("shared_folders", "submission", "prepare", "threads", "explorer", "malformed", "archives_download", "miles"),
-    "any_labels",
+    *("any_labels", "packed_sweeps"),
 )
 TRAINED = {"toy_runs", "stochastic_run", "exported", "run", "model"}
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from commands import run_train
 from sweep_tools import records
-from test_packs import FAST, NOISY, build, data, finish, packed_sweep  # noqa: F401
+from test_packed_sweeps import FAST, finish, packed_sweep
+from test_packs import NOISY, build, data  # noqa: F401
 
 from spectangle.data.stars import star_order
 from spectangle.packs.member import Member

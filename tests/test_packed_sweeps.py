@@ -1,0 +1,137 @@
+"""Sweeps in packs, with real processes: what they leave is what sweeps without packs leave, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import TINY
+from sweep_tools import TRAIN, environment, records, trials, wait_for
+
+from spectangle.runs.folder import Run
+
+FAST = [*TINY, "callbacks.regressor=null", "callbacks.probes=null", "hydra/sweeper=spectangle"]
+
+
+def packed_sweep(folder, survey, *arguments):
+    line = [sys.executable, str(TRAIN), "-m", *FAST, f"data.path={survey}", f"sweep.dir={folder}", *arguments]
+    return subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    return output
+
+
+def test_a_sweep_in_a_pack_has_the_runs_of_one_without(toy_survey, tmp_path):
+    """Seeds and rates in one pack; a run that diverges fails alone; whoever runs one again alone, goes on from it."""
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-3,2e-3", "trial_seeds=[0,1]", "trainer.max_epochs=2"]
+    finish(packed_sweep(tmp_path / "pack", toy_survey, *grid, "sweep.pack=4"))
+    finish(packed_sweep(tmp_path / "alone", toy_survey, *grid))
+    names = sorted(record["name"] for record in records(tmp_path / "pack").values())
+    assert names == sorted(record["name"] for record in records(tmp_path / "alone").values()) and len(names) == 2
+    packs = set()
+    for name in names:
+        for seed in ("seed=0", "seed=1"):
+            run, there = Run(tmp_path / "pack" / name / seed), Run(tmp_path / "alone" / name / seed)
+            packs.add(run.manifest["pack"])
+            assert "pack" not in there.manifest and run.finished and (run.path / "output.log").is_file()
+            assert run.history[0].keys() == there.history[0].keys()
+            for key, value in there.history[0].items():
+                assert run.history[0][key] == pytest.approx(value, rel=0.05, abs=0.02), key
+            state, other = (torch.load(one.last_checkpoint, weights_only=True) for one in (run, there))
+            assert state.keys() == other.keys() and state["global_step"] == other["global_step"]
+    assert len(packs) == 1
+    assert not list((tmp_path / "pack" / "workers").iterdir())
+
+
+def test_one_that_diverges_fails_alone(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-3,1e30,2e-3", "trainer.max_epochs=3", "sweep.retries=0"]
+    finish(packed_sweep(tmp_path / "sweep", toy_survey, *grid, "sweep.pack=3"), code=1)
+    found = {name: record["state"] for name, record in records(tmp_path / "sweep").items()}
+    assert sorted(found.values()) == ["complete", "complete", "failed"]
+    assert "not a number" in records(tmp_path / "sweep")["optimizer.lr=1e+30"]["reason"]
+
+
+def processes(folder):
+    """Processes of a sweep's pack and of its runs, by what they hold."""
+    line = subprocess.run(["pgrep", "-f", f"sweep.dir={folder}"], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in line]
+
+
+def test_a_pack_that_is_killed_is_resumed_run_by_run(toy_survey, tmp_path):
+    """The whole sweep gets SIGKILL; without packs the same command goes on from the last checkpoints."""
+    folder = tmp_path / "sweep"
+    arguments = ["hydra/sweeper/sampler=grid", "seed=0,1", "trainer.max_epochs=60", "sweep.heartbeat_s=0.5"]
+    process = packed_sweep(folder, toy_survey, *arguments, "sweep.pack=2")
+    wait_for(lambda: len(list(folder.glob("*/checkpoints/last.ckpt"))) == 2, 120)
+    for pid in processes(folder):
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    begun = {path: len(Run(path).history) for path in folder.glob("c*") if (path / "metrics.csv").is_file()}
+    assert len(begun) == 2 and max(begun.values()) < 60
+    finish(packed_sweep(folder, toy_survey, *arguments))
+    for path in begun:
+        starts = Run(path).manifest["starts"]
+        assert len(starts) == 2 and [row["epoch"] for row in Run(path).history] == list(range(60))
+        assert "resumed from" in (path / "output.log").read_text()
+
+
+def test_the_sweep_outlives_the_process_of_its_pack(toy_survey, tmp_path):
+    folder = tmp_path / "sweep"
+    arguments = ["hydra/sweeper/sampler=grid", "seed=0,1,2", "trainer.max_epochs=40", "sweep.heartbeat_s=0.5"]
+    process = packed_sweep(folder, toy_survey, *arguments, "sweep.pack=3")
+    wait_for(lambda: len(list(folder.glob("*/checkpoints/last.ckpt"))) == 3, 120)
+    log = next((folder / "workers").glob("pack-*.log"))
+    victims = [pid for pid in processes(folder) if os.readlink(f"/proc/{pid}/fd/1") == str(log)]
+    assert len(victims) == 1
+    os.kill(victims[0], signal.SIGKILL)
+    finish(process)
+    logs = [path.read_text() for path in folder.glob("*/output.log")]
+    assert len(logs) == 3 and all("goes on alone" in text for text in logs)
+    assert len(trials(folder)) == 3
+
+
+def test_a_pruned_run_leaves_its_pack(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-8,1e-3,3e-3,5e-3", "trainer.max_epochs=12"]
+    pruner = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=0"]
+    finish(packed_sweep(tmp_path / "sweep", toy_survey, *grid, *pruner, "sweep.pack=4"))
+    found = {name: record["state"] for name, record in records(tmp_path / "sweep").items()}
+    assert set(found.values()) <= {"complete", "pruned"} and "complete" in found.values()
+    assert len(found) == 4
+
+
+def test_a_grid_is_queued_pack_by_pack_and_shown_so(toy_survey, tmp_path):
+    """In the order given otherwise; two seeds count twice."""
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-3,2e-3,3e-3", "lambdas=first_pair,second_pair"]
+    options = ["trial_seeds=[0,1]", "sweep.pack=4", "dry_run=true"]
+    shown = finish(packed_sweep(tmp_path, toy_survey, *grid, *options))
+    rows = [line.split("│")[2:5] for line in shown.splitlines() if line.startswith("│")]
+    found = [(pair.strip(), rate.strip(), int(pack)) for rate, pair, pack in rows]
+    first, second = (f"{name}_pair" for name in ("first", "second"))
+    assert found == [
+        *[(first, "0.001", 1), (first, "0.002", 1), (first, "0.003", 2)],
+        *[(second, "0.001", 3), (second, "0.002", 3), (second, "0.003", 4)],
+    ]
+
+
+def test_a_pack_that_cannot_start_leaves_no_process(toy_survey, tmp_path):
+    """The disk is full when the worker notes its runs: it ends with them, and the next worker starts anew."""
+    code = (
+        "import sys; from spectangle.sweeps import pack, liveness; from spectangle.commands.main import main\n"
+        "def fails(self): raise OSError('No space left on device')\n"
+        f"pack.Pack.start = fails; sys.argv = ['spectangle', 'train', *{[*FAST, f'data.path={toy_survey}']!r}, '-m', "
+        f"'sweep.dir={tmp_path}/sweep', 'seed=0,1', 'hydra/sweeper/sampler=grid', 'sweep.pack=2', 'sweep.retries=0']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "No space left" in done.stdout + done.stderr
+    assert not processes(tmp_path / "sweep")
+
+
+def test_a_launcher_that_starts_each_run_has_no_packs(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "seed=0,1", "hydra/launcher=slurm", "sweep.pack=2"]
+    assert "sweep.pack=2 needs workers" in finish(packed_sweep(tmp_path, toy_survey, *grid), code=1)
