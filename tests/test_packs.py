@@ -216,14 +216,28 @@ def test_not_a_number_stays_with_its_member(data):
 # ---------------------------------------------------------------------- runs and their pack
 
 
+class Mortal(PackServer):
+    """A pack that ends after some epochs."""
+
+    epochs = 1000
+
+    def _requests(self):
+        self.epochs -= 1
+        if self.epochs < 0:
+            for pipe in list(self.pipes):
+                self._forget(pipe)
+        return super()._requests()
+
+
 class Serving:
     """A pack in a thread of this process, and lines to it."""
 
-    def __init__(self, count, monkeypatch):
+    def __init__(self, count, monkeypatch, epochs=1000):
         monkeypatch.setattr(signal, "signal", lambda *given: None)  # a thread may not
         monkeypatch.setattr("spectangle.packs.pack_server.use_threads", lambda threads: None)
         ends = [Pipe() for _ in range(count)]
-        self.server = PackServer([here for here, _ in ends], threads=1)
+        self.server = Mortal([here for here, _ in ends], threads=1)
+        self.server.epochs = epochs
         self.lines = [PackLine(there) for _, there in ends]
         self.thread = Thread(target=self.server.serve, daemon=True)
         self.thread.start()
@@ -265,18 +279,12 @@ def test_a_run_trains_by_its_pack_and_one_that_leaves_stops_nobody(toy_survey, m
 
 def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):
     """After its first epoch; a checkpoint of a packed run is one of any run."""
-    serving = Serving(1, monkeypatch)
+    serving = Serving(1, monkeypatch, epochs=1)
     data = survey_of(toy_survey, 0)
     model = build(data, **NOISY)
     before = copy.deepcopy(model)
     model.pack = serving.lines[0]
-
-    class Cut(L.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            if trainer.current_epoch == 0:
-                serving.server._forget(serving.server.pipes[0])
-
-    trainer(callbacks=[Cut()]).fit(model, datamodule=data)
+    trainer().fit(model, datamodule=data)
     assert "goes on alone: the process of the pack has ended" in caplog.text
     expected, _ = alone(before, data, 0, precision="32-true")
     assert_same(expected, model, 0.05)
