@@ -135,3 +135,10 @@ def test_a_pack_that_cannot_start_leaves_no_process(toy_survey, tmp_path):
 def test_a_launcher_that_starts_each_run_has_no_packs(toy_survey, tmp_path):
     grid = ["hydra/sweeper/sampler=grid", "seed=0,1", "hydra/launcher=slurm", "sweep.pack=2"]
     assert "sweep.pack=2 needs workers" in finish(packed_sweep(tmp_path, toy_survey, *grid), code=1)
+
+
+def test_auto_tries_one_run_and_then_packs_the_rest(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "seed=0,1,2", "trainer.max_epochs=2", "sweep.pack=auto"]
+    finish(packed_sweep(tmp_path / "sweep", toy_survey, *grid))
+    packs = [Run(path).manifest.get("pack") for path in (tmp_path / "sweep").glob("c*")]
+    assert len(packs) == 3 and packs.count(None) == 1 and len(set(packs) - {None}) == 1

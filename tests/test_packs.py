@@ -22,6 +22,7 @@ from spectangle.packs.sharing import pack_key
 from spectangle.packs.stack import Stack
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
+from spectangle.sweeps.pack import free_memory_gb, pack_size
 from spectangle.sweeps.plan import Options
 from spectangle.sweeps.trial import Attempt
 from spectangle.training.resumption import Continuity
@@ -347,6 +348,30 @@ def test_a_run_that_measures_holds_nobody_up(toy_survey, tmp_path):
 )
 def test_who_may_share_a_pack(first, second, together):
     assert (pack_key(first) == pack_key(second)) == together
+
+
+@pytest.mark.parametrize(("peak", "workers", "size"), [(None, 1, 1), (2.0, 1, 8), (2.0, 2, 4), (50.0, 1, 1)])
+def test_auto_takes_as_many_as_there_is_memory_for(monkeypatch, tmp_path, peak, workers, size):
+    monkeypatch.setattr("spectangle.sweeps.pack.free_memory_gb", lambda: 20.0)
+    if peak is not None:
+        (tmp_path / "c1" / ".hydra").mkdir(parents=True)
+        (tmp_path / "c1" / ".hydra" / "config.yaml").write_text("{}")
+        (tmp_path / "c1" / "metrics.json").write_text(f'{{"memory/peak_gb": {peak}}}')
+    plan = SimpleNamespace(options=Options(pack="auto"), folder=tmp_path)
+    assert pack_size(plan, workers) == size
+    assert pack_size(SimpleNamespace(options=Options(pack=3), folder=tmp_path), workers) == 3
+
+
+def test_the_free_memory_is_what_the_job_has(monkeypatch):
+    assert 0.1 < free_memory_gb() < 10000
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    assert free_memory_gb() == pytest.approx(0.1048576)
+
+
+@pytest.mark.parametrize("pack", [0, "many", True, 1.5])
+def test_a_pack_is_a_number_or_auto(pack):
+    with pytest.raises(SpectangleError, match="sweep.pack is"):
+        Options(pack=pack)
 
 
 def attempt_of(monkeypatch, tmp_path, finished, packed=True):

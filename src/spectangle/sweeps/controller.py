@@ -38,7 +38,7 @@ def run_sweep(plan: Plan, app: App) -> None:
     if plan.options.dry_run:
         return console.print(describe_plan(plan), soft_wrap=True)
     target = app.config.hydra.launcher._target_
-    if plan.options.pack > 1 and not target.endswith(("SlurmWorkers", "BasicLauncher")):
+    if plan.options.pack != 1 and not target.endswith(("SlurmWorkers", "BasicLauncher")):
         raise SpectangleError(
             f"sweep.pack={plan.options.pack} needs workers, which take several runs each; this launcher starts each "
             "run by itself. Leave hydra/launcher out, or take hydra/launcher=slurm_workers."

@@ -44,7 +44,7 @@ class Options:
     n_trials: int = 20
     trial_seeds: Sequence[int] | None = None
     workers: int = 1
-    pack: int = 1
+    pack: int | str = 1
     threads: int | None = None
     retries: int = 1
     max_failure_rate: float = 0.5
@@ -61,7 +61,11 @@ class Options:
     custom_search_space: str | None = None
 
     def __post_init__(self):
-        for name, low in (("n_trials", 1), ("workers", 1), ("pack", 1), ("retries", 0), ("batch", 1), ("threads", 1)):
+        if self.pack != "auto" and (not isinstance(self.pack, int) or isinstance(self.pack, bool) or self.pack < 1):
+            raise SpectangleError(
+                f"sweep.pack is {_word(self.pack)}; it must be a whole number of at least 1, or auto."
+            )
+        for name, low in (("n_trials", 1), ("workers", 1), ("retries", 0), ("batch", 1), ("threads", 1)):
             value = getattr(self, name)
             if not (
                 isinstance(value, int)
@@ -133,23 +137,27 @@ class Plan:
         if not is_grid(self.sampler):
             return None
         points = list(self.space.points(self.config))
-        keys = [pack_key(point) for point in points] if self.options.pack > 1 else []
+        keys = [pack_key(point) for point in points] if self.options.pack != 1 else []
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
         order = sorted(range(len(points)), key=lambda place: first[keys[place]] if keys else place)
         return [points[place] for place in order]
 
-    @property
-    def per_pack(self) -> int:
-        """Most configurations of a pack: as many as ``sweep.pack`` has room for with all their seeds, at least one."""
-        return max(1, self.options.pack // len(self.options.trial_seeds or (None,)))
+    def per_pack(self, runs: int) -> int:
+        """Configurations of a pack of so many runs: with all their seeds, at least one."""
+        return max(1, runs // len(self.options.trial_seeds or (None,)))
 
     @property
     def packs(self) -> list[int]:
-        """Number of the pack of each point of a grid, from 1, if one worker takes them all."""
+        """Number of the pack of each point of a grid, from 1, if one worker takes them all; none where each is one, or
+        where only the memory of the machine will tell.
+        """
+        if not isinstance(self.options.pack, int) or self.options.pack == 1:
+            return []
+        room = self.per_pack(self.options.pack)
         found: list[int] = []
         held: list[Any] = []
         for key in map(pack_key, self.grid or []):
-            full = bool(held) and (held[0] != key or len(held) == self.per_pack)
+            full = bool(held) and (held[0] != key or len(held) == room)
             found.append(found[-1] + full if found else 1)
             held = [key] if full else [*held, key]
         return found

@@ -92,7 +92,7 @@ def describe_plan(plan: Plan) -> RenderableType:
     keys = list(plan.space.swept)
     extra = [key for point in plan.grid or [] for key in point if key not in keys]
     keys += list(dict.fromkeys(extra))
-    packs = plan.packs if plan.options.pack > 1 else []
+    packs = plan.packs
     for name in ("folder", *keys, *(["pack"] if packs else []), "state"):
         table.add_column(escape(name), no_wrap=True)
     records = _records(plan)

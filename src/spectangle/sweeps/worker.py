@@ -19,7 +19,7 @@ from spectangle.signals import ending_signals
 from spectangle.sweeps.again import keep_files
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
-from spectangle.sweeps.pack import Pack
+from spectangle.sweeps.pack import Pack, pack_size
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.study import Study
 from spectangle.sweeps.trial import App, Attempt
@@ -79,7 +79,8 @@ class Worker:
         def fits(params: Mapping[str, Any]) -> bool:
             return pack_key(params) == pack_key(claims[0].params)
 
-        while len(claims) < self.plan.per_pack:
+        room = self.plan.per_pack(pack_size(self.plan, self.workers))
+        while len(claims) < room:
             if (claim := study.claim(self.record.name, fits if claims else None)) is None:
                 break
             claims.append(claim)
@@ -98,7 +99,7 @@ class Worker:
             else:
                 waiting.append(claim)
         runs = len(waiting) * len(self.plan.options.trial_seeds or [None])
-        pack = Pack(self.plan, self.environment()) if min(self.plan.options.pack, runs) > 1 else None
+        pack = Pack(self.plan, self.environment()) if self.plan.options.pack != 1 and runs > 1 else None
         attempts: list[Attempt] = []
         try:
             self._start(waiting, attempts, pack)
