@@ -93,7 +93,7 @@ def stack_step(models: list[DisentanglingAutoencoder], data: RandomStars, device
         for k in range(STEPS):
             rows = torch.arange(k * n, (k + 1) * n).expand(len(models), -1)
             batch = tuple(tensor[rows] for tensor in stars)
-            stack.step(batch, generators, [0.5] * len(models), torch.zeros(len(models), 3))
+            stack.step(batch, generators, [0.5] * len(models))
 
     return run
 

@@ -9,7 +9,6 @@ from sweep_tools import records
 from test_packed_sweeps import FAST, finish, packed_sweep
 from test_packs import NOISY, build, data  # noqa: F401
 
-from spectangle.data.stars import star_order
 from spectangle.packs.member import Member
 from spectangle.packs.stack import Stack
 from spectangle.runs.folder import Run
@@ -40,10 +39,8 @@ def test_a_stack_trains_on_it(data):  # noqa: F811
     ]
     stack = Stack(members)
     stars = [tensor.to(place) for tensor in data.training_tensors]
-    plateaus = torch.stack([model.adversary.plateau for model in models])
     for epoch in range(3):
-        order = lambda seed, epoch: star_order(len(data.train), seed, epoch)  # noqa: E731
-        answers = stack.train_epoch(stars, [epoch] * 3, plateaus, len(data.train_dataloader()), order)
+        answers = stack.train_epoch(stars, [epoch] * 3, len(data.train_dataloader()))
     assert all(torch.isfinite(torch.as_tensor(answer["sums"]["loss"])) for answer in answers)
 
 

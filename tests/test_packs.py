@@ -12,7 +12,6 @@ import torch
 from test_conf import composed
 
 from spectangle.data.module import SpectraDataModule
-from spectangle.data.stars import star_order
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.packs.line import PackLine, joins_pack
@@ -76,13 +75,7 @@ def packed(models, data, epochs=EPOCHS):
     members = [Member.of(m, m.configure_optimizers(), seed, EPOCHS) for seed, m in enumerate(models)]
     stack = Stack(members, "64-true")
     for epoch in range(epochs):
-        answers = stack.train_epoch(
-            data.training_tensors,
-            [epoch] * len(models),
-            torch.stack([model.adversary.plateau for model in models]),
-            len(data.train_dataloader()),
-            lambda seed, epoch: star_order(len(data.train), seed, epoch),
-        )
+        answers = stack.train_epoch(data.training_tensors, [epoch] * len(models), len(data.train_dataloader()))
     for member, answer in zip(stack.members, answers, strict=True):
         member.load(answer["state"], member.model.configure_optimizers())
     return models, answers
@@ -250,11 +243,13 @@ def survey_of(path, seed):
     return data
 
 
-def test_a_run_trains_by_its_pack_and_one_that_leaves_stops_nobody(toy_survey, monkeypatch):
+@pytest.mark.parametrize("schedule", ["linear", "plateau"])
+def test_a_run_trains_by_its_pack_and_one_that_leaves_stops_nobody(toy_survey, monkeypatch, schedule):
     """The second run ends after its first epoch."""
     serving = Serving(2, monkeypatch)
     data = [survey_of(toy_survey, seed) for seed in range(2)]
-    models = [build(data[seed], seed, **NOISY) for seed in range(2)]
+    adversary = DEFAULT | {"schedule": schedule, "plateau_steps": 2, "plateau_patience": 0}
+    models = [build(data[seed], seed, **NOISY, adversary=adversary) for seed in range(2)]
     before = copy.deepcopy(models[0])
     trainers = [trainer(epochs=epochs) for epochs in (3, 1)]
 
@@ -271,6 +266,7 @@ def test_a_run_trains_by_its_pack_and_one_that_leaves_stops_nobody(toy_survey, m
         assert not thread.is_alive()
     expected, reference = alone(before, data[0], 0, precision="32-true")
     assert trainers[0].global_step == reference.global_step
+    assert expected.adversary.plateau[0] == models[0].adversary.plateau[0]
     assert_same(expected, models[0], 0.05)  # a chaotic training in single precision
     assert {"train/loss", "val/reconstruction", "train/discriminator/m_h"} <= trainers[0].callback_metrics.keys()
     state, there = (one.optimizers[1].state_dict() for one in (trainers[0], reference))

@@ -17,7 +17,7 @@ from spectangle.data.stars import epoch_seed
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
 from spectangle.model.label_estimator import LabelEstimator, ridge_filled
-from spectangle.model.losses import at_least_single, decay_factor
+from spectangle.model.losses import at_least_single, decay_factor, training_progress
 from spectangle.model.networks import Decoder, Encoder, NoisyChannel
 from spectangle.model.projection import Projection
 from spectangle.model.scaling import FluxScaler, LabelScaler
@@ -437,8 +437,10 @@ class DisentanglingAutoencoder(L.LightningModule):
         return (at_least_single(error) * self.flux_scaler.scale).square().mean()
 
     def _progress(self, batch_index: int) -> float:
-        batches = max(1, int(self.trainer.num_training_batches))
-        return (self.current_epoch + batch_index / batches) / max(1, self.trainer.max_epochs or 1)
+        trainer = self.trainer
+        return training_progress(
+            self.current_epoch, batch_index, int(trainer.num_training_batches), trainer.max_epochs or 1
+        )
 
     @property
     def unit(self) -> float | Tensor:

@@ -21,6 +21,7 @@ __all__ = [
     "decay_factor",
     "label_likelihood",
     "lambda_factor",
+    "training_progress",
     "weighted_mean",
 ]
 
@@ -152,6 +153,11 @@ def lambda_factor(schedule: str, progress: float, warmup: float = 0.3) -> float:
     if schedule == "plateau":
         return 0.0
     raise SpectangleError(f"adversary.schedule is '{schedule}'; it must be one of {', '.join(SCHEDULES)}.")
+
+
+def training_progress(epoch: int, batch: int, n_batches: int, n_epochs: int) -> float:
+    """From 0 at the start of the training to 1 at its end, at a batch of an epoch, both counted from 0."""
+    return (epoch + batch / max(1, n_batches)) / max(1, n_epochs)
 
 
 def decay_factor(end: float, progress: float) -> float:

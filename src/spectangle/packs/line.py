@@ -104,10 +104,8 @@ def joins_pack(cfg: DictConfig) -> bool:
 
 def _why_alone(cfg: DictConfig) -> str | None:
     """Why a model cannot take its steps together with others, if so."""
-    precision = str(OmegaConf.select(cfg, "trainer.precision"))
-    precision = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(
-        precision, precision
-    )  # as Lightning reads it
+    given = str(OmegaConf.select(cfg, "trainer.precision"))
+    precision = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(given, given)  # as Lightning reads it
     if precision not in Stack.PRECISIONS:
         return f"packs train in {' or '.join(Stack.PRECISIONS)}, not in {precision}"
     if OmegaConf.select(cfg, "model.dropout"):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from spectangle.data.stars import star_order
 from spectangle.packs.line import receive, send
 from spectangle.packs.member import Member
 from spectangle.packs.stack import Stack
@@ -78,16 +77,13 @@ class PackServer:
 
     def _train(self, kind: Any, pipes: list[Connection], requests: list[dict[str, Any]]) -> None:
         _, key, batches, precision = kind
-        stars = self.stars[key]
-
-        def order(seed: int, epoch: int) -> torch.Tensor:
-            return star_order(len(stars[0]), seed, epoch)
-
+        for pipe, request in zip(pipes, requests, strict=True):  # the run decides when its lambda grows
+            plateau = self.members[pipe].model.adversary.plateau
+            plateau.copy_(torch.tensor(request["plateau"]))
         try:
             stack = self._stack(kind, pipes, precision)
             epochs = [request["epoch"] for request in requests]
-            plateaus = torch.tensor([request["plateau"] for request in requests])
-            answers: list[dict[str, Any]] = stack.train_epoch(stars, epochs, plateaus, batches, order)
+            answers: list[dict[str, Any]] = stack.train_epoch(self.stars[key], epochs, batches)
         except Exception as error:  # whatever it is, the runs are not to wait for it
             self.stacks.pop(kind, None)
             reason = f"the pack cannot train ({type(error).__name__}: {str(error).partition(chr(10))[0]})"

@@ -3,16 +3,18 @@
 Shapes: M models, N stars, B batch, D discriminators, K labels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spectangle.data.stars import epoch_seed
+from spectangle.data.stars import epoch_seed, star_order
 from spectangle.errors import SpectangleError
+from spectangle.model.losses import training_progress
 from spectangle.packs.member import STRENGTHS, Member, running_statistics
 from spectangle.packs.stacked_adamw import StackedGroup
 
@@ -45,77 +47,57 @@ class Stack:
         self.groups = [StackedGroup([member.groups[i] for member in members]) for i in range(len(members[0].groups))]
         self.autoencoder = self.groups[: len(members[0].autoencoder)]
         self.discriminators = self.groups[len(members[0].autoencoder) :]
-        self.buffers, self.common = self._stack_buffers()
+        self.buffers, self.methods = self._own_buffers(), _Methods(self.model)
         self.strengths = {
             name: torch.tensor([getattr(m.model, name) for m in members], dtype=self.dtype, device=self.device)
             for name in STRENGTHS
         }
 
-    def train_epoch(
-        self, stars: Sequence[Tensor], epochs: Sequence[int], plateaus: Tensor, n_batches: int, order: Callable
-    ) -> list[dict[str, Any]]:
+    def train_epoch(self, stars: Sequence[Tensor], epochs: Sequence[int], n_batches: int) -> list[dict[str, Any]]:
         """Train each member for one epoch; return its new state, the sums of its metrics and their number of stars.
 
         Arguments:
             stars: What a batch is drawn from: flux [N, P], noise [N], labels, classes and weights [N, K].
             epochs: The epoch that each member is in, from 0.
-            plateaus: State of each member's ``plateau`` schedule [M, 3].
             n_batches: Batches of an epoch.
-            order: Of the stars [N] by seed and epoch.
         """
-        with default_dtype(self.dtype):
-            return self._train_epoch(stars, epochs, plateaus, n_batches, order)
-
-    def _train_epoch(
-        self, stars: Sequence[Tensor], epochs: Sequence[int], plateaus: Tensor, n_batches: int, order: Callable
-    ) -> list[dict[str, Any]]:
-        generators = [
-            torch.Generator(self.device).manual_seed(epoch_seed(member.seed, epoch))
-            for member, epoch in zip(self.members, epochs, strict=True)
-        ]
-        orders = torch.stack([order(m.seed, epoch) for m, epoch in zip(self.members, epochs, strict=True)])
+        members = list(zip(self.members, epochs, strict=True))
+        orders = torch.stack([star_order(len(stars[0]), member.seed, epoch) for member, epoch in members])
+        generators = [torch.Generator(self.device).manual_seed(epoch_seed(m.seed, epoch)) for m, epoch in members]
         sums: dict[str, Tensor] = {}
-        for i, rows in enumerate(orders.to(self.device).tensor_split(n_batches, dim=1)):
-            progress = [
-                (epoch + i / n_batches) / max(1, member.epochs)
-                for member, epoch in zip(self.members, epochs, strict=True)
-            ]
-            batch = tuple(t[rows].to(self.dtype) if t.is_floating_point() else t[rows] for t in stars)
-            for name, value in self.step(batch, generators, progress, plateaus).items():
-                sums[name] = sums.get(name, 0.0) + value.detach() * rows.shape[1]
-        count = orders.shape[1]
-        states = self.states()
+        with default_dtype(self.dtype):
+            for i, rows in enumerate(orders.to(self.device).tensor_split(n_batches, dim=1)):
+                batch = tuple(t[rows].to(self.dtype) if t.is_floating_point() else t[rows] for t in stars)
+                progress = [training_progress(epoch, i, n_batches, member.epochs) for member, epoch in members]
+                for name, value in self.step(batch, generators, progress).items():
+                    sums[name] = sums.get(name, 0.0) + value.detach() * rows.shape[1]
         return [
-            {"state": state, "sums": {name: total[m].cpu().numpy() for name, total in sums.items()}, "count": count}
-            for m, state in enumerate(states)
+            {
+                "state": state,
+                "sums": {name: total[m].cpu().numpy() for name, total in sums.items()},
+                "count": len(stars[0]),
+            }
+            for m, state in enumerate(self.states())
         ]
 
     def step(
-        self,
-        batch: tuple[Tensor, ...],
-        generators: Sequence[torch.Generator],
-        progress: Sequence[float],
-        plateaus: Tensor,
+        self, batch: tuple[Tensor, ...], generators: Sequence[torch.Generator], progress: Sequence[float]
     ) -> dict[str, Tensor]:
         """One training step of every member (paper, eq. 4) on batches [M, B, ...] of their own; return reconstruction
         and loss [M] in flux units and the discriminators' cross-entropies [M, names].
         """
         *_, bins, weights = batch
-        n = bins.shape[1]
-        drawn = [member.model.draw(n, g) for member, g in zip(self.members, generators, strict=True)]
+        drawn = [member.model.draw(bins.shape[1], g) for member, g in zip(self.members, generators, strict=True)]
         draws = {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
-        with self.autocast:
-            step = self._call(self.model, "look", self._parameters(), batch, draws)
+        adversaries = [member.model.adversary for member in self.members]
+        factors = [float(adversary.factor(p)) for adversary, p in zip(adversaries, progress, strict=True)]
+        autoencoder = _parameters(self.autoencoder)
+        step = self._call("look", autoencoder, batch, draws)
         cross_entropy = self._discriminator_steps(step["seen"].detach(), step["targets"], bins, weights, progress)
-        factors = torch.tensor(
-            [float(_factor(m, p, plateau)) for m, p, plateau in zip(self.members, progress, plateaus, strict=True)],
-            device=self.device,
-        )
-        frozen = {name: value.detach() for name, value in self._parameters(self.discriminators).items()}
-        parameters = self._parameters(self.autoencoder) | frozen
-        with self.autocast:
-            loss, reconstruction = self._call(self.model, "autoencoder_loss", parameters, step, bins, weights, factors)
-        self._update(self.autoencoder, loss, progress)
+        frozen = {name: value.detach() for name, value in _parameters(self.discriminators).items()}
+        told = bins, weights, torch.tensor(factors, device=self.device)
+        loss, reconstruction = self._call("autoencoder_loss", autoencoder | frozen, step, *told)
+        _update(self.autoencoder, loss, progress)
         unit = torch.stack([torch.as_tensor(member.model.unit, device=self.device) for member in self.members])
         return {"reconstruction": reconstruction, "loss": loss.detach() * unit, "discriminator": cross_entropy}
 
@@ -148,56 +130,43 @@ class Stack:
         adversary = self.model.adversary
         cross_entropy = torch.zeros(len(self.members), len(adversary.weights), device=self.device)
         for _ in range(adversary.steps):
-            parameters = {
-                name.removeprefix("adversary."): value for name, value in self._parameters(self.discriminators).items()
-            }
-            with self.autocast:
-                cross_entropy = self._call(
-                    adversary, "cross_entropy", parameters, seen, targets, bins, weights, prefix="adversary."
-                )
-            self._update(self.discriminators, cross_entropy, progress)
-        return cross_entropy.detach().view(len(self.members), -1, len(adversary.names)).mean(1)
+            parameters = _parameters(self.discriminators)
+            cross_entropy = self._call("adversary.cross_entropy", parameters, seen, targets, bins, weights)
+            _update(self.discriminators, cross_entropy, progress)
+        return torch.vmap(adversary.by_name)(cross_entropy.detach())
 
-    def _call(
-        self, module: nn.Module, method: str, parameters: Mapping[str, Tensor], *arguments: Any, prefix: str = ""
-    ) -> Any:
-        """Call a method of a module for each member with its parameters, buffers and strengths."""
-        wrapped = _Method(module, method)
+    def _call(self, method: str, parameters: Mapping[str, Tensor], *arguments: Any) -> Any:
+        """Call a method of the model for each member with parameters, buffers and strengths of its own."""
 
-        def shortened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        def one(tensors: Mapping[str, Tensor], strengths: Mapping[str, Tensor], *arguments: Any) -> Any:
+            own = {f"model.{name}": value for name, value in tensors.items()}
+            return functional_call(self.methods, own, (method, strengths, *arguments))
 
-        own, common = shortened(self.buffers), shortened(self.common)
+        with self.autocast:
+            return torch.vmap(one)({**parameters, **self.buffers}, self.strengths, *arguments)
 
-        def one(parameters: Any, buffers: Any, strengths: Any, *arguments: Any) -> Any:
-            tensors = {f"module.{name}": value for name, value in (parameters | buffers | common).items()}
-            return functional_call(wrapped, tensors, (strengths if module is self.model else {}, *arguments))
-
-        return torch.vmap(one)(dict(parameters), own, self.strengths, *arguments)
-
-    def _parameters(self, groups: Iterable["StackedGroup"] | None = None) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for group in self.groups if groups is None else groups:
-            found |= group.parameters
-        return found
-
-    def _update(self, groups: Sequence["StackedGroup"], losses: Tensor, progress: Sequence[float]) -> None:
-        parameters = self._parameters(groups)
-        gradients = dict(zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True))
-        for group in groups:
-            group.step([gradients[name] for name in group.parameters], progress)
-
-    def _stack_buffers(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Buffers of each member, stacked, and those that all share and none changes."""
-        statistics = {name for name, _ in running_statistics(self.model)}
+    def _own_buffers(self) -> dict[str, Tensor]:
+        """Buffers in which members differ, or which training changes, [M, ...]; the others are the model's."""
+        changed = {name for name, _ in running_statistics(self.model)}
         every = [dict(member.model.named_buffers()) for member in self.members]
-        own, common = {}, {}
-        for name, first in every[0].items():
-            if name not in statistics and all(torch.equal(first, buffers[name]) for buffers in every):
-                common[name] = first
-            else:
-                own[name] = torch.stack([buffers[name] for buffers in every])
-        return own, common
+        return {
+            name: torch.stack([buffers[name] for buffers in every])
+            for name, first in every[0].items()
+            if name in changed or not all(torch.equal(first, buffers[name]) for buffers in every)
+        }
+
+
+def _parameters(groups: Iterable[StackedGroup]) -> dict[str, Tensor]:
+    """By name, [M, ...]."""
+    return {name: value for group in groups for name, value in group.parameters.items()}
+
+
+def _update(groups: Sequence[StackedGroup], losses: Tensor, progress: Sequence[float]) -> None:
+    """One step of some groups on the losses [M, ...] of all members, which share no parameter."""
+    parameters = _parameters(groups)
+    gradients = dict(zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True))
+    for group in groups:
+        group.step([gradients[name] for name in group.parameters], progress)
 
 
 @contextmanager
@@ -211,24 +180,19 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-class _Method(nn.Module):
-    """Call a method where torch wants a module."""
+class _Methods(nn.Module):
+    """Call methods of a model where torch wants a module."""
 
-    def __init__(self, module: nn.Module, method: str):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        self.module, self.method = module, method
+        self.model = model
 
-    def forward(self, strengths: Mapping[str, Tensor], *arguments: Any) -> Any:
-        before = {name: getattr(self.module, name) for name in strengths}
+    def forward(self, method: str, strengths: Mapping[str, Tensor], *arguments: Any) -> Any:
+        before = {name: getattr(self.model, name) for name in strengths}
         try:
             for name, value in strengths.items():
-                setattr(self.module, name, value)
-            return getattr(self.module, self.method)(*arguments)
+                setattr(self.model, name, value)
+            return attrgetter(method)(self.model)(*arguments)
         finally:
             for name, value in before.items():
-                setattr(self.module, name, value)
-
-
-def _factor(member: Member, progress: float, plateau: Tensor) -> float | Tensor:
-    adversary = member.model.adversary
-    return plateau[0] if adversary.schedule == "plateau" else adversary.factor(progress)
+                setattr(self.model, name, value)

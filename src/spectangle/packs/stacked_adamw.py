@@ -40,9 +40,8 @@ class StackedGroup:
     def step(self, gradients: Sequence[Tensor], progress: Sequence[float]) -> None:
         """One step of AdamW with gradients [M, ...], each member with its own settings."""
         rates = [g.lr * decay_factor(g.lr_end, p) for g, p in zip(self.groups, progress, strict=True)]
-        if (
-            gradients[0].device.type == "cpu"
-        ):  # there nothing is faster than torch's fused kernel, on a GPU launching it
+        # on a CPU nothing is faster than torch's fused kernel; on a GPU launching it for each member takes the time
+        if gradients[0].device.type == "cpu":
             self.step_by_member(gradients, rates)
         else:
             self.step_together(gradients, rates)
@@ -75,12 +74,7 @@ class StackedGroup:
         first = self.stacked[0][0]
         settings = first.new_tensor(
             [
-                [
-                    1 - g.betas[0],
-                    1 - g.betas[1],
-                    1 - rate * g.weight_decay,
-                    g.eps,
-                ]
+                (1 - g.betas[0], 1 - g.betas[1], 1 - rate * g.weight_decay, g.eps)
                 for g, rate in zip(self.groups, rates, strict=True)
             ]
         ).unbind(1)
