@@ -96,7 +96,7 @@ def test_the_sweep_outlives_the_process_of_its_pack(toy_survey, tmp_path):
 
 
 def test_a_pruned_run_leaves_its_pack(toy_survey, tmp_path):
-    """A run is held against the median of those that have ended: none is pruned in the first pack, one in the second."""
+    """A run is held against the median of those that have ended: none of the first pack is pruned."""
     grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-3,5e-3,1e-8,1e-2", "trainer.max_epochs=12"]
     pruner = ["hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=0"]
     finish(packed_sweep(tmp_path / "sweep", toy_survey, *grid, *pruner, "sweep.pack=2"))
