@@ -143,15 +143,18 @@ def test_files_are_short():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "rate"),
+    ("overrides", "rate", "conditioning"),
     [
-        (["lambdas=first_pair"], 1.0),
-        (["lambdas=none"], 0.0),
-        (["lambdas=none", label_key("lambdas.vsini=-1")], 1.0),
-        (["lambdas=none", "model.latent_rate=6"], 6),
-        (["lambdas=first_pair", "model.latent_rate=0"], 0),
+        (["lambdas=first_pair"], 1.0, "observed"),
+        (["lambdas=none"], 0.0, "none"),
+        (["lambdas=none", label_key("lambdas.vsini=-1")], 1.0, "observed"),
+        (["lambdas=none", "model.latent_rate=6"], 6, "none"),
+        (["lambdas=none", "model.conditioning=observed"], 0.0, "observed"),
+        (["lambdas=first_pair", "model.latent_rate=0"], 0, "observed"),
+        (["lambdas=none", "experiment=paper_literal"], 0, "observed"),
     ],
 )
-def test_the_pure_latent_is_deterministic_unless_asked(overrides, rate):
-    """With all lambda 0 the noise would lose whatever the decoder is told."""
-    assert composed(*overrides).model.latent_rate == rate
+def test_the_pure_latent_is_that_of_a_regular_autoencoder_unless_asked(overrides, rate, conditioning):
+    """With all lambda 0, noise and a decoder that is told the labels would only lose them."""
+    model = composed(*overrides).model
+    assert (model.latent_rate, model.conditioning) == (rate, conditioning)

@@ -6,6 +6,7 @@ import re
 import threading
 import urllib.request
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +82,13 @@ def page(bundle, tmp_path_factory):
     """The saved page, open."""
     if not AVAILABLE:
         pytest.skip("needs chromium and chromedriver")
-    path = save_page(bundle, tmp_path_factory.mktemp("explorer") / "explorer.html")
+    with opened(bundle, tmp_path_factory.mktemp("explorer")) as window:
+        yield window
+
+
+@contextmanager
+def opened(bundle, folder):
+    path = save_page(bundle, folder / "explorer.html")
     with Browser() as window:
         window.open(path.as_uri())
         window.wait("document.body.dataset.ready")
@@ -112,6 +119,18 @@ def _serve(make):
     yield f"http://localhost:{shared['server'].port}/"
     shared["server"].io_loop.add_callback(shared["server"].io_loop.stop)
     thread.join(10)
+
+
+@browser
+@needs_chromium
+def test_a_regular_autoencoder_decodes_the_latent_alone(toy_runs, tmp_path):
+    bundle = make_bundle(str(toy_runs[2]), stars=5, map_stars=20)
+    model = bundle.models[0]
+    z, labels = np.linspace(-1, 1, model.network.encoder.n_outputs), [5100.0, 3.0, -0.1, 0.05]
+    with opened(bundle, tmp_path) as page:
+        theirs = page.run("return Array.from(Spectangle.decode(0, ...arguments))", z.tolist(), labels)
+    assert model.network.decoder.n_labels == 0
+    np.testing.assert_allclose([theirs], model.decode(z[None], np.array([labels])), atol=1e-4)
 
 
 @browser

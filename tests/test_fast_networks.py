@@ -15,6 +15,7 @@ VARIANTS = [
     {"dropout": 0.3, "hidden": (16,)},
     {"latent_rate": 1.0},
     {"pls_components": 6, "principal_components": 3, "flux_scaling": "pixel"},
+    {"pls_components": 6, "principal_components": 3, "noise_level": True, "conditioning": "none"},
 ]
 
 

@@ -134,6 +134,15 @@ def test_stars_can_be_chosen(toy_runs, toy_survey: Path, tmp_path: Path):
         generate(str(toy_runs[0]), str(tmp_path / "none.h5"), {}, source_id=[12])
 
 
+def test_a_regular_autoencoder_is_told_no_labels(toy_runs, tmp_path: Path, command):
+    pure = toy_runs[2]
+    code, _, err = command("generate", f"run={pure}", f"out={tmp_path / 'out.h5'}", "set.m_h=0.0")
+    assert code == 1 and "told no labels (conditioning=none, a regular autoencoder)" in err
+    assert leftovers(tmp_path) == []
+    with pytest.raises(SpectangleError, match="model.conditioning=observed"):
+        load(pure).generate(np.full((2, 40), 0.8), m_h=0.0)
+
+
 def test_stars_without_labels_get_those_that_are_read(toy_runs, tmp_path: Path):
     model = load(toy_runs[0])
     np.savez(tmp_path / "unknown.npz", flux=np.full((2, 40), 0.8), wavelength=model.wavelength)

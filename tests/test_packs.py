@@ -93,14 +93,20 @@ def assert_same(model, other, tolerance):
 
 
 VARIANTS = {
-    "the default": {**NOISY, "pls_components": 3, "principal_components": 4},
+    "the default": {**NOISY, "pls_components": 3, "principal_components": 4, "noise_level": True},
     "the paper's": {"adversary": {"objective": "neg_ce", "lambda_unit": "flux", "discriminator_steps": 1}},
     "a uniform aim, residuals": {"adversary": {"objective": "uniform", "condition_on": "residual"}, **NOISY},
     "convolutions, normalised": {"adversary": {"kind": "conv", "batch_norm": True, "ensemble": 2}},
     "binary, one step": {"adversary": {"loss": "binary", "schedule": "linear"}, "latent_noise": 0.1},
     "a joint one": {"adversary": {"discriminators": "joint"}, "lambdas": {"m_h": 1.0, "teff": 1.0}},
     "an encoder with labels": {"conditioning": "synthetic", "batch_norm": True, "adversary": {}},
-    "nothing to lose": {"lambdas": {}, "adversary": {}, "latent_activation": "sigmoid", "latent_norm": "none"},
+    "nothing to lose": {
+        "lambdas": {},
+        "adversary": {},
+        "conditioning": "none",
+        "latent_activation": "sigmoid",
+        "latent_norm": "none",
+    },
 }
 
 

@@ -55,15 +55,34 @@ def test_labels_behind_the_pixels_are_passed_on():
     assert torch.equal(projection(torch.cat([x, y], dim=1))[:, 5:], y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_noise_level_follows_the_noise_of_a_spectrum(dtype):
+    """It is standardised, whatever precision the networks have, and rises by the logarithm of the noise."""
+    x, y = spectra(2000)
+    size = 0.1 * 10 ** torch.rand(len(x), 1, generator=torch.Generator().manual_seed(0))
+    x = x + size * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    projection = Projection(PIXELS, 2, 10, passed=2, noise_level=True)
+    projection.fit(x, y)
+    projection.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    told = torch.cat([x, y], dim=1).to(projection.weight.dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs = projection(told)
+    assert outputs.shape == (2000, 15) and outputs.dtype == projection.weight.dtype
+    torch.testing.assert_close(outputs[:, 12:14], told[:, PIXELS:])
+    level = outputs[:, 14].float()
+    assert level.mean().abs() < 1e-3 and level.std() == pytest.approx(1.0, abs=1e-3)
+    assert np.corrcoef(level, size[:, 0].log())[0, 1] > 0.9
+
+
 @pytest.mark.parametrize(("n", "pls", "pca"), [(8, 6, 10), (500, 30, 30), (500, 0, 5), (500, 5, 0)])
 def test_few_stars_or_pixels_are_enough(n, pls, pca):
     x, y = spectra(n)
     x[:, 7] = 1.0  # a pixel that never changes
-    projection = Projection(PIXELS, pls, pca)
+    projection = Projection(PIXELS, pls, pca, noise_level=True)
     projection.fit(x, y)
     z = projection(x)
-    assert z.shape[1] == min(pls + pca, PIXELS)
-    assert torch.isfinite(z).all() and z.std(0, correction=0).max() < 1.01
+    assert z.shape[1] == min(pls + pca + 1, PIXELS)  # all directions leave no noise to tell
+    assert torch.isfinite(z).all() and z[:, : pls + pca].std(0, correction=0).max() < 1.01
 
 
 def test_it_does_not_learn():

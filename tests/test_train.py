@@ -81,7 +81,7 @@ def test_a_run_explains_itself(finished):
             assert path in run.metrics
     assert "excess/m_h" in run.metrics and "excess/teff" not in run.metrics
     log = (finished / "train.log").read_text()
-    assert "teff entangled (-2)" in log and "in the paper's unit" in log and "epoch 30/30" in log and "MAE" in log
+    assert "teff entangled (-1.5)" in log and "in the paper's unit" in log and "epoch 30/30" in log and "MAE" in log
     assert not list(finished.rglob("*.part"))
 
 
@@ -169,7 +169,7 @@ def test_a_survey_of_other_labels_and_pixels_needs_configuration_alone(monkeypat
     arguments += ["lambdas=none", "lambdas.age=-0.001", "lambdas.c_fe=0.001"]
     code, out, err = Command(monkeypatch, capsys)("train", *arguments)
     assert code == 0, err
-    assert "age entangled (-0.002), c_fe disentangled (+0.001)" in out
+    assert "age entangled (-0.0015), c_fe disentangled (+0.001)" in out
     assert json.loads((tmp_path / "run/metrics.json").read_text())["excess/c_fe"] < 1
 
 
@@ -203,8 +203,11 @@ SHOWS = {
     "model.conditioning=synthetic": lambda model: (
         model.encoder.projection.weight.shape[1] == model.hparams["n_pixels"] + 4
     ),
+    "model.conditioning=none": lambda model: model.decoder.layers[0].in_features == model.hparams["latent"],
     "model.pls_components=3": lambda model: model.encoder.projection.pls == 3,
-    "model.principal_components=4": lambda model: model.encoder.projection.pca == 4,
+    "model.principal_components=4": lambda model: (
+        model.encoder.projection.pca == 4 and model.encoder.projection.n_outputs == 20 + 4 + 1
+    ),
     "experiment=paper_literal": lambda model: (
         bool((model.flux_scaler.scale == 1).all()) and model.channel is None and model.encoder.projection is None
     ),

@@ -1,5 +1,5 @@
 """Interpolations of our own that configs may use: ``${cache_folder:}``, ``${unique:}`` and
-``${with_lambda:VALUE,${lambdas}}``.
+``${with_lambda:VALUE,${lambdas},OTHERWISE}``.
 """
 
 import secrets
@@ -24,9 +24,9 @@ def register_resolvers() -> None:
     OmegaConf.register_resolver("with_lambda", with_lambda, replace=True)
 
 
-def with_lambda(value: float, lambdas: Mapping[str, Any]) -> float:
-    """The value where any label is entangled or disentangled, 0 where all lambda are."""
-    return value if any(lambdas.values()) else 0.0
+def with_lambda(value: Any, lambdas: Mapping[str, Any], otherwise: Any = 0.0) -> Any:
+    """The value where any label is entangled or disentangled, the other one where all lambda are 0."""
+    return value if any(lambdas.values()) else otherwise
 
 
 def cache_folder() -> str:

@@ -60,8 +60,10 @@ const Spectangle = (() => {
   function decode(run, z, labels) {  // latent [Z] and labels [K] in their units -> flux [P]
     const input = new Float32Array(run.decoder[0].columns);
     input.set(z);
-    input.set(run.told, z.length + labels.length);  // no label is missing, attributes are not known
-    labels.forEach((value, k) => { input[z.length + k] = (value - run.labelMean[k]) / run.labelStd[k]; });
+    if (input.length > z.length) {  // else conditioning=none: the decoder is told no labels
+      input.set(run.told, z.length + labels.length);  // no label is missing, attributes are not known
+      labels.forEach((value, k) => { input[z.length + k] = (value - run.labelMean[k]) / run.labelStd[k]; });
+    }
     return forward(run.decoder, input).map((value, p) => value * run.fluxScale[p] + run.fluxMean[p]);
   }
 

@@ -82,9 +82,12 @@ def _calls(model: "TrainedModel") -> str:
     if model.network.conditional_encoder:
         return "flux = model.decode(latent, labels)                 # latents [n, Z], labels [n, K] in their units"
     ids = "" if model.network.channel is None else ", source_id=source_id"
+    mean = model.readout.label_mean[model.labels.index(changed[0])]
+    generate = (
+        f"\nchanged = model.generate(flux{ids}, {changed[0]}={mean:.4g})" if model.network.decoder.n_labels else ""
+    )
     return f"""table = model.predict(flux, flux_error{ids})  # labels, uncertainties, flags; wavelength=... if need be
-latent = model.encode(flux{ids})
-changed = model.generate(flux{ids}, {changed[0]}={model.readout.label_mean[model.labels.index(changed[0])]:.4g})"""
+latent = model.encode(flux{ids}){generate}"""
 
 
 def _formats(model: "TrainedModel") -> str:

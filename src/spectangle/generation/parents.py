@@ -47,8 +47,10 @@ def parents_of(
     lacks are read from the spectra. Test stars that lack labels are left out where the encoder needs these.
 
     Raises:
-        SpectangleError: A source_id is not among them, or stars lack labels that the encoder needs.
+        SpectangleError: The decoder is told no labels, a source_id is not among the stars, or stars lack labels that
+            the encoder needs.
     """
+    model.check_told()
     if spectra is None:
         test = load_stars(Run(run), survey).test
         if model.network.conditional_encoder and not source_id:

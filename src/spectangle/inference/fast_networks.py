@@ -67,10 +67,12 @@ class FastNetworks:
         decoder = folded_layers(network.decoder.layers)
         if projection is None:
             encoder[0] = (encoder[0][0] / scale, encoder[0][1])
-        self.projection = projection and FastLayers([(projection.weight / scale, projection.bias)])
+        self.components = projection and FastLayers([(projection.weight / scale, projection.bias)])
+        self.projection, self.scale = projection, scale
         decoder[-1] = (decoder[-1][0] * scale[:, None], decoder[-1][1] * scale)
         self.mean = network.flux_scaler.mean
         self.encoder, self.decoder = FastLayers(encoder), FastLayers(decoder)
+        self.decoder_inputs = network.decoder.inputs
         self.activation, self.channel, self.label_scaler = (
             network.encoder.activation,
             network.channel,
@@ -85,9 +87,17 @@ class FastNetworks:
         A stochastic latent needs ``noise`` [B, Z], the draws of these stars: its mean is never read.
         """
         centred = flux - self.mean
-        read = centred if self.projection is None else self.projection(centred)
-        z = self.activation(self.encoder(read))
+        z = self.activation(self.encoder(self._read(centred)))
         if self.channel is not None:
             z = self.channel(z, noise)
         labels = self.readout.read(z, self.readout_layers)
-        return labels, z, self.decoder(torch.cat([z, self.label_scaler(labels)], dim=1)).sub_(centred)
+        return labels, z, self.decoder(self.decoder_inputs(z, self.label_scaler(labels))).sub_(centred)
+
+    def _read(self, centred: Tensor) -> Tensor:
+        """What the encoder's layers see of centred spectra [B, P]."""
+        if self.components is None or self.projection is None:
+            return centred
+        components = self.components(centred)
+        if not self.projection.noise_level:
+            return components
+        return self.projection.with_noise_level(centred / self.scale, components)

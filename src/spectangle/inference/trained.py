@@ -71,8 +71,9 @@ class TrainedModel(TrainedNetworks):
         The latent is that of :meth:`encode` with the same ``source_id`` [n] (default: 1 to n).
 
         Raises:
-            SpectangleError: A label is not one of the model's.
+            SpectangleError: A label is not one of the model's, or its decoder is told none.
         """
+        self.check_told()
         if unknown := set(labels) - set(self.labels):
             raise SpectangleError(
                 f"This model does not know the label {sorted(unknown)[0]}; its labels are {', '.join(self.labels)}."
@@ -94,6 +95,18 @@ class TrainedModel(TrainedNetworks):
         return self.network.decode(
             torch.as_tensor(latent, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.float32)
         ).numpy()
+
+    def check_told(self) -> None:
+        """Refuse to change labels that the decoder is not told.
+
+        Raises:
+            SpectangleError: It is told none.
+        """
+        if not self.network.decoder.n_labels:
+            raise SpectangleError(
+                "The decoder of this model is told no labels (conditioning=none, a regular autoencoder), so that "
+                "other labels change no spectrum. Train with model.conditioning=observed."
+            )
 
     def _on_grid(self, flux: Any, wavelength: Any, flux_error: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Flux and errors [n, P] on the model's grid, through the door that spectangle predict's arrays take as

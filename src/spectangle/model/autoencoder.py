@@ -50,9 +50,11 @@ class DisentanglingAutoencoder(L.LightningModule):
         latent: Z (paper: 25).
         hidden: Widths of the encoder's hidden layers, mirrored in the decoder (paper: 512, 256).
         conditioning: ``observed`` (Fig. 6): labels join z at the decoder only, so that the encoder works on stars with
-            unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder.
+            unknown labels; ``synthetic`` (Fig. 1): they also join the spectrum at the encoder; ``none``: neither is
+            told them, a regular autoencoder.
         pls_components, principal_components: What the encoder reads of a spectrum, see
             :class:`~spectangle.model.projection.Projection`; both 0: every pixel, as in the paper.
+        noise_level: Whether the encoder also reads how much of the spectrum its components leave.
         latent_activation, latent_norm: See :class:`~spectangle.model.networks.Encoder`.
         latent_rate: :math:`\beta` of a stochastic latent, 0 for a deterministic one. Then :math:`z = \mu(x) + \sigma
             \epsilon` with a learned
@@ -92,6 +94,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         conditioning: str = "observed",
         pls_components: int = 0,
         principal_components: int = 0,
+        noise_level: bool = False,
         latent_activation: str = "linear",
         latent_norm: str = "batch",
         latent_rate: float = 0.0,
@@ -121,7 +124,8 @@ class DisentanglingAutoencoder(L.LightningModule):
         )
         self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
         self.label_scaler = LabelScaler(labels, incomplete, attributes)
-        given = self.label_scaler.n_outputs * self.conditional_encoder
+        n_told = self.label_scaler.n_outputs
+        given = n_told if self.conditional_encoder else 0
         reads_components = pls_components + principal_components > 0
         self.encoder = Encoder(
             n_pixels + given,
@@ -131,9 +135,11 @@ class DisentanglingAutoencoder(L.LightningModule):
             latent_norm,
             batch_norm,
             dropout,
-            Projection(n_pixels, pls_components, principal_components, given) if reads_components else None,
+            Projection(n_pixels, pls_components, principal_components, given, noise_level)
+            if reads_components
+            else None,
         )
-        self.decoder = Decoder(latent, self.label_scaler.n_outputs, hidden, n_pixels, batch_norm)
+        self.decoder = Decoder(latent, 0 if conditioning == "none" else n_told, hidden, n_pixels, batch_norm)
         self.channel = NoisyChannel(latent) if latent_rate else None
         self.targets = (*self.labels, *(attributes or {}))
         self.adversary = Adversary(
@@ -516,8 +522,8 @@ def _frozen(module: torch.nn.Module):
 
 
 def _check_options(conditioning: str, strengths: Mapping[str, float], lr_ends: Sequence[Any]) -> None:
-    if conditioning not in ("observed", "synthetic"):
-        raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed or synthetic.")
+    if conditioning not in ("observed", "synthetic", "none"):
+        raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed, synthetic or none.")
     if min(strengths.values()) < 0:
         raise SpectangleError(
             f"{', '.join(f'model.{name} is {value}' for name, value in strengths.items())}; they must be at least 0."

@@ -107,14 +107,22 @@ class NoisyChannel(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Map latent [B, Z] and scaled labels [B, K] to a scaled spectrum [B, P]: the encoder mirrored."""
+    """Map latent [B, Z] and scaled labels [B, K] to a scaled spectrum [B, P]: the encoder mirrored.
+
+    With ``n_labels`` 0 it is that of a regular autoencoder, which is told nothing but the latent.
+    """
 
     def __init__(self, latent: int, n_labels: int, hidden: Sequence[int], n_pixels: int, batch_norm: bool):
         super().__init__()
+        self.n_labels = n_labels
         self.layers = mlp([latent + n_labels, *reversed(hidden), n_pixels], batch_norm)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        return self.layers(torch.cat([z, labels], dim=1))
+        return self.layers(self.inputs(z, labels))
+
+    def inputs(self, z: Tensor, labels: Tensor) -> Tensor:
+        """What the layers see [B, Z + K] or [B, Z]."""
+        return torch.cat([z, labels], dim=1) if self.n_labels else z
 
 
 class DiscriminatorBank(nn.Module):

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spectangle.model.losses import at_least_single
+
 __all__ = ["Projection"]
 
 BLOCK = 8192  # stars at a time
 SMALLEST_SCATTER = 1e-6  # of the largest: a component with less is rounding
+SMALLEST_REST = 1e-5  # of a spectrum's squared distance from the mean: less is rounding
 
 
 class Projection(nn.Module):
@@ -22,28 +25,59 @@ class Projection(nn.Module):
     decide on, and the principal components of what these leave, which the reconstruction needs. They are fitted once,
     to training stars, and do not learn.
 
+    How much of a spectrum they leave is mostly its noise: with ``noise_level``, its logarithm is one output more, and
+    the encoder knows how far to trust the others. Nobody has to tell it.
+
     Arguments:
         n_pixels: P.
         pls: PLS components.
         pca: Principal components.
         passed: Inputs behind the pixels that are passed on as they are (labels, of a conditional encoder).
+        noise_level: Whether to say how much of the spectrum the components leave, if they leave anything.
     """
 
     weight: Tensor
     bias: Tensor
+    mean: Tensor
+    spread: Tensor
+    rest_moments: Tensor
 
-    def __init__(self, n_pixels: int, pls: int, pca: int, passed: int = 0):
+    def __init__(self, n_pixels: int, pls: int, pca: int, passed: int = 0, noise_level: bool = False):
         super().__init__()
         self.n_pixels = n_pixels
         self.pls = min(pls, n_pixels)
         self.pca = min(pca, n_pixels - self.pls)
-        self.n_outputs = self.pls + self.pca + passed
-        self.register_buffer("weight", torch.eye(self.n_outputs, n_pixels + passed))
-        self.register_buffer("bias", torch.zeros(self.n_outputs))
+        n_linear = self.pls + self.pca + passed
+        self.noise_level = noise_level and self.pls + self.pca < n_pixels
+        self.n_outputs = n_linear + self.noise_level
+        self.register_buffer("weight", torch.eye(n_linear, n_pixels + passed))
+        self.register_buffer("bias", torch.zeros(n_linear))
+        if self.noise_level:
+            self.register_buffer("mean", torch.zeros(n_pixels))
+            self.register_buffer("spread", torch.ones(self.pls + self.pca))
+            self.register_buffer("rest_moments", torch.tensor([0.0, 1.0]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Components, then what is passed on [B, C + passed], of inputs [B, P + passed]."""
-        return functional.linear(inputs, self.weight, self.bias)
+        """Components, what is passed on and the noise level [B, C + passed (+ 1)], of inputs [B, P + passed]."""
+        if not self.noise_level:
+            return functional.linear(inputs, self.weight, self.bias)
+        with torch.autocast(inputs.device.type, enabled=False):  # the rest is a small difference of large numbers
+            inputs = at_least_single(inputs)
+            linear = functional.linear(inputs, self.weight, self.bias)
+            return self.with_noise_level(inputs[:, : self.n_pixels], linear)
+
+    def with_noise_level(self, spectra: Tensor, linear: Tensor) -> Tensor:
+        """Components of spectra [B, P] and what is passed on, ``linear`` [B, C + passed], and the noise level behind
+        them.
+        """
+        mean, deviation = self.rest_moments
+        return torch.cat([linear, (self._rest(spectra, linear) - mean) / deviation], dim=1)
+
+    def _rest(self, spectra: Tensor, linear: Tensor) -> Tensor:
+        """Logarithm [B, 1] of the squared flux that the components, first of ``linear``, leave of spectra [B, P]."""
+        explained = (linear[:, : self.pls + self.pca] * self.spread).square().sum(1, keepdim=True)
+        whole = (spectra - self.mean).square().sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        return torch.maximum(whole - explained, SMALLEST_REST * whole).log()
 
     def fit(self, spectra: Tensor, labels: Tensor) -> None:
         """Fit to scaled training spectra [N, P] and labels [N, L] without gaps."""
@@ -55,9 +89,15 @@ class Projection(nn.Module):
         directions = np.hstack([directions, np.linalg.eigh(rest @ own @ rest)[1][:, ::-1][:, : self.pca]])
         spread = np.sqrt(np.einsum("pc,pq,qc->c", directions, own, directions, optimize=True).clip(min=0.0))
         weight = np.where(spread > SMALLEST_SCATTER * spread.max(), directions / spread.clip(min=1e-300), 0.0).T
-        passed = self.n_outputs - len(weight)
+        passed = len(self.weight) - len(weight)
         self.weight.copy_(torch.block_diag(torch.from_numpy(weight), torch.eye(passed, dtype=torch.float64)))
         self.bias[: len(weight)] = torch.from_numpy(-weight @ mean[:p])
+        if self.noise_level:
+            self.mean.copy_(torch.from_numpy(mean[:p]))
+            self.spread.copy_(torch.from_numpy(spread))
+            own, bias = self.weight[: len(weight), :p], self.bias[: len(weight)]
+            rest = torch.cat([self._rest(x, functional.linear(x, own, bias)) for x in spectra.split(BLOCK)])
+            self.rest_moments.copy_(torch.stack([rest.mean(), rest.std().clamp(min=SMALLEST_SCATTER)]))
 
 
 def _moments(spectra: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
