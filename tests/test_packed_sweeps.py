@@ -2,6 +2,7 @@
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 
@@ -46,6 +47,24 @@ def test_a_sweep_in_a_pack_has_the_runs_of_one_without(toy_survey, tmp_path):
             assert state.keys() == other.keys() and state["global_step"] == other["global_step"]
     assert len(packs) == 1
     assert not list((tmp_path / "pack" / "workers").iterdir())
+
+
+def test_final_metrics_agree_within_the_spread_of_seeds(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "optimizer.lr=1e-3,3e-3", "trial_seeds=[0,1,2]", "regressor=ridge"]
+    grid = [f"data.path={toy_survey}", *grid, "callbacks.regressor.paper=null", "callbacks.probes=null"]
+    line = [sys.executable, str(TRAIN), "-m", *TINY, "hydra/sweeper=spectangle", *grid]
+    for name, pack in (("pack", 6), ("alone", 1)):
+        arguments = [f"sweep.dir={tmp_path / name}", f"sweep.pack={pack}"]
+        subprocess.run([*line, *arguments], env=environment(), check=True, capture_output=True, timeout=240)
+    for record in records(tmp_path / "alone").values():
+        found = {
+            where: [Run(tmp_path / where / record["name"] / f"seed={seed}").metrics for seed in range(3)]
+            for where in ("pack", "alone")
+        }
+        for key in ("val/reconstruction", "test/latent/teff/mae", "test/latent/logg/mae", "test/latent/m_h/mae"):
+            there = [metrics[key] for metrics in found["alone"]]
+            difference = statistics.mean(metrics[key] for metrics in found["pack"]) - statistics.mean(there)
+            assert abs(difference) <= statistics.stdev(there), (key, difference, there)
 
 
 def test_one_that_diverges_fails_alone(toy_survey, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from threading import Thread
 from types import SimpleNamespace
@@ -9,12 +10,13 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
+from sweep_tools import wait_for
 from test_conf import composed
 
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.packs.line import PackLine, joins_pack
+from spectangle.packs.line import PackLine, joins_pack, receive, send
 from spectangle.packs.member import Member
 from spectangle.packs.pack_server import PackServer
 from spectangle.packs.sharing import pack_key
@@ -278,6 +280,39 @@ def test_a_run_trains_by_its_pack_and_one_that_leaves_stops_nobody(toy_survey, m
     state, there = (one.optimizers[1].state_dict() for one in (trainers[0], reference))
     assert state["param_groups"][0]["lr"] == there["param_groups"][0]["lr"]
     assert state["state"][0]["step"] == there["state"][0]["step"]
+
+
+def ask(run, epoch):
+    """Ask a pack for an epoch as a run does; return its answer."""
+    send(run, {"epoch": epoch, "plateau": [0.0, float("inf"), 0.0]})
+    return receive(run)
+
+
+@pytest.mark.parametrize(("schedule", "ahead"), [("linear", [1, 2, None]), ("plateau", [None, None, None])])
+def test_the_next_epoch_is_trained_before_a_run_asks_for_it(data, monkeypatch, schedule, ahead):
+    """Not after the last one, and not where an epoch decides on the next; a wrong guess is not handed out."""
+    runs = [Pipe() for _ in range(2)]
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    monkeypatch.setattr("spectangle.packs.pack_server.use_threads", lambda threads: None)
+    server = PackServer([here for here, _ in runs], threads=1)
+    thread = Thread(target=server.serve, daemon=True)
+    thread.start()
+    for seed, (_, run) in enumerate(runs):
+        model = build(data, seed, **NOISY, adversary=DEFAULT | {"schedule": schedule})
+        member = Member.of(model, model.configure_optimizers(), seed, EPOCHS)
+        send(run, {"member": member, "stars": "toy", "batches": 2, "precision": "32-true"})
+        if receive(run)["send_stars"]:
+            send(run, [tensor.numpy() for tensor in data.training_tensors])
+    (_, first), (_, second) = runs
+    for epoch in range(EPOCHS):
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(ask, (first, second), (epoch, epoch if epoch < 2 else 7)))
+        assert "state" in answers[0] and ("alone" in answers[1]) == (schedule == "linear" and epoch == 2)
+        wait_for(lambda epoch=epoch: {one for one, _ in server.ahead.values()} == {ahead[epoch]} - {None})
+    first.close()
+    second.close()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):

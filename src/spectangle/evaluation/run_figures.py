@@ -57,13 +57,19 @@ class RunFigures(L.Callback):
         folder: Run folder.
         max_stars: Draw at most this many test stars.
         tsne_stars: Test stars in the t-SNE, which takes seconds; 0 = none.
+        in_packs: Whether a run that trains in a pack draws too: many pictures at once, while the pack has gained time.
     """
 
-    def __init__(self, folder: str, max_stars: int = 13000, tsne_stars: int = 1000):
-        self.folder, self.max_stars, self.tsne_stars = Path(folder), max_stars, tsne_stars
+    def __init__(self, folder: str, max_stars: int = 13000, tsne_stars: int = 1000, in_packs: bool = False):
+        self.folder, self.max_stars, self.tsne_stars, self.in_packs = Path(folder), max_stars, tsne_stars, in_packs
         self.metrics: dict[str, float] = {}
 
     def on_fit_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
+        if pl_module.pack is not None and not self.in_packs:
+            log.info(
+                "figures are not drawn in a pack; spectangle report kind=figures runs=[%s] draws them", self.folder
+            )
+            return
         start = time.perf_counter()
         try:
             run, model = Run(self.folder, must_exist=False), best_model(trainer, pl_module)
