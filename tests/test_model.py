@@ -165,7 +165,8 @@ def test_lost_labels_are_fought_in_the_clean_latent_and_kept_ones_taught_in_the_
         seen.append(step["z"].detach()),
         (torch.zeros(()), torch.zeros(())),
     )[1]
-    model._progress, model._decay = lambda batch_index: 0.5, lambda progress: None
+    optimizers = model.configure_optimizers()
+    model._progress, model.optimizers = lambda batch_index: 0.5, lambda **options: optimizers
     stars = data.train
     model.training_step((stars.flux, stars.noise, stars.labels, stars.classes, stars.weights), 0)
     views, noisy = seen

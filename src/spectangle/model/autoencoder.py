@@ -16,9 +16,11 @@ from torch import Tensor
 from spectangle.data.stars import epoch_seed
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
+from spectangle.model.epoch_means import EpochMeans
 from spectangle.model.label_estimator import LabelEstimator, ridge_filled
-from spectangle.model.losses import at_least_single, decay_factor, training_progress
+from spectangle.model.losses import at_least_single, training_progress
 from spectangle.model.networks import Decoder, Encoder, NoisyChannel
+from spectangle.model.optimizers import decay_rates, make_optimizers, optimizer_options
 from spectangle.model.projection import Projection
 from spectangle.model.scaling import FluxScaler, LabelScaler
 from spectangle.survey.star_draws import star_normal
@@ -116,7 +118,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.conditional_encoder = conditioning == "synthetic"
         self.latent_noise, self.input_noise, self.latent_rate = latent_noise, input_noise, latent_rate
         self.reconstruction_weight = reconstruction_weight
-        self.optimizer_options: dict[str, Any] = {"lr_end": 0.0, "discriminator_lr_end": 0.2} | dict(optimizer or {})
+        self.optimizer_options = optimizer_options(optimizer)
         _check_options(
             conditioning,
             {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate},
@@ -153,8 +155,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         )
         self.estimator = LabelEstimator(n_pixels, len(incomplete)) if incomplete else None
         self.pack: Any = None  # the line to the pack that trains for this model, where it is one of several
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._epoch = EpochMeans()
 
     def calibrate(self, flux: Tensor, labels: Tensor) -> None:
         """Fit scalers and bins to training flux [N, P] and labels and codes [N, K + A], NaN where one is missing."""
@@ -223,13 +224,13 @@ class DisentanglingAutoencoder(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         *_, bins, weights = batch
         progress = self._progress(batch_index)
-        self._decay(progress)
+        decay_rates(self.optimizers(use_pl_optimizer=False), self.lr_ends, progress)  # pyright: ignore
         if self.pack is not None and self.pack.has_trained:
             return self._count_a_step()
         step = self.look(batch, self.draw(len(bins)))
         cross_entropy = self.discriminator_step(step["seen"].detach(), step["targets"], bins, weights)
         reconstruction, loss = self.autoencoder_step(step, bins, weights, self.adversary.factor(progress))
-        self._accumulate(len(bins), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+        self._epoch.add(len(bins), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
 
     def _count_a_step(self) -> None:
         """Let Lightning count a step that the pack has taken: one without gradients changes nothing."""
@@ -340,48 +341,19 @@ class DisentanglingAutoencoder(L.LightningModule):
         reconstruction = self._flux_error(self.decoder(z, y) - x)
         targets = self._targets(labels, y)
         cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, targets, bins, weights))
-        self._accumulate(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
+        self._epoch.add(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        options = {
-            "lr": 1e-3,
-            "betas": (0.9, 0.999),
-            "discriminator_lr": 1e-3,
-            "discriminator_betas": (0.5, 0.999),
-        } | self.optimizer_options
-        sigma = list(self.channel.parameters() if self.channel else ())
-        autoencoder = [
-            *self.encoder.parameters(),
-            *self.decoder.parameters(),
-            *(() if "sigma_lr" in options else sigma),
-            *(self.estimator.parameters() if self.estimator else ()),
-        ]
-        groups: list[dict[str, Any]] = [{"params": autoencoder}]
-        if sigma and "sigma_lr" in options:
-            groups.append({"params": sigma, "lr": options["sigma_lr"], "weight_decay": 0.0})
-        return [
-            torch.optim.AdamW(
-                groups,
-                lr=options["lr"],
-                betas=tuple(options["betas"]),
-                weight_decay=options.get("weight_decay", 0.0),
-                fused=True,
-            ),
-            torch.optim.Adam(
-                self.adversary.parameters(),
-                lr=options["discriminator_lr"],
-                betas=tuple(options["discriminator_betas"]),
-                fused=True,
-            ),
-        ]
+        learning = (self.encoder, self.decoder, *([self.estimator] if self.estimator else []))
+        autoencoder = [parameter for module in learning for parameter in module.parameters()]
+        sigma = list(self.channel.parameters()) if self.channel else []
+        return make_optimizers(autoencoder, sigma, list(self.adversary.parameters()), self.optimizer_options)
 
     def on_train_epoch_start(self) -> None:
         # every random number of an epoch depends on (seed, epoch) only: a resumed run repeats the uninterrupted one
         torch.manual_seed(epoch_seed(self.trainer.datamodule.seed, self.current_epoch))  # pyright: ignore
         if self.pack is not None and (trained := self.pack.train_epoch(self)):
-            sums, count = trained
-            self._sums = {name: self._sums.get(name, 0.0) + total for name, total in sums.items()}
-            self._count += count
+            self._epoch.add_sums(*trained)
 
     def on_validation_epoch_start(self) -> None:
         """End the training half of the epoch: it is logged and checked before anything is saved."""
@@ -457,25 +429,8 @@ class DisentanglingAutoencoder(L.LightningModule):
     def lr_ends(self) -> tuple[float, float]:
         return self.optimizer_options["lr_end"], self.optimizer_options["discriminator_lr_end"]
 
-    def _decay(self, progress: float) -> None:
-        for optimizer, end in zip(self.optimizers(use_pl_optimizer=False), self.lr_ends, strict=True):  # pyright: ignore
-            for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * decay_factor(end, progress)
-
-    def _accumulate(self, count: int, **metrics: Tensor) -> None:
-        """Sum on the device: logging each step would cost more than the step's small layers."""
-        for name, value in metrics.items():
-            value = value.detach() * count
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._count += count
-
-    def _means(self) -> dict[str, Tensor]:
-        means = {name: total / max(1, self._count) for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
-
     def _log_training(self) -> None:
-        means = self._means()
+        means = self._epoch.take()
         if not means:
             return
         if not all(torch.isfinite(value).all() for value in means.values()):
@@ -489,7 +444,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         self.log("train/lambda_factor", float(self.adversary.factor(self._progress(0))))
 
     def _log_validation(self) -> None:
-        means = self._means()
+        means = self._epoch.take()
         self._log_discriminators("val", means["discriminator"])
         self.log("val/reconstruction", means["reconstruction"])
 
