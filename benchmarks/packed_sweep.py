@@ -6,10 +6,12 @@
 
 ``steps``: a training step for each model of a stack, beside one of a model alone in the same process, and the fraction
 of what large matrix products reach. ``sweeps``: real sweeps over seeds, everything included but the making of the
-survey: seconds of the clock and of all cores for each configuration, and the largest memory.
+survey: seconds of the clock and of all cores for each configuration, the largest memory, and what a run does in its
+time, side by side with the others of its pack: the training of its epochs, regressors, probes.
 """
 
 import argparse
+import json
 import os
 import platform
 import resource
@@ -137,7 +139,15 @@ def seconds(run: Callable[[], None], device: torch.device) -> float:
 def sweep_table(options: argparse.Namespace) -> Table:
     """Real sweeps over seeds: one after another with all threads, a process for each core, and packs."""
     table = Table(title=f"{options.runs} runs, {' '.join(options.overrides)}", title_justify="left")
-    for name in ("how", "clock [s per run]", "cores [s per run]", "ratio", "memory of the largest process [GB]"):
+    parts = ("epochs [s]", "regressors [s]", "probes [s]")
+    for name in (
+        "how",
+        "clock [s per run]",
+        "cores [s per run]",
+        "ratio",
+        "memory of the largest process [GB]",
+        *parts,
+    ):
         table.add_column(name, justify="left" if name == "how" else "right")
     cores = len(os.sched_getaffinity(0))
     ways = {"one after another": [], f"{cores} processes": [f"sweep.workers={cores}"]}
@@ -149,7 +159,8 @@ def sweep_table(options: argparse.Namespace) -> Table:
             clock, busy, memory = sweep(Path(folder) / name, options.runs, [*options.overrides, *arguments])
             first = first or clock
             cells = (f"{clock / options.runs:.1f}", f"{busy / options.runs:.1f}", f"{clock / first:.2f}")
-            table.add_row(name, *cells, f"{memory:.1f}")
+            cells = (*cells, f"{memory:.1f}", *(f"{seconds:.1f}" for seconds in shares(Path(folder) / name)))
+            table.add_row(name, *cells)
             console.print(name, *cells)
     return table
 
@@ -163,6 +174,17 @@ def sweep(folder: Path, runs: int, arguments: list[str]) -> tuple[float, float, 
     clock, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return clock, busy, after.ru_maxrss / 1e6
+
+
+def shares(folder: Path) -> tuple[float, float, float]:
+    """Mean seconds of a sweep's runs: epochs, regressors, probes; what is left is start and end."""
+    found = []
+    for path in folder.glob("*/metrics.json"):
+        run, epochs = json.loads(path.read_text()), len((path.parent / "metrics.csv").read_text().splitlines()) - 1
+        regressors = sum(run.get(f"time/regressor/{part}", 0.0) for part in ("latent", "spectra"))
+        found.append((run["time/epoch"] * epochs, regressors, run.get("time/probes", 0.0)))
+    training, regressors, probes = map(statistics.mean, zip(*found, strict=True))
+    return training, regressors, probes
 
 
 if __name__ == "__main__":

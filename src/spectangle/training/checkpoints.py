@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
+from weakref import proxy
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,11 +15,23 @@ __all__ = ["BestCheckpoint", "LastCheckpoint"]
 
 
 class _RunCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that belongs to its folder: the folder may be moved, and must not have been taken over."""
+    """A ModelCheckpoint that belongs to its folder: the folder may be moved, and must not have been taken over.
+
+    It is written beside and renamed. Lightning goes through the machine's temporary folder, and where that is another
+    file system, the last step is a copy, which a kill cuts off.
+    """
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        check_owner(Path(filepath).parents[1])
-        super()._save_checkpoint(trainer, filepath)
+        path = Path(filepath)
+        check_owner(path.parents[1])
+        with whole_file(path) as part:
+            self._write(trainer, part)
+        self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, filepath
+        for logger in trainer.loggers:
+            logger.after_save_checkpoint(proxy(self))
+
+    def _write(self, trainer: L.Trainer, part: Path) -> None:
+        trainer.save_checkpoint(part, self.save_weights_only)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         here = str(self.dirpath)
@@ -61,7 +74,8 @@ class BestCheckpoint(_RunCheckpoint):
 
 
 class LastCheckpoint(_RunCheckpoint):
-    """Keep every epoch as ``last.ckpt`` until the next one, whatever the best one is.
+    """Keep every epoch as ``last.ckpt`` until the next one, whatever the best one is; where that was just written, as
+    one more name of the same file.
 
     Arguments:
         dirpath: Folder of the checkpoints.
@@ -69,3 +83,11 @@ class LastCheckpoint(_RunCheckpoint):
 
     def __init__(self, dirpath: str):
         super().__init__(dirpath=dirpath, filename="last", enable_version_counter=False)
+
+    def _write(self, trainer: L.Trainer, part: Path) -> None:
+        best = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
+        written = [one for one in best if one._last_global_step_saved == trainer.global_step]
+        try:
+            os.link(written[0]._last_checkpoint_saved, part)
+        except (IndexError, OSError):  # not this epoch, or a file system without links
+            super()._write(trainer, part)

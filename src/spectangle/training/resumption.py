@@ -68,6 +68,8 @@ class Continuity(L.Callback):
 def resumable(run: Run) -> Resumed | None:
     """The checkpoint where an interrupted run goes on; one that was cut off while it was written is removed."""
     path = run.last_checkpoint
+    for part in path.parent.glob("*.part"):  # of one that was killed while it wrote
+        part.unlink(missing_ok=True)
     if not path.is_file():
         return None
     try:
