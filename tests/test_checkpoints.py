@@ -56,6 +56,14 @@ def test_an_epoch_that_is_not_the_best_is_the_last(toy_survey, tmp_path):
     assert epoch_of(best) == 0 and epoch_of(last) == 2
 
 
+def test_weights_alone_are_not_enough_to_go_on(toy_survey, tmp_path):
+    train(toy_survey, tmp_path, save_weights_only=True)
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["optimizer_states"] and "optimizer_states" not in torch.load(
+        tmp_path / "checkpoints" / "best.ckpt", weights_only=True
+    )
+
+
 @pytest.mark.parametrize("which", [3, 4])
 def test_one_that_is_cut_off_leaves_the_one_before(toy_survey, tmp_path, monkeypatch, which):
     """As where the temporary folder is another file system: there a move is a copy, which a kill may end."""

@@ -86,8 +86,10 @@ class LastCheckpoint(_RunCheckpoint):
 
     def _write(self, trainer: L.Trainer, part: Path) -> None:
         best = [one for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
-        written = [one for one in best if one._last_global_step_saved == trainer.global_step]
+        written = [
+            one for one in best if one._last_global_step_saved == trainer.global_step and not one.save_weights_only
+        ]
         try:
             os.link(written[0]._last_checkpoint_saved, part)
-        except (IndexError, OSError):  # not this epoch, or a file system without links
+        except (IndexError, OSError):  # another epoch, not all of it, or a file system without links
             super()._write(trainer, part)
