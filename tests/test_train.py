@@ -204,9 +204,10 @@ SHOWS = {
         model.encoder.projection.weight.shape[1] == model.hparams["n_pixels"] + 4
     ),
     "model.conditioning=none": lambda model: model.decoder.layers[0].in_features == model.hparams["latent"],
+    "model.noise_level=false": lambda model: model.encoder.projection.n_outputs == 10 + 10,
     "model.pls_components=3": lambda model: model.encoder.projection.pls == 3,
     "model.principal_components=4": lambda model: (
-        model.encoder.projection.pca == 4 and model.encoder.projection.n_outputs == 20 + 4 + 1
+        model.encoder.projection.pca == 4 and model.encoder.projection.n_outputs == 10 + 4 + 1
     ),
     "experiment=paper_literal": lambda model: (
         bool((model.flux_scaler.scale == 1).all()) and model.channel is None and model.encoder.projection is None

@@ -75,9 +75,10 @@ class Projection(nn.Module):
 
     def _rest(self, spectra: Tensor, linear: Tensor) -> Tensor:
         """Logarithm [B, 1] of the squared flux that the components, first of ``linear``, leave of spectra [B, P]."""
-        explained = (linear[:, : self.pls + self.pca] * self.spread).square().sum(1, keepdim=True)
-        whole = (spectra - self.mean).square().sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        return torch.maximum(whole - explained, SMALLEST_REST * whole).log()
+        explained, centred = linear[:, : self.pls + self.pca] * self.spread, spectra - self.mean
+        whole = (centred * centred).sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        rest = whole - (explained * explained).sum(1, keepdim=True)  # products, not powers, which old ONNX lacks
+        return torch.maximum(rest, SMALLEST_REST * whole).log()
 
     def fit(self, spectra: Tensor, labels: Tensor) -> None:
         """Fit to scaled training spectra [N, P] and labels [N, L] without gaps."""
