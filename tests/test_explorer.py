@@ -123,8 +123,10 @@ def _serve(make):
 
 @browser
 @needs_chromium
-def test_a_regular_autoencoder_decodes_the_latent_alone(toy_runs, tmp_path):
-    bundle = make_bundle(str(toy_runs[2]), stars=5, map_stars=20)
+def test_a_regular_autoencoder_decodes_the_latent_alone(toy_runs, tmp_path, caplog):
+    with caplog.at_level("WARNING"):
+        bundle = make_bundle(str(toy_runs[2]), stars=5, map_stars=20)
+    assert "its spectrum follows the latent, and no slider of a label" in caplog.text
     model = bundle.models[0]
     z, labels = np.linspace(-1, 1, model.network.encoder.n_outputs), [5100.0, 3.0, -0.1, 0.05]
     with opened(bundle, tmp_path) as page:

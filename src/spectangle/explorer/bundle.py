@@ -3,6 +3,7 @@
 Shapes: n stars, P pixels, K labels, Z latent.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from spectangle.survey.file import Survey
 from spectangle.survey.spectral_lines import COLOURS, LINES
 
 __all__ = ["Bundle", "make_bundle", "run_names"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,13 @@ def make_bundle(
     """
     runs = [Run(required(run))] + ([Run(compare)] if compare else [])
     models = [load(one.path, survey, calibrated=False) for one in runs]
+    for one, model in zip(runs, models, strict=True):
+        if not model.network.decoder.n_labels:
+            log.warning(
+                "The decoder of %s is told no labels (conditioning=none, a regular autoencoder): its spectrum follows "
+                "the latent, and no slider of a label.",
+                one.path.name,
+            )
     data = load_stars(runs[0], survey)
     if len(runs) == 2 and (
         models[1].labels != models[0].labels or load_stars(runs[1], survey).fingerprint != data.fingerprint
