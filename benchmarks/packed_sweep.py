@@ -139,15 +139,8 @@ def seconds(run: Callable[[], None], device: torch.device) -> float:
 def sweep_table(options: argparse.Namespace) -> Table:
     """Real sweeps over seeds: one after another with all threads, a process for each core, and packs."""
     table = Table(title=f"{options.runs} runs, {' '.join(options.overrides)}", title_justify="left")
-    parts = ("epochs [s]", "regressors [s]", "probes [s]")
-    for name in (
-        "how",
-        "clock [s per run]",
-        "cores [s per run]",
-        "ratio",
-        "memory of the largest process [GB]",
-        *parts,
-    ):
+    columns = ("how", "clock [s per run]", "cores [s per run]", "ratio", "memory of the largest process [GB]")
+    for name in (*columns, "epochs [s]", "regressors [s]", "probes [s]"):
         table.add_column(name, justify="left" if name == "how" else "right")
     cores = len(os.sched_getaffinity(0))
     ways = {"one after another": [], f"{cores} processes": [f"sweep.workers={cores}"]}

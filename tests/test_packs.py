@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from sweep_tools import wait_for
 from test_conf import composed
 
 from spectangle.data.module import SpectraDataModule
@@ -288,13 +287,33 @@ def ask(run, epoch):
     return receive(run)
 
 
-@pytest.mark.parametrize(("schedule", "ahead"), [("linear", [1, 2, None]), ("plateau", [None, None, None])])
-def test_the_next_epoch_is_trained_before_a_run_asks_for_it(data, monkeypatch, schedule, ahead):
+class Watched(PackServer):
+    """A pack that writes down when it was asked for an epoch, and when it trained one."""
+
+    def _requests(self):
+        found = super()._requests()
+        self.events += [f"asked {max(request['epoch'] for request in found.values())}"] if found else []
+        return found
+
+    def _train_kind(self, kind, pipes, requests):
+        self.events.append(f"trained {requests[0]['epoch']}")
+        return super()._train_kind(kind, pipes, requests)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "events"),
+    [
+        ("linear", ["asked 0", "trained 0", "trained 1", "asked 1", "trained 2", "asked 7"]),
+        ("plateau", ["asked 0", "trained 0", "asked 1", "trained 1", "asked 7", "trained 2"]),
+    ],
+)
+def test_the_next_epoch_is_trained_before_a_run_asks_for_it(data, monkeypatch, schedule, events):
     """Not after the last one, and not where an epoch decides on the next; a wrong guess is not handed out."""
     runs = [Pipe() for _ in range(2)]
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     monkeypatch.setattr("spectangle.packs.pack_server.use_threads", lambda threads: None)
-    server = PackServer([here for here, _ in runs], threads=1)
+    server = Watched([here for here, _ in runs], threads=1)
+    server.events = []
     thread = Thread(target=server.serve, daemon=True)
     thread.start()
     for seed, (_, run) in enumerate(runs):
@@ -308,11 +327,10 @@ def test_the_next_epoch_is_trained_before_a_run_asks_for_it(data, monkeypatch, s
         with ThreadPoolExecutor(2) as pool:
             answers = list(pool.map(ask, (first, second), (epoch, epoch if epoch < 2 else 7)))
         assert "state" in answers[0] and ("alone" in answers[1]) == (schedule == "linear" and epoch == 2)
-        wait_for(lambda epoch=epoch: {one for one, _ in server.ahead.values()} == {ahead[epoch]} - {None})
     first.close()
     second.close()
     thread.join(20)
-    assert not thread.is_alive()
+    assert not thread.is_alive() and server.events == events
 
 
 def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):

@@ -57,7 +57,7 @@ class RunFigures(L.Callback):
         folder: Run folder.
         max_stars: Draw at most this many test stars.
         tsne_stars: Test stars in the t-SNE, which takes seconds; 0 = none.
-        in_packs: Whether a run that trains in a pack draws too: many pictures at once, while the pack has gained time.
+        in_packs: Whether a run that trains in a pack draws too; all runs of a pack would at once.
     """
 
     def __init__(self, folder: str, max_stars: int = 13000, tsne_stars: int = 1000, in_packs: bool = False):

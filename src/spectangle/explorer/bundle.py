@@ -85,14 +85,7 @@ def make_bundle(
         SpectangleError: A run is not finished, its survey is gone, or the two runs do not fit together.
     """
     runs = [Run(required(run))] + ([Run(compare)] if compare else [])
-    models = [load(one.path, survey, calibrated=False) for one in runs]
-    for one, model in zip(runs, models, strict=True):
-        if not model.network.decoder.n_labels:
-            log.warning(
-                "The decoder of %s is told no labels (conditioning=none, a regular autoencoder): its spectrum follows "
-                "the latent, and no slider of a label.",
-                one.path.name,
-            )
+    models = [_model(one, survey) for one in runs]
     data = load_stars(runs[0], survey)
     if len(runs) == 2 and (
         models[1].labels != models[0].labels or load_stars(runs[1], survey).fingerprint != data.fingerprint
@@ -153,6 +146,18 @@ def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, An
         "high": np.ceil(high / step) * step,
         "step": step,
     }
+
+
+def _model(run: Run, survey: str | None) -> TrainedModel:
+    """The model of a run; says where no slider of a label can move a spectrum."""
+    model = load(run.path, survey, calibrated=False)
+    if not model.network.decoder.n_labels:
+        log.warning(
+            "The decoder of %s is told no labels (conditioning=none, a regular autoencoder): its spectrum follows the "
+            "latent, and no slider of a label.",
+            run.path.name,
+        )
+    return model
 
 
 def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> dict[str, Any]:

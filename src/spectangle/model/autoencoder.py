@@ -56,7 +56,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             told them, a regular autoencoder.
         pls_components, principal_components: What the encoder reads of a spectrum, see
             :class:`~spectangle.model.projection.Projection`; both 0: every pixel, as in the paper.
-        noise_level: Whether the encoder also reads how much of the spectrum its components leave.
+        noise_level: With components: whether the encoder also reads how much of the spectrum they leave.
         latent_activation, latent_norm: See :class:`~spectangle.model.networks.Encoder`.
         latent_rate: :math:`\beta` of a stochastic latent, 0 for a deterministic one. Then :math:`z = \mu(x) + \sigma
             \epsilon` with a learned
