@@ -76,8 +76,8 @@ def survey(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_malformed_inputs_are_sentences(tmp_path, survey):
-    logging.getLogger().setLevel(logging.ERROR)
+def test_malformed_inputs_are_sentences(tmp_path, survey, caplog):
+    caplog.set_level(logging.ERROR)
     keys = leaves(composed(tmp_path / "keys", survey))
     assert len(keys) > 60
     cases = [(key, value) for key in keys for value in BAD]
