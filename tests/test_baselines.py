@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression, Ridge
 
+from spectangle.configs.nested import flat
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.metrics import r2
@@ -97,15 +98,33 @@ def test_baselines_join_the_table_and_are_computed_once(toy_runs, tmp_path, monk
     monkeypatch.setattr(
         baselines._Fitted,
         "_computed",
-        lambda self, key, one: computed.append(key) or {f"test/latent/{n}/mae": 1.0 for n in table.labels},
+        lambda self, one: computed.append(one.key) or {f"test/latent/{n}/mae": 1.0 for n in table.labels},
     )
     for _ in range(2):
-        add_baselines(table, runs, tmp_path)
+        add_baselines(table, runs, tmp_path, workers=1)
     assert computed == list(BASELINES) * len(runs[PURE])
     assert [one.key for one in table.representations[-len(BASELINES) :]] == list(BASELINES)
     assert (
         "supervised encoder is not in the table" in table.notes[0] and table.mean(BASELINES["pca"], "teff/mae") == 1.0
     )
+
+
+def test_several_processes_find_what_one_finds(toy_runs, tmp_path, monkeypatch):
+    pytest.importorskip("concept_erasure")
+    few = {key: BASELINES[key] for key in ("pca", "leace_first")}
+    monkeypatch.setattr(baselines, "baselines_of", lambda pairs: few)
+    ridge, real = {"large": {"ridge": {"_target_": "sklearn.linear_model.Ridge"}}}, baselines._resolved
+    monkeypatch.setattr(baselines, "_resolved", lambda run: real(run) | {"probes": ridge})
+    tables = []
+    for workers in (1, 2):
+        table, runs = collect(toy_runs[0].parent)
+        add_baselines(table, {PURE: runs[PURE][:1]}, tmp_path / str(workers), workers)
+        tables.append({one.key: table.values[one] for one in few.values()})
+    alone, together = ({key: flat(values) for key, values in table.items()} for table in tables)
+    assert alone.keys() == together.keys()
+    for key, values in alone.items():
+        assert values.keys() == together[key].keys() and len(values) > 20
+        assert list(values.values()) == pytest.approx(list(together[key].values()), rel=1e-3, abs=1e-4)
 
 
 def test_baselines_are_those_of_any_pair():
@@ -126,8 +145,8 @@ def test_each_baseline_maps_the_stars_of_a_run(toy_runs, tmp_path):
     pytest.importorskip("concept_erasure")
     run = next(Run(path) for path in toy_runs if not any(Run(path).config["lambdas"].values()))
     fitted = baselines._Fitted(run, tmp_path)
-    for key, representation in BASELINES.items():
-        z = fitted._baseline(key, representation).embed_stars(fitted.data.test)
+    for representation in BASELINES.values():
+        z = fitted.baseline(representation).embed_stars(fitted.data.test)
         assert z.shape[0] == len(fitted.data.test) and np.isfinite(z).all()
 
 

@@ -41,6 +41,8 @@ VIEW = (
     "view.el.getBoundingClientRect();"
 )
 STAR = "Spectangle.state.id"
+TOLD_NOTHING = "document.getElementById('told-nothing').textContent"
+SLIDERS_OFF = "[0, 1, 2, 3].map((k) => Bokeh.documents[0].get_model_by_name(`slider_${k}`).disabled)"
 
 
 def of_another_kind(path, *arguments, **options):
@@ -123,16 +125,22 @@ def _serve(make):
 
 @browser
 @needs_chromium
-def test_a_regular_autoencoder_decodes_the_latent_alone(toy_runs, tmp_path, caplog):
-    with caplog.at_level("WARNING"):
-        bundle = make_bundle(str(toy_runs[2]), stars=5, map_stars=20)
-    assert "its spectrum follows the latent, and no slider of a label" in caplog.text
+def test_a_regular_autoencoder_decodes_the_latent_alone_and_says_so(toy_runs, tmp_path):
+    bundle = make_bundle(str(toy_runs[2]), stars=5, map_stars=20)
     model = bundle.models[0]
     z, labels = np.linspace(-1, 1, model.network.encoder.n_outputs), [5100.0, 3.0, -0.1, 0.05]
     with opened(bundle, tmp_path) as page:
         theirs = page.run("return Array.from(Spectangle.decode(0, ...arguments))", z.tolist(), labels)
+        assert f"decoder of {toy_runs[2].name} is told no labels" in page.run(f"return {TOLD_NOTHING}")
+        assert page.run(f"return {SLIDERS_OFF}") == [True] * 4
     assert model.network.decoder.n_labels == 0
     np.testing.assert_allclose([theirs], model.decode(z[None], np.array([labels])), atol=1e-4)
+
+
+@browser
+@needs_chromium
+def test_sliders_move_where_a_decoder_is_told_labels(page):
+    assert page.run(f"return {TOLD_NOTHING}") == "" and page.run(f"return {SLIDERS_OFF}") == [False] * 4
 
 
 @browser

@@ -11,7 +11,19 @@ from commands import ROOT
 
 SOURCE = ROOT / "src" / "spectangle"
 ROOMS = (  # from the ground up: a room imports from those before it
-    *("version", "errors", "console", "signals", "streams", "threads", "devices", "metrics", "files", "caching"),
+    *(
+        "version",
+        "errors",
+        "console",
+        "signals",
+        "streams",
+        "threads",
+        "processes",
+        "devices",
+        "metrics",
+        "files",
+        "caching",
+    ),
     *("configs", "runs", "survey", "figures", "synthetic", "archives", "data", "model", "packs", "evaluation"),
     *(
         "inference",

@@ -3,7 +3,6 @@
 Shapes: n stars, P pixels, K labels, Z latent.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,6 @@ from spectangle.survey.file import Survey
 from spectangle.survey.spectral_lines import COLOURS, LINES
 
 __all__ = ["Bundle", "make_bundle", "run_names"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def make_bundle(
         SpectangleError: A run is not finished, its survey is gone, or the two runs do not fit together.
     """
     runs = [Run(required(run))] + ([Run(compare)] if compare else [])
-    models = [_model(one, survey) for one in runs]
+    models = [load(one.path, survey, calibrated=False) for one in runs]
     data = load_stars(runs[0], survey)
     if len(runs) == 2 and (
         models[1].labels != models[0].labels or load_stars(runs[1], survey).fingerprint != data.fingerprint
@@ -146,18 +143,6 @@ def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, An
         "high": np.ceil(high / step) * step,
         "step": step,
     }
-
-
-def _model(run: Run, survey: str | None) -> TrainedModel:
-    """The model of a run; says where no slider of a label can move a spectrum."""
-    model = load(run.path, survey, calibrated=False)
-    if not model.network.decoder.n_labels:
-        log.warning(
-            "The decoder of %s is told no labels (conditioning=none, a regular autoencoder): its spectrum follows the "
-            "latent, and no slider of a label.",
-            run.path.name,
-        )
-    return model
 
 
 def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarray) -> dict[str, Any]:

@@ -57,10 +57,12 @@ const Spectangle = (() => {
     return h;
   }
 
+  const isTold = (run) => run.decoder[0].columns > run.Z;  // else conditioning=none: the decoder is told no labels
+
   function decode(run, z, labels) {  // latent [Z] and labels [K] in their units -> flux [P]
     const input = new Float32Array(run.decoder[0].columns);
     input.set(z);
-    if (input.length > z.length) {  // else conditioning=none: the decoder is told no labels
+    if (isTold(run)) {
       input.set(run.told, z.length + labels.length);  // no label is missing, attributes are not known
       labels.forEach((value, k) => { input[z.length + k] = (value - run.labelMean[k]) / run.labelStd[k]; });
     }
@@ -327,6 +329,9 @@ const Spectangle = (() => {
       document.querySelectorAll(`[data-knows="${r}"]`).forEach((box) => { box.replaceChildren(...D.labels.map((label, k) => knowsRow(run, label, k, box.dataset.read === "yes")), verdict(run)); });
     });
     text("survey", `${D.survey.stars.toLocaleString("en")} stars (${D.survey.origin}); ${D.n} test stars here`);
+    const deaf = D.runs.filter((run) => !isTold(run)), names = deaf.map((run) => run.name).join(" and ");
+    if (deaf.length) text("told-nothing", `The decoder of ${names} is told no labels (a regular autoencoder): its spectrum follows the latent alone, and no slider moves it.`);
+    if (deaf.length === D.runs.length) sliders().forEach((slider) => { slider.disabled = true; });
   }
 
   function element(tag, name, words = "", title = "") {

@@ -8,11 +8,11 @@ Shapes: S stars, V broadenings per star, N = S V spectra, K components, P pixels
 
 import argparse
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from spectangle.processes import in_processes
 from spectangle.synthetic.emulator import Emulator, features
 from spectangle.synthetic.population import FASTEST, LIMITS, draw_labels, draw_vbroad, label_mixture
 from spectangle.synthetic.simulation_progress import progress
@@ -75,16 +75,15 @@ def synthesise_many(labels: np.ndarray, vbroad: np.ndarray, processes: int, titl
     """Synthesise stars [S, 4] at several broadenings each [S, V] in parallel: float32 spectra [S, V, P]."""
     starts = range(0, len(labels), BATCH)
     pieces = [(labels[start : start + BATCH], vbroad[start : start + BATCH]) for start in starts]
-    spectra = []
-    with ProcessPoolExecutor(processes) as pool, progress(title, len(labels)) as advance:
-        for piece in pool.map(_synthesise_piece, pieces):
-            spectra.append(piece)
+    spectra = {}
+    with progress(title, len(labels)) as advance:
+        for place, piece in in_processes(_synthesise_piece, None, pieces, processes, "use fewer processes."):
+            spectra[place] = piece
             advance(len(piece))
-    return np.concatenate(spectra)
+    return np.concatenate([spectra[place] for place in range(len(pieces))])
 
 
-def _synthesise_piece(piece: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    labels, vbroad = piece
+def _synthesise_piece(_: None, labels: np.ndarray, vbroad: np.ndarray) -> np.ndarray:
     fine = fine_spectra(*labels.T)
     return np.stack([observe(fine, column) for column in vbroad.T], axis=1).astype(np.float32)
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from spectangle.caching import cache_key, cached
+from spectangle.caching import cache_folder, cache_key, cached
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.downstream import DownstreamRegressor
@@ -32,9 +32,11 @@ from spectangle.evaluation.probes import Probes
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.model.load import load_autoencoder
 from spectangle.model.projection import Projection
+from spectangle.processes import in_processes
 from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, is_pair, numbers_of
 from spectangle.reports.table1.layout import WORDS
 from spectangle.runs.folder import Run
+from spectangle.threads import available_cores, use_threads
 
 if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
@@ -47,11 +49,14 @@ __all__ = [
     "leace",
     "pls_components",
     "principal_components",
+    "read_by_baseline",
     "score",
     "supervised_bottleneck",
 ]
 
 log = logging.getLogger(__name__)
+
+MOST_WORKERS = 8  # processes, each of which holds the stars
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -166,9 +171,17 @@ def score(
     return found | probing.score(baseline, data, data.test, spare=data.validation, regressor=downstream.fitted)  # pyright: ignore
 
 
-def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path) -> None:
+def add_baselines(
+    table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path, workers: int | None = None
+) -> None:
     """Add the baselines to a table, for each seed that has a pure latent; what was computed once is read from the
     cache. They are those of the paper's pairs, or where a survey has other labels, of the pairs among the runs.
+
+    Arguments:
+        table: The table.
+        runs: Of each representation, one for each seed.
+        cache: Folder of what was computed.
+        workers: Processes, each with a copy of the stars; None = one for each core, up to eight.
     """
     if PURE not in runs:
         raise SpectangleError(
@@ -176,15 +189,16 @@ def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], c
         )
     of_the_paper = set(table.labels) == {*FIRST.entangled, *FIRST.disentangled}
     pairs = [FIRST, SECOND] if of_the_paper else [one.of_labels(table.labels) for one in runs if is_pair(one)]
-    for run in runs[PURE]:
-        seed = run.config.get("seed", 0)
-        fitted = _Fitted(run, cache)
-        for key, representation in baselines_of(pairs).items():
-            try:
-                metrics = fitted.metrics(key, representation)
-                table.add(representation, seed, numbers_of(metrics, table.labels, attributes=table.attributes))
-            except SpectangleError as error:
-                table.notes.append(f"{representation.title} is not in the table: {error}")
+    fitted = [_Fitted(run, cache) for run in runs[PURE]]
+    wanted = [(i, one) for i in range(len(fitted)) for one in baselines_of(pairs).values()]
+    missing = [(i, one) for i, one in wanted if not fitted[i].has(one)]
+    computed = _in_processes(fitted, missing, workers or min(available_cores(), MOST_WORKERS))
+    for i, one in wanted:
+        try:
+            metrics = computed.get((i, one)) or fitted[i].metrics(one)
+            table.add(one, fitted[i].seed, numbers_of(metrics, table.labels, attributes=table.attributes))
+        except SpectangleError as error:
+            table.notes.append(f"{one.title} is not in the table: {error}")
     if not any(one.key.startswith("no_decoder") for one in runs):
         table.notes.append(
             "The supervised encoder is not in the table; it is a run of its own: "
@@ -192,11 +206,24 @@ def add_baselines(table: Table1, runs: Mapping[Representation, Sequence[Run]], c
         )
 
 
+def read_by_baseline(run: Run, key: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels [n] by name of some test stars of a pure run, as its regressor reads them from a baseline that the spectra
+    alone make, ``pca`` or ``pls``.
+    """
+    fitted = _Fitted(run, cache_folder())
+    baseline = fitted.baseline(baselines_of([])[key])
+    downstream = DownstreamRegressor(fitted.part("regressor"))
+    downstream.score(baseline, fitted.data)  # pyright: ignore
+    read = downstream.fitted.predict(baseline.embed_stars(fitted.data.test)[rows])
+    return {name: read[:, i] for i, name in enumerate(fitted.data.labels)}
+
+
 class _Fitted:
     """The baselines of one pure run: its stars, regressor and probes, read only when something is not cached yet."""
 
     def __init__(self, run: Run, cache: str | Path):
         self.run, self.cache, self.config = run, Path(cache), _resolved(run)
+        self.seed = self.config["seed"]
         self._data: SpectraDataModule | None = None
 
     @property
@@ -205,40 +232,43 @@ class _Fitted:
             self._data = load_stars(self.run)
         return self._data
 
-    def metrics(self, key: str, representation: Representation) -> dict[str, float]:
-        model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
-        facts = [
-            key,
-            model,
-            self.run.manifest["survey"]["content_hash"],
-            self.config["regressor"],
-            self.config["paper"],
-            self.config["probes"],
-        ]
-        facts.append({name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")})
-        return cached(
-            self.cache / "baselines" / f"table1-{cache_key(*facts)}.json", lambda: self._computed(key, representation)
-        )
+    def forget_stars(self) -> None:
+        """Give their memory back; they are read again if they are wanted."""
+        self._data = None
 
-    def _computed(self, key: str, representation: Representation) -> dict[str, float]:
+    def part(self, name: str) -> Any:
+        """Regressor, paper's regressor or probes of the run, not fitted."""
         import hydra
 
-        start = time.perf_counter()
-        regressor, paper, probes = (
-            hydra.utils.instantiate(self.config[name]) for name in ("regressor", "paper", "probes")
-        )
-        baseline = self._baseline(key, representation)
-        metrics = score(baseline, self.data, regressor, probes, self.cache, self.config.get("seed", 0), paper)
-        log.info(
-            "baseline %s, seed %s: %.0f s",
-            representation.title,
-            self.config.get("seed", 0),
-            time.perf_counter() - start,
-        )
+        return hydra.utils.instantiate(self.config[name])
+
+    def path(self, key: str) -> Path:
+        """Where the metrics of a baseline are cached."""
+        model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
+        parts = [self.config[name] for name in ("regressor", "paper", "probes")]
+        data = {name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")}
+        facts = cache_key(key, model, self.run.manifest["survey"]["content_hash"], *parts, data)
+        return self.cache / "baselines" / f"table1-{facts}.json"
+
+    def has(self, representation: Representation) -> bool:
+        """Whether a baseline is in the cache."""
+        try:
+            return self.path(representation.key).is_file()
+        except SpectangleError:  # said where its metrics are wanted
+            return False
+
+    def metrics(self, representation: Representation) -> dict[str, float]:
+        """Metrics of a baseline, from the cache or computed."""
+        return cached(self.path(representation.key), lambda: self._computed(representation))
+
+    def _computed(self, representation: Representation) -> dict[str, float]:
+        regressor, paper, probes = (self.part(name) for name in ("regressor", "paper", "probes"))
+        metrics = score(self.baseline(representation), self.data, regressor, probes, self.cache, self.seed, paper)
         return {name: float(value) for name, value in metrics.items()}
 
-    def _baseline(self, key: str, representation: Representation) -> Baseline:
-        data = self.data
+    def baseline(self, representation: Representation) -> Baseline:
+        """A baseline, fitted to the training stars."""
+        data, key = self.data, representation.key
         places = [
             data.labels.index(name)
             for name in (representation.entangled if key.startswith("bottleneck") else representation.disentangled)
@@ -255,6 +285,42 @@ class _Fitted:
         model = load_autoencoder(self.run)
         eraser = leace(model.embed_stars(data.train), data.train.labels[:, places].numpy())
         return Baseline(eraser, data.labels, representation, read=model.embed_stars)
+
+
+def _in_processes(
+    fitted: list[_Fitted], wanted: Sequence[tuple[int, Representation]], workers: int
+) -> dict[tuple[int, Representation], dict[str, float]]:
+    """Metrics of some baselines of some runs; those that cannot be computed are left out."""
+    workers = max(1, min(workers, len(wanted)))
+    shared = fitted, max(1, available_cores() // workers) if workers > 1 else None
+    advice = "run the same command again: it goes on; OMP_NUM_THREADS=1 takes one process."
+    found = {}
+    for done, (place, (metrics, seconds)) in enumerate(in_processes(_timed, shared, wanted, workers, advice), 1):
+        i, one = wanted[place]
+        if metrics:
+            found[i, one] = metrics
+            words = f"{one.title}, seed {fitted[i].seed}"
+            log.info("baseline %d of %d: %s: %.0f s", done, len(wanted), words, seconds)
+    return found
+
+
+def _timed(
+    shared: tuple[list[_Fitted], int | None], i: int, representation: Representation
+) -> tuple[dict[str, float], float]:
+    """Metrics of a baseline of one of some runs and what they took in seconds; none if it cannot be computed, which is
+    said where they are wanted.
+    """
+    start = time.perf_counter()
+    fitted, threads = shared
+    if threads is not None:
+        use_threads(threads)
+    for other in fitted[:i] + fitted[i + 1 :]:
+        other.forget_stars()
+    try:
+        metrics = fitted[i].metrics(representation)
+    except SpectangleError:
+        metrics = {}
+    return metrics, time.perf_counter() - start
 
 
 def _resolved(run: Run) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from spectangle.evaluation.at_limit import limit_residuals
 from spectangle.evaluation.run_figures import ReadStars, read_test_stars, reconstructions, signal_to_noise
 from spectangle.model.load import load_autoencoder
 from spectangle.reports.frontier import draw, frontier_points
+from spectangle.reports.table1.baselines import read_by_baseline
 from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, is_pair
 from spectangle.runs.folder import Run
 
@@ -43,10 +44,20 @@ def report_figures(
         else:
             seen = {one: read_test_stars(run, load_autoencoder(run), data, 13000) for one, run in chosen.items()}
             yield from _maps(data, seen, tsne_stars)
-            yield from _labels_read(data, seen)
+            yield from _labels_read(data, seen, _by_components(table, runs, seen))
             yield from _latents(data, seen, chosen)
             yield from _survey(data)
     yield from _frontier(runs)
+
+
+def _by_components(
+    table: Table1, runs: Mapping[Representation, Sequence[Run]], seen: Mapping[Representation, ReadStars]
+) -> dict[str, dict[str, np.ndarray]]:
+    """By title, labels of the test stars [n] as principal components tell them, where these are in the table."""
+    pca = next((one for one in table.representations if one.key == "pca"), None)
+    if pca is None:
+        return {}
+    return {pca.title: read_by_baseline(runs[PURE][0], pca.key, next(iter(seen.values())).rows)}
 
 
 def _readable(table: Table1, one: Representation, runs: Sequence[Run]) -> Run | None:
@@ -107,7 +118,7 @@ def _maps(
 
 
 def _labels_read(
-    data: SpectraDataModule, seen: Mapping[Representation, ReadStars]
+    data: SpectraDataModule, seen: Mapping[Representation, ReadStars], others: Mapping[str, dict[str, np.ndarray]]
 ) -> Iterator[tuple[str, Figure, str]]:
     first = next(iter(seen.values()))
     columns: dict[str, list] = {"from the spectra": [first.spectra_predicted] * 2} if first.spectra_predicted else {}
@@ -132,9 +143,8 @@ def _labels_read(
         )
     snr = signal_to_noise(data, first.rows)
     if snr is not None and np.isfinite(snr).sum() > 50:
-        sources = ({"spectra": first.spectra_predicted} if first.spectra_predicted else {}) | {
-            one.title: look_.predicted for one, look_ in seen.items()
-        }
+        sources = {"spectra": first.spectra_predicted} if first.spectra_predicted else {}
+        sources |= {one.title: look_.predicted for one, look_ in seen.items()} | dict(others)
         residuals = {
             word: {name: found[name] - first.catalogue[name] for name in found} for word, found in sources.items()
         }

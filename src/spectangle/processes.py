@@ -1,0 +1,70 @@
+"""Pieces of work in several processes, which end with the one that started them."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+from spectangle.errors import SpectangleError
+
+__all__ = ["in_processes"]
+
+
+def in_processes(
+    function: Callable[..., Any], shared: Any, pieces: Sequence[tuple], workers: int, advice: str
+) -> Iterator[tuple[int, Any]]:
+    """Yield the place of each piece and ``function(shared, *piece)``, as they get done; with one worker, in this
+    process.
+
+    Arguments:
+        function: Of a module: the processes import it.
+        shared: What every piece needs; sent to each process once.
+        pieces: The other arguments.
+        workers: Processes.
+        advice: What to do if one of them was killed.
+
+    Raises:
+        SpectangleError: A process was killed.
+    """
+    if min(workers, len(pieces)) <= 1:
+        for place, piece in enumerate(pieces):
+            yield place, function(shared, *piece)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(pieces)), get_context("spawn"), initializer=_remember, initargs=(function, shared)
+    )
+    try:
+        places = {pool.submit(_done, piece): place for place, piece in enumerate(pieces)}
+        for future in as_completed(places):
+            yield places[future], future.result()
+    except BrokenProcessPool:
+        raise SpectangleError(f"A process was killed, most likely because memory ran out; {advice}") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_function: Callable[..., Any] | None = None  # of a worker process, with what its pieces share
+_shared: Any = None
+
+
+def _remember(function: Callable[..., Any], shared: Any) -> None:
+    global _function, _shared
+    _function, _shared = function, shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent answers it
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """End a worker whose parent was killed; it would wait for work for ever."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def _done(piece: tuple) -> Any:
+    assert _function is not None
+    return _function(_shared, *piece)
