@@ -2,14 +2,16 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from commands import run_train
 from sweep_tools import records
 from test_packed_sweeps import FAST, finish, packed_sweep
-from test_packs import NOISY, build, data  # noqa: F401
+from test_packs import NOISY, build, data, some_fit  # noqa: F401
 
 from spectangle.packs.member import Member
+from spectangle.packs.network_fits import fit_together
 from spectangle.packs.stack import Stack
 from spectangle.runs.folder import Run
 
@@ -42,6 +44,14 @@ def test_a_stack_trains_on_it(data):  # noqa: F811
     for epoch in range(3):
         answers = stack.train_epoch(stars, [epoch] * 3, len(data.train_dataloader()))
     assert all(torch.isfinite(torch.as_tensor(answer["sums"]["loss"])) for answer in answers)
+
+
+def test_the_networks_of_a_pack_are_fitted_on_it():
+    fits = [some_fit(seed) for seed in range(3)]
+    found, expected = (fit_together(fits, torch.device(place)) for place in ("cuda", "cpu"))
+    for layers, others in zip(found, expected, strict=True):
+        for (weight, _), (other, _) in zip(layers, others, strict=True):
+            np.testing.assert_allclose(weight, other, atol=0.05)
 
 
 def test_a_sweep_in_a_pack_uses_it(toy_survey, tmp_path):

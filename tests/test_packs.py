@@ -8,6 +8,7 @@ from threading import Thread
 from types import SimpleNamespace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from test_conf import composed
@@ -15,8 +16,9 @@ from test_conf import composed
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.packs.line import PackLine, joins_pack, receive, send
+from spectangle.packs.line import PackLine, fit_networks, joins_pack, receive, send
 from spectangle.packs.member import Member
+from spectangle.packs.network_fits import NetworkFit, fit_together
 from spectangle.packs.pack_server import PackServer
 from spectangle.packs.sharing import pack_key
 from spectangle.packs.stack import Stack
@@ -222,12 +224,12 @@ class Mortal(PackServer):
 
     epochs = 1000
 
-    def _requests(self):
+    def _listen(self):
         self.epochs -= 1
         if self.epochs < 0:
             for pipe in list(self.pipes):
                 self._forget(pipe)
-        return super()._requests()
+        super()._listen()
 
 
 class Serving:
@@ -290,10 +292,9 @@ def ask(run, epoch):
 class Watched(PackServer):
     """A pack that writes down when it was asked for an epoch, and when it trained one."""
 
-    def _requests(self):
-        found = super()._requests()
-        self.events += [f"asked {max(request['epoch'] for request in found.values())}"] if found else []
-        return found
+    def _train_round(self):
+        self.events.append(f"asked {max(request['epoch'] for request in self.requests.values())}")
+        super()._train_round()
 
     def _train_kind(self, kind, pipes, requests):
         self.events.append(f"trained {requests[0]['epoch']}")
@@ -380,6 +381,104 @@ def test_a_run_that_measures_holds_nobody_up(toy_survey, tmp_path):
     model.pack.train_epoch = lambda model: None
     trainer(epochs=1, callbacks=[Continuity(Run(tmp_path, must_exist=False), None), Slow()]).fit(model, datamodule=data)
     assert order == [True]
+
+
+# ---------------------------------------------------------------------- networks of regressors and probes
+
+
+def some_fit(seed, n=60, weighed=False):
+    random = np.random.default_rng(seed)
+    inputs = random.normal(size=(2, n, 3)).astype(np.float32)
+    labels = np.tanh(inputs[..., :2] + inputs[..., 1:])
+    shares = random.uniform(0.5, 1.5, (2, n)).astype(np.float32) if weighed else None
+    return NetworkFit(inputs, labels, shares, (8, 4), 2, 5, 16, 8e-3, 1e-2, "absolute_error", seed)
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_fits_in_one_bank_are_what_they_are_alone(weighed):
+    fits = [some_fit(seed, weighed=weighed) for seed in range(3)]
+    before = torch.get_rng_state()
+    together = fit_together(fits, torch.device("cpu"))
+    assert torch.equal(before, torch.get_rng_state())
+    for fit, layers in zip(fits, together, strict=True):
+        expected = fit_together([fit], torch.device("cpu"))[0]
+        assert [weight.shape for weight, _ in layers] == [(4, 3, 8), (4, 8, 4), (4, 4, 2)]
+        for one, other in zip(layers, expected, strict=True):
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5)
+    assert np.abs(together[0][0][0] - together[1][0][0]).max() > 0.1
+
+
+class OnGPU:
+    """A pack in a thread that fits networks for its runs, as one with a GPU does; ``banks`` are the sizes of these."""
+
+    def __init__(self, count, monkeypatch, patience=60.0):
+        self.serving = Serving(count, monkeypatch)
+        self.lines, self.banks = self.serving.lines, []
+        for line in self.lines:
+            line._on_gpu = True
+        monkeypatch.setattr("spectangle.packs.pack_server.PATIENCE_S", patience)
+
+        def watched(fits, device):
+            self.banks.append(len(fits))
+            return fit_together(fits, device)
+
+        monkeypatch.setattr("spectangle.packs.pack_server.fit_together", watched)
+
+    def fit(self, fits):
+        with ThreadPoolExecutor(len(fits)) as pool:
+            return list(pool.map(lambda line, fit: line.fit(fit), self.lines, fits))
+
+
+def test_a_pack_fits_the_networks_of_its_runs_together(monkeypatch):
+    """Of one kind as one bank; those of another apart; the ones that are left when one has gone."""
+    pack = OnGPU(3, monkeypatch)
+    fits = [some_fit(0), some_fit(1), some_fit(2, n=50)]
+    for fit, layers in zip(fits, pack.fit(fits), strict=True):
+        np.testing.assert_allclose(layers[0][0], fit_together([fit], torch.device("cpu"))[0][0][0], atol=1e-5)
+    assert sorted(pack.banks) == [1, 2]
+    pack.lines.pop().close()
+    pack.fit(fits[:2])
+    assert pack.banks[-1] == 2
+    for line in pack.lines:
+        line.close()
+    pack.serving.thread.join(20)
+    assert not pack.serving.thread.is_alive()
+
+
+def test_a_fit_waits_for_others_no_longer_than_some_time(monkeypatch):
+    pack = OnGPU(2, monkeypatch, patience=0.2)
+    assert pack.lines[0].fit(some_fit(0)) is not None and pack.banks == [1]
+
+
+def test_a_fit_that_the_pack_cannot_do_is_done_here(monkeypatch, caplog):
+    pack = OnGPU(1, monkeypatch)
+    monkeypatch.setattr("spectangle.packs.line._line", pack.lines[0])
+
+    def full(fits, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("spectangle.packs.pack_server.fit_together", full)
+    layers = fit_networks(some_fit(0))
+    np.testing.assert_array_equal(layers[0][0], fit_together([some_fit(0)], torch.device("cpu"))[0][0][0])
+    assert "on the CPU: the pack cannot fit (OutOfMemoryError: CUDA out of memory)" in caplog.text
+
+
+def test_a_run_that_measures_with_the_pack_lets_the_others_train(data, monkeypatch):
+    """The first trains one epoch and has networks fitted, the second trains on meanwhile."""
+    pack = OnGPU(2, monkeypatch, patience=0.1)
+    (first, second), models = pack.lines, [build(data, seed, **NOISY) for seed in range(2)]
+    for seed, (line, model) in enumerate(zip(pack.lines, models, strict=True)):
+        member = Member.of(model, model.configure_optimizers(), seed, EPOCHS)
+        send(line._pipe, {"member": member, "stars": "toy", "batches": 2, "precision": "32-true"})
+        if receive(line._pipe)["send_stars"]:
+            send(line._pipe, [tensor.numpy() for tensor in data.training_tensors])
+    with ThreadPoolExecutor(2) as pool:
+        assert all("state" in one for one in pool.map(ask, (first._pipe, second._pipe), (0, 0)))
+    first.end_training()
+    assert first.fit(some_fit(0)) is not None
+    assert all("state" in ask(second._pipe, epoch) for epoch in range(1, EPOCHS))
+    assert first.fit(some_fit(1)) is not None and pack.banks == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ r"""Several wide networks, averaged: the strongest reader of a latent that is qu
 Shapes: N stars, F features, K labels, M networks.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
-from spectangle.model.networks import DiscriminatorBank
+from spectangle.packs.line import fit_networks
+from spectangle.packs.network_fits import NetworkFit
 
 __all__ = ["AveragedMLPRegressor"]
 
@@ -59,36 +59,29 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.coefs_, self.intercepts_ = fitted.coefs_, fitted.intercepts_
         return self
 
-    @torch.inference_mode(False)  # it may be called while Lightning validates
-    @torch.enable_grad()
     def fit_each(
         self, X: Sequence[np.ndarray], y: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = None
     ) -> list["AveragedMLPRegressor"]:
-        """Fit one regressor to each of several sets of stars, the folds of a cross-validation, all in one bank: wide
-        batched products cost less than many small ones. Of larger sets, as many stars as the smallest has count.
+        """Fit one regressor to each of several sets of stars, the folds of a cross-validation, all in one bank. Of
+        larger sets, as many stars as the smallest has count.
 
         Raises:
             SpectangleError: The loss is unknown.
         """
         if self.loss not in LOSSES:
             raise SpectangleError(f"The regressor's loss is '{self.loss}'; it must be {' or '.join(LOSSES)}.")
-        device = chosen_device()
         n = min(len(part) for part in X)
         inputs, labels = (
-            torch.stack([torch.as_tensor(np.asarray(part, np.float32).reshape(len(part), -1)[:n]) for part in parts])
-            for parts in (X, y)
+            np.stack([np.asarray(part, np.float32).reshape(len(part), -1)[:n] for part in parts]) for parts in (X, y)
         )
-        shares = None if weights is None else torch.stack([_shares(part[:n]) for part in weights]).to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            outputs = [labels.shape[-1]] * self.members * len(X)
-            bank = DiscriminatorBank(inputs.shape[-1], outputs, list(self.hidden)).to(device)
-            self._train(bank, inputs.to(device), labels.to(device), shares)
+        shares = None if weights is None else np.stack([_shares(part[:n]) for part in weights])
+        settings = self.epochs, self.batch_size, self.lr, self.weight_decay, self.loss, self.seed
+        layers = fit_networks(NetworkFit(inputs, labels, shares, tuple(self.hidden), self.members, *settings))
         fitted: list[Any] = [clone(self) for _ in X]
         for place, regressor in enumerate(fitted):
             own = slice(place * self.members, (place + 1) * self.members)
-            regressor.coefs_ = [weight[own].detach().cpu().numpy() for weight in bank.weights]
-            regressor.intercepts_ = [bias[own, 0].detach().cpu().numpy() for bias in bank.biases]
+            regressor.coefs_ = [weight[own] for weight, _ in layers]
+            regressor.intercepts_ = [bias[own] for _, bias in layers]
         return fitted
 
     @property
@@ -109,29 +102,6 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         parts = torch.as_tensor(np.asarray(X, np.float32), device=device).split(4096)
         return torch.cat([_forward(part, layers).mean(0) for part in parts]).cpu().numpy()
 
-    def _train(self, bank: DiscriminatorBank, inputs: Tensor, labels: Tensor, shares: Tensor | None) -> None:
-        """Train members for each of S sets of stars, inputs [S, N, F], labels [S, N, K] and their weights [S, N]."""
-        optimizer = torch.optim.AdamW(bank.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
-        n_sets, n = inputs.shape[:2]
-        batches = max(1, round(n / self.batch_size))
-        sets = torch.arange(n_sets, device=inputs.device)[:, None]
-        for step in range(self.epochs * batches):
-            if step % batches == 0:
-                order = torch.stack([torch.randperm(n) for _ in range(n_sets)]).to(inputs.device)
-                order = order.tensor_split(batches, dim=1)
-            rows = order[step % batches]
-            x, y = inputs[sets, rows], labels[sets, rows]
-            each = x[:, None].expand(-1, self.members, -1, -1).flatten(0, 1)  # the members of a set see the same stars
-            optimizer.param_groups[0]["lr"] = self.lr * 0.5 * (1 + math.cos(math.pi * step / (self.epochs * batches)))
-            error = bank(each).unflatten(0, (n_sets, self.members)) - y[:, None]
-            each_star = (error.square() if self.loss == "squared_error" else error.abs()).sum(-1)
-            if shares is not None:
-                each_star = each_star * shares[sets, rows][:, None]
-            loss = each_star.mean(-1).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
 
 class FittedMLP:
     """One fitted network: weights [n_in, n_out] and biases [n_out] of each layer."""
@@ -140,9 +110,9 @@ class FittedMLP:
         self.coefs_, self.intercepts_ = coefs, intercepts
 
 
-def _shares(weights: np.ndarray) -> Tensor:
+def _shares(weights: np.ndarray) -> np.ndarray:
     """Weights [N] whose mean is 1."""
-    return torch.as_tensor(np.asarray(weights / np.mean(weights), np.float32))
+    return np.asarray(weights / np.mean(weights), np.float32)
 
 
 def _forward(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -5,7 +5,7 @@ import json
 import logging
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -13,15 +13,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.data.module import SpectraDataModule
+from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.packs.member import Member
+from spectangle.packs.network_fits import Fitted, NetworkFit, fit_together
 from spectangle.packs.stack import Stack
 from spectangle.runs.sweep_link import link
 
-__all__ = ["PackLine", "in_pack", "joins_pack", "receive", "send"]
+__all__ = ["PackLine", "fit_networks", "in_pack", "joins_pack", "receive", "send"]
 
 log = logging.getLogger(__name__)
+_line: "PackLine | None" = None  # of the run that this process trains now
 
 
 class PackLine:
@@ -67,6 +70,33 @@ class PackLine:
         self.has_trained = True
         sums = {name: torch.tensor(total, device=model.device) for name, total in answer["sums"].items()}
         return sums, answer["count"]
+
+    def end_training(self) -> None:
+        """Let the others train on: what is measured now is this run's own. Where the pack has a GPU it still fits
+        networks for it.
+        """
+        if not self._on_gpu:
+            self.close()
+        elif self._pipe is not None:
+            with suppress(OSError):
+                send(self._pipe, {"measures": True})
+
+    def fit(self, fit: NetworkFit) -> Fitted | None:
+        """Have the pack fit networks on its GPU, together with those that its other runs ask for; None: this process
+        has to.
+        """
+        if self._pipe is None or not self._on_gpu:
+            return None
+        try:
+            send(self._pipe, {"fit": fit})
+            answer: dict[str, Any] = receive(self._pipe)
+        except (EOFError, OSError):
+            answer = {"alone": "the process of the pack has ended"}
+        if "alone" in answer:
+            self.close()
+            log.warning("This run fits its networks alone, on the CPU: %s.", answer["alone"])
+            return None
+        return answer["layers"]
 
     def close(self) -> None:
         """Leave the pack: nobody waits for this run any more."""
@@ -120,15 +150,23 @@ def _why_alone(cfg: DictConfig) -> str | None:
 @contextmanager
 def in_pack(model: DisentanglingAutoencoder) -> Iterator[None]:
     """Have a model trained by the pack that this process belongs to, if it does, while the block runs."""
+    global _line
     if link.pack is None:
         yield
         return
     model.pack, link.pack = PackLine(link.pack), None
+    _line = model.pack
     try:
         yield
     finally:
         model.pack.close()
-        model.pack = None
+        model.pack = _line = None
+
+
+def fit_networks(fit: NetworkFit) -> Fitted:
+    """Fit networks: by the pack that this process belongs to, if it has a GPU, else on the device of the training."""
+    found = None if _line is None else _line.fit(fit)
+    return fit_together([fit], chosen_device())[0] if found is None else found
 
 
 def send(pipe: Connection, message: Any) -> None:

@@ -3,6 +3,8 @@
 import logging
 import pickle
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -10,19 +12,22 @@ import torch
 
 from spectangle.packs.line import receive, send
 from spectangle.packs.member import Member
+from spectangle.packs.network_fits import NetworkFit, fit_together
 from spectangle.packs.stack import Stack
 from spectangle.threads import use_threads
 
 __all__ = ["PackServer"]
 
 log = logging.getLogger(__name__)
+PATIENCE_S = 2.0  # after the first run that wants networks: the others will soon, if they measure too
 
 
 class PackServer:
     """Train for the runs at the other ends of some pipes until all have left.
 
-    While the runs validate and save an epoch, their next one is trained already, and waits until they ask for it. A run
-    that has ended, or was killed, is simply gone.
+    While the runs validate and save an epoch, their next one is trained already, and waits until they ask for it. Where
+    there is a GPU, the networks of their regressors and probes are fitted on it too, those of all runs that ask at the
+    same time as one. A run that has ended, or was killed, is simply gone.
 
     Arguments:
         pipes: One for each run.
@@ -31,41 +36,92 @@ class PackServer:
     """
 
     def __init__(self, pipes: list[Connection], threads: int, accelerator: str = "cpu"):
-        self.pipes = pipes
+        self.pipes = dict.fromkeys(pipes)  # in their order
         self.device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
         self.members: dict[Connection, Member] = {}
         self.kinds: dict[Connection, Any] = {}
         self.stars: dict[str, tuple[torch.Tensor, ...]] = {}
         self.stacks: dict[Any, tuple[list[Connection], Stack]] = {}
         self.ahead: dict[Connection, tuple[int, dict[str, Any]]] = {}
+        self.requests: dict[Connection, dict[str, Any]] = {}
+        self.measuring: set[Connection] = set()
+        self.fits: dict[Connection, NetworkFit] = {}
+        self.patient_until = 0.0
+        self.post = ThreadPoolExecutor(1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)  # it ends when its runs have ended
         use_threads(threads)
 
     def serve(self) -> None:
-        """Train epoch after epoch."""
+        """Train epoch after epoch, and fit what runs want to have fitted between them and after the last."""
         while self.pipes:
-            requests = self._requests()
-            self._train({pipe: request for pipe, request in requests.items() if pipe not in self.ahead})
-            for pipe, request in requests.items():
-                self._answer(pipe, request)
-            self._train({pipe: next_one for pipe in self.pipes if (next_one := self._next(pipe, requests[pipe]))})
+            self._listen()
+            if self._fits_are_due:
+                self._fit()
+            elif self._round_is_due:
+                self._train_round()
 
-    def _requests(self) -> dict[Connection, dict[str, Any]]:
-        """What each run asks for: waits until all that are there have asked."""
-        requests: dict[Connection, dict[str, Any]] = {}
-        while missing := [pipe for pipe in self.pipes if pipe not in requests]:
-            for pipe in wait(missing):
+    @property
+    def _round_is_due(self) -> bool:
+        """Whether all runs that train have asked for an epoch."""
+        return bool(self.requests) and self.pipes.keys() <= self.requests.keys() | self.measuring
+
+    @property
+    def _fits_are_due(self) -> bool:
+        """Whether all runs have asked for something, and some for networks; some time after the first, whoever has."""
+        everyone = self.pipes.keys() <= self.requests.keys() | self.fits.keys()
+        return bool(self.fits) and (everyone or time.monotonic() > self.patient_until)
+
+    def _listen(self) -> None:
+        """Hear what the runs want until there is something to do."""
+        while self.pipes and not (self._round_is_due or self._fits_are_due):
+            silent = [pipe for pipe in self.pipes if pipe not in self.requests and pipe not in self.fits]
+            for pipe in wait(silent, max(0.0, self.patient_until - time.monotonic()) if self.fits else None):
                 assert isinstance(pipe, Connection)
                 try:
-                    message = receive(pipe)
-                    if "member" in message:
-                        self._welcome(pipe, message)
-                    else:
-                        requests[pipe] = message
+                    self._hear(pipe, receive(pipe))
                 except (EOFError, OSError, pickle.UnpicklingError):  # a run that was killed may have said half of it
                     self._forget(pipe)
-        return {pipe: requests[pipe] for pipe in self.pipes}
+
+    def _hear(self, pipe: Connection, message: dict[str, Any]) -> None:
+        if "member" in message:
+            self._welcome(pipe, message)
+        elif "epoch" in message:
+            self.measuring.discard(pipe)
+            self.requests[pipe] = message
+        elif "fit" in message:
+            self.measuring.add(pipe)  # others may train meanwhile
+            self.patient_until = self.patient_until if self.fits else time.monotonic() + PATIENCE_S
+            self.fits[pipe] = message["fit"]
+        else:
+            self.measuring.add(pipe)
+            self._leave_training(pipe)
+
+    def _train_round(self) -> None:
+        """Give each run that trains the epoch that it asks for, and train the one after it."""
+        requests, self.requests = {pipe: self.requests[pipe] for pipe in self.pipes if pipe in self.requests}, {}
+        self._train({pipe: request for pipe, request in requests.items() if pipe not in self.ahead})
+        answers = {pipe: self._answer(pipe, request) for pipe, request in requests.items()}
+        sent = self.post.submit(_send_all, answers)  # a run validates and saves while its next epoch is trained
+        following = {pipe: self._next(pipe, requests[pipe]) for pipe in requests if "alone" not in answers[pipe]}
+        self._train({pipe: request for pipe, request in following.items() if request is not None})
+        for pipe in sent.result():
+            self._forget(pipe)
+
+    def _fit(self) -> None:
+        """Fit the networks that runs have asked for, those of each kind as one bank."""
+        fits, self.fits = self.fits, {}
+        kinds: dict[Any, list[Connection]] = {}
+        for pipe, fit in fits.items():
+            kinds.setdefault(fit.kind, []).append(pipe)
+        for pipes in kinds.values():
+            try:
+                fitted = fit_together([fits[pipe] for pipe in pipes], self.device)
+                answers = {pipe: {"layers": layers} for pipe, layers in zip(pipes, fitted, strict=True)}
+            except Exception as error:  # whatever it is, the runs are not to wait for it
+                answers = dict.fromkeys(pipes, {"alone": _reason("fit", error)})
+            for pipe in _send_all(answers):
+                self._forget(pipe)
 
     def _welcome(self, pipe: Connection, message: dict[str, Any]) -> None:
         key = message["stars"]
@@ -95,22 +151,14 @@ class PackServer:
             return stack.train_epoch(self.stars[key], [request["epoch"] for request in requests], batches)
         except Exception as error:  # whatever it is, the runs are not to wait for it
             self.stacks.pop(kind, None)
-            reason = f"the pack cannot train ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-            log.exception(reason)
-            return [{"alone": reason}] * len(pipes)
+            return [{"alone": _reason("train", error)}] * len(pipes)
 
-    def _answer(self, pipe: Connection, request: dict[str, Any]) -> None:
-        """Give a run the epoch that it asks for."""
+    def _answer(self, pipe: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        """The epoch that a run asks for."""
         epoch, answer = self.ahead.pop(pipe)
         if request["epoch"] != epoch:
-            answer = {"alone": f"the pack has trained epoch {epoch}, and the run asks for epoch {request['epoch']}"}
-        try:
-            send(pipe, answer)
-        except OSError:  # killed meanwhile
-            self._forget(pipe)
-        else:
-            if "alone" in answer:
-                self._forget(pipe)
+            return {"alone": f"the pack has trained epoch {epoch}, and the run asks for epoch {request['epoch']}"}
+        return answer
 
     def _next(self, pipe: Connection, request: dict[str, Any]) -> dict[str, Any] | None:
         """What a run will ask for next, if that is known: not when it ends, or when its last epoch decides."""
@@ -129,13 +177,37 @@ class PackServer:
         self.stacks[kind] = (pipes, stack)
         return stack
 
-    def _forget(self, pipe: Connection) -> None:
+    def _leave_training(self, pipe: Connection) -> None:
         for kind, (pipes, stack) in list(self.stacks.items()):
             if pipe in pipes:  # its memory is wanted by the next stack
                 stack.hand_back()
                 del self.stacks[kind]
-        self.pipes.remove(pipe)
-        self.ahead.pop(pipe, None)
-        self.members.pop(pipe, None)
-        self.kinds.pop(pipe, None)
+        for kept in (self.requests, self.ahead, self.members, self.kinds):
+            kept.pop(pipe, None)
+
+    def _forget(self, pipe: Connection) -> None:
+        self._leave_training(pipe)
+        self.fits.pop(pipe, None)
+        self.measuring.discard(pipe)
+        del self.pipes[pipe]
         pipe.close()
+
+
+def _reason(what: str, error: Exception) -> str:
+    """Why a run goes on alone; the log has all of it."""
+    reason = f"the pack cannot {what} ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+    log.exception(reason)
+    return reason
+
+
+def _send_all(answers: dict[Connection, dict[str, Any]]) -> list[Connection]:
+    """Send each run its answer; return those that are no longer in the pack."""
+    gone = []
+    for pipe, answer in answers.items():
+        try:
+            send(pipe, answer)
+        except OSError:  # killed meanwhile
+            gone.append(pipe)
+        else:
+            gone += [pipe] * ("alone" in answer)
+    return gone

@@ -56,9 +56,9 @@ class Continuity(L.Callback):
             )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the pack, if this run is in one: what is measured now is its own, and the others train on."""
+        """Hold nobody up: what is measured now is this run's own, and the others of its pack train on."""
         if (pack := getattr(pl_module, "pack", None)) is not None:
-            pack.close()
+            pack.end_training()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread() and self._handler is not None:
