@@ -212,7 +212,7 @@ def read_by_baseline(run: Run, key: str, rows: np.ndarray) -> dict[str, np.ndarr
     """
     fitted = _Fitted(run, cache_folder())
     baseline = fitted.baseline(baselines_of([])[key])
-    downstream = DownstreamRegressor(fitted.part("regressor"))
+    downstream = DownstreamRegressor(fitted.parts["regressor"])
     downstream.score(baseline, fitted.data)  # pyright: ignore
     read = downstream.fitted.predict(baseline.embed_stars(fitted.data.test)[rows])
     return {name: read[:, i] for i, name in enumerate(fitted.data.labels)}
@@ -222,8 +222,12 @@ class _Fitted:
     """The baselines of one pure run: its stars, regressor and probes, read only when something is not cached yet."""
 
     def __init__(self, run: Run, cache: str | Path):
+        import hydra
+
         self.run, self.cache, self.config = run, Path(cache), _resolved(run)
         self.seed = self.config["seed"]
+        # not fitted; made here and not in another process, where nobody watches what a config may call
+        self.parts = {name: hydra.utils.instantiate(self.config[name]) for name in ("regressor", "paper", "probes")}
         self._data: SpectraDataModule | None = None
 
     @property
@@ -235,12 +239,6 @@ class _Fitted:
     def forget_stars(self) -> None:
         """Give their memory back; they are read again if they are wanted."""
         self._data = None
-
-    def part(self, name: str) -> Any:
-        """Regressor, paper's regressor or probes of the run, not fitted."""
-        import hydra
-
-        return hydra.utils.instantiate(self.config[name])
 
     def path(self, key: str) -> Path:
         """Where the metrics of a baseline are cached."""
@@ -262,7 +260,7 @@ class _Fitted:
         return cached(self.path(representation.key), lambda: self._computed(representation))
 
     def _computed(self, representation: Representation) -> dict[str, float]:
-        regressor, paper, probes = (self.part(name) for name in ("regressor", "paper", "probes"))
+        regressor, paper, probes = self.parts["regressor"], self.parts["paper"], self.parts["probes"]
         metrics = score(self.baseline(representation), self.data, regressor, probes, self.cache, self.seed, paper)
         return {name: float(value) for name, value in metrics.items()}
 
