@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from spectangle.figures.style import COLOURS, GREY, INK, axis_title, orient, quantile_limits, rows_of, symbol
@@ -186,10 +187,12 @@ def noise_residual_figure(
         if limit and np.isfinite(limit[name]).any():
             x, y, _ = _binned(snr, np.abs(limit[name]), bins)
             axes.plot(x, y, color=INK, lw=1.4, ls="--", label="limit")
-        axes.set(xscale="log", xlabel="S/N per pixel")
-        axes.set_ylim(bottom=0)
+        axes.set(xscale="log", yscale="log", xlabel="S/N per pixel")  # a lost label is far above a kept one
         axes.set_title(f"mean |residual| of {axis_title(name, units)}", fontsize=10)
-        _plain_log_ticks(axes)
+        _plain_log_ticks(axes.xaxis, (1, 2, 5))
+        _plain_log_ticks(axes.yaxis, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+        axes.tick_params(colors=INK)
+        axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
     if len(residuals) > 1 or limit:
         figure.axes[0].legend(fontsize=8.5, frameon=False)
     return figure
@@ -228,11 +231,9 @@ def _binned(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.nda
     )
 
 
-def _plain_log_ticks(axes: Axes) -> None:
+def _plain_log_ticks(axis: Axis, subs: Sequence[float]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(colors=INK)
-    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
