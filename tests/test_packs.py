@@ -451,6 +451,27 @@ def test_a_fit_waits_for_others_no_longer_than_some_time(monkeypatch):
     assert pack.lines[0].fit(some_fit(0)) is not None and pack.banks == [1]
 
 
+def test_fits_that_have_no_room_together_are_done_one_by_one(monkeypatch):
+    pack = OnGPU(2, monkeypatch)
+
+    def narrow(fits, device):
+        pack.banks.append(len(fits))
+        if len(fits) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return fit_together(fits, device)
+
+    monkeypatch.setattr("spectangle.packs.pack_server.fit_together", narrow)
+    assert None not in pack.fit([some_fit(0), some_fit(1)]) and pack.banks == [2, 1, 1]
+
+
+def test_a_run_on_a_gpu_whose_pack_is_lost_in_a_fit_does_not_train_on_alone(monkeypatch):
+    pack = OnGPU(1, monkeypatch)
+    pack.lines[0].close()  # the process has ended
+    assert pack.lines[0].fit(some_fit(0)) is None
+    with pytest.raises(SpectangleError, match="on a GPU is lost: the process of the pack has ended"):
+        pack.lines[0].train_epoch(None)
+
+
 def test_a_fit_that_the_pack_cannot_do_is_done_here(monkeypatch, caplog):
     pack = OnGPU(1, monkeypatch)
     monkeypatch.setattr("spectangle.packs.line._line", pack.lines[0])
@@ -462,6 +483,7 @@ def test_a_fit_that_the_pack_cannot_do_is_done_here(monkeypatch, caplog):
     layers = fit_networks(some_fit(0))
     np.testing.assert_array_equal(layers[0][0], fit_together([some_fit(0)], torch.device("cpu"))[0][0][0])
     assert "on the CPU: the pack cannot fit (OutOfMemoryError: CUDA out of memory)" in caplog.text
+    assert pack.lines[0]._pipe is not None  # it has its place still
 
 
 def test_a_run_that_measures_with_the_pack_lets_the_others_train(data, monkeypatch):

@@ -17,8 +17,8 @@ __all__ = ["in_processes"]
 def in_processes(
     function: Callable[..., Any], shared: Any, pieces: Sequence[tuple], workers: int, advice: str
 ) -> Iterator[tuple[int, Any]]:
-    """Yield the place of each piece and ``function(shared, *piece)``, as they get done; with one worker, in this
-    process.
+    """Yield the place of each piece and ``function(shared, *piece)``, as they get done; with one worker or one piece,
+    in this process. Who stops asking, or is interrupted, ends them at once.
 
     Arguments:
         function: Of a module: the processes import it.
@@ -28,7 +28,7 @@ def in_processes(
         advice: What to do if one of them was killed.
 
     Raises:
-        SpectangleError: A process was killed.
+        SpectangleError: A process ended before its work did.
     """
     if min(workers, len(pieces)) <= 1:
         for place, piece in enumerate(pieces):
@@ -41,8 +41,13 @@ def in_processes(
         places = {pool.submit(_done, piece): place for place, piece in enumerate(pieces)}
         for future in as_completed(places):
             yield places[future], future.result()
-    except BrokenProcessPool:
-        raise SpectangleError(f"A process was killed, most likely because memory ran out; {advice}") from None
+    except (BrokenProcessPool, BrokenPipeError) as error:
+        reason = "A process was killed, most likely because memory ran out"
+        raise SpectangleError(f"{reason}; {advice}") from error
+    except BaseException:  # an error, Ctrl-C, SIGTERM: what is begun may take minutes
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

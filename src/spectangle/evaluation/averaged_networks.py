@@ -80,8 +80,8 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         fitted: list[Any] = [clone(self) for _ in X]
         for place, regressor in enumerate(fitted):
             own = slice(place * self.members, (place + 1) * self.members)
-            regressor.coefs_ = [weight[own] for weight, _ in layers]
-            regressor.intercepts_ = [bias[own] for _, bias in layers]
+            regressor.coefs_ = [weight[own].copy() for weight, _ in layers]
+            regressor.intercepts_ = [bias[own].copy() for _, bias in layers]
         return fitted
 
     @property

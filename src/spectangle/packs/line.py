@@ -24,6 +24,7 @@ from spectangle.runs.sweep_link import link
 __all__ = ["PackLine", "fit_networks", "in_pack", "joins_pack", "receive", "send"]
 
 log = logging.getLogger(__name__)
+LOST = {"alone": "the process of the pack has ended"}
 _line: "PackLine | None" = None  # of the run that this process trains now
 
 
@@ -49,12 +50,12 @@ class PackLine:
         stars, or None: the epoch is its own to train.
         """
         self.has_trained = False
-        if self._pipe is None:
+        if self._pipe is None and not self._on_gpu:
             return None
         try:
-            answer: dict[str, Any] = self._ask(model, self._pipe)
+            answer: dict[str, Any] = LOST if self._pipe is None else self._ask(model, self._pipe)
         except (EOFError, OSError):
-            answer = {"alone": "the process of the pack has ended"}
+            answer = LOST
         if "alone" in answer:
             self.close()
             if self._on_gpu:
@@ -91,12 +92,11 @@ class PackLine:
             send(self._pipe, {"fit": fit})
             answer: dict[str, Any] = receive(self._pipe)
         except (EOFError, OSError):
-            answer = {"alone": "the process of the pack has ended"}
-        if "alone" in answer:
             self.close()
-            log.warning("This run fits its networks alone, on the CPU: %s.", answer["alone"])
-            return None
-        return answer["layers"]
+            answer = {"unfitted": LOST["alone"]}
+        if "unfitted" in answer:
+            log.warning("This run fits networks itself, on the CPU: %s.", answer["unfitted"])
+        return answer.get("layers")
 
     def close(self) -> None:
         """Leave the pack: nobody waits for this run any more."""

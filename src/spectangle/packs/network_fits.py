@@ -80,7 +80,7 @@ def fit_together(fits: Sequence[NetworkFit], device: torch.device) -> list[Fitte
         for weight, bias in zip(bank.weights, bank.biases, strict=True)
     ]
     places = [slice(i * each, (i + 1) * each) for i in range(len(fits))]
-    return [[(weight[own].copy(), bias[own].copy()) for weight, bias in layers] for own in places]
+    return [[(weight[own], bias[own]) for weight, bias in layers] for own in places]
 
 
 def _begin(fit: NetworkFit) -> tuple[DiscriminatorBank, torch.Generator]:

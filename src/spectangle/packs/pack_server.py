@@ -63,7 +63,7 @@ class PackServer:
 
     @property
     def _round_is_due(self) -> bool:
-        """Whether all runs that train have asked for an epoch."""
+        """Whether all runs have asked for an epoch, but for those that have had their last."""
         return bool(self.requests) and self.pipes.keys() <= self.requests.keys() | self.measuring
 
     @property
@@ -73,24 +73,30 @@ class PackServer:
         return bool(self.fits) and (everyone or time.monotonic() > self.patient_until)
 
     def _listen(self) -> None:
-        """Hear what the runs want until there is something to do."""
-        while self.pipes and not (self._round_is_due or self._fits_are_due):
+        """Hear what the runs want, at least what they have said already, until there is something to do."""
+        while self.pipes:
+            due = self._round_is_due or self._fits_are_due
             silent = [pipe for pipe in self.pipes if pipe not in self.requests and pipe not in self.fits]
-            for pipe in wait(silent, max(0.0, self.patient_until - time.monotonic()) if self.fits else None):
+            patience = max(0.0, self.patient_until - time.monotonic()) if self.fits else None
+            heard = wait(silent, 0.0 if due else patience)
+            if due and not heard:
+                return
+            for pipe in heard:
                 assert isinstance(pipe, Connection)
                 try:
                     self._hear(pipe, receive(pipe))
                 except (EOFError, OSError, pickle.UnpicklingError):  # a run that was killed may have said half of it
+                    self._forget(pipe)
+                except Exception as error:  # a GPU without room for one more: the others are not to fall with it
+                    _reason("take a run", error)
                     self._forget(pipe)
 
     def _hear(self, pipe: Connection, message: dict[str, Any]) -> None:
         if "member" in message:
             self._welcome(pipe, message)
         elif "epoch" in message:
-            self.measuring.discard(pipe)
             self.requests[pipe] = message
         elif "fit" in message:
-            self.measuring.add(pipe)  # others may train meanwhile
             self.patient_until = self.patient_until if self.fits else time.monotonic() + PATIENCE_S
             self.fits[pipe] = message["fit"]
         else:
@@ -98,7 +104,7 @@ class PackServer:
             self._leave_training(pipe)
 
     def _train_round(self) -> None:
-        """Give each run that trains the epoch that it asks for, and train the one after it."""
+        """Give each run that trains the epoch that it asks for, in a thread, and train the one after it."""
         requests, self.requests = {pipe: self.requests[pipe] for pipe in self.pipes if pipe in self.requests}, {}
         self._train({pipe: request for pipe, request in requests.items() if pipe not in self.ahead})
         answers = {pipe: self._answer(pipe, request) for pipe, request in requests.items()}
@@ -115,13 +121,19 @@ class PackServer:
         for pipe, fit in fits.items():
             kinds.setdefault(fit.kind, []).append(pipe)
         for pipes in kinds.values():
-            try:
-                fitted = fit_together([fits[pipe] for pipe in pipes], self.device)
-                answers = {pipe: {"layers": layers} for pipe, layers in zip(pipes, fitted, strict=True)}
-            except Exception as error:  # whatever it is, the runs are not to wait for it
-                answers = dict.fromkeys(pipes, {"alone": _reason("fit", error)})
-            for pipe in _send_all(answers):
+            for pipe in _send_all(self._fitted({pipe: fits[pipe] for pipe in pipes})):
                 self._forget(pipe)
+
+    def _fitted(self, fits: dict[Connection, NetworkFit]) -> dict[Connection, dict[str, Any]]:
+        """What to answer to fits of one kind; where there is no room for all at once, one by one."""
+        try:
+            layers = fit_together(list(fits.values()), self.device)
+        except Exception as error:  # whatever it is, the runs are not to wait for it
+            reason = _reason("fit", error)
+            if len(fits) > 1:
+                return {pipe: self._fitted({pipe: fit})[pipe] for pipe, fit in fits.items()}
+            return dict.fromkeys(fits, {"unfitted": reason})
+        return {pipe: {"layers": own} for pipe, own in zip(fits, layers, strict=True)}
 
     def _welcome(self, pipe: Connection, message: dict[str, Any]) -> None:
         key = message["stars"]

@@ -35,7 +35,7 @@ class Resumed:
 
 class Continuity(L.Callback):
     """Let a training that goes on, or that has nothing left to train, know what its last epoch measured; leave SIGTERM
-    alone, and a pack when the training is over.
+    alone, and tell a pack when the training is over.
 
     Lightning takes SIGTERM over when it starts, and lets a terminated run exit with 0.
 

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ import torch
 
 from spectangle.caching import cache_folder, cache_key, cached
 from spectangle.data.load import load_stars
+from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.downstream import DownstreamRegressor
 from spectangle.evaluation.probes import Probes
@@ -36,6 +38,7 @@ from spectangle.processes import in_processes
 from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, is_pair, numbers_of
 from spectangle.reports.table1.layout import WORDS
 from spectangle.runs.folder import Run
+from spectangle.sweeps.pack import free_memory_gb
 from spectangle.threads import available_cores, use_threads
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-MOST_WORKERS = 8  # processes, each of which holds the stars
+MOST_WORKERS, MEMORY_GB = 8, 2.0  # processes, and what each needs for its stars and libraries
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -192,13 +195,13 @@ def add_baselines(
     fitted = [_Fitted(run, cache) for run in runs[PURE]]
     wanted = [(i, one) for i in range(len(fitted)) for one in baselines_of(pairs).values()]
     missing = [(i, one) for i, one in wanted if not fitted[i].has(one)]
-    computed = _in_processes(fitted, missing, workers or min(available_cores(), MOST_WORKERS))
+    computed = _computed(fitted, missing, workers or _most_workers())
     for i, one in wanted:
-        try:
-            metrics = computed.get((i, one)) or fitted[i].metrics(one)
+        metrics = computed[i, one] if (i, one) in computed else fitted[i].metrics(one)
+        if isinstance(metrics, str):
+            table.notes.append(f"{one.title} is not in the table: {metrics}")
+        else:
             table.add(one, fitted[i].seed, numbers_of(metrics, table.labels, attributes=table.attributes))
-        except SpectangleError as error:
-            table.notes.append(f"{one.title} is not in the table: {error}")
     if not any(one.key.startswith("no_decoder") for one in runs):
         table.notes.append(
             "The supervised encoder is not in the table; it is a run of its own: "
@@ -206,28 +209,24 @@ def add_baselines(
         )
 
 
-def read_by_baseline(run: Run, key: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Labels [n] by name of some test stars of a pure run, as its regressor reads them from a baseline that the spectra
-    alone make, ``pca`` or ``pls``.
+def read_by_baseline(run: Run, key: str, rows: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """By the title of a baseline that the spectra alone make, ``pca`` or ``pls``: labels [n] by name of some test stars
+    of a pure run, as its regressor reads them.
     """
-    fitted = _Fitted(run, cache_folder())
-    baseline = fitted.baseline(baselines_of([])[key])
+    fitted, representation = _Fitted(run, cache_folder()), baselines_of([])[key]
+    baseline = fitted.baseline(representation)
     downstream = DownstreamRegressor(fitted.parts["regressor"])
     downstream.score(baseline, fitted.data)  # pyright: ignore
     read = downstream.fitted.predict(baseline.embed_stars(fitted.data.test)[rows])
-    return {name: read[:, i] for i, name in enumerate(fitted.data.labels)}
+    return {representation.title: {name: read[:, i] for i, name in enumerate(fitted.data.labels)}}
 
 
 class _Fitted:
-    """The baselines of one pure run: its stars, regressor and probes, read only when something is not cached yet."""
+    """The baselines of one pure run: its stars, regressor and probes, made only when something is not cached yet."""
 
     def __init__(self, run: Run, cache: str | Path):
-        import hydra
-
         self.run, self.cache, self.config = run, Path(cache), _resolved(run)
         self.seed = self.config["seed"]
-        # not fitted; made here and not in another process, where nobody watches what a config may call
-        self.parts = {name: hydra.utils.instantiate(self.config[name]) for name in ("regressor", "paper", "probes")}
         self._data: SpectraDataModule | None = None
 
     @property
@@ -235,6 +234,15 @@ class _Fitted:
         if self._data is None:
             self._data = load_stars(self.run)
         return self._data
+
+    @cached_property
+    def parts(self) -> dict[str, Any]:
+        """Regressor, paper's regressor and probes of the run, not fitted: to be made in the process of the command,
+        where Hydra knows what a config may call.
+        """
+        import hydra
+
+        return {name: hydra.utils.instantiate(self.config[name]) for name in ("regressor", "paper", "probes")}
 
     def forget_stars(self) -> None:
         """Give their memory back; they are read again if they are wanted."""
@@ -285,29 +293,35 @@ class _Fitted:
         return Baseline(eraser, data.labels, representation, read=model.embed_stars)
 
 
-def _in_processes(
+def _most_workers() -> int:
+    """Processes that compute baselines at the same time: one where they would share a GPU."""
+    if chosen_device().type != "cpu":
+        return 1
+    return max(1, min(available_cores(), MOST_WORKERS, int(free_memory_gb() / MEMORY_GB)))
+
+
+def _computed(
     fitted: list[_Fitted], wanted: Sequence[tuple[int, Representation]], workers: int
-) -> dict[tuple[int, Representation], dict[str, float]]:
-    """Metrics of some baselines of some runs; those that cannot be computed are left out."""
+) -> dict[tuple[int, Representation], dict[str, float] | str]:
+    """Metrics of some baselines of some runs, or why there are none."""
+    for i in {i for i, _ in wanted}:
+        _ = fitted[i].parts
     workers = max(1, min(workers, len(wanted)))
     shared = fitted, max(1, available_cores() // workers) if workers > 1 else None
     advice = "run the same command again: it goes on; OMP_NUM_THREADS=1 takes one process."
-    found = {}
-    for done, (place, (metrics, seconds)) in enumerate(in_processes(_timed, shared, wanted, workers, advice), 1):
+    found: dict[tuple[int, Representation], dict[str, float] | str] = {}
+    for place, (metrics, seconds) in in_processes(_timed, shared, wanted, workers, advice):
         i, one = wanted[place]
-        if metrics:
-            found[i, one] = metrics
-            words = f"{one.title}, seed {fitted[i].seed}"
-            log.info("baseline %d of %d: %s: %.0f s", done, len(wanted), words, seconds)
+        found[i, one] = metrics
+        words = f"{one.title}, seed {fitted[i].seed}"
+        log.info("baseline %d of %d: %s: %.0f s", len(found), len(wanted), words, seconds)
     return found
 
 
 def _timed(
     shared: tuple[list[_Fitted], int | None], i: int, representation: Representation
-) -> tuple[dict[str, float], float]:
-    """Metrics of a baseline of one of some runs and what they took in seconds; none if it cannot be computed, which is
-    said where they are wanted.
-    """
+) -> tuple[dict[str, float] | str, float]:
+    """Metrics of a baseline of one of some runs, or why there are none, and what they took in seconds."""
     start = time.perf_counter()
     fitted, threads = shared
     if threads is not None:
@@ -316,8 +330,8 @@ def _timed(
         other.forget_stars()
     try:
         metrics = fitted[i].metrics(representation)
-    except SpectangleError:
-        metrics = {}
+    except SpectangleError as error:
+        metrics = str(error)
     return metrics, time.perf_counter() - start
 
 

@@ -44,20 +44,11 @@ def report_figures(
         else:
             seen = {one: read_test_stars(run, load_autoencoder(run), data, 13000) for one, run in chosen.items()}
             yield from _maps(data, seen, tsne_stars)
-            yield from _labels_read(data, seen, _by_components(table, runs, seen))
+            pca = next((one for one in table.representations if one.key == "pca"), None)
+            yield from _labels_read(data, seen, chosen.get(PURE) if pca else None)
             yield from _latents(data, seen, chosen)
             yield from _survey(data)
     yield from _frontier(runs)
-
-
-def _by_components(
-    table: Table1, runs: Mapping[Representation, Sequence[Run]], seen: Mapping[Representation, ReadStars]
-) -> dict[str, dict[str, np.ndarray]]:
-    """By title, labels of the test stars [n] as principal components tell them, where these are in the table."""
-    pca = next((one for one in table.representations if one.key == "pca"), None)
-    if pca is None:
-        return {}
-    return {pca.title: read_by_baseline(runs[PURE][0], pca.key, next(iter(seen.values())).rows)}
 
 
 def _readable(table: Table1, one: Representation, runs: Sequence[Run]) -> Run | None:
@@ -118,8 +109,11 @@ def _maps(
 
 
 def _labels_read(
-    data: SpectraDataModule, seen: Mapping[Representation, ReadStars], others: Mapping[str, dict[str, np.ndarray]]
+    data: SpectraDataModule, seen: Mapping[Representation, ReadStars], components_of: Run | None
 ) -> Iterator[tuple[str, Figure, str]]:
+    """Diagrams, residuals, and residuals against S/N; in the last also what principal components tell, with the
+    regressor of a pure run.
+    """
     first = next(iter(seen.values()))
     columns: dict[str, list] = {"from the spectra": [first.spectra_predicted] * 2} if first.spectra_predicted else {}
     if PURE in seen:
@@ -144,7 +138,9 @@ def _labels_read(
     snr = signal_to_noise(data, first.rows)
     if snr is not None and np.isfinite(snr).sum() > 50:
         sources = {"spectra": first.spectra_predicted} if first.spectra_predicted else {}
-        sources |= {one.title: look_.predicted for one, look_ in seen.items()} | dict(others)
+        sources |= {one.title: look_.predicted for one, look_ in seen.items()}
+        if components_of is not None:
+            sources |= read_by_baseline(components_of, "pca", first.rows)
         residuals = {
             word: {name: found[name] - first.catalogue[name] for name in found} for word, found in sources.items()
         }
