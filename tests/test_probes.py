@@ -10,6 +10,7 @@ from conftest import TINY, write_toy_survey
 from sklearn.linear_model import Ridge
 
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
+from spectangle.evaluation.leakage import population_floor
 from spectangle.evaluation.probe_table import disagreements, probe_table
 from spectangle.evaluation.probes import Probes
 from spectangle.runs.folder import Run
@@ -86,6 +87,30 @@ def test_what_is_measured_of_a_kept_and_a_lost_label(random, leak, tmp_path):
     assert "excess/teff" not in found and "probe/m_h/seen" in found
     table = probe_table(found, LABELS, {"teff": 1.0, "m_h": 0.0})
     assert table.columns[9].header == "excess\nat most"
+
+
+def test_the_floor_of_the_same_stars_is_measured_once(random, tmp_path, monkeypatch):
+    """Whatever the latent is; other kept labels, another seed, other stars have floors of their own."""
+    z, labels = population(random)
+    data, count = data_of(labels), []
+
+    def counted(*given):
+        count.append(given[1:])
+        return population_floor(*given)
+
+    monkeypatch.setattr("spectangle.evaluation.probes.population_floor", counted)
+
+    def score(z, cache=str(tmp_path), kept=(0,), dropped=(1,), seed=0, stars=data.test, prefix=""):
+        probes, model = Probes({"ridge": Ridge()}, small_below=0, cache=cache, seed=seed), Latent(z, kept, dropped)
+        return probes.score(model, data, stars, data.validation, prefix, full=not prefix)  # pyright: ignore
+
+    first, again, other = score(z), score(z), score(z[::-1])
+    assert len(count) == 1 and first == again and first["floor/m_h"] == other["floor/m_h"]
+    assert first["excess/m_h"] != other["excess/m_h"]
+    uncached = score(z, cache=None)
+    assert len(count) == 2 and {key: first[key] for key in uncached} == uncached
+    score(z, kept=(1,), dropped=(0,)), score(z, seed=1), score(z, stars=data.train, prefix="val/")
+    assert len(count) == 5
 
 
 def test_neutral_labels_are_no_leakage(random):

@@ -6,7 +6,7 @@ what comes back on others. Here every prediction is of a star that neither the e
 Shapes: N stars, F features, K labels, D of them, S stars that are scored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,18 @@ from spectangle.evaluation.regressors import label_groups
 from spectangle.metrics import r2
 from spectangle.survey.star_draws import star_uniform
 
-__all__ = ["CrossFit", "Measured", "bootstrap_r2", "leaks", "share_lost", "simex", "stacked"]
+__all__ = [
+    "CrossFit",
+    "Floor",
+    "FloorOf",
+    "Measured",
+    "bootstrap_r2",
+    "leaks",
+    "population_floor",
+    "share_lost",
+    "simex",
+    "stacked",
+]
 
 Predictions = dict[str, np.ndarray]
 FOLD_STREAM, SIMEX_STEPS = 3, (0.5, 1.0, 1.5)
@@ -264,8 +275,40 @@ class Leak:
     stars: int
 
 
+@dataclass(frozen=True)
+class Floor:
+    """What the kept labels alone say of the D dropped ones: predictions [S, D] by probe, and what R2 of each label [D]
+    gains when the errors of the kept labels are taken out.
+    """
+
+    predictions: Predictions
+    gains: Sequence[float]
+
+
+def population_floor(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> Floor:
+    """Measure what the kept labels alone say of the dropped ones. No latent has a part in it: it is the same for every
+    run on the same stars.
+    """
+    if not entangled:
+        return Floor({}, [0.0] * len(disentangled))
+    predictions = fit.predictions(
+        lambda stars: stars.known(entangled)[0], lambda stars: stars.labels[:, list(disentangled)]
+    )
+    errors = fit.scored.known(entangled)[1] == "errors"
+    return Floor(predictions, _floor_gains(fit, entangled, disentangled, seed) if errors else [0.0] * len(disentangled))
+
+
+FloorOf = Callable[[CrossFit, Sequence[int], Sequence[int], int], Floor]  # population_floor, or one that remembers
+
+
 def leaks(
-    fit: CrossFit, z_only: Predictions, entangled: Sequence[int], disentangled: Sequence[int], bootstrap: int, seed: int
+    fit: CrossFit,
+    z_only: Predictions,
+    entangled: Sequence[int],
+    disentangled: Sequence[int],
+    bootstrap: int,
+    seed: int,
+    floor_of: FloorOf = population_floor,
 ) -> dict[int, Leak]:
     r"""Leakage of the dropped labels beyond what the kept labels imply, by column.
 
@@ -274,7 +317,7 @@ def leaks(
     excess is :math:`R^2` from all
     probes of (z, kept labels), of z alone and of the kept labels alone, stacked, minus the floor. Stars without one of
     the kept labels are left out; of a label that too few of the others have, or all with the same value, nothing is
-    said.
+    said. ``floor_of`` measures the floor.
     """
     fit, rows = fit.having(entangled)
     disentangled = [i for i in disentangled if _measurable(fit, i)]
@@ -289,18 +332,17 @@ def leaks(
         return stars.known(entangled)[0]
 
     source = fit.scored.known(entangled)[1] if entangled else "true"
-    alone = fit.predictions(kept, targets) if entangled else {}
+    alone = floor_of(fit, entangled, disentangled, seed)
     both = fit.predictions(lambda stars: np.c_[stars.z, kept(stars)], targets) if entangled else {}
-    gains = _floor_gains(fit, entangled, disentangled, seed) if source == "errors" else dict.fromkeys(disentangled, 0.0)
     found = {}
     for j, i in enumerate(disentangled):
         truth = fit.scored.labels[:, i].astype(np.float64)
-        floor = fit.stacked(alone, j, truth)
-        everything = [p[:, j] for p in (*alone.values(), *both.values())] + [p[:, i] for p in z_only.values()]
-        with_z = stacked(everything, truth, fit.fold)
+        floor, gain = fit.stacked(alone.predictions, j, truth), alone.gains[j]
+        by_kept = [p[:, j] for p in (*alone.predictions.values(), *both.values())]
+        with_z = stacked(by_kept + [p[:, i] for p in z_only.values()], truth, fit.fold)
         draws = bootstrap_r2([with_z, floor], truth, bootstrap, seed)
-        low, high = np.quantile(draws[0] - draws[1] - gains[i], [0.025, 0.975])
-        level = r2(floor, truth) + gains[i]
+        low, high = np.quantile(draws[0] - draws[1] - gain, [0.025, 0.975])
+        level = r2(floor, truth) + gain
         known = np.isfinite(truth)
         noise = float(np.mean(fit.scored.label_errors[known, i] ** 2) / truth[known].var())
         excess = r2(with_z, truth) - level
@@ -318,7 +360,7 @@ def _measurable(fit: CrossFit, column: int) -> bool:
     return bool(min(counts) >= FEWEST_STARS // fit.folds and np.nanstd(truth) > 0)
 
 
-def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> dict[int, float]:
+def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> list[float]:
     """What the floors of the dropped labels gain when the errors of the kept ones are taken out."""
     probes = {name: probe for name, probe in fit.probes.items() if name in ("ridge", "boosting", "svr")} or fit.probes
     random = np.random.default_rng(
@@ -338,6 +380,4 @@ def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence
             r2(fit.stacked(predicted, j, truth), truth)
             for j, truth in enumerate(fit.scored.labels[:, list(disentangled)].T.astype(float))
         ]
-    return {
-        i: simex(floors[0.0][j], {step: floors[step][j] for step in SIMEX_STEPS}) for j, i in enumerate(disentangled)
-    }
+    return [simex(floors[0.0][j], {step: floors[step][j] for step in SIMEX_STEPS}) for j in range(len(disentangled))]

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectangle.evaluation.leakage import CrossFit, Measured, Predictions, bootstrap_r2, leaks, stacked
+from spectangle.evaluation.leakage import (
+    CrossFit,
+    FloorOf,
+    Measured,
+    Predictions,
+    bootstrap_r2,
+    leaks,
+    population_floor,
+    stacked,
+)
 from spectangle.metrics import balanced_accuracy, r2
 
 if TYPE_CHECKING:
@@ -144,10 +153,11 @@ def excess_scores(
     disentangled: Mapping[str, Sequence[int]],
     bootstrap: int,
     seed: int,
+    floor_of: FloorOf = population_floor,
 ) -> dict[str, float]:
     """Floors and excesses of disentangled labels and attributes, each with its columns."""
     columns = [column for own in disentangled.values() for column in own]
-    found = leaks(fit, z_only, entangled, columns, bootstrap, seed)
+    found = leaks(fit, z_only, entangled, columns, bootstrap, seed, floor_of)
     scores: dict[str, float] = {}
     for name, own in disentangled.items():
         measured_ones = [found[column] for column in own if column in found]

@@ -10,7 +10,7 @@ Shapes: N stars, Z latent, K labels.
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from scipy.linalg import LinAlgWarning
 from spectangle.caching import cache_key, cached, settings
 from spectangle.console import render
 from spectangle.evaluation.downstream import DownstreamRegressor, best_model
-from spectangle.evaluation.leakage import CrossFit, Measured, share_lost
+from spectangle.evaluation.leakage import CrossFit, Floor, FloorOf, Measured, population_floor, share_lost
 from spectangle.evaluation.probe_scores import (
     attribute_scores,
     control_scores,
@@ -45,6 +45,7 @@ __all__ = ["Probes"]
 
 log = logging.getLogger(__name__)
 
+GAINS = "gains"  # beside the predictions of a floor, by probe
 COMPONENTS = 50  # of the raw spectra, which the reference is read from: more are noise, and cost the probes time
 
 
@@ -76,7 +77,7 @@ class Probes(L.Callback):
         large: Unfitted scikit-learn regressors by name, for surveys with many stars.
         small: The same for few stars; they are also fitted on seen and unseen stars together.
         small_below: So many stars, seen and unseen, are few.
-        cache: Folder where the reference on raw spectra is cached; None leaves the reference out.
+        cache: Folder where the reference on raw spectra and floors are cached; None leaves the reference out.
         max_stars: Fit probes on at most this many unseen stars (and as many seen ones), drawn by ``seed``; None = all.
             Fewer find less.
         bootstrap: Resamples of the scored stars.
@@ -173,7 +174,10 @@ class Probes(L.Callback):
                 columns = list(places.values())
                 kept = [column for i in model.adversary.entangled for column in columns[i]]
                 lost = {name: places[name] for name in (list(places)[i] for i in model.adversary.disentangled)}
-                scores |= excess_scores(prefix, fit, candidates | trained, kept, lost, **drawn)
+                floor_of = self._kept_floor(data, prefix)
+                scores |= excess_scores(
+                    prefix, fit, candidates | trained, kept, lost, self.bootstrap, self.seed, floor_of
+                )
         return {key: float(value) for key, value in scores.items() if np.isfinite(value)}
 
     def _cross_fit(self, seen: Measured, scored: Measured, spare: Measured | None) -> CrossFit:
@@ -204,14 +208,39 @@ class Probes(L.Callback):
     def _reference(self, data: "SpectraDataModule") -> dict[str, float]:
         """R2 of each label from the raw spectra by the same probes, once for each (survey, split, probes)."""
         assert self.cache is not None
-        suites = [settings(suite) for suite in (self.large, self.small)]
-        key = cache_key(data.fingerprint, suites, self.small_below, self.max_stars, self.seed)
 
         def make() -> dict[str, float]:
             log.info("probing the raw spectra once for this survey ...")
             return self._probed_spectra(data)
 
-        return cached(self.cache / "baselines" / f"probes-{key}.json", make)
+        return cached(self.cache / "baselines" / f"probes-{self._key(data)}.json", make)
+
+    def _key(self, data: "SpectraDataModule", *facts: Any) -> str:
+        """Of what these probes find on some stars."""
+        suites = [settings(suite) for suite in (self.large, self.small)]
+        return cache_key(data.fingerprint, suites, self.small_below, self.max_stars, self.seed, *facts)
+
+    def _kept_floor(self, data: "SpectraDataModule", prefix: str) -> FloorOf:
+        """:func:`~spectangle.evaluation.leakage.population_floor` with a memory: all runs of a sweep with the same
+        seed, kept and lost labels ask for the same.
+        """
+        if self.cache is None:
+            return population_floor
+        folder = self.cache / "floors"
+
+        def floor_of(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> Floor:
+            def make() -> dict[str, list[float]]:
+                floor = population_floor(fit, entangled, disentangled, seed)
+                flat = {name: values.ravel().tolist() for name, values in floor.predictions.items()}
+                return flat | {GAINS: list(floor.gains)}
+
+            key = self._key(data, prefix, list(entangled), list(disentangled))
+            found = dict(cached(folder / f"{key}.json", make))
+            gains = found.pop(GAINS)
+            shape = len(fit.scored), len(disentangled)
+            return Floor({name: np.array(values).reshape(shape) for name, values in found.items()}, gains)
+
+        return floor_of
 
     def _probed_spectra(self, data: "SpectraDataModule") -> dict[str, float]:
         from sklearn.decomposition import PCA
