@@ -109,6 +109,24 @@ def test_baselines_join_the_table_and_are_computed_once(toy_runs, tmp_path, monk
     )
 
 
+def test_a_baseline_that_cannot_be_computed_is_a_note(toy_runs, tmp_path, monkeypatch):
+    """The others are in the table; a damaged file in the cache is as good as none."""
+    table, runs = collect(toy_runs[0].parent)
+
+    def computed(self, one):
+        if one.key == "pca":
+            raise SpectangleError("the survey is gone.")
+        return {f"test/latent/{name}/mae": 1.0 for name in table.labels}
+
+    monkeypatch.setattr(baselines._Fitted, "_computed", computed)
+    damaged = baselines._Fitted(runs[PURE][0], tmp_path).path("pca")
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    add_baselines(table, runs, tmp_path, workers=1)
+    assert table.notes[0] == "PCA, 25 components is not in the table: the survey is gone."
+    assert BASELINES["pca"] not in table.values and table.mean(BASELINES["pls"], "teff/mae") == 1.0
+
+
 def test_several_processes_find_what_one_finds(toy_runs, tmp_path, monkeypatch):
     pytest.importorskip("concept_erasure")
     few = {key: BASELINES[key] for key in ("pca", "leace_first")}

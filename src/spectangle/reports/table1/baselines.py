@@ -184,7 +184,8 @@ def add_baselines(
         table: The table.
         runs: Of each representation, one for each seed.
         cache: Folder of what was computed.
-        workers: Processes, each with a copy of the stars; None = one for each core, up to eight.
+        workers: Processes, each with a copy of the stars; None = one for each core, up to eight and as memory
+            allows, or one where there is a GPU.
     """
     if PURE not in runs:
         raise SpectangleError(
@@ -195,7 +196,7 @@ def add_baselines(
     fitted = [_Fitted(run, cache) for run in runs[PURE]]
     wanted = [(i, one) for i in range(len(fitted)) for one in baselines_of(pairs).values()]
     missing = [(i, one) for i, one in wanted if not fitted[i].has(one)]
-    computed = _computed(fitted, missing, workers or _most_workers())
+    computed = _compute(fitted, missing, workers or _most_workers())
     for i, one in wanted:
         metrics = computed[i, one] if (i, one) in computed else fitted[i].metrics(one)
         if isinstance(metrics, str):
@@ -263,9 +264,12 @@ class _Fitted:
         except SpectangleError:  # said where its metrics are wanted
             return False
 
-    def metrics(self, representation: Representation) -> dict[str, float]:
-        """Metrics of a baseline, from the cache or computed."""
-        return cached(self.path(representation.key), lambda: self._computed(representation))
+    def metrics(self, representation: Representation) -> dict[str, float] | str:
+        """Metrics of a baseline, from the cache or computed, or why there are none."""
+        try:
+            return cached(self.path(representation.key), lambda: self._computed(representation))
+        except SpectangleError as error:
+            return str(error)
 
     def _computed(self, representation: Representation) -> dict[str, float]:
         regressor, paper, probes = self.parts["regressor"], self.parts["paper"], self.parts["probes"]
@@ -300,7 +304,7 @@ def _most_workers() -> int:
     return max(1, min(available_cores(), MOST_WORKERS, int(free_memory_gb() / MEMORY_GB)))
 
 
-def _computed(
+def _compute(
     fitted: list[_Fitted], wanted: Sequence[tuple[int, Representation]], workers: int
 ) -> dict[tuple[int, Representation], dict[str, float] | str]:
     """Metrics of some baselines of some runs, or why there are none."""
@@ -328,11 +332,7 @@ def _timed(
         use_threads(threads)
     for other in fitted[:i] + fitted[i + 1 :]:
         other.forget_stars()
-    try:
-        metrics = fitted[i].metrics(representation)
-    except SpectangleError as error:
-        metrics = str(error)
-    return metrics, time.perf_counter() - start
+    return fitted[i].metrics(representation), time.perf_counter() - start
 
 
 def _resolved(run: Run) -> dict[str, Any]:
