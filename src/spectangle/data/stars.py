@@ -3,7 +3,6 @@
 Shapes: N stars, P pixels, K labels.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -231,11 +230,14 @@ def flux_noise(flux: np.ndarray, flux_error: np.ndarray | None) -> np.ndarray:
         flux: [N, P].
         flux_error: [N, P], or None.
     """
-    estimate = 1.482602 / np.sqrt(6) * np.median(np.abs(2 * flux[:, 2:-2] - flux[:, :-4] - flux[:, 4:]), axis=1)
+    noise = np.full(len(flux), np.nan, np.float32)
     if flux_error is not None:
-        known = np.where(np.isfinite(flux_error) & (flux_error > 0), flux_error, np.nan)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a star without any error
-            median = np.nanmedian(known, axis=1)
-        estimate = np.where(np.isfinite(median), median, estimate)
-    return estimate.astype(np.float32)
+        known = np.isfinite(flux_error) & (flux_error > 0)
+        whole = known.all(axis=1)
+        noise[whole] = np.median(flux_error[whole], axis=1)
+        for i in np.flatnonzero(~whole & known.any(axis=1)):
+            noise[i] = np.median(flux_error[i, known[i]])
+    bare = np.isnan(noise)
+    second = 2 * flux[bare, 2:-2] - flux[bare, :-4] - flux[bare, 4:]
+    noise[bare] = 1.482602 / np.sqrt(6) * np.median(np.abs(second), axis=1)
+    return noise
