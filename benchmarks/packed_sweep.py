@@ -3,14 +3,17 @@
 
     python benchmarks/packed_sweep.py steps [--packs 1 2 4 8] [--sizes paper small] [--device cpu|cuda]
     python benchmarks/packed_sweep.py sweeps [--runs 8] [--packs 1 2 4 8] [--overrides model=small data.n_stars=2000]
+        [--vary seed] [--alone 8] [--processes 2]
 
 ``steps``: a training step for each model of a stack, beside one of a model alone in the same process, and the fraction
-of what large matrix products reach. ``sweeps``: real sweeps over seeds, everything included but the making of the
-survey: seconds of the clock and of all cores for each configuration, the largest memory, and what a run does in its
-time, side by side with the others of its pack: the training of its epochs, regressors, probes.
+of what large matrix products reach; on a GPU also without the CUDA graph that a stack's steps are replayed from.
+``sweeps``: real sweeps over seeds, or over values of another key from 0.5 to 1.5, everything included but the making of
+the survey and of its baselines: seconds of the clock and of all cores for each configuration, the largest memory, and
+what a run does in its time, side by side with the others of its pack: the training of its epochs, regressors, probes.
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -51,6 +54,12 @@ def main() -> None:
     steps.add_argument("--rounds", type=int, default=3)
     sweeps.add_argument("--runs", type=int, default=8)
     sweeps.add_argument("--overrides", nargs="+", default=["model=small", "data.n_stars=2000"])
+    sweeps.add_argument("--vary", default="seed", help="the key in which the runs differ")
+    sweeps.add_argument("--alone", type=int, help="runs one after another, if not all")
+    processes = len(os.sched_getaffinity(0))
+    sweeps.add_argument(
+        "--processes", type=int, default=processes, help="at the same time, without packs; 0: not measured"
+    )
     options = parser.parse_args()
     console.print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
     console.print(step_table(options) if options.kind == "steps" else sweep_table(options))
@@ -60,24 +69,32 @@ def step_table(options: argparse.Namespace) -> Table:
     """Milliseconds of a step for each model, alone and in stacks."""
     device = torch.device(options.device)
     table = Table(title=f"a training step of each model on {device}, {torch.get_num_threads()} threads, medians")
-    columns = ("networks", "batch", "stack of", "alone [ms]", "stack [ms]", "ratio", "of the GEMM limit", "memory [GB]")
+    on_gpu = device.type == "cuda"
+    columns = ("networks", "batch", "stack of", "alone [ms]", "stack [ms]", "ratio", "of the GEMM limit")
+    columns = (*columns, "memory [GB]", "without a graph [ms]") if on_gpu else columns
     for name in columns:
         table.add_column(name, justify="left" if name == "networks" else "right")
-    gemm = gemm_rate(2048 if device.type == "cpu" else 8192, options.device)
+    gemm = gemm_rate(8192 if on_gpu else 2048, options.device)
     for size in options.sizes:
         overrides, batch_size = SIZES[size]
         data = RandomStars(batch_size * STEPS, batch_size)
         work = operations(default(overrides)) * batch_size
         for count in options.packs:
             models = [ready(default(overrides), data).to(device) for _ in range(count)]
-            together = stack_step(models, data, device)
-            by_itself = plain_step(models[0], data, device)
-            times = [(seconds(by_itself, device), seconds(together, device) / count) for _ in range(options.rounds)]
-            alone, stacked = (statistics.median(column) for column in zip(*times, strict=True))
-            memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if device.type == "cuda" else ""
-            cells = (f"{1e3 * alone:.1f}", f"{1e3 * stacked:.1f}", f"{stacked / alone:.2f}")
-            cells = (*cells, f"{work / stacked / gemm:.2f}", memory)
+            ways = [plain_step(models[0], data, device), stack_step(models, data, device)]
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+                ways.append(stack_step([copy.deepcopy(model) for model in models], data, device, captured=False))
+            times = [[seconds(way, device) for way in ways] for _ in range(options.rounds)]
+            alone, *stacked = (statistics.median(column) for column in zip(*times, strict=True))
+            each = [whole / count for whole in stacked]
+            cells = (f"{1e3 * alone:.2f}", f"{1e3 * each[0]:.2f}", f"{each[0] / alone:.2f}")
+            cells = (*cells, f"{work / each[0] / gemm:.2f}")
+            if on_gpu:
+                cells = (*cells, f"{torch.cuda.max_memory_allocated() / 1e9:.1f}", f"{1e3 * each[1]:.2f}")
             table.add_row(size, str(batch_size), str(count), *cells)
+            console.print(size, count, *cells)
+            del ways
     return table
 
 
@@ -85,10 +102,13 @@ def batches(data: RandomStars, device: torch.device) -> list[torch.Tensor]:
     return [t.to(device) for t in (data.flux, data.noise, data.labels, data.classes, data.weights)]
 
 
-def stack_step(models: list[DisentanglingAutoencoder], data: RandomStars, device: torch.device) -> Callable[[], None]:
+def stack_step(
+    models: list[DisentanglingAutoencoder], data: RandomStars, device: torch.device, captured: bool = True
+) -> Callable[[], None]:
     """A function that takes some steps of a stack."""
     stars, n = batches(data, device), data.batch_size
     stack = Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
+    stack._take = stack._take if captured else stack._arithmetic
     generators = [torch.Generator(device).manual_seed(i) for i in range(len(models))]
 
     def run() -> None:
@@ -142,26 +162,34 @@ def sweep_table(options: argparse.Namespace) -> Table:
     columns = ("how", "clock [s per run]", "cores [s per run]", "ratio", "memory of the largest process [GB]")
     for name in (*columns, "epochs [s]", "regressors [s]", "probes [s]"):
         table.add_column(name, justify="left" if name == "how" else "right")
-    cores = len(os.sched_getaffinity(0))
-    ways = {"one after another": [], f"{cores} processes": [f"sweep.workers={cores}"]}
-    ways |= {f"packs of {count}": [f"sweep.pack={count}"] for count in options.packs if count > 1}
+    n = options.processes
+    ways = {"one after another": (options.alone or options.runs, [])}
+    ways |= {f"{n} processes": (options.runs, [f"sweep.workers={n}"])} if n else {}
+    ways |= {f"packs of {count}": (options.runs, [f"sweep.pack={count}"]) for count in options.packs if count > 1}
     first = None
     with tempfile.TemporaryDirectory() as folder:
-        sweep(Path(folder) / "warm", 1, options.overrides)  # makes the survey and its baselines
-        for name, arguments in ways.items():
-            clock, busy, memory = sweep(Path(folder) / name, options.runs, [*options.overrides, *arguments])
-            first = first or clock
-            cells = (f"{clock / options.runs:.1f}", f"{busy / options.runs:.1f}", f"{clock / first:.2f}")
+        sweep(Path(folder) / "warm", [*options.overrides, "trainer.max_epochs=1", values("seed", 1)])  # makes the survey and its baselines
+        for name, (count, arguments) in ways.items():
+            each = [*options.overrides, *arguments, values(options.vary, count)]
+            clock, busy, memory = sweep(Path(folder) / name, each)
+            first = first or clock / count
+            cells = (f"{clock / count:.1f}", f"{busy / count:.1f}", f"{clock / count / first:.2f}")
             cells = (*cells, f"{memory:.1f}", *(f"{seconds:.1f}" for seconds in shares(Path(folder) / name)))
             table.add_row(name, *cells)
-            console.print(name, *cells)
+            console.print(name, count, f"{clock:.1f} s", *cells)
     return table
 
 
-def sweep(folder: Path, runs: int, arguments: list[str]) -> tuple[float, float, float]:
+def values(key: str, count: int) -> str:
+    """So many values of a key, as Hydra's sweepers take them."""
+    numbers = range(count) if key.endswith("seed") else [f"{0.5 + i / count:.4f}" for i in range(count)]
+    return f"{key}=choice({','.join(map(str, numbers))})"
+
+
+def sweep(folder: Path, arguments: list[str]) -> tuple[float, float, float]:
     """Seconds of the clock and of all cores that a sweep takes, and the memory of its largest process in GB."""
     line = [sys.executable, "train.py", "-m", "hydra/sweeper=spectangle", "hydra/sweeper/sampler=grid"]
-    line += ["callbacks.figures=null", *arguments, f"seed=range({runs})", f"sweep.dir={folder}"]
+    line += ["callbacks.figures=null", *arguments, f"sweep.dir={folder}"]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     clock, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)

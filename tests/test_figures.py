@@ -182,10 +182,14 @@ def test_a_run_of_a_pack_draws_only_if_asked(toy_runs, tmp_path, caplog):
     shutil.copytree(toy_runs[0] / "regressors", tmp_path / "regressors")
     run = Run(toy_runs[0])
     trainer, model = SimpleNamespace(checkpoint_callback=None, datamodule=load_stars(run)), load_autoencoder(run)
-    model.pack = object()
+    model.pack = SimpleNamespace(in_company=True)
     with caplog.at_level(logging.INFO):
         RunFigures(str(tmp_path)).on_fit_end(trainer, model)  # pyright: ignore
     assert f"spectangle report kind=figures runs=[{tmp_path}] draws them" in caplog.text
     assert not (tmp_path / "figures").exists()
     RunFigures(str(tmp_path), in_packs=True).on_fit_end(trainer, model)  # pyright: ignore
+    assert (tmp_path / "figures" / "predicted.png").is_file()
+    shutil.rmtree(tmp_path / "figures")
+    model.pack = SimpleNamespace(in_company=False)  # a run alone on a GPU
+    RunFigures(str(tmp_path)).on_fit_end(trainer, model)  # pyright: ignore
     assert (tmp_path / "figures" / "predicted.png").is_file()

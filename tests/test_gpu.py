@@ -2,16 +2,18 @@
 
 import copy
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from commands import run_train
 from sweep_tools import records
 from test_packed_sweeps import FAST, finish, packed_sweep
-from test_packs import NOISY, build, data, some_fit  # noqa: F401
+from test_packs import INCOMPLETE, NOISY, VARIANTS, assert_same, build, data, some_fit  # noqa: F401
 
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import fit_together
+from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.stack import Stack
 from spectangle.runs.folder import Run
 
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_a_run_trains_on_it(toy_survey, tmp_path, precision):
+    torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.max_memory_allocated()
     run_train(*FAST[:-1], f"data.path={toy_survey}", f"hydra.run.dir={tmp_path}", f"trainer.precision={precision}")
     assert Run(tmp_path).finished and torch.cuda.max_memory_allocated() > before
@@ -33,6 +36,25 @@ def test_a_run_on_the_cpu_leaves_it_alone(toy_survey, tmp_path):
     assert Run(tmp_path).finished and torch.cuda.max_memory_allocated() == before
 
 
+def test_a_run_of_its_own_is_captured_and_what_it_is_without(data):  # noqa: F811
+    model = build(data, **NOISY)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    found = []
+    for captured in (True, False):
+        one = copy.deepcopy(model)
+        one.pack = OwnStack() if captured else None
+        trainer = L.Trainer(max_epochs=3, accelerator="gpu", precision="64-true", **quiet)
+        trainer.fit(one, datamodule=data)
+        found.append(one)
+    assert found[0].pack._stack._take.graphs
+    assert_same(found[1], found[0], 1e-6)
+
+
 def test_a_stack_trains_on_it(data):  # noqa: F811
     models = [build(data, seed, **NOISY) for seed in range(3)]
     place = torch.device("cuda")
@@ -44,6 +66,25 @@ def test_a_stack_trains_on_it(data):  # noqa: F811
     for epoch in range(3):
         answers = stack.train_epoch(stars, [epoch] * 3, len(data.train_dataloader()))
     assert all(torch.isfinite(torch.as_tensor(answer["sums"]["loss"])) for answer in answers)
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS.values(), INCOMPLETE], ids=[*VARIANTS.keys(), "missing labels"])
+def test_a_captured_step_is_what_it_is_without(data, variant):  # noqa: F811
+    """In double precision: the training multiplies a difference in the order of sums with every batch."""
+    found = []
+    for captured in (True, False):
+        models = [build(data, seed, **variant).double().to("cuda") for seed in range(2)]
+        stack = Stack([Member.of(m, m.configure_optimizers(), seed, 3) for seed, m in enumerate(models)], "64-true")
+        function = stack._take
+        stack._take = function if captured else stack._arithmetic
+        stars = [tensor.to("cuda") for tensor in data.training_tensors]
+        for epoch in range(3):
+            stack.train_epoch(stars, [epoch] * 2, len(data.train_dataloader()))
+        assert captured == bool(function.graphs)
+        found.append(stack.groups)
+    for group, other in zip(*found, strict=True):
+        for name, value in group.parameters.items():
+            torch.testing.assert_close(value, other.parameters[name], rtol=1e-6, atol=1e-8)
 
 
 def test_the_networks_of_a_pack_are_fitted_on_it():

@@ -65,7 +65,7 @@ class RunFigures(L.Callback):
         self.metrics: dict[str, float] = {}
 
     def on_fit_end(self, trainer: Any, pl_module: "DisentanglingAutoencoder") -> None:
-        if pl_module.pack is not None and not self.in_packs:
+        if pl_module.pack is not None and pl_module.pack.in_company and not self.in_packs:
             log.info(
                 "figures are not drawn in a pack; spectangle report kind=figures runs=[%s] draws them", self.folder
             )

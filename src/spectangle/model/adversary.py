@@ -85,6 +85,11 @@ class Adversary(nn.Module):
     plateau: Tensor
     classes: Tensor
     class_prior: Tensor
+    # the same as the lists of their names, as tensors: an index that is a list waits for a GPU at each use
+    entangled_columns: Tensor
+    regressed_columns: Tensor
+    disentangling_rows: Tensor
+    regressed_rows: Tensor
 
     def __init__(
         self,
@@ -150,6 +155,8 @@ class Adversary(nn.Module):
         self.attributes = [i for i, name in enumerate(self.labels) if name in with_classes]
         regressed = how == "regression" and not self.joint
         self.regressed = [i for i in self.entangled if i not in self.attributes] if regressed else []
+        self._register_index("entangled_columns", self.entangled)
+        self._register_index("regressed_columns", self.regressed)
         if self.condition_on == "residual" and set(self.attributes) & set(self.disentangled):
             raise SpectangleError(
                 "adversary.condition_on=residual has no residual of an attribute with classes; use "
@@ -179,6 +186,9 @@ class Adversary(nn.Module):
         self.bank = DiscriminatorBank(self.latent + extra, n_classes, **self._network)
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
         self.disentangling = [d for d, value in enumerate(weights) if value > 0]
+        self._register_index("disentangling_rows", self.disentangling)
+        members = range(0 if self.joint else self.ensemble)
+        self._register_index("regressed_rows", [m * len(self.labels) + i for m in members for i in self.regressed])
         sees_entangled = [value > 0 and self._conditional(d % len(self.labels)) for d, value in enumerate(weights)]
         self.register_buffer(
             "sees_entangled", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False
@@ -248,9 +258,9 @@ class Adversary(nn.Module):
         classes, weights = self._repeat(classes), self._repeated_weights(weights)
         if not self.regressed:
             return cross_entropy(logits, classes, self.loss, weights)
-        regressed = self._rows(self.regressed)
+        regressed = self.regressed_rows
         losses = cross_entropy(logits, classes.clone().index_fill_(0, regressed, 0), self.loss, weights)
-        targets = labels[:, self.regressed].T.repeat(self.ensemble, 1)
+        targets = labels.index_select(1, self.regressed_columns).T.repeat(self.ensemble, 1)
         likelihood = label_likelihood(
             logits[regressed][..., :2],
             targets,
@@ -258,11 +268,6 @@ class Adversary(nn.Module):
             None if weights is None else weights[regressed],
         )
         return losses.index_copy(0, regressed, likelihood)
-
-    def _rows(self, columns: Sequence[int]) -> Tensor:
-        """Discriminators [ensemble * columns] of some labels."""
-        rows = [member * len(self.labels) + i for member in range(self.ensemble) for i in columns]
-        return torch.tensor(rows, device=self.weights.device)
 
     def by_name(self, per_discriminator: Tensor) -> Tensor:
         """Average [D] over the ensemble: one number per name."""
@@ -274,10 +279,10 @@ class Adversary(nn.Module):
         r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its
         place, with ``factor`` times lambda.
         """
-        logits, disentangling = self.bank(self._inputs(z, labels)), self.disentangling
+        logits, disentangling = self.bank(self._inputs(z, labels)), self.disentangling_rows
         weighed = torch.zeros(len(self.weights), device=logits.device)
-        if disentangling:
-            prior = self.priors(labels[:, self.entangled]).repeat(self.ensemble, 1, 1)
+        if self.disentangling:
+            prior = self.priors(labels.index_select(1, self.entangled_columns)).repeat(self.ensemble, 1, 1)
             disentangle = adversarial_loss(
                 logits[disentangling],
                 self._repeat(classes)[disentangling],
@@ -286,9 +291,7 @@ class Adversary(nn.Module):
                 self.loss,
                 None if weights is None else self._repeated_weights(weights)[disentangling],  # pyright: ignore
             )
-            weighed = weighed.index_copy(
-                0, torch.tensor(disentangling, device=logits.device), self.weights[disentangling] * disentangle
-            )
+            weighed = weighed.index_copy(0, disentangling, self.weights[disentangling] * disentangle)
         entangle = torch.where(self.weights > 0, 0.0, -self.weights)
         return (weighed + entangle * self._losses(logits, labels, classes, weights)).sum() * factor
 
@@ -303,6 +306,9 @@ class Adversary(nn.Module):
         if stalled >= self.plateau_patience:
             fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
         self.plateau.copy_(torch.tensor([fraction, best, stalled]))
+
+    def _register_index(self, name: str, numbers: Sequence[int]) -> None:
+        self.register_buffer(name, torch.tensor(numbers, dtype=torch.int64), persistent=False)
 
     def _conditional(self, i: int) -> bool:
         """Whether the discriminator of a disentangled label sees the kept ones."""
@@ -325,7 +331,7 @@ class Adversary(nn.Module):
         if self.condition_on != "entangled" or not self.entangled:
             return z
         d = len(self.weights)
-        entangled = labels[:, self.entangled].expand(d, -1, -1) * self.sees_entangled
+        entangled = labels.index_select(1, self.entangled_columns).expand(d, -1, -1) * self.sees_entangled
         return torch.cat([z.expand(d, -1, -1), entangled.to(z)], dim=-1)
 
     def _repeat(self, classes: Tensor) -> Tensor:

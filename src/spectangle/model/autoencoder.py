@@ -154,7 +154,7 @@ class DisentanglingAutoencoder(L.LightningModule):
             incomplete=incomplete,
         )
         self.estimator = LabelEstimator(n_pixels, len(incomplete)) if incomplete else None
-        self.pack: Any = None  # the line to the pack that trains for this model, where it is one of several
+        self.pack: Any = None  # what trains this model in its place: the line to a pack, or a stack of its own
         self._epoch = EpochMeans()
 
     def calibrate(self, flux: Tensor, labels: Tensor) -> None:
@@ -387,9 +387,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         return y if len(self.targets) == k else torch.cat([y[:, :k], labels[:, k:].nan_to_num(0.0)], dim=1)
 
     def _estimator_loss(self, x: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        columns = self.label_scaler.incomplete
-        scaled, known = self.label_scaler(labels)[:, columns], torch.isfinite(labels[:, columns])
-        return self.estimator.loss(x, scaled, known, weights[:, columns])  # pyright: ignore
+        columns = self.label_scaler.incomplete_columns
+        scaled, known, weights = (t.index_select(1, columns) for t in (self.label_scaler(labels), labels, weights))  # pyright: ignore
+        return self.estimator.loss(x, scaled, torch.isfinite(known), weights)  # pyright: ignore
 
     def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
         if not self.conditional_encoder:

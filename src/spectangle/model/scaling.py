@@ -75,6 +75,8 @@ class LabelScaler(nn.Module):
         super().__init__()
         self.labels = tuple(labels)
         self.incomplete = [self.labels.index(name) for name in incomplete]
+        self.incomplete_columns: Tensor  # the same: an index that is a list waits for a GPU at each use
+        self.register_buffer("incomplete_columns", torch.tensor(self.incomplete, dtype=torch.int64), persistent=False)
         self.classes = list((attributes or {}).values())
         self.shares: Tensor
         if self.classes:
@@ -132,11 +134,10 @@ class LabelScaler(nn.Module):
     def _labels(self, scaled: Tensor, guess: Tensor | None) -> Tensor:
         if not self.incomplete:
             return scaled
-        missing = torch.isnan(scaled[:, self.incomplete])
-        filled = scaled.clone()
-        filled[:, self.incomplete] = torch.where(
-            missing, 0.0 if guess is None else guess.to(scaled), scaled[:, self.incomplete]
-        )
+        known = scaled.index_select(1, self.incomplete_columns)
+        missing = torch.isnan(known)
+        guessed = torch.where(missing, 0.0 if guess is None else guess.to(scaled), known)
+        filled = scaled.index_copy(1, self.incomplete_columns, guessed)
         return torch.cat([filled, missing.to(scaled)], dim=1)
 
 

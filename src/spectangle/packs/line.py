@@ -18,6 +18,7 @@ from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import Fitted, NetworkFit, fit_together
+from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.stack import Stack
 from spectangle.runs.sweep_link import link
 
@@ -35,6 +36,8 @@ class PackLine:
     Arguments:
         pipe: To the process of the pack.
     """
+
+    in_company = True
 
     def __init__(self, pipe: Connection):
         self._pipe: Connection | None = pipe
@@ -67,10 +70,8 @@ class PackLine:
             return None
         optimizers: Any = model.optimizers(use_pl_optimizer=False)
         assert self._member is not None
-        self._member.load(answer["state"], optimizers)
         self.has_trained = True
-        sums = {name: torch.tensor(total, device=model.device) for name, total in answer["sums"].items()}
-        return sums, answer["count"]
+        return self._member.take_over(answer, optimizers)
 
     def end_training(self) -> None:
         """Let the others train on: what is measured now is this run's own. Where the pack has a GPU it still fits
@@ -144,22 +145,27 @@ def _why_alone(cfg: DictConfig) -> str | None:
         return "adversary.objective=flipped draws random numbers of its own"
     if OmegaConf.select(cfg, "trainer.limit_train_batches") or OmegaConf.select(cfg, "trainer.overfit_batches"):
         return "the trainer limits the batches of an epoch"
+    if OmegaConf.select(cfg, "trainer.detect_anomaly"):
+        return "the trainer looks for anomalies in every step"
     return None
 
 
 @contextmanager
-def in_pack(model: DisentanglingAutoencoder) -> Iterator[None]:
-    """Have a model trained by the pack that this process belongs to, if it does, while the block runs."""
+def in_pack(model: DisentanglingAutoencoder, cfg: DictConfig) -> Iterator[None]:
+    """Have a model trained by the pack that this process belongs to while the block runs; without one, on a GPU, by a
+    stack of its own.
+    """
     global _line
-    if link.pack is None:
-        yield
-        return
-    model.pack, link.pack = PackLine(link.pack), None
-    _line = model.pack
+    if link.pack is not None:
+        model.pack = _line = PackLine(link.pack)
+        link.pack = None
+    elif not _why_alone(cfg):
+        model.pack = OwnStack()
     try:
         yield
     finally:
-        model.pack.close()
+        if _line is not None:
+            _line.close()
         model.pack = _line = None
 
 

@@ -98,6 +98,16 @@ class Member:
         ]
         return cls(model, *parts, seed=seed, epochs=epochs)
 
+    def take_over(
+        self, answer: Mapping[str, Any], optimizers: Sequence[torch.optim.Optimizer]
+    ) -> tuple[dict[str, Tensor], int]:
+        """Write what an epoch of :meth:`Stack.train_epoch` has changed into the model and its optimizers; return the
+        sums of its metrics, and the number of stars.
+        """
+        self.load(answer["state"], optimizers)
+        sums = {name: torch.tensor(total, device=self.device) for name, total in answer["sums"].items()}
+        return sums, answer["count"]
+
     def load(self, state: Mapping[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Write a state of :meth:`Stack.states` into the model and into its optimizers."""
         parameters, buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())

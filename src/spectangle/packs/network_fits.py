@@ -7,11 +7,14 @@ Shapes: S sets of stars, N stars, F features, K labels, M networks for each set.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.adamw import adamw
 
 from spectangle.model.networks import DiscriminatorBank
+from spectangle.packs.captured import CapturedFunction
 
 __all__ = ["Fitted", "NetworkFit", "fit_together"]
 
@@ -102,23 +105,60 @@ def _train(
     )
     shares = [fit.shares for fit in fits if fit.shares is not None]
     weights = torch.from_numpy(np.concatenate(shares)).to(device) if shares else None
-    optimizer = torch.optim.AdamW(bank.parameters(), lr=one.lr, weight_decay=one.weight_decay, fused=True)
     (n_sets, n), own = inputs.shape[:2], len(one.inputs)
     batches = max(1, round(n / one.batch_size))
     sets = torch.arange(n_sets, device=device)[:, None]
-    for step in range(one.epochs * batches):
-        if step % batches == 0:
-            drawn = [torch.randperm(n, generator=generator) for generator in generators for _ in range(own)]
-            order = torch.stack(drawn).to(device).tensor_split(batches, dim=1)
-        rows = order[step % batches]
+    parameters = list(bank.parameters())
+    means, squares = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
+    taken = [torch.zeros((), device=device) for _ in parameters]
+
+    def take(rows: torch.Tensor, rate: Any) -> dict[str, torch.Tensor]:
         x, y = inputs[sets, rows], labels[sets, rows]
         each = x[:, None].expand(-1, one.members, -1, -1).flatten(0, 1)  # the members of a set see the same stars
-        optimizer.param_groups[0]["lr"] = one.lr * 0.5 * (1 + math.cos(math.pi * step / (one.epochs * batches)))
         error = bank(each).unflatten(0, (n_sets, one.members)) - y[:, None]
         each_star = (error.square() if one.loss == "squared_error" else error.abs()).sum(-1)
         if weights is not None:
             each_star = each_star * weights[sets, rows][:, None]
-        loss = each_star.mean(-1).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        gradients = torch.autograd.grad(each_star.mean(-1).sum(), parameters)
+        _adamw(parameters, gradients, means, squares, taken, rate, one.weight_decay)
+        return {}
+
+    steps = range(one.epochs * batches)
+    step_of: Any = take
+    rates: Any = [one.lr * 0.5 * (1 + math.cos(math.pi * step / len(steps))) for step in steps]
+    if device.type == "cuda":
+        step_of, rates = CapturedFunction(take), torch.tensor(rates, device=device)
+    for step in steps:
+        if step % batches == 0:
+            drawn = [torch.randperm(n, generator=generator) for generator in generators for _ in range(own)]
+            order = torch.stack(drawn).to(device).tensor_split(batches, dim=1)
+        step_of(order[step % batches], rates[step])
+
+
+@torch.no_grad()
+def _adamw(
+    parameters: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    means: list[torch.Tensor],
+    squares: list[torch.Tensor],
+    taken: list[torch.Tensor],
+    rate: float | torch.Tensor,
+    weight_decay: float,
+) -> None:
+    """One step of torch's AdamW, at a rate that may lie on the device, where no optimizer's class asks for it."""
+    adamw(
+        list(parameters),
+        list(gradients),
+        means,
+        squares,
+        [],
+        taken,
+        fused=True,
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        lr=rate,
+        weight_decay=weight_decay,
+        eps=1e-8,
+        maximize=False,
+    )

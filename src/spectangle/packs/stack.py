@@ -15,6 +15,7 @@ from torch.func import functional_call
 from spectangle.data.stars import epoch_seed, star_order
 from spectangle.errors import SpectangleError
 from spectangle.model.losses import training_progress
+from spectangle.packs.captured import CapturedFunction
 from spectangle.packs.member import STRENGTHS, Member, running_statistics
 from spectangle.packs.stacked_adamw import StackedGroup
 
@@ -44,7 +45,8 @@ class Stack:
         self.device = members[0].device
         self.dtype = torch.float64 if precision == "64-true" else torch.float32
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
-        self.groups = [StackedGroup([member.groups[i] for member in members]) for i in range(len(members[0].groups))]
+        on_gpu = self.device.type == "cuda"
+        self.groups = [StackedGroup(list(own), on_gpu) for own in zip(*(m.groups for m in members), strict=True)]
         self.autoencoder = self.groups[: len(members[0].autoencoder)]
         self.discriminators = self.groups[len(members[0].autoencoder) :]
         self.buffers, self.methods = self._own_buffers(), _Methods(self.model)
@@ -52,6 +54,8 @@ class Stack:
             name: torch.tensor([getattr(m.model, name) for m in members], dtype=self.dtype, device=self.device)
             for name in STRENGTHS
         }
+        self.units = torch.stack([torch.as_tensor(member.model.unit, device=self.device) for member in members])
+        self._take = CapturedFunction(self._arithmetic) if on_gpu else self._arithmetic
 
     def train_epoch(self, stars: Sequence[Tensor], epochs: Sequence[int], n_batches: int) -> list[dict[str, Any]]:
         """Train each member for one epoch; return its new state, the sums of its metrics and their number of stars.
@@ -86,20 +90,38 @@ class Stack:
         """One training step of every member (paper, eq. 4) on batches [M, B, ...] of their own; return reconstruction
         and loss [M] in flux units and the discriminators' cross-entropies [M, names].
         """
-        *_, bins, weights = batch
-        drawn = [member.model.draw(bins.shape[1], g) for member, g in zip(self.members, generators, strict=True)]
-        draws = {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+        drawn = [member.model.draw(batch[0].shape[1], g) for member, g in zip(self.members, generators, strict=True)]
+        draws = [torch.stack([one[name] for one in drawn]) for name in drawn[0]]
         adversaries = [member.model.adversary for member in self.members]
-        factors = [float(adversary.factor(p)) for adversary, p in zip(adversaries, progress, strict=True)]
+        factors = self._numbers(
+            [float(adversary.factor(p)) for adversary, p in zip(adversaries, progress, strict=True)]
+        )
+        rates = self._numbers([group.rates(progress) for group in self.groups])
+        self.drawn = list(drawn[0])
+        return self._take(factors, rates, *batch, *draws)
+
+    def _arithmetic(self, factors: Tensor, rates: Tensor, *tensors: Tensor) -> dict[str, Tensor]:
+        """A step of lambda's factors [M] and the rates of the groups [groups, M], the five tensors of a batch and what
+        was drawn: nothing in it waits for a GPU.
+        """
+        batch, draws = (
+            tensors[: -len(self.drawn) or None],
+            dict(zip(self.drawn, tensors[len(tensors) - len(self.drawn) :], strict=True)),
+        )
+        *_, bins, weights = batch
         autoencoder = _parameters(self.autoencoder)
         step = self._call("look", autoencoder, batch, draws)
-        cross_entropy = self._discriminator_steps(step["seen"].detach(), step["targets"], bins, weights, progress)
+        here = len(self.autoencoder)
+        cross_entropy = self._discriminator_steps(step["seen"].detach(), step["targets"], bins, weights, rates[here:])
         frozen = {name: value.detach() for name, value in _parameters(self.discriminators).items()}
-        told = bins, weights, torch.tensor(factors, device=self.device)
-        loss, reconstruction = self._call("autoencoder_loss", autoencoder | frozen, step, *told)
-        _update(self.autoencoder, loss, progress)
-        unit = torch.stack([torch.as_tensor(member.model.unit, device=self.device) for member in self.members])
-        return {"reconstruction": reconstruction, "loss": loss.detach() * unit, "discriminator": cross_entropy}
+        loss, reconstruction = self._call("autoencoder_loss", autoencoder | frozen, step, bins, weights, factors)
+        _update(self.autoencoder, loss, rates[:here])
+        return {"reconstruction": reconstruction, "loss": loss.detach() * self.units, "discriminator": cross_entropy}
+
+    def _numbers(self, values: list) -> Tensor:
+        """Numbers in double precision on the device; on their way to a GPU nobody waits for them."""
+        tensor = torch.tensor(values, dtype=torch.float64)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def states(self) -> list[dict[str, Any]]:
         """What training has changed of each member, as numpy arrays: values, memories and steps of its groups, running
@@ -125,14 +147,14 @@ class Stack:
                 buffer.copy_(self.buffers[name][m])
 
     def _discriminator_steps(
-        self, seen: Tensor, targets: Tensor, bins: Tensor, weights: Tensor, progress: Sequence[float]
+        self, seen: Tensor, targets: Tensor, bins: Tensor, weights: Tensor, rates: Tensor
     ) -> Tensor:
         adversary = self.model.adversary
         cross_entropy = torch.zeros(len(self.members), len(adversary.weights), device=self.device)
         for _ in range(adversary.steps):
             parameters = _parameters(self.discriminators)
             cross_entropy = self._call("adversary.cross_entropy", parameters, seen, targets, bins, weights)
-            _update(self.discriminators, cross_entropy, progress)
+            _update(self.discriminators, cross_entropy, rates)
         return torch.vmap(adversary.by_name)(cross_entropy.detach())
 
     def _call(self, method: str, parameters: Mapping[str, Tensor], *arguments: Any) -> Any:
@@ -161,12 +183,12 @@ def _parameters(groups: Iterable[StackedGroup]) -> dict[str, Tensor]:
     return {name: value for group in groups for name, value in group.parameters.items()}
 
 
-def _update(groups: Sequence[StackedGroup], losses: Tensor, progress: Sequence[float]) -> None:
-    """One step of some groups on the losses [M, ...] of all members, which share no parameter."""
+def _update(groups: Sequence[StackedGroup], losses: Tensor, rates: Tensor) -> None:
+    """One step of some groups at rates [groups, M] on the losses [M, ...] of all members, which share no parameter."""
     parameters = _parameters(groups)
     gradients = dict(zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True))
-    for group in groups:
-        group.step([gradients[name] for name in group.parameters], progress)
+    for group, own in zip(groups, rates, strict=True):
+        group.step([gradients[name] for name in group.parameters], own)
 
 
 @contextmanager

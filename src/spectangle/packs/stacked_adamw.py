@@ -16,35 +16,58 @@ from spectangle.packs.member import Group
 __all__ = ["StackedGroup"]
 
 
-class StackedGroup:
-    """A group of parameters of all members, by name [M, ...], which learn, and what Adam remembers of each member."""
+ALIGNED = 64  # numbers: a tensor begins where the fast kernels of matrix products can read it
 
-    def __init__(self, groups: Sequence[Group]):
-        self.groups = groups
-        self.parameters = {
-            name: torch.stack([group.values[name] for group in groups]).requires_grad_() for name in groups[0].values
-        }
-        self.stacked = (
-            [value.detach() for value in self.parameters.values()],
-            [torch.stack(means) for means in zip(*(group.means for group in groups), strict=True)],
-            [torch.stack(squares) for squares in zip(*(group.squares for group in groups), strict=True)],
+
+class StackedGroup:
+    """A group of parameters of all members, by name [M, ...], which learn, and what Adam remembers of each member.
+
+    Arguments:
+        groups: One of each member, on one device.
+        together: Whether a step is taken for all members at once. Values, means and squares then lie in one tensor
+            each, [M, all numbers of a member], so that a step is a dozen kernels, however many parameters there are.
+            Best on a GPU; on a CPU nothing is faster than torch's fused kernel, member by member.
+    """
+
+    def __init__(self, groups: Sequence[Group], together: bool):
+        self.groups, self.together = groups, together
+        like = next(iter(groups[0].values.values()))
+        self.places, width = _places([value.shape for value in groups[0].values.values()])
+        kinds = (
+            [list(group.values.values()) for group in groups],
+            [g.means for g in groups],
+            [g.squares for g in groups],
         )
-        self.steps = torch.stack([group.step for group in groups])[:, None].repeat(1, len(self.parameters))
+        self.stacked = [[torch.stack(tensors) for tensors in zip(*kind, strict=True)] for kind in kinds]
+        if together:
+            self.flat = [like.new_zeros(len(groups), width) for _ in kinds]
+            places = [self._views(flat) for flat in self.flat]
+            for views, tensors in zip(places, self.stacked, strict=True):
+                copy_each(views, tensors)
+            self.stacked = places
+        learning = (value.detach().requires_grad_() for value in self.stacked[0])
+        self.parameters = dict(zip(groups[0].values, learning, strict=True))
+        steps = torch.stack([group.step for group in groups]).to(like.device)
+        self.steps = steps[:, None].repeat(1, len(self.parameters))
+        settings = [(*group.betas, group.weight_decay, group.eps) for group in groups]
+        self.settings = torch.tensor(settings, dtype=torch.float64, device=like.device).unbind(1)
         # of each member: views of its values and memories, and of the number of its steps, once for each parameter
         self.rows = [
             (*([tensor[m] for tensor in tensors] for tensors in self.stacked), list(self.steps[m]))
             for m in range(len(groups))
         ]
 
+    def rates(self, progress: Sequence[float]) -> list[float]:
+        """Rate of each member at its progress from 0 to 1."""
+        return [g.lr * decay_factor(g.lr_end, p) for g, p in zip(self.groups, progress, strict=True)]
+
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], progress: Sequence[float]) -> None:
-        """One step of AdamW with gradients [M, ...], each member with its own settings."""
-        rates = [g.lr * decay_factor(g.lr_end, p) for g, p in zip(self.groups, progress, strict=True)]
-        # on a CPU nothing is faster than torch's fused kernel; on a GPU launching it for each member takes the time
-        if gradients[0].device.type == "cpu":
-            self.step_by_member(gradients, rates)
-        else:
+    def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
+        """One step of AdamW with gradients [M, ...] and rates [M], each member with its own settings."""
+        if self.together:
             self.step_together(gradients, rates)
+        else:
+            self.step_by_member(gradients, rates.tolist())
 
     def step_by_member(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
         """Torch's own AdamW, member by member."""
@@ -68,30 +91,49 @@ class StackedGroup:
                 maximize=False,
             )
 
-    def step_together(self, gradients: Sequence[Tensor], rates: Sequence[float]) -> None:
+    def step_together(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
         """The same arithmetic (Loshchilov & Hutter 2019, arXiv:1711.05101) for all members at once."""
         self.steps += 1
-        first = self.stacked[0][0]
-        settings = first.new_tensor(
-            [
-                (1 - g.betas[0], 1 - g.betas[1], 1 - rate * g.weight_decay, g.eps)
-                for g, rate in zip(self.groups, rates, strict=True)
-            ]
-        ).unbind(1)
-        settings = (*settings, *self._bias_corrections(self.steps[:, 0].to(first), rates))
-        for value, gradient, mean, square in zip(self.stacked[0], gradients, *self.stacked[1:], strict=True):
-            fresh, fresh_square, kept, eps, rate, unbiased = (s.view(-1, *(1,) * (value.dim() - 1)) for s in settings)
-            mean.lerp_(gradient, fresh)
-            square.lerp_(gradient.square(), fresh_square)
-            value.mul_(kept).sub_(rate * mean / ((square * unbiased).sqrt_().add_(eps)))
-
-    def _bias_corrections(self, taken: Tensor, rates: Sequence[float]) -> tuple[Tensor, Tensor]:
-        """Rate over the correction of the mean, and one over that of the square, after so many steps [M]."""
-        betas = taken.new_tensor([group.betas for group in self.groups])
-        first, second = (1 - betas ** taken[:, None]).unbind(1)
-        return taken.new_tensor(rates) / first, 1 / second
+        value, mean, square = self.flat
+        gradient = torch.zeros_like(value)
+        copy_each(self._views(gradient), gradients)
+        beta, beta_square, decay, eps = self.settings
+        taken = self.steps[:, 0].to(rates)
+        spread = (1 - beta_square**taken).sqrt()
+        settings = (1 - beta, 1 - beta_square, 1 - rates * decay, eps * spread, rates * spread / (1 - beta**taken))
+        fresh, fresh_square, kept, eps, rate = (setting.to(value)[:, None] for setting in settings)
+        mean.lerp_(gradient, fresh)
+        square.lerp_(gradient.square_(), fresh_square)
+        if any(group.weight_decay for group in self.groups):
+            value.mul_(kept)
+        change = square.sqrt().add_(eps)
+        value.addcmul_(torch.div(mean, change, out=change), rate, value=-1)
 
     def on_host(self) -> list[list[np.ndarray]]:
-        """Values, means and squares [M, ...] and number of steps [M], copied to the host in one piece each."""
-        kinds = (*self.stacked, [self.steps[:, 0]])
-        return [[tensor.cpu().numpy().copy() for tensor in kind] for kind in kinds]
+        """Values, means and squares [M, ...] and number of steps [M], copied to the host."""
+        kinds = [self._views(copied(flat)) for flat in self.flat] if self.together else self.stacked
+        whole = [[t.numpy() if self.together else copied(t).numpy() for t in kind] for kind in kinds]
+        return [*whole, [copied(self.steps[:, 0]).numpy()]]
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        """The parameters' tensors [M, ...] inside one [M, all numbers of a member]."""
+        return [flat[:, place].view(-1, *shape) for place, shape in self.places]
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy on the host."""
+    return tensor.to("cpu", copy=True)
+
+
+def copy_each(places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Copy tensors to their places, in one kernel where torch can."""
+    torch._foreach_copy_(list(places), list(tensors))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _places(shapes: Sequence[torch.Size]) -> tuple[list[tuple[slice, torch.Size]], int]:
+    """Where tensors of some shapes lie behind one another, and how many numbers that takes."""
+    places, end = [], 0
+    for shape in shapes:
+        places.append((slice(end, end + shape.numel()), shape))
+        end += -(-shape.numel() // ALIGNED) * ALIGNED
+    return places, end

@@ -82,7 +82,7 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     try:
         callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
         trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
-        with in_pack(model):
+        with in_pack(model, cfg):
             trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
     except MisconfigurationException as error:  # what Lightning's callbacks refuse, and what it notices while it trains
         raise SpectangleError(f"Lightning cannot train with this config: {' '.join(str(error).split())}") from error
