@@ -1,7 +1,9 @@
 """Packs: several models trained as one are what each of them would be alone."""
 
 import copy
+import gc
 import signal
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from threading import Thread
@@ -11,17 +13,25 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from commands import run_train
+from conftest import TINY
 from test_conf import composed
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from spectangle import devices
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.packs.line import PackLine, fit_networks, joins_pack, receive, send
+from spectangle.packs.captured import CapturedFunction
+from spectangle.packs.line import PackLine, fit_networks, in_pack, joins_pack, receive, send
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import NetworkFit, fit_together
+from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.pack_server import PackServer
+from spectangle.packs.shared_stars import shared_stars, stars_of
 from spectangle.packs.sharing import pack_key
 from spectangle.packs.stack import Stack
+from spectangle.packs.stacked_adamw import StackedGroup
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
 from spectangle.sweeps.pack import free_memory_gb, pack_size
@@ -168,13 +178,13 @@ def test_adamw_of_all_members_at_once_is_torchs(data):
     optimizers = [model.configure_optimizers() for model in models]
     rates = [options["lr"] * 0.7 for options in settings]
     members = [Member.of(m, o, 0, 1) for m, o in zip(models, optimizers, strict=True)]
-    one, other = (Stack(members).autoencoder[0] for _ in range(2))
+    one, other = (StackedGroup([m.autoencoder[0] for m in members], together) for together in (False, True))
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         gradients = [torch.randn(v.shape, generator=generator, dtype=v.dtype) for v in one.parameters.values()]
         with torch.no_grad():
             one.step_by_member(gradients, rates)
-            other.step_together(gradients, rates)
+            other.step_together(gradients, torch.tensor(rates, dtype=torch.float64))
         for m, (model, (optimizer, _)) in enumerate(zip(models, optimizers, strict=True)):
             named = dict(model.named_parameters())
             for name, gradient in zip(one.parameters, gradients, strict=True):
@@ -187,6 +197,65 @@ def test_adamw_of_all_members_at_once_is_torchs(data):
                 torch.testing.assert_close(one.parameters[name][m], value)
                 torch.testing.assert_close(other.parameters[name][m], value)
     assert (other.steps == 5).all() and (one.steps == 5).all()
+    for kind, there in zip(one.on_host(), other.on_host(), strict=True):
+        for value, again in zip(kind, there, strict=True):
+            np.testing.assert_allclose(value, again, rtol=1e-6, atol=1e-9)
+
+
+class FromTheHost(TorchDispatchMode):
+    """Note where numbers pass between the host and a device: what a GPU would be waited for, and what no CUDA graph can
+    capture.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.lift_fresh, torch.ops.aten._local_scalar_dense):
+            ours = [frame for frame in traceback.extract_stack() if "/spectangle/" in frame.filename]
+            self.found.append(f"{ours[-1].filename}:{ours[-1].lineno}")
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_that_cannot_be_captured_is_taken_as_it_is(caplog, monkeypatch):
+    """There is no GPU here, so that nothing can be captured at all."""
+    taken = []
+    function = CapturedFunction(lambda value: taken.append(float(value)) or {"twice": 2 * value})
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", failing := Failing())
+    found = [float(function(torch.tensor(float(i)))["twice"]) for i in range(5)]
+    assert found == [0.0, 2.0, 4.0, 6.0, 8.0] and taken == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert failing.calls == 1 and gc.isenabled() and caplog.text.count("not captured as a CUDA graph") == 1
+
+
+class Failing:
+    calls = 0
+
+    def __call__(self, *given, **options):
+        self.calls += 1
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+INCOMPLETE = {"incomplete": ["logg"], "lambdas": {"m_h": 1.0, "teff": -1.0, "logg": -1.0}, **NOISY}
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS.values(), INCOMPLETE], ids=[*VARIANTS.keys(), "missing labels"])
+def test_a_step_asks_nothing_of_the_host(data, variant, monkeypatch):
+    as_on_a_gpu = lambda groups, together: StackedGroup(groups, together=True)  # noqa: E731
+    monkeypatch.setattr("spectangle.packs.stack.StackedGroup", as_on_a_gpu)
+    models = [build(data, seed, **variant) for seed in range(2)]
+    stack = Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
+    host, arithmetic = FromTheHost(), stack._take
+
+    def watched(*inputs):
+        with host:
+            return arithmetic(*inputs)
+
+    stack._take = watched
+    batch = [tensor[torch.arange(64).expand(2, -1)] for tensor in data.training_tensors]
+    found = stack.step(tuple(batch), [torch.Generator().manual_seed(seed) for seed in range(2)], [0.1, 0.2])
+    assert torch.isfinite(found["loss"]).all() and not host.found
 
 
 @pytest.mark.parametrize(
@@ -217,6 +286,40 @@ def test_not_a_number_stays_with_its_member(data):
 
 
 # ---------------------------------------------------------------------- runs and their pack
+
+
+def test_what_is_tried_before_the_training_leaves_a_gpu_alone_too(toy_survey, tmp_path, monkeypatch):
+    """A config's regressor is tried on a few stars first, in each of the runs of a pack, whose GPU the pack has."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(asked.append(devices._accelerator)))
+    options = [*TINY, "trainer.max_epochs=1", "trainer.accelerator=cpu", "callbacks.probes=null"]
+    run_train(*options, f"data.path={toy_survey}", f"hydra.run.dir={tmp_path}")
+    assert set(asked) <= {"cpu"}
+
+
+@pytest.mark.parametrize(
+    ("own", "is_shared"),
+    [
+        ([], True),
+        (["seed=3", "lambdas=second_pair"], True),
+        (["data.n_stars=300"], False),
+        (["labels.weight=errors"], False),
+    ],
+)
+def test_the_runs_of_a_pack_share_their_stars(toy_survey, own, is_shared):
+    survey = ["data=survey", f"data.path={toy_survey}"]
+    with shared_stars(lambda: composed(*survey)):
+        data, cfg = stars_of(composed(*survey)), composed(*survey, *own)
+        assert (stars_of(cfg) is data) is is_shared and len(data.train) == 292
+        assert stars_of(cfg).seed == cfg.seed
+    assert stars_of(composed(*survey)) is not data
+
+
+def test_stars_that_cannot_be_read_are_left_to_the_runs(tmp_path):
+    with shared_stars(lambda: composed("data=survey", f"data.path={tmp_path / 'none.h5'}")) as nothing:
+        assert nothing is None
+        with pytest.raises(SpectangleError, match="none.h5"):
+            stars_of(composed("data=survey", f"data.path={tmp_path / 'none.h5'}")).setup()
 
 
 class Mortal(PackServer):
@@ -345,6 +448,30 @@ def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):
     assert "goes on alone: the process of the pack has ended" in caplog.text
     expected, _ = alone(before, data, 0, precision="32-true")
     assert_same(expected, model, 0.05)
+
+
+def test_a_run_alone_on_a_gpu_trains_by_a_stack_of_its_own(data, monkeypatch):
+    """Here a CPU has the part of the GPU."""
+    model, expected = build(data, **NOISY), build(data, **NOISY)
+    expected, judge = alone(expected, data, 0)
+    monkeypatch.setattr(OwnStack, "places", ("cpu",))
+    with in_pack(model, composed()):
+        assert isinstance(model.pack, OwnStack) and not model.pack.in_company
+        monkeypatch.setattr(OwnStack, "end_training", lambda self: taken.append(self._stack.members))
+        taken = []
+        used = trainer(precision="64-true", callbacks=[Continuity(SimpleNamespace(), None)])
+        used.fit(model, datamodule=data)
+    assert len(taken) == 1 and model.pack is None
+    assert_same(expected, model, 1e-6)
+    assert used.global_step == judge.global_step
+    assert used.callback_metrics["train/loss"] == pytest.approx(float(judge.callback_metrics["train/loss"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("override", ["trainer.precision=16-mixed", "+trainer.detect_anomaly=true"])
+def test_what_no_stack_can_train_trains_by_itself(data, override):
+    model = build(data)
+    with in_pack(model, composed(override)):
+        assert model.pack is None
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,10 @@ class App:
     task_function: TaskFunction
     config: DictConfig
 
+    def composed(self, overrides: list[str]) -> DictConfig:
+        """The config of a configuration."""
+        return self.context.config_loader.load_sweep_config(self.config, overrides)
+
 
 @dataclass
 class Place:
@@ -288,7 +292,7 @@ def _run(app: App, overrides: list[str], folder: Path, number: int) -> None:
         "WANDB_RUN_ID": "-".join(folder.parts[-3:] if "seed=" in folder.name else folder.parts[-2:]),
         "WANDB_RESUME": "allow",
     }
-    config = app.context.config_loader.load_sweep_config(app.config, overrides)
+    config = app.composed(overrides)
     with open_dict(config):
         config.hydra.job.id, config.hydra.job.num = folder.name, number
         config.hydra.sweep.dir, config.hydra.sweep.subdir = str(folder.parent), folder.name

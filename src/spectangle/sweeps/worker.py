@@ -10,9 +10,11 @@ import statistics
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from multiprocessing.connection import wait
 from typing import Any
 
+from spectangle.packs.shared_stars import shared_stars
 from spectangle.packs.sharing import pack_key
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.signals import ending_signals
@@ -22,7 +24,7 @@ from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.pack import Pack, pack_size
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.study import Study
-from spectangle.sweeps.trial import App, Attempt
+from spectangle.sweeps.trial import App, Attempt, start_method
 from spectangle.threads import cores
 
 __all__ = ["Worker", "available_gpus", "preload"]
@@ -102,7 +104,9 @@ class Worker:
         pack = Pack(self.plan, self.environment()) if self.plan.options.pack != 1 and runs > 1 else None
         attempts: list[Attempt] = []
         try:
-            self._start(waiting, attempts, pack)
+            forks = start_method(self.plan.options.start_method) == "fork"
+            with shared_stars(lambda: self.app.composed(waiting[0].overrides)) if pack and forks else nullcontext():
+                self._start(waiting, attempts, pack)
             living = self._supervise(study, attempts)
         finally:
             for attempt in attempts:

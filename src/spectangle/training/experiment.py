@@ -21,6 +21,7 @@ from spectangle.errors import SpectangleError
 from spectangle.evaluation.results_table import result_table
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.packs.line import in_pack, joins_pack
+from spectangle.packs.shared_stars import stars_of
 from spectangle.runs.entry import entered, refuse_change
 from spectangle.runs.folder import Run, metric_value
 from spectangle.runs.sweep_link import link
@@ -63,14 +64,14 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     """Train in a run folder that is not finished yet, seen by the session's loggers."""
     start = time.perf_counter()
     quiet_lightning()
-    check_config(cfg)  # the loggers are open: they see it fail
-    use_threads(cfg.threads)
     packed = joins_pack(cfg)
     if packed:
         cfg = OmegaConf.merge(cfg, {"trainer": {"accelerator": "cpu", "devices": 1}})  # pyright: ignore  # the pack has the GPU
-    use_accelerator(cfg.trainer.get("accelerator", "auto"))
+    use_accelerator(OmegaConf.select(cfg, "trainer.accelerator", default="auto"))  # the check tries the regressors
+    check_config(cfg)  # the loggers are open: they see it fail
+    use_threads(cfg.threads)
     torch.manual_seed(cfg.seed)
-    data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
+    data = stars_of(cfg)
     data.setup()
     model = build_model(cfg, data)
     survey = {"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin, "units": data.units}

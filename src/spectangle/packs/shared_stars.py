@@ -1,0 +1,55 @@
+"""Stars that are read once for all runs of a pack: processes that are forked from the one that has them share them."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from spectangle.data.module import SpectraDataModule
+from spectangle.threads import use_threads
+
+__all__ = ["shared_stars", "stars_of"]
+
+log = logging.getLogger(__name__)
+_shared: tuple[dict[str, Any], SpectraDataModule] | None = None
+
+
+@contextmanager
+def shared_stars(compose: Callable[[], DictConfig]) -> Iterator[None]:
+    """Hold the stars of a config while the block starts processes. What cannot be read is left to the runs, which say
+    why.
+
+    Arguments:
+        compose: Makes the config of one of them.
+    """
+    global _shared
+    use_threads(1)  # threads of OpenMP do not survive a fork, nor do the processes that wait for them
+    try:
+        cfg = compose()
+        data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
+        data.setup()
+        _shared = _facts(cfg), data
+    except Exception as error:
+        log.debug("the stars are not shared: %s", error)
+    try:
+        yield
+    finally:
+        _shared = None
+
+
+def stars_of(cfg: DictConfig) -> SpectraDataModule:
+    """The data module of a config, with the stars that this process was given, if they are the same."""
+    if _shared is None or _shared[0] != _facts(cfg):
+        return hydra.utils.instantiate(cfg.data)
+    data = _shared[1]
+    data.seed = cfg.data.seed
+    return data
+
+
+def _facts(cfg: DictConfig) -> dict[str, Any]:
+    """All that is said of the stars, but for the seed, which is of their order."""
+    facts: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    return {key: value for key, value in facts.items() if key != "seed"}
