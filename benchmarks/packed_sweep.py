@@ -168,7 +168,8 @@ def sweep_table(options: argparse.Namespace) -> Table:
     ways |= {f"packs of {count}": (options.runs, [f"sweep.pack={count}"]) for count in options.packs if count > 1}
     first = None
     with tempfile.TemporaryDirectory() as folder:
-        sweep(Path(folder) / "warm", [*options.overrides, "trainer.max_epochs=1", values("seed", 1)])  # makes the survey and its baselines
+        warm = [*options.overrides, "trainer.max_epochs=1", values("seed", 1)]  # makes the survey and its baselines
+        sweep(Path(folder) / "warm", warm)
         for name, (count, arguments) in ways.items():
             each = [*options.overrides, *arguments, values(options.vary, count)]
             clock, busy, memory = sweep(Path(folder) / name, each)

@@ -45,7 +45,7 @@ def write_sweep(folder: Path, name: str = "toy", sampler: str = "grid", params: 
     config["hydra"]["sweeper"] = {
         "preload": [],
         "heartbeat_s": 0.5,
-        "params": params or {"x": "choice(0.1, 0.2, 0.3)", "y": "choice(1, 2)"},
+        "params": {"x": "choice(0.1, 0.2, 0.3)", "y": "choice(1, 2)"} if params is None else params,
     } | options
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return folder / "sweep"

@@ -32,9 +32,10 @@ from spectangle.packs.shared_stars import shared_stars, stars_of
 from spectangle.packs.sharing import pack_key
 from spectangle.packs.stack import Stack
 from spectangle.packs.stacked_adamw import StackedGroup
+from spectangle.processes import free_memory_gb
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
-from spectangle.sweeps.pack import free_memory_gb, pack_size
+from spectangle.sweeps.pack import pack_size
 from spectangle.sweeps.plan import Options
 from spectangle.sweeps.trial import Attempt
 from spectangle.training.resumption import Continuity

@@ -297,6 +297,15 @@ def test_a_configuration_is_its_mean_over_seeds(tmp_path: Path):
         ]
 
 
+def test_one_configuration_may_be_repeated_with_other_seeds(tmp_path: Path):
+    folder = write_sweep(tmp_path, params={})
+    assert "varies nothing" in sweep(tmp_path, code=1)
+    output = sweep(tmp_path, "trial_seeds=[1,3]", "x=0.1")
+    [record] = records(folder).values()
+    assert record["state"] == "complete" and len(record["spread"]) == 1
+    assert "()" not in output and (folder / record["name"] / "seed=3" / "metrics.json").is_file()
+
+
 def test_a_pruned_run_is_pruned_and_not_failed(tmp_path: Path):
     folder = write_sweep(tmp_path, params={"x": "choice(0.5, 0.4, 0.3, 5, 6)"})
     pruner = [

@@ -117,6 +117,7 @@ def wait_for(condition, process, seconds=90):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["sweep=table1", "hydra.sweeper.params={+model.new: 1}"], "To append to your config use +hydra"),
         (["model.laten=3"], "There is no config key 'model.laten'. Did you mean 'model.latent'?"),
         (["modell.latent=3"], "Did you mean 'model.latent'?"),
         (["lambdas=frist_pair"], "lambdas=frist_pair does not exist. Did you mean 'first_pair'?"),

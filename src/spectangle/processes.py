@@ -1,4 +1,6 @@
-"""Pieces of work in several processes, which end with the one that started them."""
+"""Pieces of work in several processes, which end with the one that started them, and the memory that there is for
+processes.
+"""
 
 import os
 import signal
@@ -7,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from typing import Any
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["in_processes"]
+__all__ = ["free_memory_gb", "in_processes"]
 
 
 def in_processes(
@@ -50,6 +53,17 @@ def in_processes(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def free_memory_gb() -> float:
+    """Memory that this machine, or this job's allocation of it, can still give."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = 1024 * float(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError):
+        free = 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    allocated = os.environ.get("SLURM_MEM_PER_NODE")
+    return min(free, 2**20 * float(allocated) if allocated else free) / 1e9
 
 
 _function: Callable[..., Any] | None = None  # of a worker process, with what its pieces share

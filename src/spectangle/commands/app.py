@@ -179,7 +179,7 @@ def explain(error: Exception, config_name: str) -> str:
             )
     if key := re.search(r"Could not override '([^']+)'", text):
         known = _known_keys(config_name)
-        if key[1] in known:
+        if key[1] in known or key[1].startswith("hydra."):
             return " ".join(text.split())  # the key is there, the reason is another one
         return f"There is no config key '{key[1]}'.{did_you_mean(key[1], known)} `--cfg job` shows every key."
     if isinstance(error, OverrideParseException):

@@ -7,6 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from spectangle.processes import free_memory_gb
 from spectangle.runs.sweep_folder import list_runs
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.trial import Place, die_with_parent, redirect, start_method
@@ -67,17 +68,6 @@ def pack_size(plan: Plan, workers: int) -> int:
     peaks = (run.metrics.get("memory/peak_gb") for run in list_runs(plan.folder) if run.finished)
     peak = next((peak for peak in peaks if peak), None)
     return 1 if peak is None else max(1, int(MEMORY * free_memory_gb() / workers / peak))
-
-
-def free_memory_gb() -> float:
-    """Memory that this machine, or this job's allocation of it, can still give."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = 1024 * float(lines["MemAvailable"].split()[0])
-    except (OSError, KeyError):
-        free = 0.5 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    allocated = os.environ.get("SLURM_MEM_PER_NODE")
-    return min(free, 2**20 * float(allocated) if allocated else free) / 1e9
 
 
 def _serve(pipes: list[Connection], parent: int, log: Path, environment: dict[str, str], accelerator: str) -> None:

@@ -267,9 +267,10 @@ def make_plan(
     space = parse_space(
         [*(f"{key}={written(value)}" for key, value in params.items()), *arguments], extend, is_grid(sampler)
     )
-    if not space.swept and extend is None:
+    if not space.swept and extend is None and not (is_grid(sampler) and chosen.trial_seeds):
         raise SpectangleError(
-            "This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params."
+            "This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params, or, to repeat "
+            "one configuration, hydra/sweeper/sampler=grid trial_seeds=[0,1,2]."
         )
     shared = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # pyright: ignore
     objectives = _objectives(shared.get("objective"))

@@ -70,10 +70,8 @@ class StatusLine:
         if not done or len(names) > 1:
             return ""
         best = (min if directions[0] == "minimize" else max)(done, key=lambda trial: trial.values[0])
-        return (
-            f"best {names[0]} {best.values[0]:.4g} "
-            f"({', '.join(f'{key}={value}' for key, value in best.params.items())})"
-        )
+        which = ", ".join(f"{key}={value}" for key, value in best.params.items())
+        return f"best {names[0]} {best.values[0]:.4g}" + (f" ({which})" if which else "")
 
     def _left(self, finished: int) -> str:
         seconds = [

@@ -34,11 +34,10 @@ from spectangle.evaluation.probes import Probes
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.model.load import load_autoencoder
 from spectangle.model.projection import Projection
-from spectangle.processes import in_processes
+from spectangle.processes import free_memory_gb, in_processes
 from spectangle.reports.table1.collect import FIRST, PURE, SECOND, Representation, Table1, is_pair, numbers_of
 from spectangle.reports.table1.layout import WORDS
 from spectangle.runs.folder import Run
-from spectangle.sweeps.pack import free_memory_gb
 from spectangle.threads import available_cores, use_threads
 
 if TYPE_CHECKING:
