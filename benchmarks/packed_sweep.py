@@ -13,7 +13,6 @@ what a run does in its time, side by side with the others of its pack: the train
 """
 
 import argparse
-import copy
 import json
 import os
 import platform
@@ -81,20 +80,20 @@ def step_table(options: argparse.Namespace) -> Table:
         work = operations(default(overrides)) * batch_size
         for count in options.packs:
             models = [ready(default(overrides), data).to(device) for _ in range(count)]
-            ways = [plain_step(models[0], data, device), stack_step(models, data, device)]
+            by_itself = plain_step(models[0], data, device)
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
-                ways.append(stack_step([copy.deepcopy(model) for model in models], data, device, captured=False))
-            times = [[seconds(way, device) for way in ways] for _ in range(options.rounds)]
-            alone, *stacked = (statistics.median(column) for column in zip(*times, strict=True))
-            each = [whole / count for whole in stacked]
-            cells = (f"{1e3 * alone:.2f}", f"{1e3 * each[0]:.2f}", f"{each[0] / alone:.2f}")
-            cells = (*cells, f"{work / each[0] / gemm:.2f}")
+            together = stack_step(models, data, device)
+            times = [(seconds(by_itself, device), seconds(together, device) / count) for _ in range(options.rounds)]
+            alone, stacked = (statistics.median(column) for column in zip(*times, strict=True))
+            cells = (f"{1e3 * alone:.2f}", f"{1e3 * stacked:.2f}", f"{stacked / alone:.2f}")
+            cells = (*cells, f"{work / stacked / gemm:.2f}")
             if on_gpu:
-                cells = (*cells, f"{torch.cuda.max_memory_allocated() / 1e9:.1f}", f"{1e3 * each[1]:.2f}")
+                memory, launched = torch.cuda.max_memory_allocated() / 1e9, stack_step(models, data, device, False)
+                each = statistics.median(seconds(launched, device) / count for _ in range(options.rounds))
+                cells = (*cells, f"{memory:.1f}", f"{1e3 * each:.2f}")
             table.add_row(size, str(batch_size), str(count), *cells)
             console.print(size, count, *cells)
-            del ways
     return table
 
 
@@ -108,7 +107,7 @@ def stack_step(
     """A function that takes some steps of a stack."""
     stars, n = batches(data, device), data.batch_size
     stack = Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
-    stack._take = stack._take if captured else stack._arithmetic
+    stack.replay = stack.replay if captured else None
     generators = [torch.Generator(device).manual_seed(i) for i in range(len(models))]
 
     def run() -> None:

@@ -11,6 +11,7 @@ from sweep_tools import records
 from test_packed_sweeps import FAST, finish, packed_sweep
 from test_packs import INCOMPLETE, NOISY, VARIANTS, assert_same, build, data, some_fit  # noqa: F401
 
+from spectangle.packs.captured import Replay
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import fit_together
 from spectangle.packs.own_stack import OwnStack
@@ -51,7 +52,7 @@ def test_a_run_of_its_own_is_captured_and_what_it_is_without(data):  # noqa: F81
         trainer = L.Trainer(max_epochs=3, accelerator="gpu", precision="64-true", **quiet)
         trainer.fit(one, datamodule=data)
         found.append(one)
-    assert found[0].pack._stack._take.graphs
+    assert found[0].pack._stack.replay.graphs
     assert_same(found[1], found[0], 1e-6)
 
 
@@ -75,16 +76,30 @@ def test_a_captured_step_is_what_it_is_without(data, variant):  # noqa: F811
     for captured in (True, False):
         models = [build(data, seed, **variant).double().to("cuda") for seed in range(2)]
         stack = Stack([Member.of(m, m.configure_optimizers(), seed, 3) for seed, m in enumerate(models)], "64-true")
-        function = stack._take
-        stack._take = function if captured else stack._arithmetic
+        replay = stack.replay
+        stack.replay = replay if captured else None
         stars = [tensor.to("cuda") for tensor in data.training_tensors]
         for epoch in range(3):
             stack.train_epoch(stars, [epoch] * 2, len(data.train_dataloader()))
-        assert captured == bool(function.graphs)
+        assert captured == bool(replay.graphs)
         found.append(stack.groups)
     for group, other in zip(*found, strict=True):
         for name, value in group.parameters.items():
             torch.testing.assert_close(value, other.parameters[name], rtol=1e-6, atol=1e-8)
+
+
+def test_what_cannot_be_captured_leaves_the_gpu_as_it_was(monkeypatch):
+    monkeypatch.setattr(Replay, "captures", True)
+    monkeypatch.setattr(Replay, "failed", [])
+    replay, stream = Replay(), torch.cuda.current_stream()
+
+    def waits(value):
+        return {"twice": 2 * value if value.sum().item() else value}
+
+    found = [float(replay(waits, torch.full((3,), float(i), device="cuda"))["twice"].sum()) for i in range(5)]
+    assert found == [0.0, 6.0, 12.0, 18.0, 24.0] and not Replay.captures
+    assert torch.cuda.current_stream() == stream
+    assert float((torch.ones(1000, 1000, device="cuda") @ torch.ones(1000, 1000, device="cuda")).mean()) == 1000.0
 
 
 def test_the_networks_of_a_pack_are_fitted_on_it():

@@ -39,7 +39,8 @@ def test_a_sweep_in_a_pack_has_the_runs_of_one_without(toy_survey, tmp_path):
         for seed in ("seed=0", "seed=1"):
             run, there = Run(tmp_path / "pack" / name / seed), Run(tmp_path / "alone" / name / seed)
             packs.add(run.manifest["pack"])
-            assert "pack" not in there.manifest and run.finished and (run.path / "output.log").is_file()
+            assert "pack" not in there.manifest and run.finished
+            assert "read once for the runs of the pack" in (run.path / "output.log").read_text()
             assert run.history[0].keys() == there.history[0].keys()
             for key, value in there.history[0].items():
                 assert run.history[0][key] == pytest.approx(value, rel=0.05, abs=0.02), key
@@ -47,6 +48,11 @@ def test_a_sweep_in_a_pack_has_the_runs_of_one_without(toy_survey, tmp_path):
             assert state.keys() == other.keys() and state["global_step"] == other["global_step"]
     assert len(packs) == 1
     assert not list((tmp_path / "pack" / "workers").iterdir())
+
+
+def test_a_pack_hides_no_mistake_of_the_trainer(toy_survey, tmp_path):
+    grid = ["hydra/sweeper/sampler=grid", "seed=0,1", "sweep.pack=2", "trainer.devices=4"]
+    assert "trainer.devices is 4" in finish(packed_sweep(tmp_path / "sweep", toy_survey, *grid), code=1)
 
 
 def test_final_metrics_agree_within_the_spread_of_seeds(toy_survey, tmp_path):

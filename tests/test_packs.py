@@ -2,11 +2,16 @@
 
 import copy
 import gc
+import os
+import pickle
 import signal
+import time
 import traceback
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from multiprocessing import Pipe
-from threading import Thread
+from threading import Thread, Timer
 from types import SimpleNamespace
 
 import lightning as L
@@ -22,7 +27,7 @@ from spectangle import devices
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.packs.captured import CapturedFunction
+from spectangle.packs.captured import Replay
 from spectangle.packs.line import PackLine, fit_networks, in_pack, joins_pack, receive, send
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import NetworkFit, fit_together
@@ -35,9 +40,12 @@ from spectangle.packs.stacked_adamw import StackedGroup
 from spectangle.processes import free_memory_gb
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
+from spectangle.signals import Stopped
+from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.pack import pack_size
 from spectangle.sweeps.plan import Options
 from spectangle.sweeps.trial import Attempt
+from spectangle.sweeps.worker import Worker
 from spectangle.training.resumption import Continuity
 
 EPOCHS = 3
@@ -220,14 +228,36 @@ class FromTheHost(TorchDispatchMode):
 
 
 def test_a_step_that_cannot_be_captured_is_taken_as_it_is(caplog, monkeypatch):
-    """There is no GPU here, so that nothing can be captured at all."""
+    """There is no GPU here, so that nothing can be captured at all: test_gpu.py breaks a capture on one."""
     taken = []
-    function = CapturedFunction(lambda value: taken.append(float(value)) or {"twice": 2 * value})
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+
+    def twice(value):
+        taken.append(float(value))
+        return {"twice": 2 * value}
+
+    replay = Replay()
+    monkeypatch.setattr(Replay, "captures", True)
+    monkeypatch.setattr(Replay, "failed", [])
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", failing := Failing())
-    found = [float(function(torch.tensor(float(i)))["twice"]) for i in range(5)]
+    found = [float(replay(twice, torch.tensor(float(i)))["twice"]) for i in range(5)]
     assert found == [0.0, 2.0, 4.0, 6.0, 8.0] and taken == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert failing.calls == 1 and gc.isenabled() and caplog.text.count("not captured as a CUDA graph") == 1
+    assert len(Replay.failed) == 1 and not Replay.captures
+
+
+def test_a_stack_that_is_dropped_frees_its_memory_at_once(data):
+    models = [build(data, seed, **NOISY) for seed in range(2)]
+    stack = weakref.ref(kept := Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models]))
+    kept.replay = Replay()
+    gc.disable()
+    try:
+        kept.train_epoch(data.training_tensors, [0, 0], 2)
+        del kept
+        assert stack() is None
+    finally:
+        gc.enable()
 
 
 class Failing:
@@ -247,13 +277,13 @@ def test_a_step_asks_nothing_of_the_host(data, variant, monkeypatch):
     monkeypatch.setattr("spectangle.packs.stack.StackedGroup", as_on_a_gpu)
     models = [build(data, seed, **variant) for seed in range(2)]
     stack = Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
-    host, arithmetic = FromTheHost(), stack._take
+    host = FromTheHost()
 
-    def watched(*inputs):
+    def watched(arithmetic, *inputs):
         with host:
             return arithmetic(*inputs)
 
-    stack._take = watched
+    stack.replay = watched
     batch = [tensor[torch.arange(64).expand(2, -1)] for tensor in data.training_tensors]
     found = stack.step(tuple(batch), [torch.Generator().manual_seed(seed) for seed in range(2)], [0.1, 0.2])
     assert torch.isfinite(found["loss"]).all() and not host.found
@@ -289,9 +319,27 @@ def test_not_a_number_stays_with_its_member(data):
 # ---------------------------------------------------------------------- runs and their pack
 
 
+def test_a_worker_that_reads_stars_lives_and_can_be_told_to_stop(tmp_path, monkeypatch):
+    @contextmanager
+    def slow(compose):
+        time.sleep(20)
+        yield
+
+    monkeypatch.setattr("spectangle.sweeps.worker.shared_stars", slow)
+    worker = Worker.__new__(Worker)
+    worker.record = WorkerRecord(tmp_path, heartbeat_s=0.1)
+    os.utime(worker.record.path, (0, 0))
+    Timer(2.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    start = time.monotonic()
+    with pytest.raises(Stopped), ExitStack() as held:
+        worker._read_stars(SimpleNamespace(overrides=[]), held)  # pyright: ignore
+    assert time.monotonic() - start < 15 and worker.record.path.stat().st_mtime > 0
+
+
 def test_what_is_tried_before_the_training_leaves_a_gpu_alone_too(toy_survey, tmp_path, monkeypatch):
     """A config's regressor is tried on a few stars first, in each of the runs of a pack, whose GPU the pack has."""
     asked = []
+    monkeypatch.setattr(devices, "_accelerator", "auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(asked.append(devices._accelerator)))
     options = [*TINY, "trainer.max_epochs=1", "trainer.accelerator=cpu", "callbacks.probes=null"]
     run_train(*options, f"data.path={toy_survey}", f"hydra.run.dir={tmp_path}")
@@ -307,7 +355,8 @@ def test_what_is_tried_before_the_training_leaves_a_gpu_alone_too(toy_survey, tm
         (["labels.weight=errors"], False),
     ],
 )
-def test_the_runs_of_a_pack_share_their_stars(toy_survey, own, is_shared):
+def test_the_runs_of_a_pack_share_their_stars(toy_survey, own, is_shared, monkeypatch):
+    monkeypatch.setattr("spectangle.packs.shared_stars.use_threads", lambda count: None)
     survey = ["data=survey", f"data.path={toy_survey}"]
     with shared_stars(lambda: composed(*survey)):
         data, cfg = stars_of(composed(*survey)), composed(*survey, *own)
@@ -316,7 +365,8 @@ def test_the_runs_of_a_pack_share_their_stars(toy_survey, own, is_shared):
     assert stars_of(composed(*survey)) is not data
 
 
-def test_stars_that_cannot_be_read_are_left_to_the_runs(tmp_path):
+def test_stars_that_cannot_be_read_are_left_to_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("spectangle.packs.shared_stars.use_threads", lambda count: None)
     with shared_stars(lambda: composed("data=survey", f"data.path={tmp_path / 'none.h5'}")) as nothing:
         assert nothing is None
         with pytest.raises(SpectangleError, match="none.h5"):
@@ -455,20 +505,44 @@ def test_a_run_alone_on_a_gpu_trains_by_a_stack_of_its_own(data, monkeypatch):
     """Here a CPU has the part of the GPU."""
     model, expected = build(data, **NOISY), build(data, **NOISY)
     expected, judge = alone(expected, data, 0)
-    monkeypatch.setattr(OwnStack, "places", ("cpu",))
     with in_pack(model, composed()):
-        assert isinstance(model.pack, OwnStack) and not model.pack.in_company
-        monkeypatch.setattr(OwnStack, "end_training", lambda self: taken.append(self._stack.members))
-        taken = []
-        used = trainer(precision="64-true", callbacks=[Continuity(SimpleNamespace(), None)])
+        assert model.pack.places == ("cuda",) and not model.pack.in_company
+        model.pack = pickle.loads(pickle.dumps(OwnStack(["cpu"])))
+        ended = []
+        monkeypatch.setattr(OwnStack, "end_training", lambda self: ended.append(self._stack.members))
+        used = trainer(precision="64-true", callbacks=[Continuity(SimpleNamespace(), None)])  # pyright: ignore
         used.fit(model, datamodule=data)
-    assert len(taken) == 1 and model.pack is None
+    assert len(ended) == 1 and model.pack is None
     assert_same(expected, model, 1e-6)
     assert used.global_step == judge.global_step
     assert used.callback_metrics["train/loss"] == pytest.approx(float(judge.callback_metrics["train/loss"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("override", ["trainer.precision=16-mixed", "+trainer.detect_anomaly=true"])
+def test_what_a_callback_changes_is_not_lost_to_a_stack_of_its_own(data):
+    class Sets(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                with torch.no_grad():
+                    pl_module.decoder.layers[-1].bias.fill_(7.0)
+
+    found = []
+    for pack in (OwnStack(["cpu"]), None):
+        model = build(data, **NOISY)
+        model.pack = pack
+        trainer(2, precision="64-true", callbacks=[Sets()]).fit(model, datamodule=data)
+        found.append(model)
+    assert_same(found[1], found[0], 1e-6)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.precision=16-mixed",
+        "+trainer.detect_anomaly=true",
+        "+trainer.val_check_interval=0.5",
+        "+callbacks.checkpoint.every_n_train_steps=5",
+    ],
+)
 def test_what_no_stack_can_train_trains_by_itself(data, override):
     model = build(data)
     with in_pack(model, composed(override)):

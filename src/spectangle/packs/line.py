@@ -147,6 +147,11 @@ def _why_alone(cfg: DictConfig) -> str | None:
         return "the trainer limits the batches of an epoch"
     if OmegaConf.select(cfg, "trainer.detect_anomaly"):
         return "the trainer looks for anomalies in every step"
+    if OmegaConf.select(cfg, "trainer.val_check_interval") not in (None, 1, 1.0):
+        return "the trainer validates in the middle of an epoch"
+    callbacks = (OmegaConf.select(cfg, "callbacks") or {}).values()
+    if any(node and (node.get("every_n_train_steps") or node.get("train_time_interval")) for node in callbacks):
+        return "a checkpoint is saved in the middle of an epoch"
     return None
 
 

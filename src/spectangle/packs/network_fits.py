@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.adamw import adamw
 
 from spectangle.model.networks import DiscriminatorBank
-from spectangle.packs.captured import CapturedFunction
+from spectangle.packs.captured import Replay
+from spectangle.packs.stacked_adamw import adamw_step
 
 __all__ = ["Fitted", "NetworkFit", "fit_together"]
 
@@ -120,45 +120,17 @@ def _train(
         if weights is not None:
             each_star = each_star * weights[sets, rows][:, None]
         gradients = torch.autograd.grad(each_star.mean(-1).sum(), parameters)
-        _adamw(parameters, gradients, means, squares, taken, rate, one.weight_decay)
+        with torch.no_grad():
+            adamw_step(parameters, gradients, means, squares, taken, rate, one.weight_decay)
         return {}
 
     steps = range(one.epochs * batches)
-    step_of: Any = take
     rates: Any = [one.lr * 0.5 * (1 + math.cos(math.pi * step / len(steps))) for step in steps]
-    if device.type == "cuda":
-        step_of, rates = CapturedFunction(take), torch.tensor(rates, device=device)
+    replay = Replay() if device.type == "cuda" else None
+    rates = torch.tensor(rates, device=device) if replay else rates
     for step in steps:
         if step % batches == 0:
             drawn = [torch.randperm(n, generator=generator) for generator in generators for _ in range(own)]
             order = torch.stack(drawn).to(device).tensor_split(batches, dim=1)
-        step_of(order[step % batches], rates[step])
-
-
-@torch.no_grad()
-def _adamw(
-    parameters: Sequence[torch.Tensor],
-    gradients: Sequence[torch.Tensor],
-    means: list[torch.Tensor],
-    squares: list[torch.Tensor],
-    taken: list[torch.Tensor],
-    rate: float | torch.Tensor,
-    weight_decay: float,
-) -> None:
-    """One step of torch's AdamW, at a rate that may lie on the device, where no optimizer's class asks for it."""
-    adamw(
-        list(parameters),
-        list(gradients),
-        means,
-        squares,
-        [],
-        taken,
-        fused=True,
-        amsgrad=False,
-        beta1=0.9,
-        beta2=0.999,
-        lr=rate,
-        weight_decay=weight_decay,
-        eps=1e-8,
-        maximize=False,
-    )
+        now = order[step % batches], rates[step]
+        replay(take, *now) if replay else take(*now)

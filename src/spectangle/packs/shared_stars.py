@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.data.module import SpectraDataModule
+from spectangle.errors import SpectangleError
 from spectangle.threads import use_threads
 
 __all__ = ["shared_stars", "stars_of"]
@@ -29,11 +30,14 @@ def shared_stars(compose: Callable[[], DictConfig]) -> Iterator[None]:
     use_threads(1)  # threads of OpenMP do not survive a fork, nor do the processes that wait for them
     try:
         cfg = compose()
-        data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
-        data.setup()
-        _shared = _facts(cfg), data
-    except Exception as error:
-        log.debug("the stars are not shared: %s", error)
+        if "data" in cfg:
+            data: SpectraDataModule = hydra.utils.instantiate(cfg.data)
+            data.setup()
+            _shared = _facts(cfg), data
+    except SpectangleError:
+        pass
+    except Exception:  # whatever it is, a run that meets it alone says it where it is looked for
+        log.warning("The stars of a pack could not be read once for all of its runs.", exc_info=True)
     try:
         yield
     finally:
@@ -42,10 +46,11 @@ def shared_stars(compose: Callable[[], DictConfig]) -> Iterator[None]:
 
 def stars_of(cfg: DictConfig) -> SpectraDataModule:
     """The data module of a config, with the stars that this process was given, if they are the same."""
-    if _shared is None or _shared[0] != _facts(cfg):
+    if _shared is None or _shared[0] != _facts(cfg) or "seed" not in cfg.data:
         return hydra.utils.instantiate(cfg.data)
     data = _shared[1]
     data.seed = cfg.data.seed
+    log.info("stars   read once for the runs of the pack")
     return data
 
 

@@ -3,8 +3,9 @@
 Shapes: M models, N stars, B batch, D discriminators, K labels.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -15,9 +16,9 @@ from torch.func import functional_call
 from spectangle.data.stars import epoch_seed, star_order
 from spectangle.errors import SpectangleError
 from spectangle.model.losses import training_progress
-from spectangle.packs.captured import CapturedFunction
+from spectangle.packs.captured import Replay
 from spectangle.packs.member import STRENGTHS, Member, running_statistics
-from spectangle.packs.stacked_adamw import StackedGroup
+from spectangle.packs.stacked_adamw import StackedGroup, copy_each
 
 __all__ = ["Stack"]
 
@@ -55,7 +56,9 @@ class Stack:
             for name in STRENGTHS
         }
         self.units = torch.stack([torch.as_tensor(member.model.unit, device=self.device) for member in members])
-        self._take = CapturedFunction(self._arithmetic) if on_gpu else self._arithmetic
+        self.replay = Replay() if on_gpu else None  # it holds no stack: one that is dropped frees its memory at once
+        self.drawn = list(members[0].model.draw(1, torch.Generator(self.device)))
+        self.factors = self._factors()
 
     def train_epoch(self, stars: Sequence[Tensor], epochs: Sequence[int], n_batches: int) -> list[dict[str, Any]]:
         """Train each member for one epoch; return its new state, the sums of its metrics and their number of stars.
@@ -65,7 +68,7 @@ class Stack:
             epochs: The epoch that each member is in, from 0.
             n_batches: Batches of an epoch.
         """
-        members = list(zip(self.members, epochs, strict=True))
+        members, self.factors = list(zip(self.members, epochs, strict=True)), self._factors()
         orders = torch.stack([star_order(len(stars[0]), member.seed, epoch) for member, epoch in members])
         generators = [torch.Generator(self.device).manual_seed(epoch_seed(m.seed, epoch)) for m, epoch in members]
         sums: dict[str, Tensor] = {}
@@ -91,32 +94,39 @@ class Stack:
         and loss [M] in flux units and the discriminators' cross-entropies [M, names].
         """
         drawn = [member.model.draw(batch[0].shape[1], g) for member, g in zip(self.members, generators, strict=True)]
-        draws = [torch.stack([one[name] for one in drawn]) for name in drawn[0]]
-        adversaries = [member.model.adversary for member in self.members]
-        factors = self._numbers(
-            [float(adversary.factor(p)) for adversary, p in zip(adversaries, progress, strict=True)]
-        )
+        draws = [torch.stack([one[name] for one in drawn]) for name in self.drawn]
+        factors = self._numbers([factor(p) for factor, p in zip(self.factors, progress, strict=True)])
         rates = self._numbers([group.rates(progress) for group in self.groups])
-        self.drawn = list(drawn[0])
-        return self._take(factors, rates, *batch, *draws)
+        inputs = factors, rates, *batch, *draws
+        return self._arithmetic(*inputs) if self.replay is None else self.replay(self._arithmetic, *inputs)
 
     def _arithmetic(self, factors: Tensor, rates: Tensor, *tensors: Tensor) -> dict[str, Tensor]:
         """A step of lambda's factors [M] and the rates of the groups [groups, M], the five tensors of a batch and what
         was drawn: nothing in it waits for a GPU.
         """
-        batch, draws = (
-            tensors[: -len(self.drawn) or None],
-            dict(zip(self.drawn, tensors[len(tensors) - len(self.drawn) :], strict=True)),
-        )
+        batch = tensors[: len(tensors) - len(self.drawn)]
+        draws = dict(zip(self.drawn, tensors[len(batch) :], strict=True))
         *_, bins, weights = batch
         autoencoder = _parameters(self.autoencoder)
         step = self._call("look", autoencoder, batch, draws)
         here = len(self.autoencoder)
         cross_entropy = self._discriminator_steps(step["seen"].detach(), step["targets"], bins, weights, rates[here:])
         frozen = {name: value.detach() for name, value in _parameters(self.discriminators).items()}
-        loss, reconstruction = self._call("autoencoder_loss", autoencoder | frozen, step, bins, weights, factors)
+        loss, reconstruction = self._call(
+            "autoencoder_loss", autoencoder | frozen, step, bins, weights, factors.to(self.dtype)
+        )
         _update(self.autoencoder, loss, rates[:here])
         return {"reconstruction": reconstruction, "loss": loss.detach() * self.units, "discriminator": cross_entropy}
+
+    def _factors(self) -> list[Callable[[float], float]]:
+        """Of each member, lambda's factor by the progress. What a plateau has made of it holds for an epoch, and is
+        read from the device once.
+        """
+        adversaries: list[Any] = [member.model.adversary for member in self.members]
+        return [
+            partial(_held, float(adversary.plateau[0])) if adversary.schedule == "plateau" else adversary.factor
+            for adversary in adversaries
+        ]
 
     def _numbers(self, values: list) -> Tensor:
         """Numbers in double precision on the device; on their way to a GPU nobody waits for them."""
@@ -145,6 +155,12 @@ class Stack:
                 group.values = dict(zip(group.values, values, strict=True))
             for name, buffer in running_statistics(member.model):
                 buffer.copy_(self.buffers[name][m])
+
+    def reread(self) -> None:
+        """Take over what the members' parameters have become elsewhere, where they are those of a model."""
+        for m, member in enumerate(self.members):
+            for stacked, group in zip(self.groups, member.groups, strict=True):
+                copy_each(stacked.rows[m][0], list(group.values.values()))
 
     def _discriminator_steps(
         self, seen: Tensor, targets: Tensor, bins: Tensor, weights: Tensor, rates: Tensor
@@ -176,6 +192,10 @@ class Stack:
             for name, first in every[0].items()
             if name in changed or not all(torch.equal(first, buffers[name]) for buffers in every)
         }
+
+
+def _held(value: float, _: float) -> float:
+    return value
 
 
 def _parameters(groups: Iterable[StackedGroup]) -> dict[str, Tensor]:

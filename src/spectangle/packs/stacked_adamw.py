@@ -13,7 +13,7 @@ from torch.optim.adamw import adamw
 from spectangle.model.losses import decay_factor
 from spectangle.packs.member import Group
 
-__all__ = ["StackedGroup"]
+__all__ = ["StackedGroup", "adamw_step", "copy_each"]
 
 
 ALIGNED = 64  # numbers: a tensor begins where the fast kernels of matrix products can read it
@@ -74,22 +74,8 @@ class StackedGroup:
         own = zip(*(gradient.contiguous().unbind() for gradient in gradients), strict=True)  # as the fused kernel wants
         for group, row, gradient, rate in zip(self.groups, self.rows, own, rates, strict=True):
             values, means, squares, steps = row
-            adamw(
-                values,
-                list(gradient),
-                means,
-                squares,
-                [],
-                steps,
-                fused=True,
-                amsgrad=False,
-                beta1=group.betas[0],
-                beta2=group.betas[1],
-                lr=rate,
-                weight_decay=group.weight_decay,
-                eps=group.eps,
-                maximize=False,
-            )
+            settings = {"betas": group.betas, "weight_decay": group.weight_decay, "eps": group.eps}
+            adamw_step(values, gradient, means, squares, steps, rate, **settings)
 
     def step_together(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
         """The same arithmetic (Loshchilov & Hutter 2019, arXiv:1711.05101) for all members at once."""
@@ -111,16 +97,33 @@ class StackedGroup:
 
     def on_host(self) -> list[list[np.ndarray]]:
         """Values, means and squares [M, ...] and number of steps [M], copied to the host."""
-        kinds = [self._views(copied(flat)) for flat in self.flat] if self.together else self.stacked
-        whole = [[t.numpy() if self.together else copied(t).numpy() for t in kind] for kind in kinds]
-        return [*whole, [copied(self.steps[:, 0]).numpy()]]
+        kinds = [self._views(_copied(flat)) for flat in self.flat] if self.together else self.stacked
+        whole = [[t.numpy() if self.together else _copied(t).numpy() for t in kind] for kind in kinds]
+        return [*whole, [_copied(self.steps[:, 0]).numpy()]]
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         """The parameters' tensors [M, ...] inside one [M, all numbers of a member]."""
         return [flat[:, place].view(-1, *shape) for place, shape in self.places]
 
 
-def copied(tensor: Tensor) -> Tensor:
+def adamw_step(
+    values: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    steps: list[Tensor],
+    rate: float | Tensor,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> None:
+    """Torch's own AdamW, at a rate that may lie on the device, which its optimizers take with a warning at best."""
+    kept = {"weight_decay": weight_decay, "eps": eps, "beta1": betas[0], "beta2": betas[1]}
+    options = {"fused": True, "amsgrad": False, "maximize": False, "lr": rate, **kept}
+    adamw(list(values), list(gradients), means, squares, [], steps, **options)  # pyright: ignore
+
+
+def _copied(tensor: Tensor) -> Tensor:
     """A copy on the host."""
     return tensor.to("cpu", copy=True)
 

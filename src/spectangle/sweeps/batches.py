@@ -2,8 +2,6 @@
 all.
 """
 
-import os
-import threading
 import time
 from typing import Any
 
@@ -32,11 +30,10 @@ def run_batches(plan: Plan, app: App, study: Study) -> None:
         hydra_context=app.context, task_function=app.task_function, config=app.config
     )
     record = WorkerRecord(plan.folder, plan.options.heartbeat_s)
-    stop = threading.Event()
-    threading.Thread(target=_beat, args=(record, stop), daemon=True).start()
     try:
         page = LivePage(plan.folder)
-        with StatusLine(study) as status:
+        # taken for dead, its jobs are not: they are asked for by their numbers
+        with record.beating(revive=True), StatusLine(study) as status:
             while not study.done:
                 status.update()
                 page.update()
@@ -45,7 +42,6 @@ def run_batches(plan: Plan, app: App, study: Study) -> None:
                 else:
                     time.sleep(1)
     finally:
-        stop.set()
         record.remove()
 
 
@@ -113,10 +109,3 @@ def _reason(result: Any) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def _beat(record: WorkerRecord, stop: threading.Event) -> None:
-    parent = os.getpid()
-    while not stop.wait(1) and os.getpid() == parent:
-        if not record.beat():
-            record.write()  # taken for dead, but its jobs are not: they are asked for by their numbers

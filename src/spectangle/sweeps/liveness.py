@@ -8,9 +8,11 @@ nodes and file server differ. The file of a worker that is taken for dead is rem
 import json
 import os
 import platform
+import threading
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,26 @@ class WorkerRecord:
         except OSError:  # the file server hangs; the next beat may come through
             pass
         return True
+
+    @contextmanager
+    def beating(self, revive: bool = False) -> Iterator[None]:
+        """Give signs of life while the block does something else; ``revive``: also after somebody has taken this
+        worker for dead.
+        """
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(1):
+                if not self.beat() and revive:
+                    self.write()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

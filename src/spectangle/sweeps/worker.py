@@ -10,14 +10,14 @@ import statistics
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Any
 
 from spectangle.packs.shared_stars import shared_stars
 from spectangle.packs.sharing import pack_key
 from spectangle.runs.sweep_folder import ConfigurationFolder
-from spectangle.signals import ending_signals
+from spectangle.signals import Stopped, ending_signals, stopping_on
 from spectangle.sweeps.again import keep_files
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
@@ -103,11 +103,17 @@ class Worker:
         runs = len(waiting) * len(self.plan.options.trial_seeds or [None])
         pack = Pack(self.plan, self.environment()) if self.plan.options.pack != 1 and runs > 1 else None
         attempts: list[Attempt] = []
+        living = True
         try:
-            forks = start_method(self.plan.options.start_method) == "fork"
-            with shared_stars(lambda: self.app.composed(waiting[0].overrides)) if pack and forks else nullcontext():
+            with ExitStack() as held:
+                if pack and not self.stopping and start_method(self.plan.options.start_method) == "fork":
+                    self._read_stars(waiting[0], held)
                 self._start(waiting, attempts, pack)
             living = self._supervise(study, attempts)
+        except Stopped as stopped:
+            self._stop(stopped.number)
+            for claim in waiting:
+                study.tell(claim, Outcome("interrupted", reason=self.stopping or ""))
         finally:
             for attempt in attempts:
                 attempt.end(Outcome("interrupted"))
@@ -116,6 +122,13 @@ class Worker:
             self.record.set_children()
         if not living:
             self._return()
+
+    def _read_stars(self, claim: Claim, held: ExitStack) -> None:
+        """Read what the runs of a pack share. It may take a minute, in which this worker lives, and can be told to
+        stop.
+        """
+        with self.record.beating(), stopping_on(*ending_signals(signal.SIGUSR1)):
+            held.enter_context(shared_stars(lambda: self.app.composed(claim.overrides)))
 
     def _prepare(self, study: Study, claim: Claim) -> Outcome | None:
         """Say that a configuration runs; return its outcome if it is finished already."""
@@ -200,7 +213,7 @@ class Worker:
         gpus = available_gpus()
         return found | ({"CUDA_VISIBLE_DEVICES": gpus[self.slot % len(gpus)]} if gpus else {})
 
-    def _stop(self, number: int, frame: object) -> None:
+    def _stop(self, number: int, frame: object = None) -> None:
         self.stopping = "time limit" if number == signal.SIGUSR1 else "the worker was told to stop"
 
 

@@ -64,11 +64,11 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     """Train in a run folder that is not finished yet, seen by the session's loggers."""
     start = time.perf_counter()
     quiet_lightning()
-    packed = joins_pack(cfg)
+    packed = joins_pack(cfg)  # then the pack has the GPU
+    use_accelerator("cpu" if packed else OmegaConf.select(cfg, "trainer.accelerator", default="auto"))
+    check_config(cfg)  # it tries the regressors; the loggers are open: they see it fail
     if packed:
-        cfg = OmegaConf.merge(cfg, {"trainer": {"accelerator": "cpu", "devices": 1}})  # pyright: ignore  # the pack has the GPU
-    use_accelerator(OmegaConf.select(cfg, "trainer.accelerator", default="auto"))  # the check tries the regressors
-    check_config(cfg)  # the loggers are open: they see it fail
+        cfg = OmegaConf.merge(cfg, {"trainer": {"accelerator": "cpu", "devices": 1}})  # pyright: ignore
     use_threads(cfg.threads)
     torch.manual_seed(cfg.seed)
     data = stars_of(cfg)
