@@ -32,9 +32,9 @@ from spectangle.packs.line import PackLine, fit_networks, in_pack, joins_pack, r
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import NetworkFit, fit_together
 from spectangle.packs.own_stack import OwnStack
+from spectangle.packs.pack_key import pack_key
 from spectangle.packs.pack_server import PackServer
 from spectangle.packs.shared_stars import shared_stars, stars_of
-from spectangle.packs.sharing import pack_key
 from spectangle.packs.stack import Stack
 from spectangle.packs.stacked_adamw import StackedGroup
 from spectangle.processes import free_memory_gb

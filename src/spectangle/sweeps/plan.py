@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from spectangle.configs.nested import flat
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.files import redacted
-from spectangle.packs.sharing import pack_key
+from spectangle.packs.pack_key import pack_key
 from spectangle.runs.entry import CHANGES_NOTHING, named
 from spectangle.sweeps.space import Space, parse_space, written
 from spectangle.training.seeds import check_seed

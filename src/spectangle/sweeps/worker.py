@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Any
 
+from spectangle.packs.pack_key import pack_key
 from spectangle.packs.shared_stars import shared_stars
-from spectangle.packs.sharing import pack_key
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.signals import Stopped, ending_signals, stopping_on
 from spectangle.sweeps.again import keep_files
