@@ -1,6 +1,8 @@
 """On a GPU: training, packs and regressors use it, and what is told to leave it alone does."""
 
 import copy
+import subprocess
+import sys
 
 import lightning as L
 import numpy as np
@@ -11,7 +13,6 @@ from sweep_tools import records
 from test_packed_sweeps import FAST, finish, packed_sweep
 from test_packs import INCOMPLETE, NOISY, VARIANTS, assert_same, build, data, some_fit  # noqa: F401
 
-from spectangle.packs.captured import Replay
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import fit_together
 from spectangle.packs.own_stack import OwnStack
@@ -88,18 +89,23 @@ def test_a_captured_step_is_what_it_is_without(data, variant):  # noqa: F811
             torch.testing.assert_close(value, other.parameters[name], rtol=1e-6, atol=1e-8)
 
 
-def test_what_cannot_be_captured_leaves_the_gpu_as_it_was(monkeypatch):
-    monkeypatch.setattr(Replay, "captures", True)
-    monkeypatch.setattr(Replay, "failed", [])
-    replay, stream = Replay(), torch.cuda.current_stream()
+WAITS = """
+import torch
+from spectangle.packs.captured import Replay as Captured
 
-    def waits(value):
-        return {"twice": 2 * value if value.sum().item() else value}
+def waits(value):
+    return {"twice": 2 * value if value.sum().item() else value}
 
-    found = [float(replay(waits, torch.full((3,), float(i), device="cuda"))["twice"].sum()) for i in range(5)]
-    assert found == [0.0, 6.0, 12.0, 18.0, 24.0] and not Replay.captures
-    assert torch.cuda.current_stream() == stream
-    assert float((torch.ones(1000, 1000, device="cuda") @ torch.ones(1000, 1000, device="cuda")).mean()) == 1000.0
+replay, stream, ones = Captured(), torch.cuda.current_stream(), torch.ones(1000, 1000, device="cuda")
+found = [float(replay(waits, torch.full((3,), float(i), device="cuda"))["twice"].sum()) for i in range(5)]
+assert found == [0.0, 6.0, 12.0, 18.0, 24.0] and not Captured.captures, found
+assert torch.cuda.current_stream() == stream and float((ones @ ones).mean()) == 1000.0
+"""
+
+
+def test_what_cannot_be_captured_leaves_the_gpu_as_it_was():
+    """In a process of its own, in which nothing is captured any more."""
+    subprocess.run([sys.executable, "-c", WAITS], check=True, timeout=120)
 
 
 def test_the_networks_of_a_pack_are_fitted_on_it():

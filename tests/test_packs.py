@@ -40,7 +40,6 @@ from spectangle.packs.stacked_adamw import StackedGroup
 from spectangle.processes import free_memory_gb
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
-from spectangle.signals import Stopped
 from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.pack import pack_size
 from spectangle.sweeps.plan import Options
@@ -329,11 +328,18 @@ def test_a_worker_that_reads_stars_lives_and_can_be_told_to_stop(tmp_path, monke
     worker = Worker.__new__(Worker)
     worker.record = WorkerRecord(tmp_path, heartbeat_s=0.1)
     os.utime(worker.record.path, (0, 0))
-    Timer(2.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    worker.stopping, worker.plan = None, SimpleNamespace(options=SimpleNamespace(trial_timeout_min=None))  # pyright: ignore
+    Timer(4.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     start = time.monotonic()
-    with pytest.raises(Stopped), ExitStack() as held:
-        worker._read_stars(SimpleNamespace(overrides=[]), held)  # pyright: ignore
-    assert time.monotonic() - start < 15 and worker.record.path.stat().st_mtime > 0
+    monkeypatch.setattr("spectangle.sweeps.worker.READING_MIN", 2 / 60)
+    before = signal.signal(signal.SIGTERM, worker._stop)
+    try:
+        with ExitStack() as held:
+            worker._read_stars(SimpleNamespace(overrides=[]), held)  # pyright: ignore
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert worker.stopping == "the worker was told to stop" and 2 < time.monotonic() - start < 15
+    assert 0 < worker.record.path.stat().st_mtime < time.time() - 1  # no sign of life for ever
 
 
 def test_what_is_tried_before_the_training_leaves_a_gpu_alone_too(toy_survey, tmp_path, monkeypatch):
@@ -522,8 +528,10 @@ def test_what_a_callback_changes_is_not_lost_to_a_stack_of_its_own(data):
     class Sets(L.Callback):
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 1:
+                pl_module.input_noise = 0.1
                 with torch.no_grad():
                     pl_module.decoder.layers[-1].bias.fill_(7.0)
+                    pl_module.encoder.norm.running_mean.fill_(3.0)
 
     found = []
     for pack in (OwnStack(["cpu"]), None):
@@ -540,6 +548,7 @@ def test_what_a_callback_changes_is_not_lost_to_a_stack_of_its_own(data):
         "trainer.precision=16-mixed",
         "+trainer.detect_anomaly=true",
         "+trainer.val_check_interval=0.5",
+        "+trainer.val_check_interval=1",
         "+callbacks.checkpoint.every_n_train_steps=5",
     ],
 )

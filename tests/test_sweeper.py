@@ -306,6 +306,11 @@ def test_one_configuration_may_be_repeated_with_other_seeds(tmp_path: Path):
     assert "()" not in output and (folder / record["name"] / "seed=3" / "metrics.json").is_file()
 
 
+def test_a_pack_has_room_for_the_seeds_of_a_configuration(tmp_path: Path):
+    write_sweep(tmp_path)
+    assert "the 3 runs of a configuration" in sweep(tmp_path, "sweep.pack=2", "trial_seeds=[1,2,3]", code=1)
+
+
 def test_a_pruned_run_is_pruned_and_not_failed(tmp_path: Path):
     folder = write_sweep(tmp_path, params={"x": "choice(0.5, 0.4, 0.3, 5, 6)"})
     pruner = [

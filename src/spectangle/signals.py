@@ -18,7 +18,6 @@ class Stopped(BaseException):
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
         self.exit_code = 128 + number
 
 

@@ -8,7 +8,7 @@ __all__ = ["available_cores", "cores", "let_threads_sleep", "use_threads"]
 # Turns of the loop in which a waiting thread of libgomp looks for work before it sleeps. By default 300,000, some
 # milliseconds: where another process wants the core, two trainings took twenty times as long as one. 5,000 turns are
 # longer than the pauses inside a batch, so that a quiet machine loses nothing: with 500, training on a virtual Intel
-# machine, where a thread is slow to wake, took 1.4 to 2 times as long. benchmarks/shared_cores.py measures all of it.
+# machine, where a thread is slow to wake, took 1.4 times as long. benchmarks/shared_cores.py measures all of it.
 SPIN = 5000
 _limits: Any = None
 

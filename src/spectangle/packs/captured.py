@@ -21,8 +21,8 @@ class Replay:
     one by one takes longer than their arithmetic.
 
     The function has to work in place on tensors that stay where they are, and must neither wait for the GPU nor copy
-    from the host. It is captured once for each set of shapes; where that fails, it is called as it is, and nothing is
-    captured in this process any more: torch has lost count of its memory pools then.
+    from the host. It is captured once for each set of shapes; where that fails, it is called as it is, and, unless
+    memory was wanting, nothing is captured in this process any more: torch has lost count of its memory pools then.
     """
 
     captures = True
@@ -54,8 +54,10 @@ class Replay:
             with _undisturbed(), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 outputs = function(*places)
         except RuntimeError as error:  # nothing has been computed yet
-            Replay.captures = False
-            Replay.failed.append(graph)
+            self.captures = False
+            if not isinstance(error, torch.cuda.OutOfMemoryError):
+                Replay.captures = False
+                Replay.failed.append(graph)
             reason = str(error).partition("\n")[0]
             log.warning("The steps are not captured as a CUDA graph, and take longer: %s", reason)
         else:

@@ -147,10 +147,14 @@ def _why_alone(cfg: DictConfig) -> str | None:
         return "the trainer limits the batches of an epoch"
     if OmegaConf.select(cfg, "trainer.detect_anomaly"):
         return "the trainer looks for anomalies in every step"
-    if OmegaConf.select(cfg, "trainer.val_check_interval") not in (None, 1, 1.0):
+    if (interval := OmegaConf.select(cfg, "trainer.val_check_interval")) is not None and (
+        interval != 1.0 or isinstance(interval, int)  # 1 is a batch, 1.0 an epoch
+    ):
         return "the trainer validates in the middle of an epoch"
-    callbacks = (OmegaConf.select(cfg, "callbacks") or {}).values()
-    if any(node and (node.get("every_n_train_steps") or node.get("train_time_interval")) for node in callbacks):
+    callbacks = OmegaConf.select(cfg, "callbacks")
+    nodes = callbacks.values() if isinstance(callbacks, DictConfig) else ()
+    nodes = [node for node in nodes if isinstance(node, DictConfig)]
+    if any(node.get("every_n_train_steps") or node.get("train_time_interval") for node in nodes):
         return "a checkpoint is saved in the middle of an epoch"
     return None
 

@@ -157,10 +157,15 @@ class Stack:
                 buffer.copy_(self.buffers[name][m])
 
     def reread(self) -> None:
-        """Take over what the members' parameters have become elsewhere, where they are those of a model."""
+        """Take over what the members' models have become elsewhere: parameters, running statistics and strengths."""
         for m, member in enumerate(self.members):
             for stacked, group in zip(self.groups, member.groups, strict=True):
                 copy_each(stacked.rows[m][0], list(group.values.values()))
+            buffers = dict(member.model.named_buffers())
+            for name, kept in self.buffers.items():
+                kept[m].copy_(buffers[name])
+            for name, strengths in self.strengths.items():
+                strengths[m] = getattr(member.model, name)
 
     def _discriminator_steps(
         self, seen: Tensor, targets: Tensor, bins: Tensor, weights: Tensor, rates: Tensor

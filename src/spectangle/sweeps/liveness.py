@@ -6,6 +6,7 @@ nodes and file server differ. The file of a worker that is taken for dead is rem
 """
 
 import json
+import math
 import os
 import platform
 import threading
@@ -60,24 +61,24 @@ class WorkerRecord:
         """Give a sign of life when one is due; return whether nobody has taken this worker for dead."""
         if time.monotonic() - self._last < self.heartbeat_s:
             return True
-        self._last = time.monotonic()
         try:
             os.utime(self.path)
         except FileNotFoundError:
             return False
         except OSError:  # the file server hangs; the next beat may come through
             pass
+        self._last = time.monotonic()
         return True
 
     @contextmanager
-    def beating(self, revive: bool = False) -> Iterator[None]:
-        """Give signs of life while the block does something else; ``revive``: also after somebody has taken this
-        worker for dead.
+    def beating(self, at_most_s: float = math.inf, revive: bool = False) -> Iterator[None]:
+        """Give signs of life while the block does something else, for some seconds at most; ``revive``: also after
+        somebody has taken this worker for dead.
         """
-        stop = threading.Event()
+        stop, end = threading.Event(), time.monotonic() + at_most_s
 
         def beat() -> None:
-            while not stop.wait(1):
+            while not stop.wait(1) and time.monotonic() < end:
                 if not self.beat() and revive:
                     self.write()
 

@@ -272,6 +272,12 @@ def make_plan(
             "This sweep varies nothing; give for instance model.latent=5,10,25 or hydra.sweeper.params, or, to repeat "
             "one configuration, hydra/sweeper/sampler=grid trial_seeds=[0,1,2]."
         )
+    seeds = chosen.trial_seeds or []
+    if isinstance(chosen.pack, int) and 1 < chosen.pack < len(seeds):
+        raise SpectangleError(
+            f"sweep.pack is {chosen.pack}, and the {len(seeds)} runs of a configuration, one for each of trial_seeds, "
+            f"train together: give sweep.pack={len(seeds)} or more, or fewer seeds."
+        )
     shared = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])  # pyright: ignore
     objectives = _objectives(shared.get("objective"))
     directions = _directions(direction, objectives)

@@ -17,7 +17,7 @@ from typing import Any
 from spectangle.packs.pack_key import pack_key
 from spectangle.packs.shared_stars import shared_stars
 from spectangle.runs.sweep_folder import ConfigurationFolder
-from spectangle.signals import Stopped, ending_signals, stopping_on
+from spectangle.signals import Stopped, ending_signals
 from spectangle.sweeps.again import keep_files
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
@@ -31,6 +31,7 @@ __all__ = ["Worker", "available_gpus", "preload"]
 
 log = logging.getLogger(__name__)
 WAIT_S = 0.5
+READING_MIN = 10  # a worker that reads stars for longer may be taken for dead
 
 
 class Worker:
@@ -49,6 +50,7 @@ class Worker:
     def __init__(self, plan: Plan, app: App, slot: int = 0, workers: int = 1):
         self.plan, self.app, self.slot, self.workers = plan, app, slot, workers
         self.stopping: str | None = None
+        self._reading = False
 
     def work(self) -> None:
         """Run configurations until the sweep is done or this worker is told to stop."""
@@ -100,20 +102,19 @@ class Worker:
                 study.tell(claim, outcome)
             else:
                 waiting.append(claim)
-        runs = len(waiting) * len(self.plan.options.trial_seeds or [None])
-        pack = Pack(self.plan, self.environment()) if self.plan.options.pack != 1 and runs > 1 else None
+        runs, room = len(waiting) * len(self.plan.options.trial_seeds or [None]), pack_size(self.plan, self.workers)
+        pack = Pack(self.plan, self.environment()) if 1 < runs <= room else None  # auto: one by one until one has ended
         attempts: list[Attempt] = []
-        living = True
         try:
             with ExitStack() as held:
-                if pack and not self.stopping and start_method(self.plan.options.start_method) == "fork":
+                if pack and start_method(self.plan.options.start_method) == "fork":
                     self._read_stars(waiting[0], held)
-                self._start(waiting, attempts, pack)
+                if self.stopping:
+                    for claim in waiting:
+                        study.tell(claim, Outcome("interrupted", reason=self.stopping))
+                else:
+                    self._start(waiting, attempts, pack)
             living = self._supervise(study, attempts)
-        except Stopped as stopped:
-            self._stop(stopped.number)
-            for claim in waiting:
-                study.tell(claim, Outcome("interrupted", reason=self.stopping or ""))
         finally:
             for attempt in attempts:
                 attempt.end(Outcome("interrupted"))
@@ -127,8 +128,15 @@ class Worker:
         """Read what the runs of a pack share. It may take a minute, in which this worker lives, and can be told to
         stop.
         """
-        with self.record.beating(), stopping_on(*ending_signals(signal.SIGUSR1)):
-            held.enter_context(shared_stars(lambda: self.app.composed(claim.overrides)))
+        limit = 60.0 * (self.plan.options.trial_timeout_min or READING_MIN)
+        self._reading = True
+        try:
+            with self.record.beating(limit):
+                held.enter_context(shared_stars(lambda: self.app.composed(claim.overrides)))
+        except Stopped:
+            pass  # _stop has noted it
+        finally:
+            self._reading = False
 
     def _prepare(self, study: Study, claim: Claim) -> Outcome | None:
         """Say that a configuration runs; return its outcome if it is finished already."""
@@ -213,8 +221,11 @@ class Worker:
         gpus = available_gpus()
         return found | ({"CUDA_VISIBLE_DEVICES": gpus[self.slot % len(gpus)]} if gpus else {})
 
-    def _stop(self, number: int, frame: object = None) -> None:
+    def _stop(self, number: int, frame: object) -> None:
         self.stopping = "time limit" if number == signal.SIGUSR1 else "the worker was told to stop"
+        if self._reading:
+            self._reading = False  # once: Ctrl-C comes from the terminal and from the controller
+            raise Stopped(number)
 
 
 def preload(modules) -> None:
