@@ -107,7 +107,8 @@ def stack_step(
     """A function that takes some steps of a stack."""
     stars, n = batches(data, device), data.batch_size
     stack = Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
-    stack.replay = stack.replay if captured else None
+    if not captured:
+        stack.replay = None
     generators = [torch.Generator(device).manual_seed(i) for i in range(len(models))]
 
     def run() -> None:

@@ -318,6 +318,28 @@ def test_not_a_number_stays_with_its_member(data):
 # ---------------------------------------------------------------------- runs and their pack
 
 
+def test_what_was_claimed_for_a_pack_trains_in_one_whatever_memory_is_free_then(monkeypatch, tmp_path):
+    """Claims that were many for a pack would start all at once without one."""
+    rooms, worked = iter([3, 1]), []
+    monkeypatch.setattr("spectangle.sweeps.worker.pack_size", lambda plan, workers: next(rooms))
+    monkeypatch.setattr("spectangle.sweeps.worker.Study", lambda plan: study)
+    monkeypatch.setattr("spectangle.sweeps.worker.ending_signals", lambda *more: ())
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    claims = [SimpleNamespace(params={"seed": seed}) for seed in range(3)]
+    study = SimpleNamespace(done=False, claim=lambda *given: claims.pop() if claims else None)
+    options = Options(pack="auto", preload=[])
+    plan = SimpleNamespace(folder=tmp_path, options=options, per_pack=lambda runs: runs)
+    worker = Worker(plan, SimpleNamespace())  # pyright: ignore
+
+    def work_on(study, claims, room):
+        worked.append((len(claims), room))
+        worker.stopping = "seen"
+
+    worker._work_on = work_on
+    worker.work()
+    assert worked == [(3, 3)]
+
+
 def test_a_worker_that_reads_stars_lives_and_can_be_told_to_stop(tmp_path, monkeypatch):
     @contextmanager
     def slow(compose):

@@ -97,9 +97,11 @@ class StackedGroup:
 
     def on_host(self) -> list[list[np.ndarray]]:
         """Values, means and squares [M, ...] and number of steps [M], copied to the host."""
-        kinds = [self._views(_copied(flat)) for flat in self.flat] if self.together else self.stacked
-        whole = [[t.numpy() if self.together else _copied(t).numpy() for t in kind] for kind in kinds]
-        return [*whole, [_copied(self.steps[:, 0]).numpy()]]
+        if self.together:  # in one piece each
+            kinds = [self._views(_copied(flat)) for flat in self.flat]
+        else:
+            kinds = [[_copied(tensor) for tensor in kind] for kind in self.stacked]
+        return [[tensor.numpy() for tensor in kind] for kind in (*kinds, [_copied(self.steps[:, 0])])]
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         """The parameters' tensors [M, ...] inside one [M, all numbers of a member]."""

@@ -63,10 +63,11 @@ class Worker:
         try:
             study = Study(self.plan)
             while not self.stopping and not study.done:
+                room = pack_size(self.plan, self.workers)  # asked once: the free memory is another one a moment later
                 if os.getppid() != self.parent:
                     self.stopping = "the sweep was killed"
-                elif claims := self._claim(study):
-                    self._work_on(study, claims)
+                elif claims := self._claim(study, self.plan.per_pack(room)):
+                    self._work_on(study, claims, room)
                 elif not study.done and self.record.beat():
                     time.sleep(WAIT_S)
                 else:
@@ -74,7 +75,7 @@ class Worker:
         finally:
             self.record.remove()
 
-    def _claim(self, study: Study) -> list[Claim]:
+    def _claim(self, study: Study, room: int) -> list[Claim]:
         """As many configurations as a pack has room for: one without packs. Of those that are queued, only such as may
         train together; what a sampler proposes is taken as it comes, and the pack trains apart what does not fit.
         """
@@ -83,7 +84,6 @@ class Worker:
         def fits(params: Mapping[str, Any]) -> bool:
             return pack_key(params) == pack_key(claims[0].params)
 
-        room = self.plan.per_pack(pack_size(self.plan, self.workers))
         while len(claims) < room:
             if (claim := study.claim(self.record.name, fits if claims else None)) is None:
                 break
@@ -95,14 +95,14 @@ class Worker:
         self.record.remove()
         self.record = WorkerRecord(self.plan.folder, self.plan.options.heartbeat_s)
 
-    def _work_on(self, study: Study, claims: list[Claim]) -> None:
+    def _work_on(self, study: Study, claims: list[Claim], room: int) -> None:
         waiting = []
         for claim in claims:
             if (outcome := self._prepare(study, claim)) is not None:
                 study.tell(claim, outcome)
             else:
                 waiting.append(claim)
-        runs, room = len(waiting) * len(self.plan.options.trial_seeds or [None]), pack_size(self.plan, self.workers)
+        runs = len(waiting) * len(self.plan.options.trial_seeds or [None])
         pack = Pack(self.plan, self.environment()) if 1 < runs <= room else None  # auto: one by one until one has ended
         attempts: list[Attempt] = []
         try:
