@@ -1,6 +1,8 @@
 """The house: imports run downwards only, in no circle, and at the top of a file."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -130,3 +132,9 @@ def test_no_two_files_have_one_name():
 def is_a_command(name: str) -> bool:
     """A command's file and the one that does its work may share the name."""
     return (SOURCE / "commands" / f"{name}.py").is_file()
+
+
+def test_the_controller_of_a_sweep_loads_no_torch():
+    """It takes seconds, before dry_run shows a table or a job is submitted."""
+    code = "import sys, spectangle.sweeps.controller; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

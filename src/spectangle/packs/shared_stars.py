@@ -3,19 +3,21 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.threads import use_threads
+
+if TYPE_CHECKING:  # it loads torch, which the controller of a sweep has no use for
+    from spectangle.data.module import SpectraDataModule
 
 __all__ = ["shared_stars", "stars_of"]
 
 log = logging.getLogger(__name__)
-_shared: tuple[dict[str, Any], SpectraDataModule] | None = None
+_shared: "tuple[dict[str, Any], SpectraDataModule] | None" = None
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def shared_stars(compose: Callable[[], DictConfig]) -> Iterator[None]:
         _shared = None
 
 
-def stars_of(cfg: DictConfig) -> SpectraDataModule:
+def stars_of(cfg: DictConfig) -> "SpectraDataModule":
     """The data module of a config, with the stars that this process was given, if they are the same."""
     if _shared is None or _shared[0] != _facts(cfg) or "seed" not in cfg.data:
         return hydra.utils.instantiate(cfg.data)
