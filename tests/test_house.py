@@ -52,6 +52,7 @@ LATE = {  # what is imported when it is used, and why
     "commands.report": "--help is fast",
     "commands.sync": "--help is fast",
     "commands.train": "--help is fast, and a sweep's controller needs no torch",
+    "packs.shared_stars": "a sweep's controller needs no torch",
     "reports.make": "each kind of report loads what it needs: torch, matplotlib",
     "sweeps.controller": "what belongs to SLURM and W&B is loaded where a sweep uses it",
     "sweeps.pack": "only the process of a pack needs torch",

@@ -96,9 +96,9 @@ def test_a_star_is_never_predicted_by_a_probe_that_saw_it(random, monkeypatch):
     asked = []
     original = leakage.fitted_predictions
 
-    def noted(probe, x, y, new):
+    def noted(probes, x, y, new):
         asked.extend((set(a[:, 0]), set(b[:, 0])) for a, b in zip(x, new, strict=True))
-        return original(probe, x, y, new)
+        return original(probes, x, y, new)
 
     monkeypatch.setattr(leakage, "fitted_predictions", noted)
     fit.predictions(lambda s: s.z, lambda s: s.labels)

@@ -257,8 +257,8 @@ def test_a_regressor_that_takes_no_weights_is_refused(latents):
 
 def test_probes_learn_each_label_from_its_stars(latents):
     z, labels = latents
-    found = fitted_predictions(Ridge(), [z[:300]], [labels[:300]], [z[300:]])[0]
-    alone = fitted_predictions(Ridge(), [z[150:300]], [labels[150:300]], [z[300:]])[0]
+    found = fitted_predictions({"ridge": Ridge()}, [z[:300]], [labels[:300]], [z[300:]])["ridge"][0]
+    alone = fitted_predictions({"ridge": Ridge()}, [z[150:300]], [labels[150:300]], [z[300:]])["ridge"][0]
     np.testing.assert_allclose(found[:, 1], alone[:, 1], atol=1e-4)
     assert np.isfinite(found).all()
 

@@ -11,7 +11,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from multiprocessing import Pipe
-from threading import Thread, Timer
+from threading import Event, Thread, Timer
 from types import SimpleNamespace
 
 import lightning as L
@@ -27,14 +27,15 @@ from spectangle import devices
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.model.build import build_model
 from spectangle.packs.captured import Replay
-from spectangle.packs.line import PackLine, fit_networks, in_pack, joins_pack, receive, send
+from spectangle.packs.line import PackLine, begin_fit, in_pack, joins_pack, receive, send
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import NetworkFit, fit_together
 from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.pack_key import pack_key
 from spectangle.packs.pack_server import PackServer
-from spectangle.packs.shared_stars import shared_stars, stars_of
+from spectangle.packs.shared_stars import model_for, shared_stars, stars_of
 from spectangle.packs.stack import Stack
 from spectangle.packs.stacked_adamw import StackedGroup
 from spectangle.processes import free_memory_gb
@@ -393,6 +394,57 @@ def test_the_runs_of_a_pack_share_their_stars(toy_survey, own, is_shared, monkey
     assert stars_of(composed(*survey)) is not data
 
 
+@pytest.mark.parametrize(
+    ("own", "is_copied"),
+    [
+        ([], True),
+        (["seed=3", "adversary.lambda_scale=2", "optimizer.lr=0.1", "+lambdas.m_h=0.5"], True),
+        (["adversary.condition_on=residual"], False),
+        (["lambdas=second_pair"], False),
+        (["+lambdas.m_h=-1"], False),
+        (["bins.count=7"], False),
+        (["model.noise_level=false"], False),
+        (["model.flux_scaling=pixel"], False),
+    ],
+)
+@pytest.mark.parametrize("base", [[], ["adversary.condition_on=residual"], ["adversary.entangle_with=regression"]])
+def test_the_runs_of_a_pack_share_what_is_fitted_before_the_training(toy_survey, base, own, is_copied, monkeypatch):
+    """Every parameter and buffer is what it is alone, whether it is copied or fitted anew."""
+    survey = ["data=survey", f"data.path={toy_survey}", "lambdas=first_pair", *base]
+    assert copied_and_alone(survey, own, monkeypatch) == (is_copied or own == base != [])
+
+
+def test_a_joint_discriminator_is_built_by_each_run_of_a_pack(toy_survey, monkeypatch):
+    joint = ["adversary.discriminators=joint", "lambdas=none", "+lambdas.m_h=1"]
+    assert not copied_and_alone(["data=survey", f"data.path={toy_survey}", *joint], [], monkeypatch)
+
+
+def copied_and_alone(survey, own, monkeypatch):
+    """Build the model of a run in a pack whose first run has none of its own options, and the same alone: they are the
+    same. Whether nothing was fitted for the one in the pack.
+    """
+    monkeypatch.setattr("spectangle.packs.shared_stars.use_threads", lambda count: None)
+    fitted, calibrate = [], DisentanglingAutoencoder.calibrate
+    monkeypatch.setattr(
+        DisentanglingAutoencoder, "calibrate", lambda model, *given: fitted.append(model) or calibrate(model, *given)
+    )
+    models = []
+    with shared_stars(lambda: composed(*survey)):
+        cfg = composed(*survey, *own)
+        data = stars_of(cfg)
+        for like in (model_for(data), None):
+            torch.manual_seed(cfg.seed)
+            models.append(build_model(cfg, data, like))
+    (packed, alone), tensors = models, [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
+    assert tensors[0].keys() == tensors[1].keys() and packed.adversary.chance is not models[1].adversary.chance
+    for name, tensor in tensors[0].items():
+        torch.testing.assert_close(tensor, tensors[1][name], rtol=0, atol=0, equal_nan=True, msg=name)
+    stars = data.train.targets
+    assert torch.equal(packed.adversary.classify(stars), alone.adversary.classify(stars))
+    assert model_for(data) is None
+    return len(fitted) == 2
+
+
 def test_stars_that_cannot_be_read_are_left_to_the_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("spectangle.packs.shared_stars.use_threads", lambda count: None)
     with shared_stars(lambda: composed("data=survey", f"data.path={tmp_path / 'none.h5'}")) as nothing:
@@ -660,7 +712,7 @@ class OnGPU:
 
     def fit(self, fits):
         with ThreadPoolExecutor(len(fits)) as pool:
-            return list(pool.map(lambda line, fit: line.fit(fit), self.lines, fits))
+            return list(pool.map(lambda line, fit: line.begin(fit)(), self.lines, fits))
 
 
 def test_a_pack_fits_the_networks_of_its_runs_together(monkeypatch):
@@ -679,9 +731,27 @@ def test_a_pack_fits_the_networks_of_its_runs_together(monkeypatch):
     assert not pack.serving.thread.is_alive()
 
 
+def test_a_run_goes_on_while_its_pack_fits(monkeypatch):
+    """Two fits are begun before any is waited for; each answer is that of its own."""
+    pack, go = OnGPU(1, monkeypatch), Event()
+
+    def when_told(fits, device):
+        assert go.wait(20)
+        return fit_together(fits, device)
+
+    monkeypatch.setattr("spectangle.packs.pack_server.fit_together", when_told)
+    fits = [some_fit(0), some_fit(1, n=50)]
+    begun = [pack.lines[0].begin(fit) for fit in fits]
+    go.set()  # not before both were begun
+    for fit, fitted in zip(fits, begun, strict=True):
+        expected = fit_together([fit], torch.device("cpu"))[0]
+        np.testing.assert_array_equal(fitted()[0][0], expected[0][0])
+        assert fitted() is not None  # asked again, it does not wait for another
+
+
 def test_a_fit_waits_for_others_no_longer_than_some_time(monkeypatch):
     pack = OnGPU(2, monkeypatch, patience=0.2)
-    assert pack.lines[0].fit(some_fit(0)) is not None and pack.banks == [1]
+    assert pack.lines[0].begin(some_fit(0))() is not None and pack.banks == [1]
 
 
 def test_fits_that_have_no_room_together_are_done_one_by_one(monkeypatch):
@@ -700,7 +770,7 @@ def test_fits_that_have_no_room_together_are_done_one_by_one(monkeypatch):
 def test_a_run_on_a_gpu_whose_pack_is_lost_in_a_fit_does_not_train_on_alone(monkeypatch):
     pack = OnGPU(1, monkeypatch)
     pack.lines[0].close()  # the process has ended
-    assert pack.lines[0].fit(some_fit(0)) is None
+    assert pack.lines[0].begin(some_fit(0))() is None
     with pytest.raises(SpectangleError, match="on a GPU is lost: the process of the pack has ended"):
         pack.lines[0].train_epoch(None)
 
@@ -713,7 +783,7 @@ def test_a_fit_that_the_pack_cannot_do_is_done_here(monkeypatch, caplog):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("spectangle.packs.pack_server.fit_together", full)
-    layers = fit_networks(some_fit(0))
+    layers = begin_fit(some_fit(0))()
     np.testing.assert_array_equal(layers[0][0], fit_together([some_fit(0)], torch.device("cpu"))[0][0][0])
     assert "on the CPU: the pack cannot fit (OutOfMemoryError: CUDA out of memory)" in caplog.text
     assert pack.lines[0]._pipe is not None  # it has its place still
@@ -731,9 +801,9 @@ def test_a_run_that_measures_with_the_pack_lets_the_others_train(data, monkeypat
     with ThreadPoolExecutor(2) as pool:
         assert all("state" in one for one in pool.map(ask, (first._pipe, second._pipe), (0, 0)))
     first.end_training()
-    assert first.fit(some_fit(0)) is not None
+    assert first.begin(some_fit(0))() is not None
     assert all("state" in ask(second._pipe, epoch) for epoch in range(1, EPOCHS))
-    assert first.fit(some_fit(1)) is not None and pack.banks == [1, 1]
+    assert first.begin(some_fit(1))() is not None and pack.banks == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ r"""Several wide networks, averaged: the strongest reader of a latent that is qu
 Shapes: N stars, F features, K labels, M networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
-from spectangle.packs.line import fit_networks
-from spectangle.packs.network_fits import NetworkFit
+from spectangle.packs.line import begin_fit
+from spectangle.packs.network_fits import Fitted, NetworkFit
 
 __all__ = ["AveragedMLPRegressor"]
 
@@ -55,15 +55,17 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "AveragedMLPRegressor":
         """Fit to X [N, F] and y [N, K], with weights of the stars [N] (None: all the same)."""
-        fitted = self.fit_each([X], [y], None if sample_weight is None else [sample_weight])[0]
+        fitted = self.begin_each([X], [y], None if sample_weight is None else [sample_weight])()[0]
         self.coefs_, self.intercepts_ = fitted.coefs_, fitted.intercepts_
         return self
 
-    def fit_each(
+    def begin_each(
         self, X: Sequence[np.ndarray], y: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = None
-    ) -> list["AveragedMLPRegressor"]:
-        """Fit one regressor to each of several sets of stars, the folds of a cross-validation, all in one bank. Of
-        larger sets, as many stars as the smallest has count.
+    ) -> Callable[[], list["AveragedMLPRegressor"]]:
+        """Begin to fit one regressor to each of several sets of stars, the folds of a cross-validation, all in one
+        bank. Of larger sets, as many stars as the smallest has count.
+
+        What is returned gives the fitted ones; a pack with a GPU fits them until then, otherwise they are fitted then.
 
         Raises:
             SpectangleError: The loss is unknown.
@@ -76,8 +78,12 @@ class AveragedMLPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
         shares = None if weights is None else np.stack([_shares(part[:n]) for part in weights])
         settings = self.epochs, self.batch_size, self.lr, self.weight_decay, self.loss, self.seed
-        layers = fit_networks(NetworkFit(inputs, labels, shares, tuple(self.hidden), self.members, *settings))
-        fitted: list[Any] = [clone(self) for _ in X]
+        fit = begin_fit(NetworkFit(inputs, labels, shares, tuple(self.hidden), self.members, *settings))
+        return lambda: self._of_each(fit(), len(X))
+
+    def _of_each(self, layers: Fitted, count: int) -> list["AveragedMLPRegressor"]:
+        """As many regressors, each with its own M of the fitted networks."""
+        fitted: list[Any] = [clone(self) for _ in range(count)]
         for place, regressor in enumerate(fitted):
             own = slice(place * self.members, (place + 1) * self.members)
             regressor.coefs_ = [weight[own].copy() for weight, _ in layers]

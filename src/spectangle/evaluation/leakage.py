@@ -127,9 +127,9 @@ class CrossFit:
             fit_x, fit_y = (
                 [np.concatenate([take(part) for part in parts]) for parts in sets] for take in (features, targets)
             )
-            for name, probe in probes.items():
-                found = fitted_predictions(probe, fit_x, fit_y, [x[held] for held in helds])
-                for held, predicted in zip(helds, found, strict=True):
+            found = fitted_predictions(probes, fit_x, fit_y, [x[held] for held in helds])
+            for name, each in found.items():
+                for held, predicted in zip(helds, each, strict=True):
                     out[name + suffix][held] = predicted
         return out
 
@@ -140,7 +140,7 @@ class CrossFit:
     def from_seen(self, features: Any, targets: Any) -> Predictions:
         """The same, fitted once on stars that the encoder was trained on."""
         x, y, new = [features(self.seen)], [targets(self.seen)], [features(self.scored)]
-        return {f"{name}/seen": fitted_predictions(probe, x, y, new)[0] for name, probe in self.probes.items()}
+        return {f"{name}/seen": found for name, (found,) in fitted_predictions(self.probes, x, y, new).items()}
 
     def having(self, columns: Sequence[int]) -> tuple["CrossFit", Any]:
         """The same with the stars that have some labels, and which of the scored ones these are."""
@@ -159,48 +159,58 @@ class CrossFit:
 
 
 def fitted_predictions(
-    probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray], new_x: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """Fit a probe to each of several sets of features [N, F] and labels [N, D], both standardised; predict labels
+    probes: Mapping[str, Any], x: Sequence[np.ndarray], y: Sequence[np.ndarray], new_x: Sequence[np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+    """Fit each probe to each of several sets of features [N, F] and labels [N, D], both standardised; predict labels
     [M, D] of as many sets of new features [M, F]. Each label is learnt from the stars that have it.
     """
     groups = label_groups(np.concatenate(y))
     if len(groups) == 1 and all(np.isfinite(part).all() for part in y):
-        return _of_complete_labels(probe, x, y, new_x)
-    found = [np.empty((len(new), y[0].shape[1])) for new in new_x]
+        return _of_complete_labels(probes, x, y, new_x)
+    found = {name: [np.empty((len(new), y[0].shape[1])) for new in new_x] for name in probes}
     for columns in groups:
         known = [np.isfinite(part[:, columns[0]]) for part in y]
         if min(rows.sum() for rows in known) < FEWEST_STARS:  # nothing can be learnt in a fold: say what is usual
             everyone = np.concatenate([part[rows][:, columns] for part, rows in zip(y, known, strict=True)])
-            for out in found:
-                out[:, columns] = everyone.mean(axis=0) if len(everyone) else np.nan
-            continue
-        own_x = [part[rows] for part, rows in zip(x, known, strict=True)]
-        own_y = [part[rows][:, columns] for part, rows in zip(y, known, strict=True)]
-        for out, predicted in zip(found, _of_complete_labels(probe, own_x, own_y, new_x), strict=True):
-            out[:, columns] = predicted
+            usual = everyone.mean(axis=0) if len(everyone) else np.nan
+            read = {name: [usual] * len(new_x) for name in probes}
+        else:
+            own_x = [part[rows] for part, rows in zip(x, known, strict=True)]
+            own_y = [part[rows][:, columns] for part, rows in zip(y, known, strict=True)]
+            read = _of_complete_labels(probes, own_x, own_y, new_x)
+        for name, each in read.items():
+            for out, predicted in zip(found[name], each, strict=True):
+                out[:, columns] = predicted
     return found
 
 
 def _of_complete_labels(
-    probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray], new_x: Sequence[np.ndarray]
-) -> list[np.ndarray]:
+    probes: Mapping[str, Any], x: Sequence[np.ndarray], y: Sequence[np.ndarray], new_x: Sequence[np.ndarray]
+) -> dict[str, list[np.ndarray]]:
     scales = [(StandardScaler().fit(a), StandardScaler().fit(b)) for a, b in zip(x, y, strict=True)]
-    fit_x = [np.asarray(scale.transform(part)) for (scale, _), part in zip(scales, x, strict=True)]
-    fit_y = [np.asarray(scale.transform(part)) for (_, scale), part in zip(scales, y, strict=True)]
-    return [
-        scale_y.inverse_transform(fitted.predict(scale_x.transform(new)).reshape(len(new), -1))
-        for fitted, (scale_x, scale_y), new in zip(_fitted(probe, fit_x, fit_y), scales, new_x, strict=True)
-    ]
+    fit_x, fit_y, new_x = (
+        [np.asarray(scale[i].transform(part)) for scale, part in zip(scales, parts, strict=True)]
+        for i, parts in ((0, x), (1, y), (0, new_x))
+    )
+    # networks that a pack fits on its GPU are begun before the others are fitted here
+    begun = {name: _begin(probe, fit_x, fit_y) for name, probe in probes.items()}
+    return {
+        name: [
+            scale_y.inverse_transform(fitted.predict(new).reshape(len(new), -1))
+            for fitted, (_, scale_y), new in zip(fit(), scales, new_x, strict=True)
+        ]
+        for name, fit in begun.items()
+    }
 
 
-def _fitted(probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> list[Any]:
-    if hasattr(probe, "fit_each"):
-        return probe.fit_each(x, y)
+def _begin(probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Callable[[], list[Any]]:
+    """Begin to fit a probe to each of several sets of stars; what is returned gives the fitted ones."""
+    if hasattr(probe, "begin_each"):
+        return probe.begin_each(x, y)
     if not probe.__sklearn_tags__().target_tags.multi_output:
         probe = MultiOutputRegressor(probe)
     copies: list[Any] = [clone(probe) for _ in x]
-    return [copy.fit(a, b) for copy, a, b in zip(copies, x, y, strict=True)]
+    return lambda: [copy.fit(a, b) for copy, a, b in zip(copies, x, y, strict=True)]
 
 
 def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from threading import Lock, Thread
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.stack import Stack
 from spectangle.runs.sweep_link import link
 
-__all__ = ["PackLine", "fit_networks", "in_pack", "joins_pack", "receive", "send"]
+__all__ = ["PackLine", "begin_fit", "in_pack", "joins_pack", "receive", "send"]
 
 log = logging.getLogger(__name__)
 LOST = {"alone": "the process of the pack has ended"}
@@ -43,6 +45,7 @@ class PackLine:
         self._pipe: Connection | None = pipe
         self._member: Member | None = None
         self._on_gpu = False
+        self._asking = Lock()
         self.has_trained = False
 
     def __reduce__(self) -> Any:
@@ -83,10 +86,23 @@ class PackLine:
             with suppress(OSError):
                 send(self._pipe, {"measures": True})
 
-    def fit(self, fit: NetworkFit) -> Fitted | None:
-        """Have the pack fit networks on its GPU, together with those that its other runs ask for; None: this process
-        has to.
+    def begin(self, fit: NetworkFit) -> Callable[[], Fitted | None]:
+        """Have the pack fit networks on its GPU, together with those that its other runs ask for, while this process
+        does something else. What is returned waits for them; None: this process has to fit them.
         """
+        future: Future[Fitted | None] = Future()
+
+        def ask() -> None:
+            with self._asking:  # the pipe carries one at a time
+                try:
+                    future.set_result(self._fitted(fit))
+                except Exception as error:
+                    future.set_exception(error)
+
+        Thread(target=ask, daemon=True).start()  # a pack that is busy does not even read
+        return future.result
+
+    def _fitted(self, fit: NetworkFit) -> Fitted | None:
         if self._pipe is None or not self._on_gpu:
             return None
         try:
@@ -178,10 +194,17 @@ def in_pack(model: DisentanglingAutoencoder, cfg: DictConfig) -> Iterator[None]:
         model.pack = _line = None
 
 
-def fit_networks(fit: NetworkFit) -> Fitted:
-    """Fit networks: by the pack that this process belongs to, if it has a GPU, else on the device of the training."""
-    found = None if _line is None else _line.fit(fit)
-    return fit_together([fit], chosen_device())[0] if found is None else found
+def begin_fit(fit: NetworkFit) -> Callable[[], Fitted]:
+    """Begin to fit networks, if this process belongs to a pack that does it on a GPU; what is returned gives them, and
+    without a pack fits them then, on the device of the training.
+    """
+    begun = None if _line is None else _line.begin(fit)
+
+    def fitted() -> Fitted:
+        found = None if begun is None else begun()
+        return fit_together([fit], chosen_device())[0] if found is None else found
+
+    return fitted
 
 
 def send(pipe: Connection, message: Any) -> None:

@@ -20,8 +20,9 @@ from spectangle.devices import use_accelerator
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.results_table import result_table
 from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.model.build import build_model
 from spectangle.packs.line import in_pack, joins_pack
-from spectangle.packs.shared_stars import stars_of
+from spectangle.packs.shared_stars import model_for, stars_of
 from spectangle.runs.entry import entered, refuse_change
 from spectangle.runs.folder import Run, metric_value
 from spectangle.runs.sweep_link import link
@@ -73,7 +74,7 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     torch.manual_seed(cfg.seed)
     data = stars_of(cfg)
     data.setup()
-    model = build_model(cfg, data)
+    model = build_model(cfg, data, like=model_for(data))
     survey = {"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin, "units": data.units}
     run.write_manifest(seed=cfg.seed, survey=survey, **({"pack": link.pack_name} if packed else {}))
     announce(run, data, model)
@@ -94,22 +95,6 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     log.info("The run is in %s", run.path)
     session.conclude(metrics, signs(model), data)
     return metrics
-
-
-def build_model(cfg: DictConfig, data: SpectraDataModule) -> DisentanglingAutoencoder:
-    """Build the model for the sizes that the survey has, and fit its scalers and bins to the training stars."""
-    model = hydra.utils.instantiate(
-        cfg.model,
-        n_pixels=data.n_pixels,
-        labels=list(data.labels),
-        wavelength=data.wavelength.tolist(),
-        label_units=data.units,
-        incomplete=data.incomplete,
-        attributes={name: len(classes) for name, classes in data.classes.items()},
-    )
-    model.calibrate(data.train.flux, data.train.targets)
-    data.classify_with(model.adversary.classify)
-    return model
 
 
 def announce(run: Run, data: SpectraDataModule, model: DisentanglingAutoencoder) -> None:
