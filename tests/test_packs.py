@@ -37,7 +37,7 @@ from spectangle.packs.pack_key import pack_key
 from spectangle.packs.pack_server import PackServer
 from spectangle.packs.shared_stars import model_for, shared_stars, stars_of
 from spectangle.packs.stack import Stack
-from spectangle.packs.stacked_adamw import StackedGroup
+from spectangle.packs.stacked_adamw import StackedGroup, adamw_step
 from spectangle.processes import free_memory_gb
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
@@ -209,6 +209,34 @@ def test_adamw_of_all_members_at_once_is_torchs(data):
     for kind, there in zip(one.on_host(), other.on_host(), strict=True):
         for value, again in zip(kind, there, strict=True):
             np.testing.assert_allclose(value, again, rtol=1e-6, atol=1e-9)
+
+
+def test_members_of_one_rate_take_torchs_own_step_together(data, monkeypatch):
+    """Also when some have taken more steps than others; with one rate and settings of their own they do not."""
+    asked = []
+
+    def noted(values, *given, **settings):
+        asked.append(len(values))
+        adamw_step(values, *given, **settings)
+
+    monkeypatch.setattr("spectangle.packs.stacked_adamw.adamw_step", noted)
+    for decays, expected in (((0.1, 0.1, 0.1), 3), ((0.1, 0.0, 0.1), None)):
+        models = [build(data, seed, optimizer={"lr": 1e-2, "weight_decay": decays[seed]}) for seed in range(3)]
+        members = [Member.of(model, model.configure_optimizers(), 0, 1) for model in models]
+        for seed, member in enumerate(members):
+            member.autoencoder[0].step += 5 * seed
+        one, other = (StackedGroup([m.autoencoder[0] for m in members], together) for together in (False, True))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            gradients = [torch.randn(v.shape, generator=generator) for v in one.parameters.values()]
+            one.step(gradients, torch.tensor([0.02] * 3, dtype=torch.float64))
+            asked.clear()
+            other.step(gradients, torch.tensor([0.02], dtype=torch.float64))
+            assert asked == ([] if expected is None else [expected])
+        assert other.steps[:, 0].tolist() == [3, 8, 13]
+        for kind, there in zip(one.on_host(), other.on_host(), strict=True):
+            for value, again in zip(kind, there, strict=True):
+                np.testing.assert_allclose(value, again, rtol=1e-4, atol=1e-6)
 
 
 class FromTheHost(TorchDispatchMode):
@@ -741,11 +769,11 @@ def test_a_run_goes_on_while_its_pack_fits(monkeypatch):
 
     monkeypatch.setattr("spectangle.packs.pack_server.fit_together", when_told)
     fits = [some_fit(0), some_fit(1, n=50)]
+    expected = [fit_together([fit], torch.device("cpu"))[0] for fit in fits]
     begun = [pack.lines[0].begin(fit) for fit in fits]
     go.set()  # not before both were begun
-    for fit, fitted in zip(fits, begun, strict=True):
-        expected = fit_together([fit], torch.device("cpu"))[0]
-        np.testing.assert_array_equal(fitted()[0][0], expected[0][0])
+    for layers, fitted in zip(expected, begun, strict=True):
+        np.testing.assert_array_equal(fitted()[0][0], layers[0][0])
         assert fitted() is not None  # asked again, it does not wait for another
 
 

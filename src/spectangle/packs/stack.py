@@ -96,13 +96,13 @@ class Stack:
         drawn = [member.model.draw(batch[0].shape[1], g) for member, g in zip(self.members, generators, strict=True)]
         draws = [torch.stack([one[name] for one in drawn]) for name in self.drawn]
         factors = self._numbers([factor(p) for factor, p in zip(self.factors, progress, strict=True)])
-        rates = self._numbers([group.rates(progress) for group in self.groups])
+        rates = self._rates(progress)
         inputs = factors, rates, *batch, *draws
         return self._arithmetic(*inputs) if self.replay is None else self.replay(self._arithmetic, *inputs)
 
     def _arithmetic(self, factors: Tensor, rates: Tensor, *tensors: Tensor) -> dict[str, Tensor]:
-        """A step of lambda's factors [M] and the rates of the groups [groups, M], the five tensors of a batch and what
-        was drawn: nothing in it waits for a GPU.
+        """A step of lambda's factors [M] and the rates of the groups [groups, M or 1], the five tensors of a batch and
+        what was drawn: nothing in it waits for a GPU.
         """
         batch = tensors[: len(tensors) - len(self.drawn)]
         draws = dict(zip(self.drawn, tensors[len(batch) :], strict=True))
@@ -117,6 +117,13 @@ class Stack:
         )
         _update(self.autoencoder, loss, rates[:here])
         return {"reconstruction": reconstruction, "loss": loss.detach() * self.units, "discriminator": cross_entropy}
+
+    def _rates(self, progress: Sequence[float]) -> Tensor:
+        """Rates of the groups [groups, M]; taken together [groups, 1], if all members have the same."""
+        rates = [group.rates(progress) for group in self.groups]
+        if self.groups[0].together and all(len(set(own)) == 1 for own in rates):
+            rates = [own[:1] for own in rates]
+        return self._numbers(rates)
 
     def _factors(self) -> list[Callable[[float], float]]:
         """Of each member, lambda's factor by the progress. What a plateau has made of it holds for an epoch, and is
@@ -209,7 +216,9 @@ def _parameters(groups: Iterable[StackedGroup]) -> dict[str, Tensor]:
 
 
 def _update(groups: Sequence[StackedGroup], losses: Tensor, rates: Tensor) -> None:
-    """One step of some groups at rates [groups, M] on the losses [M, ...] of all members, which share no parameter."""
+    """One step of some groups at rates [groups, M or 1] on the losses [M, ...] of all members, which share no
+    parameter.
+    """
     parameters = _parameters(groups)
     gradients = dict(zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True))
     for group, own in zip(groups, rates, strict=True):

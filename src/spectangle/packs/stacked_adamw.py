@@ -4,6 +4,7 @@ Shapes: M models.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ class StackedGroup:
     Arguments:
         groups: One of each member, on one device.
         together: Whether a step is taken for all members at once. Values, means and squares then lie in one tensor
-            each, [M, all numbers of a member], so that a step is a dozen kernels, however many parameters there are.
-            Best on a GPU; on a CPU nothing is faster than torch's fused kernel, member by member.
+            each, [M, all numbers of a member], so that a step is a few kernels, however many parameters there are: best
+            on a GPU. On a CPU nothing is faster than torch's fused kernel, member by member.
     """
 
     def __init__(self, groups: Sequence[Group], together: bool):
@@ -45,13 +46,15 @@ class StackedGroup:
             for views, tensors in zip(places, self.stacked, strict=True):
                 copy_each(views, tensors)
             self.stacked = places
+            self.gradient = torch.zeros_like(self.flat[0])
         learning = (value.detach().requires_grad_() for value in self.stacked[0])
         self.parameters = dict(zip(groups[0].values, learning, strict=True))
         steps = torch.stack([group.step for group in groups]).to(like.device)
-        self.steps = steps[:, None].repeat(1, len(self.parameters))
+        self.steps = steps[:, None].repeat(1, 1 if together else len(self.parameters))
         settings = [(*group.betas, group.weight_decay, group.eps) for group in groups]
+        self.alike = len(set(settings)) == 1 and like.dtype == torch.float32  # as torch's fused kernel wants the rate
         self.settings = torch.tensor(settings, dtype=torch.float64, device=like.device).unbind(1)
-        # of each member: views of its values and memories, and of the number of its steps, once for each parameter
+        # of each member: views of its values and memories, and of the number of its steps, as often as AdamW wants it
         self.rows = [
             (*([tensor[m] for tensor in tensors] for tensors in self.stacked), list(self.steps[m]))
             for m in range(len(groups))
@@ -63,7 +66,9 @@ class StackedGroup:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
-        """One step of AdamW with gradients [M, ...] and rates [M], each member with its own settings."""
+        """One step of AdamW with gradients [M, ...], each member with its own settings and rates [M]; taken together,
+        with rates [1] if they have the same.
+        """
         if self.together:
             self.step_together(gradients, rates)
         else:
@@ -74,15 +79,22 @@ class StackedGroup:
         own = zip(*(gradient.contiguous().unbind() for gradient in gradients), strict=True)  # as the fused kernel wants
         for group, row, gradient, rate in zip(self.groups, self.rows, own, rates, strict=True):
             values, means, squares, steps = row
-            settings = {"betas": group.betas, "weight_decay": group.weight_decay, "eps": group.eps}
-            adamw_step(values, gradient, means, squares, steps, rate, **settings)
+            adamw_step(values, gradient, means, squares, steps, rate, **_settings(group))
 
     def step_together(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
-        """The same arithmetic (Loshchilov & Hutter 2019, arXiv:1711.05101) for all members at once."""
-        self.steps += 1
+        """The same (Loshchilov & Hutter 2019, arXiv:1711.05101) for all members at once; where one rate and the same
+        settings are for all, by torch's kernel, which reads and writes everything once.
+        """
         value, mean, square = self.flat
-        gradient = torch.zeros_like(value)
-        copy_each(self._views(gradient), gradients)
+        copy_each(self._views(self.gradient), gradients)
+        if self.alike and len(rates) == 1:
+            values, own, means, squares, steps = (
+                list(tensor) for tensor in (value, self.gradient, mean, square, self.steps[:, 0])
+            )
+            adamw_step(values, own, means, squares, steps, rates[0].float(), **_settings(self.groups[0]))
+            return
+        self.steps += 1
+        gradient = self.gradient
         beta, beta_square, decay, eps = self.settings
         taken = self.steps[:, 0].to(rates)
         spread = (1 - beta_square**taken).sqrt()
@@ -106,6 +118,10 @@ class StackedGroup:
     def _views(self, flat: Tensor) -> list[Tensor]:
         """The parameters' tensors [M, ...] inside one [M, all numbers of a member]."""
         return [flat[:, place].view(-1, *shape) for place, shape in self.places]
+
+
+def _settings(group: Group) -> dict[str, Any]:
+    return {"betas": group.betas, "weight_decay": group.weight_decay, "eps": group.eps}
 
 
 def adamw_step(
