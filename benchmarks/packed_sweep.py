@@ -108,7 +108,7 @@ def stack_step(
     stars, n = batches(data, device), data.batch_size
     stack = Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models])
     if not captured:
-        stack.replay = None
+        stack.replay.captures = False
     generators = [torch.Generator(device).manual_seed(i) for i in range(len(models))]
 
     def run() -> None:

@@ -12,11 +12,13 @@ from commands import run_train
 from sweep_tools import records
 from test_packed_sweeps import FAST, finish, packed_sweep
 from test_packs import INCOMPLETE, NOISY, VARIANTS, assert_same, build, data, some_fit  # noqa: F401
+from test_regression import stopped_fit
 
 from spectangle.packs.member import Member
-from spectangle.packs.network_fits import fit_together
+from spectangle.packs.network_fits import NetworkFit
 from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.stack import Stack
+from spectangle.packs.stopped_fits import StoppedFit
 from spectangle.runs.folder import Run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -77,12 +79,12 @@ def test_a_captured_step_is_what_it_is_without(data, variant):  # noqa: F811
     for captured in (True, False):
         models = [build(data, seed, **variant).double().to("cuda") for seed in range(2)]
         stack = Stack([Member.of(m, m.configure_optimizers(), seed, 3) for seed, m in enumerate(models)], "64-true")
-        replay = stack.replay
-        stack.replay = replay if captured else None
+        if not captured:
+            stack.replay.captures = False
         stars = [tensor.to("cuda") for tensor in data.training_tensors]
         for epoch in range(3):
             stack.train_epoch(stars, [epoch] * 2, len(data.train_dataloader()))
-        assert captured == bool(replay.graphs)
+        assert captured == bool(stack.replay.graphs)
         found.append(stack.groups)
     for group, other in zip(*found, strict=True):
         for name, value in group.parameters.items():
@@ -96,7 +98,8 @@ from spectangle.packs.captured import Replay as Captured
 def waits(value):
     return {"twice": 2 * value if value.sum().item() else value}
 
-replay, stream, ones = Captured(), torch.cuda.current_stream(), torch.ones(1000, 1000, device="cuda")
+replay, stream = Captured(torch.device("cuda")), torch.cuda.current_stream()
+ones = torch.ones(1000, 1000, device="cuda")
 found = [float(replay(waits, torch.full((3,), float(i), device="cuda"))["twice"].sum()) for i in range(5)]
 assert found == [0.0, 6.0, 12.0, 18.0, 24.0] and not Captured.captures, found
 assert torch.cuda.current_stream() == stream and float((ones @ ones).mean()) == 1000.0
@@ -110,10 +113,18 @@ def test_what_cannot_be_captured_leaves_the_gpu_as_it_was():
 
 def test_the_networks_of_a_pack_are_fitted_on_it():
     fits = [some_fit(seed) for seed in range(3)]
-    found, expected = (fit_together(fits, torch.device(place)) for place in ("cuda", "cpu"))
+    found, expected = (NetworkFit.together(fits, torch.device(place)) for place in ("cuda", "cpu"))
     for layers, others in zip(found, expected, strict=True):
         for (weight, _), (other, _) in zip(layers, others, strict=True):
             np.testing.assert_allclose(weight, other, atol=0.05)
+
+
+def test_networks_that_stop_are_fitted_on_it():
+    """In single precision one may stop an epoch earlier; what it reads is as good."""
+    fits = [stopped_fit(seed) for seed in range(3)]
+    found, expected = (StoppedFit.together(fits, torch.device(place)) for place in ("cuda", "cpu"))
+    for one, other in zip(found, expected, strict=True):
+        assert one.score == pytest.approx(other.score, abs=0.05)
 
 
 def test_a_sweep_in_a_pack_uses_it(toy_survey, tmp_path):

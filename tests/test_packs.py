@@ -31,13 +31,14 @@ from spectangle.model.build import build_model
 from spectangle.packs.captured import Replay
 from spectangle.packs.line import PackLine, begin_fit, in_pack, joins_pack, receive, send
 from spectangle.packs.member import Member
-from spectangle.packs.network_fits import NetworkFit, fit_together
+from spectangle.packs.network_fits import NetworkFit
 from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.pack_key import pack_key
 from spectangle.packs.pack_server import PackServer
 from spectangle.packs.shared_stars import model_for, shared_stars, stars_of
 from spectangle.packs.stack import Stack
 from spectangle.packs.stacked_adamw import StackedGroup, adamw_step
+from spectangle.packs.stopped_fits import StoppedFit
 from spectangle.processes import free_memory_gb
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
@@ -263,7 +264,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is(caplog, monkeypatch):
         taken.append(float(value))
         return {"twice": 2 * value}
 
-    replay = Replay()
+    replay = Replay(torch.device("cuda"))
     monkeypatch.setattr(Replay, "captures", True)
     monkeypatch.setattr(Replay, "failed", [])
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
@@ -278,7 +279,6 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is(caplog, monkeypatch):
 def test_a_stack_that_is_dropped_frees_its_memory_at_once(data):
     models = [build(data, seed, **NOISY) for seed in range(2)]
     stack = weakref.ref(kept := Stack([Member.of(model, model.configure_optimizers(), 0, 1) for model in models]))
-    kept.replay = Replay()
     gc.disable()
     try:
         kept.train_epoch(data.training_tensors, [0, 0], 2)
@@ -698,6 +698,8 @@ def test_a_run_that_measures_holds_nobody_up(toy_survey, tmp_path):
 
 # ---------------------------------------------------------------------- networks of regressors and probes
 
+fit_together = NetworkFit.together
+
 
 def some_fit(seed, n=60, weighed=False):
     random = np.random.default_rng(seed)
@@ -729,14 +731,14 @@ class OnGPU:
         self.serving = Serving(count, monkeypatch)
         self.lines, self.banks = self.serving.lines, []
         for line in self.lines:
-            line._on_gpu = True
+            line.on_gpu = True
         monkeypatch.setattr("spectangle.packs.pack_server.PATIENCE_S", patience)
 
         def watched(fits, device):
             self.banks.append(len(fits))
             return fit_together(fits, device)
 
-        monkeypatch.setattr("spectangle.packs.pack_server.fit_together", watched)
+        monkeypatch.setattr(NetworkFit, "together", staticmethod(watched))
 
     def fit(self, fits):
         with ThreadPoolExecutor(len(fits)) as pool:
@@ -767,7 +769,7 @@ def test_a_run_goes_on_while_its_pack_fits(monkeypatch):
         assert go.wait(20)
         return fit_together(fits, device)
 
-    monkeypatch.setattr("spectangle.packs.pack_server.fit_together", when_told)
+    monkeypatch.setattr(NetworkFit, "together", staticmethod(when_told))
     fits = [some_fit(0), some_fit(1, n=50)]
     expected = [fit_together([fit], torch.device("cpu"))[0] for fit in fits]
     begun = [pack.lines[0].begin(fit) for fit in fits]
@@ -775,6 +777,16 @@ def test_a_run_goes_on_while_its_pack_fits(monkeypatch):
     for layers, fitted in zip(expected, begun, strict=True):
         np.testing.assert_array_equal(fitted()[0][0], layers[0][0])
         assert fitted() is not None  # asked again, it does not wait for another
+
+
+def test_a_pack_fits_each_kind_of_network(monkeypatch):
+    """One run asks for networks of the default regressor, the other for the paper's."""
+    pack, plain = OnGPU(2, monkeypatch), some_fit(0)
+    stopping = StoppedFit(plain.inputs[0], plain.labels[0], np.ones(60), (8, 4), 1e-4, 5, 10, 16, seed=0)
+    expected = StoppedFit.together([stopping], torch.device("cpu"))[0]
+    layers, stopped = pack.fit([plain, stopping])
+    assert len(layers) == 3 and stopped.epochs == expected.epochs == 5
+    np.testing.assert_array_equal(stopped.layers[0][0], expected.layers[0][0])
 
 
 def test_a_fit_waits_for_others_no_longer_than_some_time(monkeypatch):
@@ -791,7 +803,7 @@ def test_fits_that_have_no_room_together_are_done_one_by_one(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return fit_together(fits, device)
 
-    monkeypatch.setattr("spectangle.packs.pack_server.fit_together", narrow)
+    monkeypatch.setattr(NetworkFit, "together", staticmethod(narrow))
     assert None not in pack.fit([some_fit(0), some_fit(1)]) and pack.banks == [2, 1, 1]
 
 
@@ -808,9 +820,10 @@ def test_a_fit_that_the_pack_cannot_do_is_done_here(monkeypatch, caplog):
     monkeypatch.setattr("spectangle.packs.line._line", pack.lines[0])
 
     def full(fits, device):
+        monkeypatch.undo()  # this process can
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("spectangle.packs.pack_server.fit_together", full)
+    monkeypatch.setattr(NetworkFit, "together", staticmethod(full))
     layers = begin_fit(some_fit(0))()
     np.testing.assert_array_equal(layers[0][0], fit_together([some_fit(0)], torch.device("cpu"))[0][0][0])
     assert "on the CPU: the pack cannot fit (OutOfMemoryError: CUDA out of memory)" in caplog.text

@@ -113,6 +113,17 @@ def test_the_floor_of_the_same_stars_is_measured_once(random, tmp_path, monkeypa
     assert len(count) == 5
 
 
+@pytest.mark.parametrize(("on_gpu", "n", "found"), [(True, 6000, False), (False, 6000, True), (True, 600, True)])
+def test_runs_of_a_pack_with_a_gpu_leave_out_what_only_cores_fit(random, on_gpu, n, found, monkeypatch):
+    """``probes.gpu_packs_without``; of few stars every probe is taken, and a name that is not there is no mistake."""
+    monkeypatch.setattr("spectangle.evaluation.probes.pack_has_gpu", lambda: on_gpu)
+    probes = {"ridge": Ridge(), "boosting": Ridge(10.0)}
+    labels = random.normal(size=(n, 2))
+    callback = Probes(probes, small_below=2000, bootstrap=5, gpu_packs_without=["boosting", "another"])
+    metrics = callback.score(Latent(labels.copy()), data_of(labels), data_of(labels).test)
+    assert metrics["probe/teff/ridge/r2"] > 0.99 and ("probe/teff/boosting/r2" in metrics) is found
+
+
 def test_neutral_labels_are_no_leakage(random):
     z, labels = population(random)
     data = data_of(labels)

@@ -1,21 +1,25 @@
 """The downstream regressor: torch equals scikit-learn, files are safe, the baseline is cached."""
 
+import dataclasses
 import pickle
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.downstream import DownstreamRegressor
 from spectangle.evaluation.regressors import (
     LabelGroups,
+    TorchMLPRegressor,
     averaged_regressor,
     load_regressor,
     save_regressor,
     sklearn_regressor,
     torch_regressor,
 )
+from spectangle.packs.stopped_fits import StoppedFit
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,49 @@ def test_same_seed_same_numbers(stars):
         torch_regressor(hidden=(8,), max_iter=4, seed=seed).fit(x, y).predict(new_x) for seed in (0, 0, 1)
     )
     assert np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+def stopped_fit(seed):
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(600, 3)).astype(np.float32)
+    y = np.c_[np.tanh(x[:, 0] + x[:, 1]), x[:, 2]] + random.normal(size=(600, 2))  # so noisy that they stop early
+    return StoppedFit(x, y.astype(np.float32), random.uniform(0.5, 1.5, 600), (12, 6), 1e-4, 60, 2, 8, seed)
+
+
+def test_networks_that_stop_are_together_what_they_are_alone():
+    """Each stops at an epoch of its own and is given as it was at its best; one that diverges disturbs nobody."""
+    fits = [stopped_fit(seed) for seed in range(4)]
+    spoilt = dataclasses.replace(fits[3], inputs=np.full_like(fits[3].inputs, 1e30))
+    together = StoppedFit.together([*fits[:3], spoilt], torch.device("cpu"))
+    assert len({found.epochs for found in together[:3]}) > 1 and max(found.epochs for found in together) < 60
+    for fit, found in zip(fits[:3], together[:3], strict=True):
+        alone = StoppedFit.together([fit], torch.device("cpu"))[0]
+        assert found.epochs == alone.epochs and found.score == pytest.approx(alone.score, abs=1e-5)
+        for layer, other in zip(found.layers, alone.layers, strict=True):
+            for part, there in zip(layer, other, strict=True):
+                np.testing.assert_allclose(part, there, atol=1e-4)
+    assert together[3].epochs == 1 and not np.isfinite(together[3].score)
+    with pytest.raises(SpectangleError, match="diverged: its inputs are not finite"):
+        TorchMLPRegressor((12, 6), max_iter=3).fit(spoilt.inputs, spoilt.labels)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_the_paper_s_network_is_torch_s_where_a_gpu_fits(toy_survey, on_gpu, monkeypatch):
+    from test_model import build as build_model
+
+    from spectangle.data.module import SpectraDataModule
+
+    monkeypatch.setattr("spectangle.evaluation.downstream.fits_on_gpu", lambda: on_gpu)
+    data = SpectraDataModule(str(toy_survey))
+    data.setup()
+    few = {"hidden": (8,), "max_iter": 3}
+    forms = {"paper": sklearn_regressor(**few), "paper_on_gpu": torch_regressor(**few)}
+    fitted = []
+    callback = DownstreamRegressor(averaged_regressor((8,), epochs=2), **forms)
+    fit = callback._fit_latent
+    callback._fit_latent = lambda regressor, *given: fitted.append(regressor) or fit(regressor, *given)
+    metrics = callback.score(build_model(data), data)
+    assert fitted[1] is forms["paper_on_gpu" if on_gpu else "paper"] and metrics["paper/latent/teff/mae"] > 0
 
 
 def test_the_baseline_is_fitted_once_for_a_survey_and_a_regressor(toy_survey, tmp_path):

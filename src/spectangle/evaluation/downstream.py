@@ -21,6 +21,7 @@ from spectangle.evaluation.at_limit import limit_metrics
 from spectangle.evaluation.regressors import LabelGroups, save_regressor
 from spectangle.files import whole_file
 from spectangle.metrics import label_metrics
+from spectangle.packs.line import fits_on_gpu
 
 if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
@@ -54,6 +55,8 @@ class DownstreamRegressor(L.Callback):
         regressor: Unfitted scikit-learn regressor.
         paper: Another one, scored beside it as ``paper/latent/<label>/mae`` and ``paper/spectra/<label>/mae``: the
             paper's network, for comparison with its tables.
+        paper_on_gpu: The same in a form that a GPU fits, which takes its place on latents where networks are fitted on
+            one.
         folder: Run folder, or None to save nothing.
         cache: Folder of cached baselines, or None to leave baseline and limit out.
         draws: Of a stochastic latent, how many draws of each training star the regressor is fitted on: a small survey
@@ -70,8 +73,10 @@ class DownstreamRegressor(L.Callback):
         draws: int = 1,
         every_n_epochs: int = 0,
         paper: BaseEstimator | None = None,
+        paper_on_gpu: BaseEstimator | None = None,
     ):
         self.paper = None if paper is None or settings(paper) == settings(regressor) else paper
+        self.paper_on_gpu = paper_on_gpu
         self.regressor, self.draws, self.every_n_epochs = regressor, draws, every_n_epochs
         self.folder = None if folder is None else Path(folder)
         self.cache = None if cache is None else Path(cache)
@@ -114,7 +119,8 @@ class DownstreamRegressor(L.Callback):
         counts = np.isfinite(catalogue).sum(axis=0)
         self.metrics |= {f"test/stars/{name}": float(n) for name, n in zip(data.labels, counts, strict=True)}
         if self.paper is not None:
-            read = self._fit_latent(self.paper, model, data).predict(latents)
+            paper = self.paper_on_gpu if fits_on_gpu() else None
+            read = self._fit_latent(paper or self.paper, model, data).predict(latents)
             self.metrics |= label_metrics("paper/latent", data.labels, read, catalogue)
         if self.cache is not None:
             self.metrics |= self._baseline(data)
@@ -125,9 +131,8 @@ class DownstreamRegressor(L.Callback):
     def _fit_latent(
         self, regressor: BaseEstimator, model: "DisentanglingAutoencoder", data: "SpectraDataModule", draws: int = 1
     ) -> Any:
-        count = draws if model.channel is not None else 1
-        latents = [model.embed_stars(data.train, draw) for draw in range(count)]
-        return _fit(regressor, np.concatenate(latents), data, count)
+        latents = model.embed_draws(data.train, draws)
+        return _fit(regressor, np.concatenate(latents), data, len(latents))
 
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
         """The same regressors on the spectra themselves, from the cache if they are there."""

@@ -35,6 +35,7 @@ from spectangle.evaluation.probe_scores import (
     target_columns,
 )
 from spectangle.evaluation.probe_table import attribute_table, disagreements, probe_table
+from spectangle.packs.line import pack_has_gpu
 
 if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
@@ -84,6 +85,8 @@ class Probes(L.Callback):
         every_n_epochs: Also probe validation stars (``val/probe/<label>/r2``, ``val/excess/<label>``) every so many
             epochs; 0 = never.
         seed: Seed of the drawn stars, the resamples and the permutation.
+        gpu_packs_without: Those of ``large`` that runs leave out whose pack has a GPU: what it cannot fit, a few cores
+            would have to fit for all of them.
     """
 
     def __init__(
@@ -96,7 +99,9 @@ class Probes(L.Callback):
         bootstrap: int = 200,
         every_n_epochs: int = 0,
         seed: int = 0,
+        gpu_packs_without: Sequence[str] | None = None,
     ):
+        self.gpu_packs_without = set(gpu_packs_without or ())
         self.large, self.small, self.small_below = dict(large), dict(large if small is None else small), small_below
         self.cache = None if cache is None else Path(cache)
         self.max_stars, self.bootstrap, self.every_n_epochs, self.seed = max_stars, bootstrap, every_n_epochs, seed
@@ -186,7 +191,13 @@ class Probes(L.Callback):
         seen = self._drawn(seen, self.max_stars if small else min(self.max_stars or unseen, unseen))
         if self.max_stars is not None:
             scored, spare = self._drawn(scored, self.max_stars), None
-        return CrossFit(self.small if small else self.large, seen, scored, spare, small=small)
+        return CrossFit(self.small if small else self._suite, seen, scored, spare, small=small)
+
+    @property
+    def _suite(self) -> dict[str, Any]:
+        """The probes of many stars."""
+        without = self.gpu_packs_without if pack_has_gpu() else ()
+        return {name: probe for name, probe in self.large.items() if name not in without}
 
     def _drawn(self, stars: Measured, n: int | None) -> Measured:
         if n is None or n >= len(stars):
@@ -217,7 +228,7 @@ class Probes(L.Callback):
 
     def _key(self, data: "SpectraDataModule", *facts: Any) -> str:
         """Of what these probes find on some stars."""
-        suites = [settings(suite) for suite in (self.large, self.small)]
+        suites = [settings(suite) for suite in (self._suite, self.small)]
         return cache_key(data.fingerprint, suites, self.small_below, self.max_stars, self.seed, *facts)
 
     def _kept_floor(self, data: "SpectraDataModule", prefix: str) -> FloorOf:

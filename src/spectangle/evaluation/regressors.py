@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import RidgeCV
@@ -17,10 +16,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
 from spectangle.files import whole_file
+from spectangle.packs.line import begin_fit
+from spectangle.packs.stopped_fits import Stopped, StoppedFit
 from spectangle.runs.folder import Run
 
 __all__ = [
@@ -230,11 +230,8 @@ class NetworksAndKernel(RegressorMixin, BaseEstimator):
 
 
 class TorchMLPRegressor(RegressorMixin, BaseEstimator):
-    r"""scikit-learn's ``MLPRegressor(early_stopping=True)``, trained in torch.
-
-    Adam (rate 1e-3), half the squared error plus :math:`\alpha \lVert w \rVert^2 / 2` over the batch, Glorot-uniform
-    weights, stop when :math:`R^2` on a held-out tenth has not improved by 1e-4 for ``patience`` epochs, keep the best
-    weights.
+    """scikit-learn's ``MLPRegressor(early_stopping=True)``, trained in torch; see
+    :class:`~spectangle.packs.stopped_fits.StoppedFit`.
 
     Arguments:
         hidden: Widths of the hidden layers.
@@ -257,36 +254,20 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
         self.hidden, self.alpha, self.max_iter = hidden, alpha, max_iter
         self.patience, self.batch_size, self.seed = patience, batch_size, seed
 
-    @torch.inference_mode(False)  # it may be called while Lightning validates
-    @torch.enable_grad()
     def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> "TorchMLPRegressor":
-        """Fit to X [N, F] and y [N, K], with weights of the stars [N] (None: all the same)."""
-        generator = torch.Generator().manual_seed(self.seed)
-        device = chosen_device()
-        y = y.reshape(len(y), -1)
-        order = torch.randperm(len(X), generator=generator)
-        held, fitted = order.tensor_split([max(2, len(X) // 10)])  # of one star there is no R2
+        """Fit to X [N, F] and y [N, K], with weights of the stars [N] (None: all the same).
+
+        Raises:
+            SpectangleError: It diverged.
+        """
         shares = np.ones(len(X)) if sample_weight is None else sample_weight / np.mean(sample_weight)
-        inputs, labels, shares = (torch.as_tensor(np.asarray(a, np.float32), device=device) for a in (X, y, shares))
-        weights = self._initialise([X.shape[1], *self.hidden, y.shape[1]], generator, device)
-        optimizer = torch.optim.Adam([p for layer in weights for p in layer], lr=1e-3, fused=True)
-        best_score, best, waited = -np.inf, weights, 0
-        for epoch in range(1, self.max_iter + 1):
-            self.n_iter_ = epoch
-            rows = fitted[torch.randperm(len(fitted), generator=generator)].to(device)
-            self._epoch(inputs, labels, shares, rows, weights, optimizer)
-            rows = held.to(device)
-            score = self._score(inputs[rows], labels[rows], shares[rows], weights)
-            if not np.isfinite(score):
-                raise SpectangleError("The downstream regressor diverged: its inputs are not finite or too large.")
-            waited = 0 if score > best_score + 1e-4 else waited + 1
-            if score > best_score:
-                best_score, best = score, [(w.detach().clone(), b.detach().clone()) for w, b in weights]
-            if waited > self.patience:
-                break
-        self.coefs_ = [w.detach().cpu().numpy() for w, _ in best]
-        self.intercepts_ = [b.detach().cpu().numpy() for _, b in best]
-        self.best_validation_score_ = best_score
+        inputs, labels, shares = (np.asarray(values, np.float32) for values in (X, y.reshape(len(y), -1), shares))
+        settings = tuple(self.hidden), self.alpha, self.max_iter, self.patience, self.batch_size, self.seed
+        fitted: Stopped = begin_fit(StoppedFit(inputs, labels, shares, *settings))()
+        if not np.isfinite(fitted.score):
+            raise SpectangleError("The downstream regressor diverged: its inputs are not finite or too large.")
+        self.coefs_, self.intercepts_ = map(list, zip(*fitted.layers, strict=True))
+        self.n_iter_, self.best_validation_score_ = fitted.epochs, fitted.score
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -297,50 +278,6 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
             if layer < len(self.coefs_) - 1:
                 np.maximum(h, 0, out=h)
         return h
-
-    def _initialise(
-        self, sizes: Sequence[int], generator: torch.Generator, device: torch.device
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        def uniform(*shape: int, bound: float) -> torch.Tensor:
-            return ((2 * torch.rand(*shape, generator=generator) - 1) * bound).to(device).requires_grad_()
-
-        bounds = [np.sqrt(6 / (i + o)) for i, o in zip(sizes[:-1], sizes[1:], strict=True)]
-        return [
-            (uniform(i, o, bound=b), uniform(o, bound=b)) for i, o, b in zip(sizes[:-1], sizes[1:], bounds, strict=True)
-        ]
-
-    def _epoch(
-        self,
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        shares: torch.Tensor,
-        rows: torch.Tensor,
-        weights: list,
-        optimizer: torch.optim.Optimizer,
-    ) -> None:
-        for batch in rows.split(self.batch_size):
-            # summed over labels, as scikit-learn does
-            error = (_forward(inputs[batch], weights) - labels[batch]).square().sum(1)
-            loss = 0.5 * (shares[batch] * error).mean()
-            loss = loss + 0.5 * self.alpha * sum(w.square().sum() for w, _ in weights) / len(batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    @torch.no_grad()
-    def _score(self, inputs: torch.Tensor, labels: torch.Tensor, shares: torch.Tensor, weights: list) -> float:
-        shares = shares[:, None]
-        mean = (shares * labels).sum(0) / shares.sum()
-        error = (shares * (_forward(inputs, weights) - labels).square()).sum(0)
-        return float((1 - error / (shares * (labels - mean).square()).sum(0)).mean())
-
-
-def _forward(h: torch.Tensor, weights: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    for layer, (w, b) in enumerate(weights):
-        h = torch.addmm(b, h, w)
-        if layer < len(weights) - 1:
-            h = torch.relu(h)
-    return h
 
 
 def load_regressor(path: str | Path) -> BaseEstimator:

@@ -193,33 +193,46 @@ class DisentanglingAutoencoder(L.LightningModule):
         ids = np.arange(1, n + 1) if source_id is None else source_id
         return torch.from_numpy(star_normal(ids, len(self.channel.log_sigma), seed=int(self.channel.salt) + number))
 
-    @torch.no_grad()
     def embed(
         self,
         flux: Tensor,
         labels: Tensor | None = None,
         source_id: np.ndarray | None = None,
         batch_size: int = 4096,
-        draw: int = 0,
     ) -> np.ndarray:
         """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients: of a stochastic
-        latent, the one
-        sample that belongs to each star."""
-        noise = self.draws(source_id, len(flux), draw)
-        given = [
-            repeat(None) if values is None else values.split(batch_size)
-            for values in (labels if self.conditional_encoder else None, noise)
-        ]
-        with self._evaluating():
-            z = [
-                self.encode(x.to(self.device), *(None if values is None else values.to(self.device) for values in rest))
-                for x, *rest in zip(flux.split(batch_size), *given, strict=False)
-            ]
-        return torch.cat(z).cpu().float().numpy()
+        latent, the one sample that belongs to each star.
+        """
+        return self._embed(flux, labels, source_id, [0], batch_size)[0]
 
-    def embed_stars(self, stars: "Stars", draw: int = 0) -> np.ndarray:
-        """Latents [N, Z] of stars of a data module; 0 is the draw that is released."""
-        return self.embed(stars.flux, stars.targets, stars.source_id, draw=draw)
+    def embed_stars(self, stars: "Stars") -> np.ndarray:
+        """Latents [N, Z] of stars of a data module."""
+        return self.embed_draws(stars, 1)[0]
+
+    def embed_draws(self, stars: "Stars", count: int) -> list[np.ndarray]:
+        """The same in some draws, the first of which is the one that is released; a deterministic latent has one."""
+        draws = range(1 if self.channel is None else count)
+        return self._embed(stars.flux, stars.targets, stars.source_id, draws)
+
+    @torch.no_grad()
+    def _embed(
+        self,
+        flux: Tensor,
+        labels: Tensor | None,
+        source_id: np.ndarray | None,
+        draws: Sequence[int],
+        batch_size: int = 4096,
+    ) -> list[np.ndarray]:
+        given = repeat(None) if labels is None or not self.conditional_encoder else labels.split(batch_size)
+        noises = [self.draws(source_id, len(flux), draw) for draw in draws]
+        found: list[list[Tensor]] = [[] for _ in draws]
+        with self._evaluating():
+            for i, (x, y) in enumerate(zip(flux.split(batch_size), given, strict=False)):
+                mean = self.encode(x.to(self.device), None if y is None else y.to(self.device))
+                for z, noise in zip(found, noises, strict=True):
+                    drawn = None if noise is None else noise[i * batch_size :][: len(x)].to(self.device)
+                    z.append(self._sample(mean, drawn))
+        return [torch.cat(z).cpu().float().numpy() for z in found]
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         *_, bins, weights = batch

@@ -1,4 +1,4 @@
-"""Functions on a GPU that are captured once and then replayed."""
+"""Functions of tensors that are captured once on a GPU and then replayed."""
 
 import gc
 import logging
@@ -17,23 +17,29 @@ Captured = tuple[torch.cuda.CUDAGraph, list[Tensor], dict[str, Tensor]]
 
 
 class Replay:
-    """Call one function of tensors on a GPU as a CUDA graph: where there are hundreds of small kernels, launching them
+    """Call one function of tensors, on a GPU as a CUDA graph: where there are hundreds of small kernels, launching them
     one by one takes longer than their arithmetic.
 
     The function has to work in place on tensors that stay where they are, and must neither wait for the GPU nor copy
     from the host. It is captured once for each set of shapes; where that fails, it is called as it is, and, unless
     memory was wanting, nothing is captured in this process any more: torch has lost count of its memory pools then.
+
+    Arguments:
+        device: Where it works; anywhere but on a GPU it is simply called.
     """
 
-    captures = True
+    captures = True  # of the class: whether this process still does; of one: whether it does
     failed: list[torch.cuda.CUDAGraph] = []  # torch still asks those that it could not end
 
-    def __init__(self):
+    def __init__(self, device: torch.device):
+        self.on_gpu = device.type == "cuda"
         self.graphs: dict[Any, Captured] = {}
         self.calls = 0
 
     def __call__(self, function: Callable[..., dict[str, Tensor]], *inputs: Tensor) -> dict[str, Tensor]:
-        """What the function returns, tensors by name; they are overwritten by the next call."""
+        """What the function returns, tensors by name; those of a graph are overwritten by its next call."""
+        if not self.on_gpu:
+            return function(*inputs)
         self.calls += 1
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         if self.captures and self.calls > WARM_UP and shapes not in self.graphs:

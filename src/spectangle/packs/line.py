@@ -4,12 +4,12 @@ import hashlib
 import json
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -19,14 +19,29 @@ from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.packs.member import Member
-from spectangle.packs.network_fits import Fitted, NetworkFit, fit_together
 from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.stack import Stack
 from spectangle.runs.sweep_link import link
 
-__all__ = ["PackLine", "begin_fit", "in_pack", "joins_pack", "receive", "send"]
+__all__ = ["Fit", "PackLine", "begin_fit", "fits_on_gpu", "in_pack", "joins_pack", "pack_has_gpu", "receive", "send"]
 
 log = logging.getLogger(__name__)
+
+
+class Fit(Protocol):
+    """Networks and the stars that they are to be fitted to."""
+
+    @property
+    def kind(self) -> tuple:
+        """What the fits that are done together have in common."""
+        ...
+
+    @staticmethod
+    def together(fits: Sequence[Any], device: torch.device) -> list[Any]:
+        """What comes of each of some fits of one kind."""
+        ...
+
+
 LOST = {"alone": "the process of the pack has ended"}
 _line: "PackLine | None" = None  # of the run that this process trains now
 
@@ -44,7 +59,7 @@ class PackLine:
     def __init__(self, pipe: Connection):
         self._pipe: Connection | None = pipe
         self._member: Member | None = None
-        self._on_gpu = False
+        self.on_gpu = False
         self._asking = Lock()
         self.has_trained = False
 
@@ -56,7 +71,7 @@ class PackLine:
         stars, or None: the epoch is its own to train.
         """
         self.has_trained = False
-        if self._pipe is None and not self._on_gpu:
+        if self._pipe is None and not self.on_gpu:
             return None
         try:
             answer: dict[str, Any] = LOST if self._pipe is None else self._ask(model, self._pipe)
@@ -64,7 +79,7 @@ class PackLine:
             answer = LOST
         if "alone" in answer:
             self.close()
-            if self._on_gpu:
+            if self.on_gpu:
                 raise SpectangleError(
                     f"The pack that trains this run on a GPU is lost: {answer['alone']}. The next attempt goes on from "
                     "the last checkpoint; a smaller sweep.pack takes less memory."
@@ -80,17 +95,17 @@ class PackLine:
         """Let the others train on: what is measured now is this run's own. Where the pack has a GPU it still fits
         networks for it.
         """
-        if not self._on_gpu:
+        if not self.on_gpu:
             self.close()
         elif self._pipe is not None:
             with suppress(OSError):
                 send(self._pipe, {"measures": True})
 
-    def begin(self, fit: NetworkFit) -> Callable[[], Fitted | None]:
+    def begin(self, fit: Fit) -> Callable[[], Any]:
         """Have the pack fit networks on its GPU, together with those that its other runs ask for, while this process
         does something else. What is returned waits for them; None: this process has to fit them.
         """
-        future: Future[Fitted | None] = Future()
+        future: Future[Any] = Future()
 
         def ask() -> None:
             with self._asking:  # the pipe carries one at a time
@@ -102,8 +117,8 @@ class PackLine:
         Thread(target=ask, daemon=True).start()  # a pack that is busy does not even read
         return future.result
 
-    def _fitted(self, fit: NetworkFit) -> Fitted | None:
-        if self._pipe is None or not self._on_gpu:
+    def _fitted(self, fit: Fit) -> Any:
+        if self._pipe is None or not self.on_gpu:
             return None
         try:
             send(self._pipe, {"fit": fit})
@@ -113,7 +128,7 @@ class PackLine:
             answer = {"unfitted": LOST["alone"]}
         if "unfitted" in answer:
             log.warning("This run fits networks itself, on the CPU: %s.", answer["unfitted"])
-        return answer.get("layers")
+        return answer.get("fitted")
 
     def close(self) -> None:
         """Leave the pack: nobody waits for this run any more."""
@@ -135,7 +150,7 @@ class PackLine:
         kind = {"stars": _fingerprint(data), "batches": len(data.train_dataloader())}
         send(pipe, {"member": self._member, "precision": model.trainer.precision, **kind})
         welcome = receive(pipe)
-        self._on_gpu = welcome["device"] != "cpu"
+        self.on_gpu = welcome["device"] != "cpu"
         if welcome["send_stars"]:
             send(pipe, [tensor.cpu().numpy() for tensor in stars])
 
@@ -194,15 +209,25 @@ def in_pack(model: DisentanglingAutoencoder, cfg: DictConfig) -> Iterator[None]:
         model.pack = _line = None
 
 
-def begin_fit(fit: NetworkFit) -> Callable[[], Fitted]:
+def pack_has_gpu() -> bool:
+    """Whether this process belongs to a pack that has a GPU, on which its networks are fitted."""
+    return _line is not None and _line.on_gpu
+
+
+def fits_on_gpu() -> bool:
+    """Whether networks of this process are fitted on a GPU: that of its pack, or its own."""
+    return pack_has_gpu() if _line is not None else chosen_device().type == "cuda"
+
+
+def begin_fit(fit: Fit) -> Callable[[], Any]:
     """Begin to fit networks, if this process belongs to a pack that does it on a GPU; what is returned gives them, and
     without a pack fits them then, on the device of the training.
     """
     begun = None if _line is None else _line.begin(fit)
 
-    def fitted() -> Fitted:
+    def fitted() -> Any:
         found = None if begun is None else begun()
-        return fit_together([fit], chosen_device())[0] if found is None else found
+        return fit.together([fit], chosen_device())[0] if found is None else found
 
     return fitted
 

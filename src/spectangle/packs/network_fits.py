@@ -16,7 +16,7 @@ from spectangle.model.networks import DiscriminatorBank
 from spectangle.packs.captured import Replay
 from spectangle.packs.stacked_adamw import adamw_step
 
-__all__ = ["Fitted", "NetworkFit", "fit_together"]
+__all__ = ["Fitted", "NetworkFit"]
 
 Fitted = list[tuple[np.ndarray, np.ndarray]]  # of each layer, weights [S M, n_in, n_out] and biases [S M, n_out]
 
@@ -59,31 +59,31 @@ class NetworkFit:
         settings = self.hidden, self.members, self.epochs, self.batch_size, self.lr, self.weight_decay, self.loss
         return (*sizes, *settings)
 
+    @staticmethod
+    @torch.inference_mode(False)  # it may be called while Lightning validates
+    @torch.enable_grad()
+    def together(fits: Sequence["NetworkFit"], device: torch.device) -> list[Fitted]:
+        """Fit networks of one kind side by side: wide batched products cost less than many small ones.
 
-@torch.inference_mode(False)  # it may be called while Lightning validates
-@torch.enable_grad()
-def fit_together(fits: Sequence[NetworkFit], device: torch.device) -> list[Fitted]:
-    """Fit networks of one :attr:`NetworkFit.kind` side by side: wide batched products cost less than many small ones.
-
-    Each fit has random numbers of its own, and comes out as it would alone, but for the order of sums in floating-point
-    numbers.
-    """
-    one, n_sets = fits[0], len(fits[0].inputs)
-    each = n_sets * one.members
-    with torch.random.fork_rng(devices=[]):
-        banks, generators = zip(*(_begin(fit) for fit in fits), strict=True)
-        bank = DiscriminatorBank(one.inputs.shape[-1], [one.labels.shape[-1]] * each * len(fits), one.hidden)
-    with torch.no_grad():
-        for whole, *parts in zip(bank.parameters(), *(own.parameters() for own in banks), strict=True):
-            whole.copy_(torch.cat(parts))
-    bank.to(device)
-    _train(bank, fits, generators, device)
-    layers = [
-        (weight.detach().cpu().numpy(), bias.detach().cpu().numpy()[:, 0])
-        for weight, bias in zip(bank.weights, bank.biases, strict=True)
-    ]
-    places = [slice(i * each, (i + 1) * each) for i in range(len(fits))]
-    return [[(weight[own], bias[own]) for weight, bias in layers] for own in places]
+        Each fit has random numbers of its own, and comes out as it would alone, but for the order of sums in
+        floating-point numbers.
+        """
+        one, n_sets = fits[0], len(fits[0].inputs)
+        each = n_sets * one.members
+        with torch.random.fork_rng(devices=[]):
+            banks, generators = zip(*(_begin(fit) for fit in fits), strict=True)
+            bank = DiscriminatorBank(one.inputs.shape[-1], [one.labels.shape[-1]] * each * len(fits), one.hidden)
+        with torch.no_grad():
+            for whole, *parts in zip(bank.parameters(), *(own.parameters() for own in banks), strict=True):
+                whole.copy_(torch.cat(parts))
+        bank.to(device)
+        _train(bank, fits, generators, device)
+        layers = [
+            (weight.detach().cpu().numpy(), bias.detach().cpu().numpy()[:, 0])
+            for weight, bias in zip(bank.weights, bank.biases, strict=True)
+        ]
+        places = [slice(i * each, (i + 1) * each) for i in range(len(fits))]
+        return [[(weight[own], bias[own]) for weight, bias in layers] for own in places]
 
 
 def _begin(fit: NetworkFit) -> tuple[DiscriminatorBank, torch.Generator]:
@@ -126,11 +126,10 @@ def _train(
 
     steps = range(one.epochs * batches)
     rates: Any = [one.lr * 0.5 * (1 + math.cos(math.pi * step / len(steps))) for step in steps]
-    replay = Replay() if device.type == "cuda" else None
-    rates = torch.tensor(rates, device=device) if replay else rates
+    replay = Replay(device)
+    rates = torch.tensor(rates, device=device) if replay.on_gpu else rates
     for step in steps:
         if step % batches == 0:
             drawn = [torch.randperm(n, generator=generator) for generator in generators for _ in range(own)]
             order = torch.stack(drawn).to(device).tensor_split(batches, dim=1)
-        now = order[step % batches], rates[step]
-        replay(take, *now) if replay else take(*now)
+        replay(take, order[step % batches], rates[step])

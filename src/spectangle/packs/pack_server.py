@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from spectangle.packs.line import receive, send
+from spectangle.packs.line import Fit, receive, send
 from spectangle.packs.member import Member
-from spectangle.packs.network_fits import NetworkFit, fit_together
 from spectangle.packs.stack import Stack
 from spectangle.threads import use_threads
 
@@ -45,7 +44,7 @@ class PackServer:
         self.ahead: dict[Connection, tuple[int, dict[str, Any]]] = {}
         self.requests: dict[Connection, dict[str, Any]] = {}
         self.measuring: set[Connection] = set()
-        self.fits: dict[Connection, NetworkFit] = {}
+        self.fits: dict[Connection, Fit] = {}
         self.patient_until = 0.0
         self.post = ThreadPoolExecutor(1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -119,21 +118,21 @@ class PackServer:
         fits, self.fits = self.fits, {}
         kinds: dict[Any, list[Connection]] = {}
         for pipe, fit in fits.items():
-            kinds.setdefault(fit.kind, []).append(pipe)
+            kinds.setdefault((type(fit), fit.kind), []).append(pipe)
         for pipes in kinds.values():
             for pipe in _send_all(self._fitted({pipe: fits[pipe] for pipe in pipes})):
                 self._forget(pipe)
 
-    def _fitted(self, fits: dict[Connection, NetworkFit]) -> dict[Connection, dict[str, Any]]:
+    def _fitted(self, fits: dict[Connection, Fit]) -> dict[Connection, dict[str, Any]]:
         """What to answer to fits of one kind; where there is no room for all at once, one by one."""
         try:
-            layers = fit_together(list(fits.values()), self.device)
+            fitted = next(iter(fits.values())).together(list(fits.values()), self.device)
         except Exception as error:  # whatever it is, the runs are not to wait for it
             reason = _reason("fit", error)
             if len(fits) > 1:
                 return {pipe: self._fitted({pipe: fit})[pipe] for pipe, fit in fits.items()}
             return dict.fromkeys(fits, {"unfitted": reason})
-        return {pipe: {"layers": own} for pipe, own in zip(fits, layers, strict=True)}
+        return {pipe: {"fitted": own} for pipe, own in zip(fits, fitted, strict=True)}
 
     def _welcome(self, pipe: Connection, message: dict[str, Any]) -> None:
         key = message["stars"]

@@ -56,7 +56,7 @@ class Stack:
             for name in STRENGTHS
         }
         self.units = torch.stack([torch.as_tensor(member.model.unit, device=self.device) for member in members])
-        self.replay = Replay() if on_gpu else None  # it holds no stack: one that is dropped frees its memory at once
+        self.replay = Replay(self.device)  # it holds no stack: one that is dropped frees its memory at once
         self.drawn = list(members[0].model.draw(1, torch.Generator(self.device)))
         self.factors = self._factors()
 
@@ -98,7 +98,7 @@ class Stack:
         factors = self._numbers([factor(p) for factor, p in zip(self.factors, progress, strict=True)])
         rates = self._rates(progress)
         inputs = factors, rates, *batch, *draws
-        return self._arithmetic(*inputs) if self.replay is None else self.replay(self._arithmetic, *inputs)
+        return self.replay(self._arithmetic, *inputs)
 
     def _arithmetic(self, factors: Tensor, rates: Tensor, *tensors: Tensor) -> dict[str, Tensor]:
         """A step of lambda's factors [M] and the rates of the groups [groups, M or 1], the five tensors of a batch and

@@ -111,13 +111,15 @@ def check_config(cfg: DictConfig) -> None:
     for path, node in _nodes(cfg):
         _check_arguments(path, node)
     for size, suite in _group(cfg, "probes").items():
+        if size == "gpu_packs_without":
+            continue
         if not isinstance(suite, DictConfig) and not (suite is None and size == "small"):
             raise SpectangleError(
                 f"probes.{size} is {_word(suite)}; probes.large and probes.small hold regressors by name."
             )
         for name, node in (suite or {}).items():
             _check_estimator(f"probes.{size}.{name}", node)
-    for path in ("regressor", "callbacks.regressor.paper"):
+    for path in ("regressor", "callbacks.regressor.paper", "callbacks.regressor.paper_on_gpu"):
         if (node := OmegaConf.select(cfg, path)) is not None:
             _check_estimator(path, node)
 

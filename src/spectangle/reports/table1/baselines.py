@@ -109,11 +109,13 @@ class Baseline:
             disentangled=[places[name] for name in self.representation.disentangled],
         )
 
-    channel = None  # it is deterministic: one draw says all
-
-    def embed_stars(self, stars: "Stars", draw: int = 0) -> np.ndarray:
+    def embed_stars(self, stars: "Stars") -> np.ndarray:
         """Representation [N, Z] of stars."""
         return self.map(stars.flux.numpy() if self.read is None else self.read(stars))
+
+    def embed_draws(self, stars: "Stars", count: int) -> list[np.ndarray]:
+        """The same: it is deterministic, one draw says all."""
+        return [self.embed_stars(stars)]
 
 
 def pls_components(flux: np.ndarray, labels: np.ndarray, n: int = 25) -> Embed:
