@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spectangle import devices
 from spectangle.data.module import SpectraDataModule
+from spectangle.data.stars import star_order
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.model.build import build_model
@@ -607,6 +608,36 @@ def test_a_run_whose_pack_ends_goes_on_alone(toy_survey, monkeypatch, caplog):
     assert "goes on alone: the process of the pack has ended" in caplog.text
     expected, _ = alone(before, data, 0, precision="32-true")
     assert_same(expected, model, 0.05)
+
+
+class EverySecond:
+    """What trains every second epoch of a model."""
+
+    in_company = True
+
+    def train_epoch(self, model):
+        self.has_trained = model.current_epoch % 2 == 0
+        sums = {"reconstruction": torch.ones(()), "loss": torch.ones(()), "discriminator": torch.ones(4)}
+        return (sums, 1) if self.has_trained else None
+
+
+def test_batches_are_gathered_for_those_alone_who_read_them(toy_survey):
+    """Whoever trained the epoch before: the model's own has every one of its stars."""
+    seen: dict[int, list[torch.Tensor]] = {}
+
+    class Notes(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.setdefault(trainer.current_epoch, []).append(batch[0])
+
+    data = survey_of(toy_survey, 0)
+    model = build(data, **NOISY)
+    model.pack = EverySecond()
+    trainer(epochs=4, callbacks=[Notes()]).fit(model, datamodule=data)
+    flux = data.train.flux
+    for epoch in range(4):
+        order = star_order(len(flux), data.seed, epoch).tensor_split(len(seen[epoch]))
+        gathered = [torch.equal(batch, flux[rows]) for batch, rows in zip(seen[epoch], order, strict=True)]
+        assert all(gathered) if epoch % 2 else not any(gathered[1:]) and len(gathered) > 1
 
 
 def test_a_run_alone_on_a_gpu_trains_by_a_stack_of_its_own(data, monkeypatch):

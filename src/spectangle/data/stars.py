@@ -80,10 +80,14 @@ class Batches:
         tensors: Any number of tensors with N rows.
         batch_size: Stars per batch at most (3 where it is 2 and their number is odd).
         order: None for the stars' own order, or a function that returns a permutation [N] for each pass.
+
+    While nobody reads the batches (``read`` is False), each has as many stars as it should, but always the first ones,
+    which takes no time.
     """
 
     def __init__(self, tensors: Sequence[Tensor], batch_size: int, order: Callable[[], Tensor] | None = None):
         self.tensors, self.batch_size, self.order = tensors, batch_size, order
+        self.read = True
 
     def __len__(self) -> int:
         n = len(self.tensors[0])
@@ -92,7 +96,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         rows = torch.arange(len(self.tensors[0])) if self.order is None else self.order()
         for part in rows.to(self.tensors[0].device).tensor_split(len(self)):
-            yield tuple(tensor[part] for tensor in self.tensors)
+            yield tuple(tensor[part] if self.read else tensor[: len(part)] for tensor in self.tensors)
 
 
 def star_order(n: int, seed: int, epoch: int) -> Tensor:

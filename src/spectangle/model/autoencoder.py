@@ -365,8 +365,13 @@ class DisentanglingAutoencoder(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         # every random number of an epoch depends on (seed, epoch) only: a resumed run repeats the uninterrupted one
         torch.manual_seed(epoch_seed(self.trainer.datamodule.seed, self.current_epoch))  # pyright: ignore
-        if self.pack is not None and (trained := self.pack.train_epoch(self)):
+        trained = None if self.pack is None else self.pack.train_epoch(self)
+        self.trainer.train_dataloader.read = trained is None  # pyright: ignore
+        if trained is not None:
             self._epoch.add_sums(*trained)
+
+    def on_train_epoch_end(self) -> None:
+        self.trainer.train_dataloader.read = True  # pyright: ignore  # Lightning may fetch a batch before an epoch
 
     def on_validation_epoch_start(self) -> None:
         """End the training half of the epoch: it is logged and checked before anything is saved."""
