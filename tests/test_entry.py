@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT, Command, run_train
+from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.downstream import DownstreamRegressor
@@ -109,10 +110,15 @@ def test_an_unfinished_run_goes_on_as_what_it_was_or_not_at_all(train, tmp_path,
         patched.setattr(DownstreamRegressor, "score", stopped)
         code, out, _ = train(*MEASURED, f"hydra.run.dir={tmp_path}")
     assert code == 143 and f"spectangle train resume={tmp_path}" in out
+    path = tmp_path / ".hydra" / "config.yaml"  # as a version wrote it that knew less to measure
+    config = OmegaConf.load(path)
+    config.callbacks.regressor.pop("paper_on_gpu")
+    OmegaConf.save(config, path)
     for change in ("model.latent=7", "lambdas=second_pair", "data.batch_size=64", "optimizer.lr=0.1"):
         code, _, err = train(f"resume={tmp_path}", change)
         assert code == 1 and "holds another experiment" in err and "Traceback" not in err
-    code, _, err = train(f"resume={tmp_path}", "trainer.max_epochs=4", "callbacks.figures=null")
+    measured_otherwise = ["callbacks.figures=null", "+probes.gpu_packs_without=[networks]"]
+    code, _, err = train(f"resume={tmp_path}", "trainer.max_epochs=4", *measured_otherwise)
     assert code == 0, err
     assert len(Run(tmp_path).history) == 4 and Run(tmp_path).config["trainer"]["max_epochs"] == 4
     starts = Run(tmp_path).manifest["starts"]

@@ -14,6 +14,7 @@ from test_packed_sweeps import FAST, finish, packed_sweep
 from test_packs import INCOMPLETE, NOISY, VARIANTS, assert_same, build, data, some_fit  # noqa: F401
 from test_regression import stopped_fit
 
+from spectangle.packs.captured import Replay
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import NetworkFit
 from spectangle.packs.own_stack import OwnStack
@@ -91,6 +92,25 @@ def test_a_captured_step_is_what_it_is_without(data, variant):  # noqa: F811
             torch.testing.assert_close(value, other.parameters[name], rtol=1e-6, atol=1e-8)
 
 
+def test_a_rate_that_falls_falls_in_a_captured_step_too(data):  # noqa: F811
+    """Models of one rate take torch's fused step, in single precision only."""
+    found = []
+    for captured in (True, False):
+        models = [build(data, seed, **NOISY).to("cuda") for seed in range(2)]
+        stack = Stack([Member.of(m, m.configure_optimizers(), seed, 4) for seed, m in enumerate(models)])
+        assert all(group.alike for group in stack.groups)
+        if not captured:
+            stack.replay.captures = False
+        stars = [tensor.to("cuda") for tensor in data.training_tensors]
+        for epoch in range(4):
+            stack.train_epoch(stars, [epoch] * 2, 4)
+        assert captured == bool(stack.replay.graphs)
+        found.append(stack.groups)
+    for group, other in zip(*found, strict=True):
+        for name, value in group.parameters.items():
+            torch.testing.assert_close(value, other.parameters[name], rtol=1e-3, atol=1e-4)
+
+
 WAITS = """
 import torch
 from spectangle.packs.captured import Replay as Captured
@@ -119,12 +139,15 @@ def test_the_networks_of_a_pack_are_fitted_on_it():
             np.testing.assert_allclose(weight, other, atol=0.05)
 
 
-def test_networks_that_stop_are_fitted_on_it():
+def test_networks_that_stop_are_fitted_on_it(monkeypatch):
     """In single precision one may stop an epoch earlier; what it reads is as good."""
+    captured, capture = [], Replay._capture
+    monkeypatch.setattr(Replay, "_capture", lambda *given: captured.append(1) or capture(*given))
     fits = [stopped_fit(seed) for seed in range(3)]
     found, expected = (StoppedFit.together(fits, torch.device(place)) for place in ("cuda", "cpu"))
     for one, other in zip(found, expected, strict=True):
         assert one.score == pytest.approx(other.score, abs=0.05)
+    assert captured and Replay.captures
 
 
 def test_a_sweep_in_a_pack_uses_it(toy_survey, tmp_path):

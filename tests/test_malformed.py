@@ -119,6 +119,7 @@ def test_malformed_inputs_are_sentences(tmp_path, survey, caplog):
         ("trainer.precision", "17", "trainer.precision is 17"),
         ("model.latent", 0, "model.latent is 0"),
         ("probes.large.ridge.alpha", -1, "probes.large.ridge does not work"),
+        ("probes.gpu_packs_without", ["ridge", "networks", "boosting", "neighbours"], "at least one must be left"),
         ("model.conditioning", 3, "takes a text"),
     ],
 )

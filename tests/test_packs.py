@@ -722,9 +722,52 @@ def test_a_run_that_measures_holds_nobody_up(toy_survey, tmp_path):
     data = survey_of(toy_survey, 0)
     model = build(data)
     model.pack = PackLine(there)
+    model.pack._member = "it has joined"
     model.pack.train_epoch = lambda model: None
     trainer(epochs=1, callbacks=[Continuity(Run(tmp_path, must_exist=False), None), Slow()]).fit(model, datamodule=data)
     assert order == [True]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_that_is_resumed_to_measure_asks_for_the_gpu_of_its_pack(monkeypatch, device):
+    """It has had its last epoch and never joined."""
+    serving = Serving(1, monkeypatch)
+    serving.server.device = torch.device(device)
+    (line,) = serving.lines
+    line.end_training()
+    assert line.on_gpu == (device == "cuda") == (line._pipe is not None)
+    line.close()
+    serving.thread.join(20)
+    assert not serving.thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("pack", "accelerator", "environment", "expected"),
+    [
+        (8, "auto", {"CUDA_VISIBLE_DEVICES": "0"}, True),
+        ("auto", "gpu", {"CUDA_VISIBLE_DEVICES": "1"}, True),
+        (1, "auto", {"CUDA_VISIBLE_DEVICES": "0"}, False),
+        (8, "cpu", {"CUDA_VISIBLE_DEVICES": "0"}, False),
+        (8, "auto", {}, False),
+    ],
+)
+def test_all_runs_of_a_sweep_are_measured_alike(monkeypatch, tmp_path, pack, accelerator, environment, expected):
+    """Also one that is left alone: it knows that the others train in packs on a GPU."""
+    started = []
+    context = SimpleNamespace(Pipe=Pipe, Process=lambda target, args, daemon: started.append(args) or Started())
+    monkeypatch.setattr("spectangle.sweeps.trial.get_context", lambda method: context)
+    options = Options(pack=pack, preload=[])
+    plan = SimpleNamespace(options=options, accelerator=accelerator, prunes=False)
+    claim = SimpleNamespace(overrides=[], trial=SimpleNamespace(number=0))
+    Attempt(SimpleNamespace(), claim, tmp_path, plan, environment)  # pyright: ignore
+    assert started[0][-1] is expected
+
+
+class Started:
+    sentinel = None
+
+    def start(self):
+        pass
 
 
 # ---------------------------------------------------------------------- networks of regressors and probes
@@ -867,6 +910,7 @@ def test_a_run_that_measures_with_the_pack_lets_the_others_train(data, monkeypat
     (first, second), models = pack.lines, [build(data, seed, **NOISY) for seed in range(2)]
     for seed, (line, model) in enumerate(zip(pack.lines, models, strict=True)):
         member = Member.of(model, model.configure_optimizers(), seed, EPOCHS)
+        line._member = member
         send(line._pipe, {"member": member, "stars": "toy", "batches": 2, "precision": "32-true"})
         if receive(line._pipe)["send_stars"]:
             send(line._pipe, [tensor.numpy() for tensor in data.training_tensors])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from commands import run_train
 from conftest import TINY, write_toy_survey
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
@@ -14,6 +15,7 @@ from spectangle.evaluation.leakage import population_floor
 from spectangle.evaluation.probe_table import disagreements, probe_table
 from spectangle.evaluation.probes import Probes
 from spectangle.runs.folder import Run
+from spectangle.runs.sweep_link import link
 
 PROBES = {"ridge": Ridge(), "networks": AveragedMLPRegressor((32,), members=1, epochs=15)}
 LABELS = ("teff", "m_h")
@@ -116,12 +118,31 @@ def test_the_floor_of_the_same_stars_is_measured_once(random, tmp_path, monkeypa
 @pytest.mark.parametrize(("on_gpu", "n", "found"), [(True, 6000, False), (False, 6000, True), (True, 600, True)])
 def test_runs_of_a_pack_with_a_gpu_leave_out_what_only_cores_fit(random, on_gpu, n, found, monkeypatch):
     """``probes.gpu_packs_without``; of few stars every probe is taken, and a name that is not there is no mistake."""
-    monkeypatch.setattr("spectangle.evaluation.probes.pack_has_gpu", lambda: on_gpu)
+    monkeypatch.setattr(link, "gpu_packs", on_gpu)
     probes = {"ridge": Ridge(), "boosting": Ridge(10.0)}
     labels = random.normal(size=(n, 2))
     callback = Probes(probes, small_below=2000, bootstrap=5, gpu_packs_without=["boosting", "another"])
     metrics = callback.score(Latent(labels.copy()), data_of(labels), data_of(labels).test)
     assert metrics["probe/teff/ridge/r2"] > 0.99 and ("probe/teff/boosting/r2" in metrics) is found
+
+
+def test_every_probe_measures_the_floor_of_runs_that_leave_some_out(random, monkeypatch):
+    """The errors of kept labels are taken out of the floor by trees among others: m_h is a wave of teff."""
+    monkeypatch.setattr(link, "gpu_packs", True)
+    true = random.uniform(-2, 2, 3000)
+    labels = np.c_[true + random.normal(0, 0.3, 3000), np.sin(3 * true)]
+    data = data_of(labels)
+    for part in (data.train, data.validation, data.test):
+        part.label_errors = np.tile([0.3, 0.0], (len(part), 1))
+    trees = HistGradientBoostingRegressor(max_iter=40, random_state=0)
+    probes = {"ridge": Ridge(), "boosting": trees, "networks": PROBES["networks"]}
+    found = {}
+    for without in ([], ["boosting"]):
+        callback = Probes(probes, small_below=0, bootstrap=5, gpu_packs_without=without)
+        model = Latent(labels[:, :1], [0], [1])
+        found[bool(without)] = callback.score(model, data, data.test, spare=data.validation)
+    assert found[True]["floor/m_h"] == found[False]["floor/m_h"] > found[True]["probe/m_h/r2"] + 0.05
+    assert "probe/m_h/boosting/r2" in found[False] and "probe/m_h/boosting/r2" not in found[True]
 
 
 def test_neutral_labels_are_no_leakage(random):

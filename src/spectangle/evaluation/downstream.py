@@ -119,8 +119,8 @@ class DownstreamRegressor(L.Callback):
         counts = np.isfinite(catalogue).sum(axis=0)
         self.metrics |= {f"test/stars/{name}": float(n) for name, n in zip(data.labels, counts, strict=True)}
         if self.paper is not None:
-            paper = self.paper_on_gpu if fits_on_gpu() else None
-            read = self._fit_latent(paper or self.paper, model, data).predict(latents)
+            paper = self.paper_on_gpu if self.paper_on_gpu is not None and fits_on_gpu() else self.paper
+            read = self._fit_latent(paper, model, data).predict(latents)
             self.metrics |= label_metrics("paper/latent", data.labels, read, catalogue)
         if self.cache is not None:
             self.metrics |= self._baseline(data)

@@ -7,6 +7,7 @@ Shapes: N stars, F features, K labels, D of them, S stars that are scored.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,6 +154,12 @@ class CrossFit:
         fit.fold = self.fold[rows[1]]
         return fit, rows[1]
 
+    def asking(self, probes: Mapping[str, Any]) -> "CrossFit":
+        """The same stars and folds for other probes."""
+        fit = copy(self)
+        fit.probes = dict(probes)
+        return fit
+
     def stacked(self, candidates: Predictions, column: int, truth: np.ndarray) -> np.ndarray:
         """The candidates' predictions of one label [S], put together fold by fold, see :func:`stacked`."""
         return stacked([prediction[:, column] for prediction in candidates.values()], truth, self.fold)
@@ -209,8 +216,8 @@ def _begin(probe: Any, x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Call
         return probe.begin_each(x, y)
     if not probe.__sklearn_tags__().target_tags.multi_output:
         probe = MultiOutputRegressor(probe)
-    copies: list[Any] = [clone(probe) for _ in x]
-    return lambda: [copy.fit(a, b) for copy, a, b in zip(copies, x, y, strict=True)]
+    unfitted: list[Any] = [clone(probe) for _ in x]
+    return lambda: [one.fit(a, b) for one, a, b in zip(unfitted, x, y, strict=True)]
 
 
 def stacked(candidates: Sequence[np.ndarray], truth: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ Shapes: N stars, Z latent, K labels.
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from spectangle.evaluation.probe_scores import (
     target_columns,
 )
 from spectangle.evaluation.probe_table import attribute_table, disagreements, probe_table
-from spectangle.packs.line import pack_has_gpu
+from spectangle.runs.sweep_link import link
 
 if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
@@ -85,8 +85,9 @@ class Probes(L.Callback):
         every_n_epochs: Also probe validation stars (``val/probe/<label>/r2``, ``val/excess/<label>``) every so many
             epochs; 0 = never.
         seed: Seed of the drawn stars, the resamples and the permutation.
-        gpu_packs_without: Those of ``large`` that runs leave out whose pack has a GPU: what it cannot fit, a few cores
-            would have to fit for all of them.
+        gpu_packs_without: Those of ``large`` that the runs of a sweep whose packs have a GPU do not ask of their
+            latents: what it cannot fit, a few cores would have to fit for all of them. What all runs have in common,
+            the floor and the reference, is measured by every probe.
     """
 
     def __init__(
@@ -158,8 +159,9 @@ class Probes(L.Callback):
             warnings.simplefilter(
                 "ignore", LinAlgWarning
             )  # dead or erased directions leave a singular covariance; ridge copes
-            parts = [part and measured(part, model.embed_stars(part), data) for part in (data.train, stars, spare)]
-            fit = self._cross_fit(*parts)  # pyright: ignore[reportArgumentType]  # spare alone may be None
+            seen, scored = (measured(part, model.embed_stars(part), data) for part in (data.train, stars))
+            others = measured(spare, model.embed_stars(spare), data) if spare else None
+            fit = self._cross_fit(seen, scored, others, self.gpu_packs_without if link.gpu_packs else ())
             candidates = fit.predictions(latent_of, labels_of)
             trained = fit.from_seen(latent_of, labels_of) if full or fit.small else {}
             if regressor is not None:
@@ -185,19 +187,17 @@ class Probes(L.Callback):
                 )
         return {key: float(value) for key, value in scores.items() if np.isfinite(value)}
 
-    def _cross_fit(self, seen: Measured, scored: Measured, spare: Measured | None) -> CrossFit:
+    def _cross_fit(
+        self, seen: Measured, scored: Measured, spare: Measured | None, without: Container[str] = ()
+    ) -> CrossFit:
+        """The stars, with the probes for so many of them but for some."""
         unseen = len(scored) + (0 if spare is None else len(spare))
         small = unseen + len(seen) < self.small_below
         seen = self._drawn(seen, self.max_stars if small else min(self.max_stars or unseen, unseen))
         if self.max_stars is not None:
             scored, spare = self._drawn(scored, self.max_stars), None
-        return CrossFit(self.small if small else self._suite, seen, scored, spare, small=small)
-
-    @property
-    def _suite(self) -> dict[str, Any]:
-        """The probes of many stars."""
-        without = self.gpu_packs_without if pack_has_gpu() else ()
-        return {name: probe for name, probe in self.large.items() if name not in without}
+        large = {name: probe for name, probe in self.large.items() if name not in without}
+        return CrossFit(self.small if small else large, seen, scored, spare, small=small)
 
     def _drawn(self, stars: Measured, n: int | None) -> Measured:
         if n is None or n >= len(stars):
@@ -228,20 +228,24 @@ class Probes(L.Callback):
 
     def _key(self, data: "SpectraDataModule", *facts: Any) -> str:
         """Of what these probes find on some stars."""
-        suites = [settings(suite) for suite in (self._suite, self.small)]
+        suites = [settings(suite) for suite in (self.large, self.small)]
         return cache_key(data.fingerprint, suites, self.small_below, self.max_stars, self.seed, *facts)
 
     def _kept_floor(self, data: "SpectraDataModule", prefix: str) -> FloorOf:
-        """:func:`~spectangle.evaluation.leakage.population_floor` with a memory: all runs of a sweep with the same
-        seed, kept and lost labels ask for the same.
+        """:func:`~spectangle.evaluation.leakage.population_floor` by all probes and with a memory: all runs of a sweep
+        with the same seed, kept and lost labels ask for the same.
         """
+
+        def measured_floor(fit: CrossFit, *asked: Any) -> Floor:
+            return population_floor(fit.asking(self.small if fit.small else self.large), *asked)
+
         if self.cache is None:
-            return population_floor
+            return measured_floor
         folder = self.cache / "floors"
 
         def floor_of(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> Floor:
             def make() -> dict[str, list[float]]:
-                floor = population_floor(fit, entangled, disentangled, seed)
+                floor = measured_floor(fit, entangled, disentangled, seed)
                 flat = {name: values.ravel().tolist() for name, values in floor.predictions.items()}
                 return flat | {GAINS: list(floor.gains)}
 

@@ -6,7 +6,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from spectangle.packs.own_stack import OwnStack
 from spectangle.packs.stack import Stack
 from spectangle.runs.sweep_link import link
 
-__all__ = ["Fit", "PackLine", "begin_fit", "fits_on_gpu", "in_pack", "joins_pack", "pack_has_gpu", "receive", "send"]
+__all__ = ["Fit", "PackLine", "begin_fit", "fits_on_gpu", "in_pack", "joins_pack", "receive", "send"]
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class PackLine:
         if self._pipe is None and not self.on_gpu:
             return None
         try:
-            answer: dict[str, Any] = LOST if self._pipe is None else self._ask(model, self._pipe)
+            with self._asking:
+                answer: dict[str, Any] = LOST if self._pipe is None else self._ask(model, self._pipe)
         except (EOFError, OSError):
             answer = LOST
         if "alone" in answer:
@@ -95,11 +96,17 @@ class PackLine:
         """Let the others train on: what is measured now is this run's own. Where the pack has a GPU it still fits
         networks for it.
         """
+        with self._asking:
+            try:
+                if self._pipe is not None and self._member is None:  # it was resumed after its last epoch
+                    send(self._pipe, {"measures": True, "asks_device": True})
+                    self.on_gpu = receive(self._pipe)["device"] != "cpu"
+                elif self._pipe is not None and self.on_gpu:
+                    send(self._pipe, {"measures": True, "asks_device": False})
+            except (EOFError, OSError):
+                self.close()
         if not self.on_gpu:
             self.close()
-        elif self._pipe is not None:
-            with suppress(OSError):
-                send(self._pipe, {"measures": True})
 
     def begin(self, fit: Fit) -> Callable[[], Any]:
         """Have the pack fit networks on its GPU, together with those that its other runs ask for, while this process
@@ -209,14 +216,9 @@ def in_pack(model: DisentanglingAutoencoder, cfg: DictConfig) -> Iterator[None]:
         model.pack = _line = None
 
 
-def pack_has_gpu() -> bool:
-    """Whether this process belongs to a pack that has a GPU, on which its networks are fitted."""
-    return _line is not None and _line.on_gpu
-
-
 def fits_on_gpu() -> bool:
     """Whether networks of this process are fitted on a GPU: that of its pack, or its own."""
-    return pack_has_gpu() if _line is not None else chosen_device().type == "cuda"
+    return chosen_device().type == "cuda" if _line is None else _line.on_gpu
 
 
 def begin_fit(fit: Fit) -> Callable[[], Any]:

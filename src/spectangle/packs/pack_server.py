@@ -101,6 +101,8 @@ class PackServer:
         else:
             self.measuring.add(pipe)
             self._leave_training(pipe)
+            if message["asks_device"]:
+                send(pipe, {"device": self.device.type})
 
     def _train_round(self) -> None:
         """Give each run that trains the epoch that it asks for, in a thread, and train the one after it."""

@@ -27,7 +27,14 @@ CHANGES_NOTHING = (
 )
 # what may also change while a run is not finished: its end, where it runs, and what is measured beside and after the
 # training
-MAY_CHANGE = (*CHANGES_NOTHING, "callbacks", "trainer.max_epochs", "trainer.accelerator", "trainer.devices")
+MAY_CHANGE = (
+    *CHANGES_NOTHING,
+    "callbacks",
+    "probes.gpu_packs_without",
+    "trainer.max_epochs",
+    "trainer.accelerator",
+    "trainer.devices",
+)
 SHOWN = 6
 
 

@@ -11,13 +11,15 @@ class Pruned(Exception):
 
 class _Link:
     """Closed (no pipe) in a run that no sweep prunes; ``claimed`` in one that the study has given to this process
-    alone; ``pack``: to the process that trains for this run, if it is one of a pack, whose name is ``pack_name``.
+    alone; ``pack``: to the process that trains for this run, if it is one of a pack, whose name is ``pack_name``;
+    ``gpu_packs``: whether the sweep trains in packs on a GPU, also where this run is alone: all are measured alike.
     """
 
     pipe: Connection | None = None
     claimed: bool = False
     pack: Connection | None = None
     pack_name: str = ""
+    gpu_packs: bool = False
 
     def report(self, step: int, value: float) -> bool:
         """Report an objective; return whether to stop."""

@@ -41,8 +41,7 @@ class Pack:
 
     def start(self) -> None:
         """Start the process, once every run has its place."""
-        trainer = self.plan.config.get("trainer") or {}
-        arguments = (self.pipes, os.getpid(), self.log, self.environment, trainer.get("accelerator", "auto"))
+        arguments = (self.pipes, os.getpid(), self.log, self.environment, self.plan.accelerator)
         self.process = self.context.Process(target=_serve, args=arguments, name=self.name, daemon=False)
         self.process.start()
         for pipe in self.pipes:

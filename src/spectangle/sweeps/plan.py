@@ -175,6 +175,11 @@ class Plan:
         return self.n_trials * len(self.options.trial_seeds or (None,))
 
     @property
+    def accelerator(self) -> str:
+        """Lightning's, which decides whether a pack takes a GPU."""
+        return str((self.config.get("trainer") or {}).get("accelerator", "auto"))
+
+    @property
     def prunes(self) -> bool:
         return bool(self.pruner) and not self.pruner["_target_"].endswith("NopPruner")
 

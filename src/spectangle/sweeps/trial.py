@@ -161,7 +161,9 @@ class RunProcess:
         method = start_method(plan.options.start_method)
         context: Any = get_context(method)
         self.pipe, there = context.Pipe()
-        arguments = (app, claim.overrides, log_folder, folder, claim.trial.number, seeds, reports, environment)
+        gpu_packs = plan.options.pack != 1 and plan.accelerator != "cpu" and "CUDA_VISIBLE_DEVICES" in environment
+        number = claim.trial.number
+        arguments = (app, claim.overrides, log_folder, folder, number, seeds, reports, environment, gpu_packs)
         if method == "spawn":
             arguments = (dumps(*arguments),)
             if place is not None:
@@ -256,7 +258,7 @@ def _child(pipe: Connection, parent: int, place: Place | None, *arguments: Any) 
     die_with_parent(parent)
     if len(arguments) == 1:
         arguments = loads(arguments[0])
-    app, overrides, log_folder, folder, number, seeds, reports, environment = arguments
+    app, overrides, log_folder, folder, number, seeds, reports, environment, link.gpu_packs = arguments
     os.environ.update(environment)
     redirect(log_folder / "output.log")
     if place is not None:

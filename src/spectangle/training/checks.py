@@ -112,6 +112,11 @@ def check_config(cfg: DictConfig) -> None:
         _check_arguments(path, node)
     for size, suite in _group(cfg, "probes").items():
         if size == "gpu_packs_without":
+            large = _group(cfg, "probes").get("large") or {}
+            if large and not set(large) - set(suite or ()):
+                raise SpectangleError(
+                    "probes.gpu_packs_without names every probe of probes.large; at least one must be left."
+                )
             continue
         if not isinstance(suite, DictConfig) and not (suite is None and size == "small"):
             raise SpectangleError(

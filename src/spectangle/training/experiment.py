@@ -76,7 +76,8 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     data.setup()
     model = build_model(cfg, data, like=model_for(data))
     survey = {"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin, "units": data.units}
-    run.write_manifest(seed=cfg.seed, survey=survey, **({"pack": link.pack_name} if packed else {}))
+    facts = ({"pack": link.pack_name} if packed else {}) | ({"gpu_packs": True} if link.gpu_packs else {})
+    run.write_manifest(seed=cfg.seed, survey=survey, **facts)
     announce(run, data, model)
     resumed = resumable(run)
     measure_last_epoch(cfg, run, resumed, model, data)

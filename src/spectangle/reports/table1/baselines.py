@@ -253,7 +253,8 @@ class _Fitted:
     def path(self, key: str) -> Path:
         """Where the metrics of a baseline are cached."""
         model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
-        parts = [self.config[name] for name in ("regressor", "paper", "probes")]
+        probes = {name: suite for name, suite in self.config["probes"].items() if name != "gpu_packs_without"}
+        parts = [self.config["regressor"], self.config["paper"], probes]
         data = {name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")}
         facts = cache_key(key, model, self.run.manifest["survey"]["content_hash"], *parts, data)
         return self.cache / "baselines" / f"table1-{facts}.json"
