@@ -7,9 +7,10 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.svm import SVR
 
-from spectangle.evaluation import leakage
+from spectangle.evaluation import cross_fit
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
-from spectangle.evaluation.leakage import CrossFit, Measured, bootstrap_r2, leaks, share_lost, simex, stacked
+from spectangle.evaluation.cross_fit import CrossFit, Measured, stacked
+from spectangle.evaluation.leakage import bootstrap_r2, leaks, share_lost, simex
 from spectangle.metrics import r2
 
 PROBES = {
@@ -94,13 +95,13 @@ def test_a_star_is_never_predicted_by_a_probe_that_saw_it(random, monkeypatch):
         rest = np.concatenate([unseen[fit.fold != fold].z, spare.z])
         assert not set(held.z[:, 0]) & set(rest[:, 0]) and len(rest) == 110
     asked = []
-    original = leakage.fitted_predictions
+    original = cross_fit.fitted_predictions
 
     def noted(probes, x, y, new):
         asked.extend((set(a[:, 0]), set(b[:, 0])) for a, b in zip(x, new, strict=True))
         return original(probes, x, y, new)
 
-    monkeypatch.setattr(leakage, "fitted_predictions", noted)
+    monkeypatch.setattr(cross_fit, "fitted_predictions", noted)
     fit.predictions(lambda s: s.z, lambda s: s.labels)
     assert len(asked) == 5 and all(not fitted & predicted and len(fitted) == 110 for fitted, predicted in asked)
     assert set.union(*(predicted for _, predicted in asked)) == set(np.arange(100.0))

@@ -17,7 +17,8 @@ from spectangle.data.load import load_stars
 from spectangle.data.module import SpectraDataModule
 from spectangle.data.stars import label_weights
 from spectangle.errors import SpectangleError
-from spectangle.evaluation.leakage import CrossFit, Measured, fitted_predictions, leaks
+from spectangle.evaluation.cross_fit import CrossFit, Measured, fitted_predictions
+from spectangle.evaluation.leakage import leaks
 from spectangle.evaluation.probes import Probes
 from spectangle.evaluation.regressors import (
     LabelGroups,

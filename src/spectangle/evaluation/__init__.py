@@ -1,3 +1,4 @@
-"""What a latent knows: ``downstream`` fits ``regressors``, ``probes`` measure by ``leakage`` on stars never seen,
-``averaged_networks`` are the strongest of either; ``results_table``, ``probe_table`` and ``run_figures`` show it.
+"""What a latent knows: ``downstream`` fits ``regressors``, ``probes`` measure ``leakage`` by ``cross_fit`` on stars
+never seen, ``averaged_networks`` are the strongest of either; ``results_table``, ``probe_table`` and ``run_figures``
+show it.
 """

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectangle.evaluation.leakage import (
-    CrossFit,
-    FloorOf,
-    Measured,
-    Predictions,
-    bootstrap_r2,
-    leaks,
-    population_floor,
-    stacked,
-)
+from spectangle.evaluation.cross_fit import CrossFit, Measured, Predictions, stacked
+from spectangle.evaluation.leakage import FloorOf, bootstrap_r2, leaks, population_floor
 from spectangle.metrics import balanced_accuracy, r2
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from scipy.linalg import LinAlgWarning
 
 from spectangle.caching import cache_key, cached, settings
 from spectangle.console import render
+from spectangle.evaluation.cross_fit import CrossFit, Measured
 from spectangle.evaluation.downstream import DownstreamRegressor, best_model
-from spectangle.evaluation.leakage import CrossFit, Floor, FloorOf, Measured, population_floor, share_lost
+from spectangle.evaluation.leakage import Floor, FloorOf, population_floor, share_lost
 from spectangle.evaluation.probe_scores import (
     attribute_scores,
     control_scores,
@@ -55,7 +56,7 @@ class Probes(L.Callback):
     asked.
 
     Probes are cross-fitted inside stars that the encoder never saw (see
-    :class:`~spectangle.evaluation.leakage.CrossFit`): five folds of the test stars, with the validation stars among
+    :class:`~spectangle.evaluation.cross_fit.CrossFit`): five folds of the test stars, with the validation stars among
     those that are fitted on; for every choice, five folds of the validation stars alone.
 
     For each label: ``probe/<label>/<probe>/r2``; ``probe/<label>/r2``, all of them stacked, the downstream regressor
