@@ -30,7 +30,7 @@ from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.model.build import build_model
 from spectangle.packs.captured import Replay
-from spectangle.packs.line import PackLine, begin_fit, in_pack, joins_pack, receive, send
+from spectangle.packs.line import PackLine, begin_fit, in_pack, joins_pack
 from spectangle.packs.member import Member
 from spectangle.packs.network_fits import NetworkFit
 from spectangle.packs.own_stack import OwnStack
@@ -40,6 +40,7 @@ from spectangle.packs.shared_stars import model_for, shared_stars, stars_of
 from spectangle.packs.stack import Stack
 from spectangle.packs.stacked_adamw import StackedGroup, adamw_step
 from spectangle.packs.stopped_fits import StoppedFit
+from spectangle.packs.wire import receive, send
 from spectangle.processes import free_memory_gb
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link

@@ -93,27 +93,20 @@ class CrossFit:
         self.fold = np.argsort(np.argsort(place)) * folds // len(place)  # parts of equal size
         self.folds = folds
 
-    def predictions(
-        self,
-        features: Any,
-        targets: Any,
-        probes: Mapping[str, Any] | None = None,
-        folds: Sequence[int] | None = None,
-    ) -> Predictions:
+    def predictions(self, features: Any, targets: Any, folds: Sequence[int] | None = None) -> Predictions:
         """Predictions [S, D] of each probe and set of fitting stars, from features(Measured) [N, F] for
         targets(Measured) [N, D]; NaN for stars of other folds where ``folds`` names some.
         """
-        probes = self.probes if probes is None else probes
         x, y = features(self.scored), targets(self.scored)
-        out = {name: np.full(y.shape, np.nan) for name in probes}
-        out |= {f"{name}/with_seen": np.full(y.shape, np.nan) for name in probes if self.small}
+        out = {name: np.full(y.shape, np.nan) for name in self.probes}
+        out |= {f"{name}/with_seen": np.full(y.shape, np.nan) for name in self.probes if self.small}
         helds = [self.fold == fold for fold in (range(self.folds) if folds is None else folds)]
         for suffix in ("", "/with_seen")[: 2 if self.small else 1]:
             sets = [self._fitted_on(held, bool(suffix)) for held in helds]
             fit_x, fit_y = (
                 [np.concatenate([take(part) for part in parts]) for parts in sets] for take in (features, targets)
             )
-            found = fitted_predictions(probes, fit_x, fit_y, [x[held] for held in helds])
+            found = fitted_predictions(self.probes, fit_x, fit_y, [x[held] for held in helds])
             for name, each in found.items():
                 for held, predicted in zip(helds, each, strict=True):
                     out[name + suffix][held] = predicted

@@ -104,9 +104,10 @@ def control_scores(
     )
     random = np.random.default_rng(seed)
     shuffled = [_permuted(part, random) for part in (fit.seen, fit.scored, fit.spare)]
-    permuted = CrossFit(fit.probes, *shuffled, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
+    probe = {strongest: fit.probes[strongest]}
+    permuted = CrossFit(probe, *shuffled, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
     folds = range(fit.folds) if fit.small else CONTROL_FOLDS
-    found = permuted.predictions(latent_of, labels_of, {strongest: fit.probes[strongest]}, folds)
+    found = permuted.predictions(latent_of, labels_of, folds)
     rows = np.isin(permuted.fold, folds)
     truths, fold = permuted.scored.labels[rows].astype(np.float64), permuted.fold[rows]
     parts = [prediction[rows] for prediction in found.values()]

@@ -3,45 +3,30 @@
 import hashlib
 import json
 import logging
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from threading import Lock, Thread
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from spectangle.data.module import SpectraDataModule
 from spectangle.devices import chosen_device
 from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.packs.alone import why_alone
+from spectangle.packs.fit import Fit
 from spectangle.packs.member import Member
 from spectangle.packs.own_stack import OwnStack
-from spectangle.packs.stack import Stack
+from spectangle.packs.wire import receive, send
 from spectangle.runs.sweep_link import link
 
-__all__ = ["Fit", "PackLine", "begin_fit", "fits_on_gpu", "in_pack", "joins_pack", "receive", "send"]
+__all__ = ["PackLine", "begin_fit", "fits_on_gpu", "in_pack", "joins_pack"]
 
 log = logging.getLogger(__name__)
-
-
-class Fit(Protocol):
-    """Networks and the stars that they are to be fitted to."""
-
-    @property
-    def kind(self) -> tuple:
-        """What the fits that are done together have in common."""
-        ...
-
-    @staticmethod
-    def together(fits: Sequence[Any], device: torch.device) -> list[Any]:
-        """What comes of each of some fits of one kind."""
-        ...
-
-
 LOST = {"alone": "the process of the pack has ended"}
 _line: "PackLine | None" = None  # of the run that this process trains now
 
@@ -164,37 +149,11 @@ class PackLine:
 
 def joins_pack(cfg: DictConfig) -> bool:
     """Whether this process belongs to a pack that can train what a config says; if it cannot, the pack is left."""
-    if link.pack is not None and (reason := _why_alone(cfg)):
+    if link.pack is not None and (reason := why_alone(cfg)):
         log.warning("This run goes on alone: %s.", reason)
         link.pack.close()
         link.pack = None
     return link.pack is not None
-
-
-def _why_alone(cfg: DictConfig) -> str | None:
-    """Why a model cannot take its steps together with others, if so."""
-    given = str(OmegaConf.select(cfg, "trainer.precision"))
-    precision = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}.get(given, given)  # as Lightning reads it
-    if precision not in Stack.PRECISIONS:
-        return f"packs train in {' or '.join(Stack.PRECISIONS)}, not in {precision}"
-    if OmegaConf.select(cfg, "model.dropout"):
-        return "model.dropout draws random numbers of its own"
-    if OmegaConf.select(cfg, "adversary.objective") == "flipped":
-        return "adversary.objective=flipped draws random numbers of its own"
-    if OmegaConf.select(cfg, "trainer.limit_train_batches") or OmegaConf.select(cfg, "trainer.overfit_batches"):
-        return "the trainer limits the batches of an epoch"
-    if OmegaConf.select(cfg, "trainer.detect_anomaly"):
-        return "the trainer looks for anomalies in every step"
-    if (interval := OmegaConf.select(cfg, "trainer.val_check_interval")) is not None and (
-        interval != 1.0 or isinstance(interval, int)  # 1 is a batch, 1.0 an epoch
-    ):
-        return "the trainer validates in the middle of an epoch"
-    callbacks = OmegaConf.select(cfg, "callbacks")
-    nodes = callbacks.values() if isinstance(callbacks, DictConfig) else ()
-    nodes = [node for node in nodes if isinstance(node, DictConfig)]
-    if any(node.get("every_n_train_steps") or node.get("train_time_interval") for node in nodes):
-        return "a checkpoint is saved in the middle of an epoch"
-    return None
 
 
 @contextmanager
@@ -206,7 +165,7 @@ def in_pack(model: DisentanglingAutoencoder, cfg: DictConfig) -> Iterator[None]:
     if link.pack is not None:
         model.pack = _line = PackLine(link.pack)
         link.pack = None
-    elif not _why_alone(cfg):
+    elif not why_alone(cfg):
         model.pack = OwnStack()
     try:
         yield
@@ -232,23 +191,6 @@ def begin_fit(fit: Fit) -> Callable[[], Any]:
         return fit.together([fit], chosen_device())[0] if found is None else found
 
     return fitted
-
-
-def send(pipe: Connection, message: Any) -> None:
-    """Send by value: what torch would share instead takes room in /dev/shm. Arrays travel one by one, uncopied, which
-    takes a quarter of the time.
-    """
-    arrays: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
-    pipe.send_bytes(pickle.dumps((rest, len(arrays))))
-    for array in arrays:
-        pipe.send_bytes(array.raw())
-
-
-def receive(pipe: Connection) -> Any:
-    """What the other end has sent; arrays are to be read only."""
-    rest, n_arrays = pickle.loads(pipe.recv_bytes())
-    return pickle.loads(rest, buffers=[pipe.recv_bytes() for _ in range(n_arrays)])
 
 
 def _fingerprint(data: SpectraDataModule) -> str:

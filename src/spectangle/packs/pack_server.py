@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from spectangle.packs.line import Fit, receive, send
+from spectangle.packs.fit import Fit
 from spectangle.packs.member import Member
 from spectangle.packs.stack import Stack
+from spectangle.packs.wire import receive, send
 from spectangle.threads import use_threads
 
 __all__ = ["PackServer"]

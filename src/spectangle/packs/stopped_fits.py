@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectangle.model.networks import DiscriminatorBank
 from spectangle.packs.captured import Replay
 from spectangle.packs.stacked_adamw import adamw_step
 
@@ -72,11 +73,11 @@ class StoppedFit:
     @torch.enable_grad()
     def together(fits: Sequence["StoppedFit"], device: torch.device) -> list[Stopped]:
         """Fit networks of one kind side by side, each with random numbers of its own, until the last has stopped."""
-        return _Side(fits, device).fit()
+        return _Networks(fits, device).fit()
 
 
-class _Side:
-    """Networks of R runs side by side."""
+class _Networks:
+    """Those of R runs side by side."""
 
     def __init__(self, fits: Sequence[StoppedFit], device: torch.device):
         self.one, self.device = fits[0], device
@@ -90,9 +91,12 @@ class _Side:
             for parts in zip(*((fit.inputs, fit.labels, fit.shares) for fit in fits), strict=True)
         )
         self.held = held.to(device)
-        sizes = [self.inputs.shape[-1], *self.one.hidden, self.labels.shape[-1]]
-        started = [_initial(sizes, generator) for generator in self.generators]
-        self.parameters = [torch.stack(own).to(device).requires_grad_() for own in zip(*started, strict=True)]
+        n_in, n_out = self.inputs.shape[-1], self.labels.shape[-1]
+        with torch.random.fork_rng(devices=[]):  # its own weights are not wanted
+            self.bank = DiscriminatorBank(n_in, [n_out] * len(fits), self.one.hidden)
+        for r, generator in enumerate(self.generators):
+            _glorot(self.bank, r, generator)
+        self.parameters = list(self.bank.to(device).parameters())
         self.means, self.squares = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         self.taken = [torch.zeros((), device=device) for _ in self.parameters]
 
@@ -117,8 +121,9 @@ class _Side:
             if not alive.any():
                 break
         numbers = [tensor.cpu().numpy() for tensor in best]
+        layers = list(zip(numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :], strict=True))
         return [
-            Stopped([(weight[r], bias[r, 0]) for weight, bias in _layers(numbers)], float(score[r]), int(epochs[r]))
+            Stopped([(weight[r], bias[r, 0]) for weight, bias in layers], float(score[r]), int(epochs[r]))
             for r in range(count)
         ]
 
@@ -133,9 +138,9 @@ class _Side:
     def _take(self, rows: Tensor) -> dict[str, Tensor]:
         """One step of each network on stars of its own [R, B]."""
         # summed over labels, as scikit-learn does
-        error = (self._forward(self.inputs[self.runs, rows]) - self.labels[self.runs, rows]).square().sum(-1)
+        error = (self.bank(self.inputs[self.runs, rows]) - self.labels[self.runs, rows]).square().sum(-1)
         loss = 0.5 * (self.shares[self.runs, rows] * error).mean(-1).sum()
-        penalty = torch.stack([weight.square().sum() for weight, _ in _layers(self.parameters)]).sum()
+        penalty = torch.stack([weight.square().sum() for weight in self.bank.weights]).sum()
         loss = loss + 0.5 * self.one.alpha * penalty / rows.shape[1]
         gradients = torch.autograd.grad(loss, self.parameters)  # the runs share no parameter
         with torch.no_grad():
@@ -147,27 +152,15 @@ class _Side:
         """R2 of the held-out stars [R], mean over labels."""
         labels, shares = self.labels[self.runs, self.held], self.shares[self.runs, self.held][..., None]
         mean = (shares * labels).sum(1, keepdim=True) / shares.sum(1, keepdim=True)
-        error = (shares * (self._forward(self.inputs[self.runs, self.held]) - labels).square()).sum(1)
+        error = (shares * (self.bank(self.inputs[self.runs, self.held]) - labels).square()).sum(1)
         variance = (shares * (labels - mean).square()).sum(1)
         return (1 - error / variance).mean(1).cpu().numpy().astype(np.float64)
 
-    def _forward(self, h: Tensor) -> Tensor:
-        layers = _layers(self.parameters)
-        for i, (weight, bias) in enumerate(layers):
-            h = torch.baddbmm(bias, h, weight)
-            h = h.relu() if i < len(layers) - 1 else h
-        return h
 
-
-def _layers(tensors: Sequence) -> list[tuple]:
-    """Weights and biases of each layer."""
-    return list(zip(tensors[::2], tensors[1::2], strict=True))
-
-
-def _initial(sizes: Sequence[int], generator: torch.Generator) -> list[Tensor]:
-    """Weights [n_in, n_out] and biases [1, n_out] of each layer, in turn."""
-    found = []
-    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        bound = np.sqrt(6 / (n_in + n_out))
-        found += [(2 * torch.rand(*shape, generator=generator) - 1) * bound for shape in ((n_in, n_out), (1, n_out))]
-    return found
+@torch.no_grad()
+def _glorot(bank: DiscriminatorBank, r: int, generator: torch.Generator) -> None:
+    """Initialise weights and biases of one network as scikit-learn does, layer by layer."""
+    for weight, bias in zip(bank.weights, bank.biases, strict=True):
+        bound = np.sqrt(6 / sum(weight.shape[1:]))
+        for values in (weight[r], bias[r]):
+            values.copy_((2 * torch.rand(values.shape, generator=generator) - 1) * bound)
