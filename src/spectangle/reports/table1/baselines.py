@@ -253,8 +253,7 @@ class _Fitted:
     def path(self, key: str) -> Path:
         """Where the metrics of a baseline are cached."""
         model = self.run.checkpoint_hash if key.startswith("leace") else None  # the others need the spectra only
-        probes = {name: suite for name, suite in self.config["probes"].items() if name != "gpu_packs_without"}
-        parts = [self.config["regressor"], self.config["paper"], probes]
+        parts = [self.config[name] for name in ("regressor", "paper", "probes")]
         data = {name: value for name, value in self.config["data"].items() if name not in ("path", "batch_size")}
         facts = cache_key(key, model, self.run.manifest["survey"]["content_hash"], *parts, data)
         return self.cache / "baselines" / f"table1-{facts}.json"
@@ -342,7 +341,9 @@ def _resolved(run: Run) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     config = OmegaConf.create(run.config)
-    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("regressor", "probes", "data")}
+    names = "regressor", "probes", "data"
+    parts: dict[str, Any] = {name: OmegaConf.to_container(config[name], resolve=True) for name in names}
+    parts["probes"].pop("gpu_packs_without", None)  # a baseline is no run of a pack
     paper = OmegaConf.select(config, "callbacks.regressor.paper")
     parts["paper"] = OmegaConf.to_container(paper, resolve=True) if paper else None
     return parts | {"seed": config.get("seed", 0)}
