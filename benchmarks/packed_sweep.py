@@ -128,15 +128,14 @@ def plain_step(model: DisentanglingAutoencoder, data: RandomStars, device: torch
     def run() -> None:
         for k in range(STEPS):
             batch = tuple(tensor[k * n : (k + 1) * n] for tensor in stars)
-            *_, classes, weights = batch
             step = model.look(batch, model.draw(n))
             for _ in range(model.adversary.steps):
-                loss = model.adversary.cross_entropy(step["seen"].detach(), step["targets"], classes, weights).sum()
+                loss = model.adversary.cross_entropy(step["seen"].detach(), step["questions"]).sum()
                 discriminators.zero_grad()
                 loss.backward()
                 discriminators.step()
             with _frozen(model.adversary):
-                loss, _ = model.autoencoder_loss(step, classes, weights, 0.5)
+                loss, _ = model.autoencoder_loss(step, 0.5)
             autoencoder.zero_grad()
             loss.backward()
             autoencoder.step()

@@ -133,15 +133,14 @@ def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
     for _ in range(2):
         start = time.perf_counter()
         for batch in data.train_dataloader():
-            *_, classes, weights = batch
-            step = model.look(batch, model.draw(len(classes)))
+            step = model.look(batch, model.draw(len(batch[0])))
             for _ in range(adversary.steps):
-                loss = adversary.cross_entropy(step["seen"].detach(), step["targets"], classes, weights).sum()
+                loss = adversary.cross_entropy(step["seen"].detach(), step["questions"]).sum()
                 discriminators.zero_grad()
                 loss.backward()
                 discriminators.step()
             with _frozen(adversary):
-                loss, _ = model.autoencoder_loss(step, classes, weights, 0.5)
+                loss, _ = model.autoencoder_loss(step, 0.5)
             autoencoder.zero_grad()
             loss.backward()
             autoencoder.step()
@@ -163,19 +162,18 @@ def parts(model: DisentanglingAutoencoder, data: RandomStars) -> dict[str, float
     for _ in range(2):
         seconds.clear()
         for batch in data.train_dataloader():
-            *_, classes, weights = batch
             with timed("encoder, noise"):
-                step = model.look(batch, model.draw(len(classes)))
+                step = model.look(batch, model.draw(len(batch[0])))
             for _ in range(model.adversary.steps):
                 with timed("discriminators"):
                     seen = step["seen"].detach()
-                    loss = model.adversary.cross_entropy(seen, step["targets"], classes, weights).sum()
+                    loss = model.adversary.cross_entropy(seen, step["questions"]).sum()
                     discriminators.zero_grad()
                     loss.backward()
                 with timed("their optimiser"):
                     discriminators.step()
             with timed("decoder, penalty"), _frozen(model.adversary):
-                loss, _ = model.autoencoder_loss(step, classes, weights, 0.5)
+                loss, _ = model.autoencoder_loss(step, 0.5)
             with timed("backward through all"):
                 autoencoder.zero_grad()
                 loss.backward()

@@ -25,10 +25,10 @@ def test_signs_say_who_is_kept_and_who_is_dropped():
 
 def test_penalty_is_the_second_term_of_eq4():
     adversary, z, y, classes = build(objective="neg_ce")
-    cross_entropy = adversary.cross_entropy(z, y, classes)
+    cross_entropy = adversary.cross_entropy(z, adversary.ask(y, classes))
     expected = -sum(value * cross_entropy[i] for i, value in enumerate(LAMBDAS.values()))
-    assert torch.allclose(adversary.penalty(z, y, classes), expected)
-    assert torch.allclose(adversary.penalty(z, y, classes, factor=0.5), 0.5 * expected)
+    assert torch.allclose(adversary.penalty(z, adversary.ask(y, classes)), expected)
+    assert torch.allclose(adversary.penalty(z, adversary.ask(y, classes), factor=0.5), 0.5 * expected)
 
 
 def test_entangled_labels_may_have_more_bins():
@@ -41,7 +41,9 @@ def test_kept_labels_are_shown_to_discriminators_of_dropped_labels_only(conditio
     adversary, z, y, classes = build(condition_on=condition_on)
     y = y.clone().requires_grad_()
     for i, sees in enumerate([False, condition_on == "entangled", False]):
-        gradient = torch.autograd.grad(adversary.cross_entropy(z, y, classes)[i], y, allow_unused=True)[0]
+        gradient = torch.autograd.grad(adversary.cross_entropy(z, adversary.ask(y, classes))[i], y, allow_unused=True)[
+            0
+        ]
         shown = torch.zeros(3) if gradient is None else gradient.abs().sum(0)
         assert (shown[0] > 0) == sees
         assert shown[1:].sum() == 0
@@ -61,21 +63,21 @@ def test_residual_classes_are_those_of_what_is_unexplained():
 def test_an_ensemble_counts_as_one_discriminator():
     adversary, z, y, classes = build(ensemble=3)
     assert len(adversary.weights) == 9 and adversary.weights.sum() == pytest.approx(sum(LAMBDAS.values()))
-    assert adversary.by_name(adversary.cross_entropy(z, y, classes)).shape == (3,)
+    assert adversary.by_name(adversary.cross_entropy(z, adversary.ask(y, classes))).shape == (3,)
 
 
 def test_a_joint_discriminator_has_the_combinations_that_occur():
     adversary, z, y, classes = build({"teff": 1e-3, "logg": 1e-3, "m_h": 0.0}, discriminators="joint")
     combinations = {tuple(row) for row in adversary.bins(y)[:, :2].tolist()}
     assert adversary.n_classes == [len(combinations)] and classes.max() == len(combinations) - 1
-    assert adversary.cross_entropy(z, y, classes).shape == (1,)
+    assert adversary.cross_entropy(z, adversary.ask(y, classes)).shape == (1,)
     assert adversary.classify(torch.tensor([[99.0, -99.0, 0.0]])).item() in range(-1, len(combinations))
 
 
 def test_no_lambda_means_that_discriminators_only_watch():
     adversary, z, y, classes = build({}, discriminator_steps=5)
     assert adversary.steps == 1
-    assert adversary.penalty(z, y, classes, 1.0) == 0
+    assert adversary.penalty(z, adversary.ask(y, classes), 1.0) == 0
 
 
 def test_plateau_raises_lambda_only_when_the_loss_stalls():
@@ -134,9 +136,8 @@ def test_the_encoder_gains_nothing_past_the_chance_of_loss_and_condition(objecti
     def outcome(logits):
         adversary.bank = lambda inputs: logits.clone()
         torch.manual_seed(1)
-        return float(adversary.penalty(torch.zeros(6000, 6), y, classes, 1.0)), adversary.cross_entropy(
-            torch.zeros(6000, 6), y, classes
-        )
+        z, questions = torch.zeros(6000, 6), adversary.ask(y, classes)
+        return float(adversary.penalty(z, questions)), adversary.cross_entropy(z, questions)
 
     adversary._modules.pop("bank")
     best, at_chance = outcome(prior.clamp(min=1e-9).log())
@@ -165,12 +166,12 @@ def test_an_entangled_label_may_be_regressed():
         entangle_with="regression", bins={"count": 4, "entangled_count": 9}, condition_on="entangled", ensemble=2
     )
     assert adversary.bank.n_bins == [2, 4, 4] * 2
-    losses = adversary.cross_entropy(z, y, classes)
+    losses = adversary.cross_entropy(z, adversary.ask(y, classes))
     assert torch.isfinite(losses).all() and losses.shape == (6,)
-    outputs = adversary.bank(adversary._inputs(z, y))[0]
+    outputs = adversary.bank(adversary._inputs(z, adversary.ask(y, classes)))[0]
     laplace = torch.distributions.Laplace(outputs[:, 0], outputs[:, 1].exp())
     assert float(losses[0]) == pytest.approx(-float(laplace.log_prob(y[:, 0]).mean()), abs=0.02)  # smooth near zero
-    gradient = torch.autograd.grad(adversary.penalty(z.requires_grad_(), y, classes, 1.0), z)[0]
+    gradient = torch.autograd.grad(adversary.penalty(z.requires_grad_(), adversary.ask(y, classes), 1.0), z)[0]
     assert torch.isfinite(gradient).all()
 
 

@@ -157,7 +157,8 @@ def test_a_uniform_objective_bears_labels_that_are_regressed():
     adversary = Adversary(["a", "b"], 3, {"a": -1, "b": 1}, {"count": {"a": 30, "b": 10}}, **options)
     labels = torch.randn(300, 2)
     adversary.calibrate(labels, labels)
-    assert torch.isfinite(adversary.penalty(torch.randn(300, 3), labels, adversary.classify(labels), 1.0))
+    questions = adversary.ask(labels, adversary.classify(labels))
+    assert torch.isfinite(adversary.penalty(torch.randn(300, 3), questions))
 
 
 def test_an_attribute_does_not_see_what_stands_for_missing_labels():
@@ -169,7 +170,7 @@ def test_an_attribute_does_not_see_what_stands_for_missing_labels():
         adversary.calibrate(labels, labels)
         y = labels.clone().requires_grad_()
         classes = adversary.classify(labels)
-        losses = adversary.cross_entropy(torch.randn(600, 3), y, classes)
+        losses = adversary.cross_entropy(torch.randn(600, 3), adversary.ask(y, classes))
         gradients = [torch.autograd.grad(losses[i], y, retain_graph=True, allow_unused=True)[0] for i in (1, 2)]
         assert [bool(gradient is not None and gradient[:, 0].any()) for gradient in gradients] == seen
         assert adversary.priors.conditional.tolist() == [False, *seen]

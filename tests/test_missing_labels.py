@@ -34,7 +34,7 @@ from spectangle.inference.load import load
 from spectangle.inference.readout import Readout
 from spectangle.model.adversary import Adversary
 from spectangle.model.autoencoder import DisentanglingAutoencoder
-from spectangle.model.losses import OBJECTIVES, adversarial_loss, cross_entropy, label_likelihood
+from spectangle.model.losses import OBJECTIVES, adversarial_loss, cross_entropy, label_likelihood, star_shares
 from spectangle.model.scaling import LabelBins, LabelScaler, ResidualLabels
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
@@ -91,13 +91,13 @@ def test_stars_without_the_label_do_not_count(kind, objective):
 def test_a_weight_of_two_is_the_star_twice():
     torch.manual_seed(0)
     logits, bins, weights = torch.randn(1, 3, 4), torch.tensor([[0, 1, 2]]), torch.tensor([[2.0, 1.0, 1.0]])
-    twice = [0, 0, 1, 2]
+    shares, twice = star_shares(torch.ones(1, 3, dtype=torch.bool), weights), [0, 0, 1, 2]
     torch.testing.assert_close(
-        cross_entropy(logits, bins, weights=weights), cross_entropy(logits[:, twice], bins[:, twice])
+        cross_entropy(logits, bins, shares=shares), cross_entropy(logits[:, twice], bins[:, twice])
     )
     outputs, labels = torch.randn(1, 3, 2), torch.randn(1, 3)
     torch.testing.assert_close(
-        label_likelihood(outputs, labels, torch.ones(1, 3, dtype=torch.bool), weights),
+        label_likelihood(outputs, labels, shares),
         label_likelihood(outputs[:, twice], labels[:, twice]),
     )
 
@@ -138,8 +138,8 @@ def test_every_adversary_trains_on_gaps(options):
     classes, z = adversary.classify(labels), torch.randn(400, 4, requires_grad=True)
     assert torch.isfinite(adversary.chance).all() and torch.isfinite(adversary.prior).all()
     y, weights = labels.nan_to_num(0.0), torch.ones(400, 3)
-    assert torch.isfinite(adversary.cross_entropy(z, y, classes, weights)).all()
-    loss = adversary.penalty(z, y, classes, 1.0, weights)
+    assert torch.isfinite(adversary.cross_entropy(z, adversary.ask(y, classes, weights))).all()
+    loss = adversary.penalty(z, adversary.ask(y, classes, weights))
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(z.grad).all() and z.grad.any()
 

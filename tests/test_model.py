@@ -78,13 +78,13 @@ def test_each_step_moves_its_own_networks_only(data, adversary):
     model.optimizers = lambda use_pl_optimizer=True: optimizers
     model.manual_backward = lambda loss: loss.backward()
     batch = first_batch(data)
-    step, (*_, classes, star_weights) = model.look(batch, model.draw(64)), batch
+    step = model.look(batch, model.draw(64))
     before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
-    model.discriminator_step(step["seen"].detach(), step["targets"], classes, star_weights)
+    model.discriminator_step(step["seen"].detach(), step["questions"])
     assert [moved(getattr(model, part), before[part]) for part in before] == [False, False, True]
 
     before = {part: weights(getattr(model, part)) for part in ("encoder", "decoder", "adversary")}
-    model.autoencoder_step(step, classes, star_weights, factor=0.5)
+    model.autoencoder_step(step, factor=0.5)
     assert [moved(getattr(model, part), before[part]) for part in before] == [True, True, False]
     assert all(parameter.requires_grad for parameter in model.adversary.parameters())
 
@@ -150,9 +150,9 @@ def test_lambda_means_the_same_in_flux_units(data):
     model.optimizers = lambda use_pl_optimizer=True: optimizers
     model.manual_backward = lambda loss: None
     batch = first_batch(data)
-    step, (*_, classes, weights) = model.look(batch, model.draw(64)), batch
-    penalty = model.adversary.penalty(step["seen"], step["targets"], classes, 0.5, weights)
-    reconstruction, loss = model.autoencoder_step(step, classes, weights, factor=0.5)
+    step = model.look(batch, model.draw(64))
+    penalty = model.adversary.penalty(step["seen"], step["questions"], 0.5)
+    reconstruction, loss = model.autoencoder_step(step, factor=0.5)
     assert penalty != 0 and float(loss) == pytest.approx(float(reconstruction + penalty), rel=1e-5)
 
 
@@ -284,8 +284,8 @@ def test_half_precision_scales_the_losses_of_both_players(data):
             used = scaler.scale
             scaler.scale = lambda loss, used=used, scaled=scaled: scaled.append(loss) or used(loss)
         batch = first_batch(data)
-        step, (*_, classes, star_weights) = model.look(batch, model.draw(64)), batch
-        model.discriminator_step(step["seen"].detach(), step["targets"], classes, star_weights)
+        step = model.look(batch, model.draw(64))
+        model.discriminator_step(step["seen"].detach(), step["questions"])
         assert len(scaled) == (0 if scale is None else 2)
         ends.append(copy.deepcopy(dict(model.adversary.named_parameters())))
     for name, value in ends[0].items():

@@ -4,6 +4,7 @@ Shapes: B batch, K labels, Z latent, D discriminators (K, or K times ensemble, o
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,13 @@ from spectangle.model.losses import (
     cross_entropy,
     label_likelihood,
     lambda_factor,
+    star_shares,
 )
 from spectangle.model.networks import DiscriminatorBank
 from spectangle.model.priors import BinPriors
 from spectangle.model.scaling import LabelBins, ResidualLabels
 
-__all__ = ["Adversary"]
+__all__ = ["Adversary", "Questions"]
 
 CHOICES = {
     "objective": OBJECTIVES,
@@ -33,6 +35,23 @@ CHOICES = {
     "entangle_with": ("bins", "regression"),
     "lambda_unit": ("scaled", "flux"),
 }
+
+
+class Questions(NamedTuple):
+    """What the discriminators are asked about the stars of a batch: the same in each of their steps, and of the
+    encoder.
+
+    Attributes:
+        entangled: Scaled labels that are kept [B, k], which some of them see and which others are asked for.
+        classes: Class that is to be told [D, B]; 0 where there is none, or where the label itself is to be told.
+        labels: Scaled label that is to be told [D, B]; [0] if none is.
+        shares: Of the stars in the average [D, B], see :func:`~spectangle.model.losses.star_shares`.
+    """
+
+    entangled: Tensor
+    classes: Tensor
+    labels: Tensor
+    shares: Tensor
 
 
 class Adversary(nn.Module):
@@ -85,11 +104,9 @@ class Adversary(nn.Module):
     plateau: Tensor
     classes: Tensor
     class_prior: Tensor
-    # the same as the lists of their names, as tensors: an index that is a list waits for a GPU at each use
+    # as tensors: an index that is a list waits for a GPU at each use
     entangled_columns: Tensor
-    regressed_columns: Tensor
-    disentangling_rows: Tensor
-    regressed_rows: Tensor
+    is_regressed: Tensor
 
     def __init__(
         self,
@@ -155,8 +172,7 @@ class Adversary(nn.Module):
         self.attributes = [i for i, name in enumerate(self.labels) if name in with_classes]
         regressed = how == "regression" and not self.joint
         self.regressed = [i for i in self.entangled if i not in self.attributes] if regressed else []
-        self._register_index("entangled_columns", self.entangled)
-        self._register_index("regressed_columns", self.regressed)
+        self.register_buffer("entangled_columns", torch.tensor(self.entangled, dtype=torch.int64), persistent=False)
         if self.condition_on == "residual" and set(self.attributes) & set(self.disentangled):
             raise SpectangleError(
                 "adversary.condition_on=residual has no residual of an attribute with classes; use "
@@ -176,8 +192,7 @@ class Adversary(nn.Module):
     @property
     def n_outputs(self) -> list[int]:
         """Number of outputs of each discriminator: its classes, or median and log scale of a label."""
-        regressed = set(self.regressed)
-        return [2 if not self.joint and d % len(self.labels) in regressed else n for d, n in enumerate(self.n_classes)]
+        return [2 if regressed else n for n, regressed in zip(self.n_classes, self._regresses(), strict=True)]
 
     def build_bank(self, n_classes: Sequence[int]) -> None:
         """(Re)build the discriminators; a joint one learns its number of classes from the stars."""
@@ -185,10 +200,7 @@ class Adversary(nn.Module):
         extra = len(self.entangled) if self.condition_on == "entangled" else 0
         self.bank = DiscriminatorBank(self.latent + extra, n_classes, **self._network)
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
-        self.disentangling = [d for d, value in enumerate(weights) if value > 0]
-        self._register_index("disentangling_rows", self.disentangling)
-        members = range(0 if self.joint else self.ensemble)
-        self._register_index("regressed_rows", [m * len(self.labels) + i for m in members for i in self.regressed])
+        self.register_buffer("is_regressed", torch.tensor(self._regresses())[:, None], persistent=False)
         sees_entangled = [value > 0 and self._conditional(d % len(self.labels)) for d, value in enumerate(weights)]
         self.register_buffer(
             "sees_entangled", torch.tensor(sees_entangled, dtype=torch.float32)[:, None, None], persistent=False
@@ -247,53 +259,49 @@ class Adversary(nn.Module):
         """
         return torch.where((self.weights > 0)[:, None, None], lost, entangled)
 
-    def cross_entropy(self, z: Tensor, labels: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Loss of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z], scaled labels [B, K]
-        without gaps, classes [B, names] (-1: this star does not count) and weights of the stars [B, K] (None: all the
-        same): its cross-entropy, or for a label that is regressed its negative log-likelihood.
+    def ask(self, labels: Tensor, classes: Tensor, weights: Tensor | None = None) -> Questions:
+        """What to ask about stars with scaled labels [B, K] without gaps (what follows in further columns is not asked
+        for), classes [B, names] (-1: this star does not count) and weights [B, K] (None: all the same).
         """
-        return self._losses(self.bank(self._inputs(z, labels)), labels, classes, weights)
-
-    def _losses(self, logits: Tensor, labels: Tensor, classes: Tensor, weights: Tensor | None) -> Tensor:
-        classes, weights = self._repeat(classes), self._repeated_weights(weights)
-        if not self.regressed:
-            return cross_entropy(logits, classes, self.loss, weights)
-        regressed = self.regressed_rows
-        losses = cross_entropy(logits, classes.clone().index_fill_(0, regressed, 0), self.loss, weights)
-        targets = labels.index_select(1, self.regressed_columns).T.repeat(self.ensemble, 1)
-        likelihood = label_likelihood(
-            logits[regressed][..., :2],
-            targets,
-            classes[regressed] >= 0,
-            None if weights is None else weights[regressed],
+        classes = self._repeat(classes)
+        return Questions(
+            labels.index_select(1, self.entangled_columns),
+            classes.masked_fill(self.is_regressed, 0).clamp(min=0),
+            self._repeat(labels[:, : len(self.names)]) if self.regressed else labels.new_zeros(0),
+            star_shares(classes >= 0, self._repeated_weights(weights)),
         )
-        return losses.index_copy(0, regressed, likelihood)
+
+    def cross_entropy(self, z: Tensor, questions: Questions) -> Tensor:
+        """Loss of each discriminator [D] from latents [B, Z] or :meth:`views` of them [D, B, Z]: its cross-entropy, or
+        for a label that is regressed its negative log-likelihood.
+        """
+        return self._losses(self.bank(self._inputs(z, questions)), questions)
+
+    def _losses(self, logits: Tensor, questions: Questions) -> Tensor:
+        losses = cross_entropy(logits, questions.classes, self.loss, questions.shares)
+        if not self.regressed:
+            return losses
+        likelihood = label_likelihood(logits[..., :2], questions.labels, questions.shares)
+        return torch.where(self.is_regressed[:, 0], likelihood, losses)
 
     def by_name(self, per_discriminator: Tensor) -> Tensor:
         """Average [D] over the ensemble: one number per name."""
         return per_discriminator.view(-1, len(self.names)).mean(0)
 
-    def penalty(
-        self, z: Tensor, labels: Tensor, classes: Tensor, factor: float | Tensor = 1.0, weights: Tensor | None = None
-    ) -> Tensor:
+    def penalty(self, z: Tensor, questions: Questions, factor: float | Tensor = 1.0) -> Tensor:
         r"""The second term of eq. 4, :math:`-\sum_i \lambda_i \mathrm{CE}_i` or what ``objective`` puts in its
         place, with ``factor`` times lambda.
         """
-        logits, disentangling = self.bank(self._inputs(z, labels)), self.disentangling_rows
-        weighed = torch.zeros(len(self.weights), device=logits.device)
-        if self.disentangling:
-            prior = self.priors(labels.index_select(1, self.entangled_columns)).repeat(self.ensemble, 1, 1)
+        logits = self.bank(self._inputs(z, questions))
+        weighed = -self.weights * self._losses(logits, questions)
+        if self.disentangled:
+            prior = self.priors(questions.entangled).repeat(self.ensemble, 1, 1)
+            prior = prior[..., : logits.shape[-1]]  # a label that is regressed may have had the most bins
             disentangle = adversarial_loss(
-                logits[disentangling],
-                self._repeat(classes)[disentangling],
-                prior[disentangling, :, : logits.shape[-1]],  # a label that is regressed may have had the most bins
-                self.objective,
-                self.loss,
-                None if weights is None else self._repeated_weights(weights)[disentangling],  # pyright: ignore
+                logits, questions.classes, prior, self.objective, self.loss, questions.shares
             )
-            weighed = weighed.index_copy(0, disentangling, self.weights[disentangling] * disentangle)
-        entangle = torch.where(self.weights > 0, 0.0, -self.weights)
-        return (weighed + entangle * self._losses(logits, labels, classes, weights)).sum() * factor
+            weighed = torch.where(self.weights > 0, self.weights * disentangle, weighed)
+        return weighed.sum() * factor
 
     def factor(self, progress: float) -> float | Tensor:
         """Fraction of lambda in force."""
@@ -307,8 +315,10 @@ class Adversary(nn.Module):
             fraction, stalled = min(1.0, fraction + 1 / self.plateau_steps), 0
         self.plateau.copy_(torch.tensor([fraction, best, stalled]))
 
-    def _register_index(self, name: str, numbers: Sequence[int]) -> None:
-        self.register_buffer(name, torch.tensor(numbers, dtype=torch.int64), persistent=False)
+    def _regresses(self) -> list[bool]:
+        """Whether each discriminator is asked for its label itself."""
+        regressed = set(self.regressed)
+        return [not self.joint and d % len(self.labels) in regressed for d in range(len(self.n_classes))]
 
     def _conditional(self, i: int) -> bool:
         """Whether the discriminator of a disentangled label sees the kept ones."""
@@ -327,15 +337,16 @@ class Adversary(nn.Module):
         counts = dict(count) if isinstance(count, Mapping) else dict.fromkeys(self.labels, count)
         return options | {"count": counts | {self.labels[i]: entangled for i in self.entangled}}
 
-    def _inputs(self, z: Tensor, labels: Tensor) -> Tensor:
+    def _inputs(self, z: Tensor, questions: Questions) -> Tensor:
         if self.condition_on != "entangled" or not self.entangled:
             return z
         d = len(self.weights)
-        entangled = labels.index_select(1, self.entangled_columns).expand(d, -1, -1) * self.sees_entangled
+        entangled = questions.entangled * self.sees_entangled
         return torch.cat([z.expand(d, -1, -1), entangled.to(z)], dim=-1)
 
-    def _repeat(self, classes: Tensor) -> Tensor:
-        return classes.T.repeat(self.ensemble, 1) if not self.joint else classes.T
+    def _repeat(self, of_names: Tensor) -> Tensor:
+        """For each discriminator [D, B] what there is for each name [B, names]."""
+        return of_names.T.repeat(self.ensemble, 1)
 
     def _repeated_weights(self, weights: Tensor | None) -> Tensor | None:
         """Weights of the stars [D, B] of those for each label [B, K]; of a joint discriminator their mean."""

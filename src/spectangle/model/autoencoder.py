@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spectangle.data.stars import epoch_seed
 from spectangle.errors import SpectangleError
-from spectangle.model.adversary import Adversary
+from spectangle.model.adversary import Adversary, Questions
 from spectangle.model.epoch_means import EpochMeans
 from spectangle.model.label_estimator import LabelEstimator, ridge_filled
 from spectangle.model.losses import at_least_single, training_progress
@@ -235,15 +235,15 @@ class DisentanglingAutoencoder(L.LightningModule):
         return [torch.cat(z).cpu().float().numpy() for z in found]
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
-        *_, bins, weights = batch
         progress = self._progress(batch_index)
         decay_rates(self.optimizers(use_pl_optimizer=False), self.lr_ends, progress)  # pyright: ignore
         if self.pack is not None and self.pack.has_trained:
             return self._count_a_step()
-        step = self.look(batch, self.draw(len(bins)))
-        cross_entropy = self.discriminator_step(step["seen"].detach(), step["targets"], bins, weights)
-        reconstruction, loss = self.autoencoder_step(step, bins, weights, self.adversary.factor(progress))
-        self._epoch.add(len(bins), reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+        n = len(batch[0])
+        step = self.look(batch, self.draw(n))
+        cross_entropy = self.discriminator_step(step["seen"].detach(), step["questions"])
+        reconstruction, loss = self.autoencoder_step(step, self.adversary.factor(progress))
+        self._epoch.add(n, reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
 
     def _count_a_step(self) -> None:
         """Let Lightning count a step that the pack has taken: one without gradients changes nothing."""
@@ -267,12 +267,13 @@ class DisentanglingAutoencoder(L.LightningModule):
             widths |= {f"lost_{name}": widths[name] for name in ("sample", "jitter")}
         return {name: torch.randn(n, m, device=device, generator=generator) for name, m in widths.items() if m}
 
-    def look(self, batch: tuple[Tensor, ...], draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def look(self, batch: tuple[Tensor, ...], draws: Mapping[str, Tensor]) -> dict[str, Any]:
         """What decoder and discriminators meet in a training step: scaled flux ``x`` [B, P], also with noise
-        (``noisy``), labels as the decoder (``y``) and the discriminators (``targets``) know them, mean of the latent
-        and latent ``z`` [B, Z], and what the discriminators see of it (``seen``, [B, Z] or [D, B, Z]).
+        (``noisy``), ``labels`` and ``weights`` of the stars [B, K], the labels as the decoder knows them (``y``), mean
+        of the latent and latent ``z`` [B, Z], what the discriminators see of it (``seen``, [B, Z] or [D, B, Z]) and
+        what they are asked (``questions``).
         """
-        flux, noise, labels, *_ = batch
+        flux, noise, labels, bins, weights = batch
         x = noisy = self.flux_scaler(flux)
         y = self._told(labels, x)
         if "pixels" in draws:  # noise in flux units, of each star's own size
@@ -287,18 +288,19 @@ class DisentanglingAutoencoder(L.LightningModule):
             "noisy": noisy,
             "y": y,
             "labels": labels,
-            "targets": self._targets(labels, y),
+            "weights": weights,
             "mean": mean,
             "z": z,
             "seen": seen,
+            "questions": self.adversary.ask(self._targets(labels, y), bins, weights),
         }
 
-    def discriminator_step(self, z: Tensor, y: Tensor, bins: Tensor, weights: Tensor | None = None) -> Tensor:
+    def discriminator_step(self, z: Tensor, questions: Questions) -> Tensor:
         """Update all discriminators on a detached latent; return their cross-entropies [D] before the last update."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # pyright: ignore  # so that Lightning counts a batch once
         cross_entropy = torch.zeros(len(self.adversary.weights), device=z.device)
         for _ in range(self.adversary.steps):
-            cross_entropy = self.adversary.cross_entropy(z, y, bins, weights)
+            cross_entropy = self.adversary.cross_entropy(z, questions)
             optimizer.zero_grad()
             self._step_scaled(cross_entropy.sum(), optimizer)
         return self.adversary.by_name(cross_entropy.detach())
@@ -314,33 +316,29 @@ class DisentanglingAutoencoder(L.LightningModule):
             scaler.step(optimizer)
             scaler.update()
 
-    def autoencoder_step(
-        self, step: Mapping[str, Tensor], bins: Tensor, weights: Tensor | None, factor: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def autoencoder_step(self, step: Mapping[str, Any], factor: float | Tensor) -> tuple[Tensor, Tensor]:
         """Update encoder and decoder on eq. 4, through discriminators that do not learn; return reconstruction and loss
         in flux units.
         """
         optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
         with _frozen(self.adversary):
-            loss, reconstruction = self.autoencoder_loss(step, bins, weights, factor)
+            loss, reconstruction = self.autoencoder_loss(step, factor)
         self.manual_backward(loss)
         optimizer.step()
         return reconstruction, loss.detach() * self.unit
 
-    def autoencoder_loss(
-        self, step: Mapping[str, Tensor], bins: Tensor, weights: Tensor | None, factor: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def autoencoder_loss(self, step: Mapping[str, Any], factor: float | Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 4 over the square of the flux unit (the same minimum, a gradient of order one), with ``factor`` times
         lambda, plus the rate of a stochastic latent and what the estimator learns; and the reconstruction in flux
         units.
         """
-        error = self.decoder(step["z"], step["y"]) - step["x"]
-        loss = self.reconstruction_weight * at_least_single(error).square().mean() + self._rate(step["mean"])
+        error = self._pixel_error(self.decoder(step["z"], step["y"]) - step["x"])
+        loss = self.reconstruction_weight * error.mean() + self._rate(step["mean"])
         if self.estimator is not None:
-            loss = loss + self._estimator_loss(step["noisy"], step["labels"], weights)
+            loss = loss + self._estimator_loss(step["noisy"], step["labels"], step["weights"])
         if any(self.adversary.lambdas):
-            penalty = self.adversary.penalty(step["seen"], step["targets"], bins, factor, weights)
+            penalty = self.adversary.penalty(step["seen"], step["questions"], factor)
             loss = loss + penalty / self.unit
         return loss, self._flux_error(error.detach())
 
@@ -351,9 +349,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         mean = self._encode(x, y)
         # the same draws each time
         z = self._sample(mean, torch.randn(mean.shape, generator=torch.Generator().manual_seed(0)).to(mean.device))
-        reconstruction = self._flux_error(self.decoder(z, y) - x)
-        targets = self._targets(labels, y)
-        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, targets, bins, weights))
+        reconstruction = self._flux_error(self._pixel_error(self.decoder(z, y) - x))
+        questions = self.adversary.ask(self._targets(labels, y), bins, weights)
+        cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, questions))
         self._epoch.add(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -428,9 +426,14 @@ class DisentanglingAutoencoder(L.LightningModule):
             0.0 if self.channel is None else self.latent_rate / self.flux_scaler.mean.numel() * self.channel.rate(mean)
         )
 
-    def _flux_error(self, error: Tensor) -> Tensor:
+    @staticmethod
+    def _pixel_error(error: Tensor) -> Tensor:
+        """Mean squared error of each pixel [P], of errors [B, P]."""
+        return at_least_single(error).square().mean(0)
+
+    def _flux_error(self, pixel_error: Tensor) -> Tensor:
         """Mean squared error in flux units."""
-        return (at_least_single(error) * self.flux_scaler.scale).square().mean()
+        return (pixel_error * self.flux_scaler.scale.square()).mean()
 
     def _progress(self, batch_index: int) -> float:
         trainer = self.trainer

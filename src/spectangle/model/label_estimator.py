@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spectangle.model.losses import at_least_single, weighted_mean
+from spectangle.model.losses import at_least_single, star_shares
 from spectangle.model.networks import mlp
 
 __all__ = ["LabelEstimator", "ridge_filled"]
@@ -36,7 +36,7 @@ class LabelEstimator(torch.nn.Sequential):
         stars [B, M]; summed over labels.
         """
         error = (at_least_single(self(spectra)) - labels).square()
-        return weighted_mean(error.T, known.T, weights.T).sum()
+        return (error.T * star_shares(known.T, weights.T)).sum()
 
 
 def ridge_filled(spectra: Tensor, labels: Tensor, columns: Sequence[int]) -> Tensor:

@@ -21,8 +21,8 @@ __all__ = [
     "decay_factor",
     "label_likelihood",
     "lambda_factor",
+    "star_shares",
     "training_progress",
-    "weighted_mean",
 ]
 
 OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
@@ -34,7 +34,7 @@ def at_least_single(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical", weights: Tensor | None = None) -> Tensor:
+def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical", shares: Tensor | None = None) -> Tensor:
     r"""Cross-entropy of each discriminator, averaged over the stars of the batch that have its label [D], in nats.
 
     ``categorical``: :math:`-\log p(b)`, as the authors' code does. ``binary``: the paper's eq. 2 as printed, the sum
@@ -45,25 +45,32 @@ def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical", weigh
         bins: True bins [D, B] int64; a negative bin (a missing label, or a combination that no training star has) does
             not count.
         kind: ``categorical`` or ``binary``.
-        weights: Of the stars in the average [D, B]; None: all the same.
+        shares: Of the stars in the average [D, B], see :func:`star_shares`; None: all that count have the same.
     """
-    log_p = F.log_softmax(at_least_single(logits), dim=-1)
-    chosen = bins.clamp(min=0).unsqueeze(-1)
-    loss = -log_p.gather(-1, chosen).squeeze(-1)
+    log_p = _log_probabilities(logits)
+    chosen = bins.clamp(min=0).unsqueeze(-2)
+    loss = -log_p.gather(-2, chosen).squeeze(-2)
     if kind == "binary":
-        others = torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).scatter(-1, chosen, 0.0)
-        loss = loss - others.sum(-1)
+        others = torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).scatter(-2, chosen, 0.0)
+        loss = loss - others.sum(-2)
     elif kind != "categorical":
         raise SpectangleError(f"adversary.loss is '{kind}'; it must be categorical or binary.")
-    return weighted_mean(loss, bins >= 0, weights)
+    return (loss * (star_shares(bins >= 0) if shares is None else shares)).sum(-1)
 
 
-def weighted_mean(loss: Tensor, known: Tensor, weights: Tensor | None) -> Tensor:
-    """Mean [D] of losses [D, B] over the stars of which it is known [D, B], by their weights [D, B]; 0 without any."""
-    if weights is None:
-        return (loss * known).sum(-1) / known.sum(-1).clamp(min=1)
-    weights = weights * known
-    return (loss * weights).sum(-1) / weights.sum(-1).clamp(min=1e-12)
+def star_shares(known: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Share of each star in an average [D, B]: of those of which something is ``known`` [D, B], by their weights [D, B]
+    (None: all alike). They add up to 1, or to 0 where nothing is known of any.
+    """
+    weights = known.to(torch.get_default_dtype()) if weights is None else weights * known
+    return weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Logarithm of the softmax [D, C, B] of logits [D, B, C]: a few bins side by side leave a CPU's vector units empty,
+    stars fill them.
+    """
+    return F.log_softmax(at_least_single(logits).transpose(-1, -2), dim=-2)
 
 
 def adversarial_loss(
@@ -72,7 +79,7 @@ def adversarial_loss(
     prior: Tensor,
     objective: str = "neg_ce",
     kind: str = "categorical",
-    weights: Tensor | None = None,
+    shares: Tensor | None = None,
 ) -> Tensor:
     r"""What the encoder minimises to disentangle, one number per discriminator [D]; times :math:`\lambda_i > 0` in eq.
     4.
@@ -93,33 +100,33 @@ def adversarial_loss(
         prior: :math:`\pi` [D, C], or of each star [D, B, C].
         objective: One of :data:`OBJECTIVES`.
         kind: Kind of cross-entropy, see :func:`cross_entropy`; the cap of ``capped`` is of the same kind.
-        weights: Of the stars [D, B]; None: all the same.
+        shares: Of the stars in the average [D, B], as in :func:`cross_entropy`.
     """
     prior = (prior[:, None] if prior.dim() == 2 else prior).expand(*bins.shape, -1)
     if objective == "neg_ce":
-        return -cross_entropy(logits, bins, kind, weights)
+        return -cross_entropy(logits, bins, kind, shares)
     if objective == "capped":
         return -torch.minimum(
-            cross_entropy(logits, bins, kind, weights), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind, weights)
+            cross_entropy(logits, bins, kind, shares), cross_entropy(prior.clamp(min=1e-12).log(), bins, kind, shares)
         )
     if objective == "uniform":
-        log_p = F.log_softmax(at_least_single(logits), dim=-1).masked_fill(prior == 0, 0.0)
+        prior = prior.transpose(-1, -2)
+        log_p = _log_probabilities(logits).masked_fill(prior == 0, 0.0)
         others = (
             torch.log1p(-log_p.exp().clamp(max=1 - 1e-7)).masked_fill(prior == 0, 0.0) * (1 - prior)
             if kind == "binary"
             else 0.0
         )
-        return -weighted_mean((prior * log_p + others).sum(-1), bins >= 0, weights)
+        loss = -(prior * log_p + others).sum(-2)
+        return (loss * (star_shares(bins >= 0) if shares is None else shares)).sum(-1)
     if objective == "flipped":
-        return cross_entropy(logits, torch.where(bins >= 0, _wrong_bins(bins, prior), -1), kind, weights)
+        return cross_entropy(logits, torch.where(bins >= 0, _wrong_bins(bins, prior), -1), kind, shares)
     raise SpectangleError(f"adversary.objective is '{objective}'; it must be one of {', '.join(OBJECTIVES)}.")
 
 
-def label_likelihood(
-    outputs: Tensor, labels: Tensor, known: Tensor | None = None, weights: Tensor | None = None
-) -> Tensor:
+def label_likelihood(outputs: Tensor, labels: Tensor, shares: Tensor | None = None) -> Tensor:
     r"""Negative log-likelihood in nats of labels [D, B] under a Laplace distribution whose median and log scale are
-    outputs [D, B, 2]; its mean [D] over the stars of which the label is ``known`` [D, B], by their weights [D, B].
+    outputs [D, B, 2]; its mean [D] over the stars by their ``shares`` in it [D, B] (see :func:`star_shares`).
 
     :math:`\log 2s + |y - m| / s`: an error weighs as much as it is sure of itself, and catalogue outliers weigh little.
     The scale stays above 0.05 standard deviations of the label, so that few stars cannot be learnt by heart without
@@ -128,7 +135,7 @@ def label_likelihood(
     log_scale = at_least_single(outputs[..., 1]).clamp(min=math.log(0.05))
     error = F.smooth_l1_loss(at_least_single(outputs[..., 0]), at_least_single(labels), beta=0.02, reduction="none")
     loss = math.log(2) + log_scale + error * torch.exp(-log_scale)
-    return loss.mean(-1) if known is None else weighted_mean(loss, known, weights)
+    return loss.mean(-1) if shares is None else (loss * shares).sum(-1)
 
 
 def _wrong_bins(bins: Tensor, prior: Tensor) -> Tensor:

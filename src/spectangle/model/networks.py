@@ -22,7 +22,8 @@ def mlp(sizes: Sequence[int], batch_norm: bool = False, dropout: float = 0.0) ->
     for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
         layers.append(nn.Linear(n_in, n_out))
         if i < len(sizes) - 2:
-            layers += [nn.BatchNorm1d(n_out), nn.ReLU()] if batch_norm else [nn.ReLU()]
+            layers += [nn.BatchNorm1d(n_out)] if batch_norm else []
+            layers.append(nn.ReLU(inplace=True))  # one pass over memory less, and nobody needs what it was
             layers += [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(*layers)
 
@@ -181,7 +182,7 @@ class DiscriminatorBank(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if layer < len(self.weights) - 1:
-                h = torch.relu(self._normalise(h, layer))
+                h = torch.relu_(self._normalise(h, layer))
         return h.masked_fill(self.spare, -torch.inf) if min(self.n_bins) < max(self.n_bins) else h
 
     def _convolve(self, h: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from spectangle.data.stars import epoch_seed, star_order
 from spectangle.errors import SpectangleError
+from spectangle.model.adversary import Questions
 from spectangle.model.losses import training_progress
 from spectangle.packs.captured import Replay
 from spectangle.packs.member import STRENGTHS, Member, running_statistics
@@ -106,15 +107,12 @@ class Stack:
         """
         batch = tensors[: len(tensors) - len(self.drawn)]
         draws = dict(zip(self.drawn, tensors[len(batch) :], strict=True))
-        *_, bins, weights = batch
         autoencoder = _parameters(self.autoencoder)
         step = self._call("look", autoencoder, batch, draws)
         here = len(self.autoencoder)
-        cross_entropy = self._discriminator_steps(step["seen"].detach(), step["targets"], bins, weights, rates[here:])
+        cross_entropy = self._discriminator_steps(step["seen"].detach(), step["questions"], rates[here:])
         frozen = {name: value.detach() for name, value in _parameters(self.discriminators).items()}
-        loss, reconstruction = self._call(
-            "autoencoder_loss", autoencoder | frozen, step, bins, weights, factors.to(self.dtype)
-        )
+        loss, reconstruction = self._call("autoencoder_loss", autoencoder | frozen, step, factors.to(self.dtype))
         _update(self.autoencoder, loss, rates[:here])
         return {"reconstruction": reconstruction, "loss": loss.detach() * self.units, "discriminator": cross_entropy}
 
@@ -174,14 +172,12 @@ class Stack:
             for name, strengths in self.strengths.items():
                 strengths[m] = getattr(member.model, name)
 
-    def _discriminator_steps(
-        self, seen: Tensor, targets: Tensor, bins: Tensor, weights: Tensor, rates: Tensor
-    ) -> Tensor:
+    def _discriminator_steps(self, seen: Tensor, questions: Questions, rates: Tensor) -> Tensor:
         adversary = self.model.adversary
         cross_entropy = torch.zeros(len(self.members), len(adversary.weights), device=self.device)
         for _ in range(adversary.steps):
             parameters = _parameters(self.discriminators)
-            cross_entropy = self._call("adversary.cross_entropy", parameters, seen, targets, bins, weights)
+            cross_entropy = self._call("adversary.cross_entropy", parameters, seen, questions)
             _update(self.discriminators, cross_entropy, rates)
         return torch.vmap(adversary.by_name)(cross_entropy.detach())
 
