@@ -42,3 +42,18 @@ def test_the_commands_set_it_before_torch_is_there():
     environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == [str(SPIN), "False"]
+
+
+NEAR_ZERO = """
+import torch
+from spectangle.threads import use_threads
+use_threads(2)
+numbers = torch.full((4_000_000,), 1e-40)  # enough for both threads
+print(int((numbers * 0.5).count_nonzero()))
+"""
+
+
+def test_numbers_near_zero_which_are_slow_are_zero_in_every_thread():
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", NEAR_ZERO], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "0", done.stdout + done.stderr

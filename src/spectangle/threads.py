@@ -22,13 +22,18 @@ def let_threads_sleep() -> None:
 
 
 def use_threads(count: int | None = None) -> None:
-    """Let torch, BLAS and scikit-learn use so many threads; None = all that this process may use."""
+    """Let torch, BLAS and scikit-learn use so many threads; None = all that this process may use. They take numbers
+    below 1e-38 for zero.
+    """
     import torch
     from threadpoolctl import threadpool_limits
 
     global _limits
     count = count or available_cores()
     torch.set_num_threads(count)
+    # What Adam remembers of a unit that has died fades to the smallest numbers there are and stays there, and a
+    # processor takes a hundred times as long for one of these. Threads that begin after this inherit it.
+    torch.set_flush_denormal(True)
     _limits = threadpool_limits(count)  # a worker's libraries were loaded with all cores, before it knew its share
 
 

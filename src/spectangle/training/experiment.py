@@ -65,6 +65,7 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     """Train in a run folder that is not finished yet, seen by the session's loggers."""
     start = time.perf_counter()
     quiet_lightning()
+    use_threads()  # before the first sum: threads that begin earlier go on with numbers near zero
     packed = joins_pack(cfg)  # then the pack has the GPU
     use_accelerator("cpu" if packed else OmegaConf.select(cfg, "trainer.accelerator", default="auto"))
     check_config(cfg)  # it tries the regressors; the loggers are open: they see it fail

@@ -312,7 +312,7 @@ def _compute(
     for i in {i for i, _ in wanted}:
         _ = fitted[i].parts
     workers = max(1, min(workers, len(wanted)))
-    shared = fitted, max(1, available_cores() // workers) if workers > 1 else None
+    shared = fitted, max(1, available_cores() // workers)
     advice = "run the same command again: it goes on; OMP_NUM_THREADS=1 takes one process."
     found: dict[tuple[int, Representation], dict[str, float] | str] = {}
     for place, (metrics, seconds) in in_processes(_timed, shared, wanted, workers, advice):
@@ -324,13 +324,12 @@ def _compute(
 
 
 def _timed(
-    shared: tuple[list[_Fitted], int | None], i: int, representation: Representation
+    shared: tuple[list[_Fitted], int], i: int, representation: Representation
 ) -> tuple[dict[str, float] | str, float]:
     """Metrics of a baseline of one of some runs, or why there are none, and what they took in seconds."""
     start = time.perf_counter()
     fitted, threads = shared
-    if threads is not None:
-        use_threads(threads)
+    use_threads(threads)
     for other in fitted[:i] + fitted[i + 1 :]:
         other.forget_stars()
     return fitted[i].metrics(representation), time.perf_counter() - start
