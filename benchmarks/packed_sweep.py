@@ -33,7 +33,7 @@ from rich.table import Table
 from training_speed import RandomStars, default, gemm_rate, operations, ready
 
 from spectangle.console import console
-from spectangle.model.autoencoder import DisentanglingAutoencoder, _frozen
+from spectangle.model.autoencoder import DisentanglingAutoencoder, frozen
 from spectangle.packs.member import Member
 from spectangle.packs.stack import Stack
 
@@ -134,7 +134,7 @@ def plain_step(model: DisentanglingAutoencoder, data: RandomStars, device: torch
                 discriminators.zero_grad()
                 loss.backward()
                 discriminators.step()
-            with _frozen(model.adversary):
+            with frozen(model.adversary):
                 loss, _ = model.autoencoder_loss(step, 0.5)
             autoencoder.zero_grad()
             loss.backward()

@@ -1,3 +1,4 @@
+# ruff: noqa: E402  torch reads the environment when it is imported
 """How close training comes to the limit of the machine: python benchmarks/training_speed.py
 
 The limit is what a large matrix product reaches, over the model's floating-point operations per spectrum. Every rate is
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from spectangle.threads import let_threads_sleep, use_threads
+
+let_threads_sleep()  # before torch is imported, as the commands do
 import hydra
 import lightning as L
 import torch
@@ -24,7 +28,7 @@ from rich.table import Table
 from spectangle.configs.resolvers import register_resolvers
 from spectangle.console import console
 from spectangle.data.stars import Batches
-from spectangle.model.autoencoder import DisentanglingAutoencoder, _frozen
+from spectangle.model.autoencoder import DisentanglingAutoencoder, frozen
 
 PIXELS, LABELS, PAIR = (
     800,
@@ -139,7 +143,7 @@ def plain_loop(model: DisentanglingAutoencoder, data: RandomStars) -> float:
                 discriminators.zero_grad()
                 loss.backward()
                 discriminators.step()
-            with _frozen(adversary):
+            with frozen(adversary):
                 loss, _ = model.autoencoder_loss(step, 0.5)
             autoencoder.zero_grad()
             loss.backward()
@@ -172,7 +176,7 @@ def parts(model: DisentanglingAutoencoder, data: RandomStars) -> dict[str, float
                     loss.backward()
                 with timed("their optimiser"):
                     discriminators.step()
-            with timed("decoder, penalty"), _frozen(model.adversary):
+            with timed("decoder, penalty"), frozen(model.adversary):
                 loss, _ = model.autoencoder_loss(step, 0.5)
             with timed("backward through all"):
                 autoencoder.zero_grad()
@@ -188,6 +192,7 @@ def main() -> None:
     arguments.add_argument("--batch-size", type=int, default=256)
     arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
+    use_threads()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     data = RandomStars(options.stars, options.batch_size)

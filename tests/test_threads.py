@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -48,11 +49,12 @@ NEAR_ZERO = """
 import torch
 from spectangle.threads import use_threads
 use_threads(2)
-numbers = torch.full((4_000_000,), 1e-40)  # enough for both threads
-print(int((numbers * 0.5).count_nonzero()))
+products = torch.full((4_000_000,), 1e-30) * 1e-10  # enough for both threads
+print(int((products.view(torch.int32) != 0).sum()))
 """
 
 
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="torch cannot ask other processors for it")
 def test_numbers_near_zero_which_are_slow_are_zero_in_every_thread():
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", NEAR_ZERO], capture_output=True, text=True, env=environment)

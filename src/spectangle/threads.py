@@ -22,8 +22,10 @@ def let_threads_sleep() -> None:
 
 
 def use_threads(count: int | None = None) -> None:
-    """Let torch, BLAS and scikit-learn use so many threads; None = all that this process may use. They take numbers
-    below 1e-38 for zero.
+    """Let torch, BLAS and scikit-learn use so many threads; None = all that this process may use.
+
+    This thread and those that begin after it take numbers that are too small for full precision, in single precision
+    below 1e-38, for zero; numpy's own BLAS, whose threads are there since numpy was imported, does not.
     """
     import torch
     from threadpoolctl import threadpool_limits
@@ -31,15 +33,18 @@ def use_threads(count: int | None = None) -> None:
     global _limits
     count = count or available_cores()
     torch.set_num_threads(count)
-    # What Adam remembers of a unit that has died fades to the smallest numbers there are and stays there, and a
-    # processor takes a hundred times as long for one of these. Threads that begin after this inherit it.
+    # What Adam remembers of a unit that has died fades to the smallest numbers there are and stays there; an operation
+    # on one of these takes a processor ten times as long.
     torch.set_flush_denormal(True)
     _limits = threadpool_limits(count)  # a worker's libraries were loaded with all cores, before it knew its share
 
 
 def available_cores() -> int:
-    """Cores for this process: what a sweep or the user gives it, else :func:`cores`."""
-    return int(os.environ.get("OMP_NUM_THREADS") or cores())
+    """Cores for this process: what a sweep or the user gives it (``4``, or OpenMP's list for nested levels, ``4,1``),
+    else :func:`cores`.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given or cores())
 
 
 def cores() -> int:

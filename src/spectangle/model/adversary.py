@@ -293,8 +293,8 @@ class Adversary(nn.Module):
         place, with ``factor`` times lambda.
         """
         logits = self.bank(self._inputs(z, questions))
-        weighed = -self.weights * self._losses(logits, questions)
-        if self.disentangled:
+        weighed = -self.weights * self._losses(logits, questions)  # eq. 4
+        if self.disentangled and self.objective != "neg_ce":
             prior = self.priors(questions.entangled).repeat(self.ensemble, 1, 1)
             prior = prior[..., : logits.shape[-1]]  # a label that is regressed may have had the most bins
             disentangle = adversarial_loss(

@@ -5,33 +5,23 @@ Shapes: B batch, P pixels, K labels, Z latent, D discriminators.
 
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import lightning as L
-import numpy as np
 import torch
 from torch import Tensor
 
 from spectangle.data.stars import epoch_seed
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary, Questions
+from spectangle.model.conditional_autoencoder import ConditionalAutoencoder
 from spectangle.model.epoch_means import EpochMeans
-from spectangle.model.label_estimator import LabelEstimator, ridge_filled
 from spectangle.model.losses import at_least_single, training_progress
-from spectangle.model.networks import Decoder, Encoder, NoisyChannel
 from spectangle.model.optimizers import decay_rates, make_optimizers, optimizer_options
-from spectangle.model.projection import Projection
-from spectangle.model.scaling import FluxScaler, LabelScaler
-from spectangle.survey.star_draws import star_normal
 
-if TYPE_CHECKING:
-    from spectangle.data.stars import Stars
-
-__all__ = ["DisentanglingAutoencoder"]
+__all__ = ["DisentanglingAutoencoder", "frozen"]
 
 
-class DisentanglingAutoencoder(L.LightningModule):
+class DisentanglingAutoencoder(ConditionalAutoencoder):
     r"""Adversarial autoencoder of Manteiga et al. 2025 (A&A 694, A326), Fig. 1 and 6.
 
     Each batch: ``discriminator_steps`` updates of the discriminators on the detached latent, then one update of encoder
@@ -111,38 +101,32 @@ class DisentanglingAutoencoder(L.LightningModule):
         adversary: Mapping[str, Any] | None = None,
         optimizer: Mapping[str, Any] | None = None,
     ):
-        super().__init__()
+        super().__init__(
+            n_pixels,
+            labels,
+            incomplete=incomplete,
+            attributes=attributes,
+            latent=latent,
+            hidden=hidden,
+            conditioning=conditioning,
+            pls_components=pls_components,
+            principal_components=principal_components,
+            noise_level=noise_level,
+            latent_activation=latent_activation,
+            latent_norm=latent_norm,
+            stochastic=latent_rate != 0,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            flux_scaling=flux_scaling,
+        )
         self.save_hyperparameters()
         self.automatic_optimization = False
-        self.labels = tuple(labels)
-        self.conditional_encoder = conditioning == "synthetic"
         self.latent_noise, self.input_noise, self.latent_rate = latent_noise, input_noise, latent_rate
         self.reconstruction_weight = reconstruction_weight
         self.optimizer_options = optimizer_options(optimizer)
         _check_options(
-            conditioning,
-            {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate},
-            self.lr_ends,
+            {"input_noise": input_noise, "latent_noise": latent_noise, "latent_rate": latent_rate}, self.lr_ends
         )
-        self.flux_scaler = FluxScaler(n_pixels, flux_scaling)
-        self.label_scaler = LabelScaler(labels, incomplete, attributes)
-        n_told = self.label_scaler.n_outputs
-        given = n_told if self.conditional_encoder else 0
-        reads_components = pls_components + principal_components > 0
-        self.encoder = Encoder(
-            n_pixels + given,
-            hidden,
-            latent,
-            latent_activation,
-            latent_norm,
-            batch_norm,
-            dropout,
-            Projection(n_pixels, pls_components, principal_components, given, noise_level)
-            if reads_components
-            else None,
-        )
-        self.decoder = Decoder(latent, 0 if conditioning == "none" else n_told, hidden, n_pixels, batch_norm)
-        self.channel = NoisyChannel(latent) if latent_rate else None
         self.targets = (*self.labels, *(attributes or {}))
         self.adversary = Adversary(
             self.targets,
@@ -153,86 +137,12 @@ class DisentanglingAutoencoder(L.LightningModule):
             attributes=attributes,
             incomplete=incomplete,
         )
-        self.estimator = LabelEstimator(n_pixels, len(incomplete)) if incomplete else None
         self.pack: Any = None  # what trains this model in its place: the line to a pack, or a stack of its own
         self._epoch = EpochMeans()
 
     def calibrate(self, flux: Tensor, labels: Tensor) -> None:
         """Fit scalers and bins to training flux [N, P] and labels and codes [N, K + A], NaN where one is missing."""
-        self.flux_scaler.fit(flux)
-        self.label_scaler.fit(labels)
-        x = self.flux_scaler(flux)
-        told = self.label_scaler(ridge_filled(x, labels, self.label_scaler.incomplete))
-        if self.encoder.projection is not None:
-            self.encoder.projection.fit(x, told)
-        self.adversary.calibrate(labels, self._targets(labels, told))
-
-    def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.
-
-        ``noise`` [B, Z], standard normal, is the draw of a stochastic latent; without it, or for a deterministic
-        latent, the mean.
-        """
-        z = self._encode(self.flux_scaler(flux), None if labels is None else self.label_scaler(labels))
-        return z if noise is None or self.channel is None else self.channel(z, noise)
-
-    def decode(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Flux [B, P] of latents [B, Z] and labels [B, K] in their units, NaN where an incomplete one is missing."""
-        return self.flux_scaler.inverse(self.decoder(z, self.label_scaler(labels)))
-
-    def draws(self, source_id: np.ndarray | None, n: int, number: int = 0) -> Tensor | None:
-        """The fixed draws [n, Z] of n stars, hashed from their source_id (1 to n without) and the model's salt; None
-        for a deterministic latent.
-
-        The latent that is released is this sample: its mean still knows what the noise hides. Other ``number`` than 0
-            are further draws, which
-        are for fitting and are never released.
-        """
-        if self.channel is None:
-            return None
-        ids = np.arange(1, n + 1) if source_id is None else source_id
-        return torch.from_numpy(star_normal(ids, len(self.channel.log_sigma), seed=int(self.channel.salt) + number))
-
-    def embed(
-        self,
-        flux: Tensor,
-        labels: Tensor | None = None,
-        source_id: np.ndarray | None = None,
-        batch_size: int = 4096,
-    ) -> np.ndarray:
-        """Latents [N, Z] of any number of spectra [N, P], in evaluation mode and without gradients: of a stochastic
-        latent, the one sample that belongs to each star.
-        """
-        return self._embed(flux, labels, source_id, [0], batch_size)[0]
-
-    def embed_stars(self, stars: "Stars") -> np.ndarray:
-        """Latents [N, Z] of stars of a data module."""
-        return self.embed_draws(stars, 1)[0]
-
-    def embed_draws(self, stars: "Stars", count: int) -> list[np.ndarray]:
-        """The same in some draws, the first of which is the one that is released; a deterministic latent has one."""
-        draws = range(1 if self.channel is None else count)
-        return self._embed(stars.flux, stars.targets, stars.source_id, draws)
-
-    @torch.no_grad()
-    def _embed(
-        self,
-        flux: Tensor,
-        labels: Tensor | None,
-        source_id: np.ndarray | None,
-        draws: Sequence[int],
-        batch_size: int = 4096,
-    ) -> list[np.ndarray]:
-        given = repeat(None) if labels is None or not self.conditional_encoder else labels.split(batch_size)
-        noises = [self.draws(source_id, len(flux), draw) for draw in draws]
-        found: list[list[Tensor]] = [[] for _ in draws]
-        with self._evaluating():
-            for i, (x, y) in enumerate(zip(flux.split(batch_size), given, strict=False)):
-                mean = self.encode(x.to(self.device), None if y is None else y.to(self.device))
-                for z, noise in zip(found, noises, strict=True):
-                    drawn = None if noise is None else noise[i * batch_size :][: len(x)].to(self.device)
-                    z.append(self._sample(mean, drawn))
-        return [torch.cat(z).cpu().float().numpy() for z in found]
+        self.adversary.calibrate(labels, self._targets(labels, self.fit_scalers(flux, labels)))
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         progress = self._progress(batch_index)
@@ -322,7 +232,7 @@ class DisentanglingAutoencoder(L.LightningModule):
         """
         optimizer: Any = self.optimizers()[0]  # pyright: ignore
         optimizer.zero_grad()
-        with _frozen(self.adversary):
+        with frozen(self.adversary):
             loss, reconstruction = self.autoencoder_loss(step, factor)
         self.manual_backward(loss)
         optimizer.step()
@@ -388,13 +298,6 @@ class DisentanglingAutoencoder(L.LightningModule):
             if self.adversary.bank.n_bins != self.adversary.n_classes:
                 self.adversary.build_bank(self.adversary.n_outputs)
 
-    def _told(self, labels: Tensor, x: Tensor) -> Tensor:
-        """What the decoder is told of the labels [B, K]: see :class:`~spectangle.model.scaling.LabelScaler`."""
-        if self.estimator is None:
-            return self.label_scaler(labels)
-        with torch.no_grad():
-            return self.label_scaler(labels, self.estimator(x))
-
     def _targets(self, labels: Tensor, y: Tensor) -> Tensor:
         """Scaled labels without gaps and codes of attributes [B, K + A], of labels and codes [B, K + A] and what the
         decoder is told of them.
@@ -407,18 +310,9 @@ class DisentanglingAutoencoder(L.LightningModule):
         scaled, known, weights = (t.index_select(1, columns) for t in (self.label_scaler(labels), labels, weights))  # pyright: ignore
         return self.estimator.loss(x, scaled, torch.isfinite(known), weights)  # pyright: ignore
 
-    def _encode(self, x: Tensor, y: Tensor | None) -> Tensor:
-        if not self.conditional_encoder:
-            return self.encoder(x)
-        if y is None:
-            raise SpectangleError(
-                "This model was trained with conditioning=synthetic: its encoder needs the labels too."
-            )
-        return self.encoder(torch.cat([x, y], dim=1))
-
     def _sample(self, mean: Tensor, sample: Tensor | None = None, jitter: Tensor | None = None) -> Tensor:
         """Latents [B, Z] as the decoder and the discriminators meet them, of means [B, Z] and standard normal draws."""
-        z = mean if self.channel is None or sample is None else self.channel(mean, sample.to(mean))
+        z = self.sample(mean, sample)
         return z if jitter is None else z + self.latent_noise * jitter.to(z)
 
     def _rate(self, mean: Tensor) -> Tensor | float:
@@ -475,18 +369,9 @@ class DisentanglingAutoencoder(L.LightningModule):
             self.log(f"{stage}/discriminator/{name}", value)
             self.log(f"{stage}/discriminator_gain/{name}", gain)
 
-    @contextmanager
-    def _evaluating(self):
-        training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(training)
-
 
 @contextmanager
-def _frozen(module: torch.nn.Module):
+def frozen(module: torch.nn.Module):
     """Let gradients flow through a module, but not into it."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -497,9 +382,7 @@ def _frozen(module: torch.nn.Module):
             parameter.requires_grad_(True)
 
 
-def _check_options(conditioning: str, strengths: Mapping[str, float], lr_ends: Sequence[Any]) -> None:
-    if conditioning not in ("observed", "synthetic", "none"):
-        raise SpectangleError(f"model.conditioning is '{conditioning}'; it must be observed, synthetic or none.")
+def _check_options(strengths: Mapping[str, float], lr_ends: Sequence[Any]) -> None:
     if min(strengths.values()) < 0:
         raise SpectangleError(
             f"{', '.join(f'model.{name} is {value}' for name, value in strengths.items())}; they must be at least 0."

@@ -27,6 +27,7 @@ __all__ = [
 
 OBJECTIVES = ("neg_ce", "capped", "uniform", "flipped")
 SCHEDULES = ("constant", "linear", "dann", "plateau")
+FEW_BINS = 48  # beside one another, before they fill the vector units of a CPU
 
 
 def at_least_single(values: Tensor) -> Tensor:
@@ -67,10 +68,13 @@ def star_shares(known: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
-    """Logarithm of the softmax [D, C, B] of logits [D, B, C]: a few bins side by side leave a CPU's vector units empty,
-    stars fill them.
+    """Logarithm of the softmax [D, C, B] of logits [D, B, C]. A few bins side by side leave the vector units of a CPU
+    empty, which stars fill; many do not.
     """
-    return F.log_softmax(at_least_single(logits).transpose(-1, -2), dim=-2)
+    logits = at_least_single(logits)
+    if logits.shape[-1] <= FEW_BINS:
+        return F.log_softmax(logits.transpose(-1, -2), dim=-2)
+    return F.log_softmax(logits, dim=-1).transpose(-1, -2)
 
 
 def adversarial_loss(
