@@ -4,12 +4,14 @@ written.
 
 import json
 import logging
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from spectangle import caching
-from spectangle.caching import cache_key, cached, settings
+from spectangle.caching import Wanted, cache_key, cached, cached_each, settings
 from spectangle.evaluation.regressors import sklearn_regressor
 
 
@@ -24,6 +26,27 @@ def count(calls: list[int]):
 def test_numbers_are_made_once(tmp_path: Path):
     calls: list[int] = []
     assert [cached(tmp_path / "a.json", count(calls)) for _ in range(3)] == [{"a": 1.0}] * 3 and len(calls) == 1
+
+
+def test_a_part_that_another_process_makes_is_left_to_it(tmp_path: Path):
+    """Who comes second makes what the first has not begun, and then waits."""
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    own, made = threading.Event(), []
+
+    def make_second() -> dict[str, float]:
+        made.append("b")
+        own.set()
+        return {"b": 2.0}
+
+    with FileLock(f"{first}.lock"):
+        wanted = [Wanted(first, lambda: made.append("a") or {"a": 0.0}), Wanted(second, make_second)]
+        found: list[dict[str, float]] = []
+        waiting = threading.Thread(target=lambda: found.extend(cached_each(wanted)))
+        waiting.start()
+        assert own.wait(10) and not found
+        first.write_text('{"a": 1.0}')
+    waiting.join(10)
+    assert found == [{"a": 1.0}, {"b": 2.0}] and made == ["b"]
 
 
 @pytest.mark.parametrize("damage", ["", '{"a": 1', "[1]", "\x00\x00"])

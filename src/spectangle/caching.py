@@ -4,16 +4,19 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from filelock import Timeout
 
 from spectangle.errors import SpectangleError
 from spectangle.files import made_once, write_beside
 from spectangle.version import VERSION
 
-__all__ = ["cache_folder", "cache_key", "cached", "settings"]
+__all__ = ["Wanted", "cache_folder", "cache_key", "cached", "cached_each", "settings"]
 
 log = logging.getLogger(__name__)
 Numbers = TypeVar("Numbers", float, list[float])
@@ -52,17 +55,43 @@ def settings(estimator: Any) -> Any:
     return estimator if isinstance(estimator, (bool, int, float, str)) or estimator is None else repr(estimator)
 
 
-def cached(path: Path, make: Callable[[], dict[str, Numbers]], beside: Path | None = None) -> dict[str, Numbers]:
+class Wanted(NamedTuple):
+    """What the cache is asked for, see :func:`cached`."""
+
+    path: Path
+    make: Callable[[], dict[str, Any]]
+    beside: Path | None = None
+
+
+def cached_each(wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
+    """Several parts of a work from the cache, so that processes which need the same at the same time share it: a part
+    that another one is making is left to it, and waited for when nothing else is left to do.
+    """
+    found: dict[Path, dict[str, Any]] = {}
+    for wait in (False, True):
+        for one in wanted:
+            if one.path not in found:
+                with suppress(Timeout):
+                    found[one.path] = cached(*one, wait=wait)
+    return [found[one.path] for one in wanted]
+
+
+def cached(
+    path: Path, make: Callable[[], dict[str, Numbers]], beside: Path | None = None, wait: bool = True
+) -> dict[str, Numbers]:
     """Numbers from the cache; made and stored if they are not there, not whole, or lack the file that belongs beside
     them.
 
     A cache that cannot be written (a full disk, a folder of somebody else's) costs a word, not the numbers.
+
+    Raises:
+        Timeout: Another process is making them, and nobody is to ``wait``.
     """
 
     def whole(path: Path) -> bool:
         return _read(path) is not None and (beside is None or (beside.is_file() and beside.stat().st_size > 0))
 
-    with made_once(path, whole) as missing:
+    with made_once(path, whole, wait) as missing:
         if not missing:
             return _read(path) or {}
         numbers = make()

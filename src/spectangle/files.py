@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from spectangle.errors import SpectangleError
 
@@ -62,7 +62,7 @@ def write_beside(path: Path, text: str) -> None:
 
 
 @contextmanager
-def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists) -> Iterator[bool]:
+def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists, wait: bool = True) -> Iterator[bool]:
     """Yield whether a file is still to be made, while no other process makes it: what runs share is computed once.
 
     Where no lock can be had (the file system knows none, or the folder is somebody else's), several may make it; each
@@ -71,12 +71,18 @@ def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists) -> Iterat
     Arguments:
         path: The file.
         whole: Whether it is there, and is what it should be.
+        wait: Whether to wait for a process that makes it.
+
+    Raises:
+        Timeout: Another process makes it, and nobody is to wait.
     """
     lock = None if whole(path) else FileLock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if lock is not None:
-            lock.acquire()
+            lock.acquire(blocking=wait)
+    except Timeout:
+        raise
     except (NotImplementedError, OSError):
         lock = None
     try:

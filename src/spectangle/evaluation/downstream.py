@@ -16,7 +16,7 @@ import torch
 from sklearn.base import BaseEstimator, clone
 from threadpoolctl import threadpool_limits
 
-from spectangle.caching import cache_key, cached, settings
+from spectangle.caching import Wanted, cache_key, cached_each, settings
 from spectangle.evaluation.at_limit import limit_metrics
 from spectangle.evaluation.regressors import LabelGroups, save_regressor
 from spectangle.files import whole_file
@@ -136,36 +136,37 @@ class DownstreamRegressor(L.Callback):
 
     def _baseline(self, data: "SpectraDataModule") -> dict[str, float]:
         """The same regressors on the spectra themselves, from the cache if they are there."""
-        metrics, fitted = self._read_spectra(self.regressor, data)
+        fitted: dict[Path, Any] = {}
+        readers = [self.regressor] if self.paper is None else [self.regressor, self.paper]
+        wanted = [self._on_spectra(reader, data, fitted) for reader in readers]
+        metrics, *again = cached_each(wanted)
         if self.folder is not None:
+            file = wanted[0].path
             with whole_file(self.folder / "regressors" / "spectra.skops") as part:
-                _ = shutil.copyfile(fitted, part) if isinstance(fitted, Path) else save_regressor(fitted, part)
-        if self.paper is not None:
-            again = self._read_spectra(self.paper, data)[0]
-            metrics |= {f"paper/{key[5:]}": value for key, value in again.items() if key.startswith("test/")}
+                _ = save_regressor(fitted[file], part) if file in fitted else shutil.copyfile(wanted[0].beside, part)  # pyright: ignore
+        for one in again:
+            metrics = metrics | {f"paper/{key[5:]}": value for key, value in one.items() if key.startswith("test/")}
         return metrics
 
-    def _read_spectra(self, regressor: BaseEstimator, data: "SpectraDataModule") -> tuple[dict[str, float], Any]:
-        """Metrics of a regressor on the spectra, and the fitted one or the file that it is in."""
+    def _on_spectra(self, regressor: BaseEstimator, data: "SpectraDataModule", fitted: dict[Path, Any]) -> Wanted:
+        """Metrics of a regressor on the spectra; one that is fitted for them is put among those that are ``fitted``."""
         assert self.cache is not None
         key = cache_key(data.fingerprint, settings(regressor), "validation and test stars")
-        stored, fitted_path = self.cache / "baselines" / f"{key}.json", self.cache / "baselines" / f"{key}.skops"
-        fitted: list[Any] = []
+        path, beside = (self.cache / "baselines" / f"{key}.{kind}" for kind in ("json", "skops"))
 
         def make() -> dict[str, float]:
             start = time.perf_counter()
-            fitted.append(_fit(regressor, data.train.flux.numpy(), data))
+            fitted[path] = own = _fit(regressor, data.train.flux.numpy(), data)
             metrics = {"time/regressor/spectra": time.perf_counter() - start}
             for prefix, stars in (("val", data.validation), ("test", data.test)):
                 metrics |= label_metrics(
-                    f"{prefix}/spectra", data.labels, fitted[0].predict(stars.flux.numpy()), stars.labels.numpy()
+                    f"{prefix}/spectra", data.labels, own.predict(stars.flux.numpy()), stars.labels.numpy()
                 )
             with suppress(OSError):  # a cache that cannot be written
-                save_regressor(fitted[0], fitted_path)
+                save_regressor(own, beside)
             return metrics
 
-        metrics = cached(stored, make, beside=fitted_path)
-        return metrics, fitted[0] if fitted else fitted_path
+        return Wanted(path, make, beside)
 
 
 def _fit(regressor: BaseEstimator, features: np.ndarray, data: "SpectraDataModule", count: int = 1) -> Any:

@@ -171,9 +171,8 @@ def excess_scores(
     return scores
 
 
-def spectra_scores(fit: CrossFit, data: "SpectraDataModule") -> dict[str, float]:
+def spectra_scores(fit: CrossFit, candidates: Predictions, data: "SpectraDataModule") -> dict[str, float]:
     """By name, R2 of each label and balanced accuracy of each attribute that the probes read from raw spectra."""
-    candidates = fit.predictions(latent_of, labels_of)
     truths, places = fit.scored.labels.astype(np.float64), target_columns(data)
     found = {label: r2(fit.stacked(candidates, i, truths[:, i]), truths[:, i]) for i, label in enumerate(data.labels)}
     for name in data.attributes:

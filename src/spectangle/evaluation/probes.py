@@ -11,6 +11,7 @@ import logging
 import time
 import warnings
 from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ import numpy as np
 import torch
 from scipy.linalg import LinAlgWarning
 
-from spectangle.caching import cache_key, cached, settings
+from spectangle.caching import Wanted, cache_key, cached, cached_each, settings
 from spectangle.console import render
-from spectangle.evaluation.cross_fit import CrossFit, Measured
+from spectangle.evaluation.cross_fit import CrossFit, Measured, Predictions
 from spectangle.evaluation.downstream import DownstreamRegressor, best_model
 from spectangle.evaluation.leakage import Floor, FloorOf, population_floor, share_lost
 from spectangle.evaluation.probe_scores import (
@@ -221,11 +222,14 @@ class Probes(L.Callback):
         """R2 of each label from the raw spectra by the same probes, once for each (survey, split, probes)."""
         assert self.cache is not None
 
-        def make() -> dict[str, float]:
-            log.info("probing the raw spectra once for this survey ...")
-            return self._probed_spectra(data)
+        path = self.cache / "baselines" / f"probes-{self._key(data)}.json"
+        probed = None if path.exists() else self._probed_spectra(data, path)
 
-        return cached(self.cache / "baselines" / f"probes-{self._key(data)}.json", make)
+        def make() -> dict[str, float]:
+            fit, candidates = probed or self._probed_spectra(data, path)
+            return spectra_scores(fit, candidates, data)
+
+        return cached(path, make)
 
     def _key(self, data: "SpectraDataModule", *facts: Any) -> str:
         """Of what these probes find on some stars."""
@@ -258,7 +262,10 @@ class Probes(L.Callback):
 
         return floor_of
 
-    def _probed_spectra(self, data: "SpectraDataModule") -> dict[str, float]:
+    def _probed_spectra(self, data: "SpectraDataModule", path: Path) -> tuple[CrossFit, Predictions]:
+        """Stars and what the probes read of their raw spectra. Runs of a sweep that end their training together share
+        the work, probe by probe, in files beside that of the scores.
+        """
         from sklearn.decomposition import PCA
 
         spectra = data.train.flux.numpy()
@@ -267,4 +274,16 @@ class Probes(L.Callback):
             measured(part, components.transform(part.flux.numpy()), data)
             for part in (data.train, data.test, data.validation)
         )
-        return spectra_scores(self._cross_fit(seen, scored, spare), data)
+        fit = self._cross_fit(seen, scored, spare)
+
+        def read_by(name: str) -> dict[str, list[float]]:
+            log.info("probing the raw spectra once for this survey: %s ...", name)
+            found = fit.asking({name: fit.probes[name]}).predictions(latent_of, labels_of)
+            return {key: values.ravel().tolist() for key, values in found.items()}
+
+        wanted = [
+            Wanted(path.with_name(f"{path.stem}-{i}.json"), partial(read_by, name)) for i, name in enumerate(fit.probes)
+        ]
+        found = {key: values for part in cached_each(wanted) for key, values in part.items()}
+        shape = fit.scored.labels.shape
+        return fit, {key: np.array(found[key]).reshape(shape) for key in sorted(found, key=lambda key: "/" in key)}
