@@ -84,6 +84,10 @@ def test_no_key_is_without_a_word():
         (["adversary.loss"], "adversary.loss categorical binary = eq. 2 as printed"),
         (["hydra/sweeper"], "sweep.retries 1 how often a configuration that failed is tried again"),
         (["-cn", "paper_grid", "-cd", "sweeps", "seed"], "seed 0 weights"),
+        (["sweep"], "sweep=bins Do the number and the kind of bins of the lost labels matter?"),
+        (["sweep=table1"], "trial_seeds: [0, 1, 2]"),
+        (["sweep.pack"], "sweep.pack 1 runs that a worker trains together"),
+        (["lambdas.vsini"], "lambdas.others 0.0 of every label of the survey that is not named"),
     ],
 )
 def test_a_group_an_option_or_a_key_is_explained(helped, words, wanted):
@@ -94,6 +98,7 @@ def test_what_is_not_there_is_a_sentence(helped):
     assert "'adversry' is neither a group nor a key of config. Did you mean 'adversary'?" in helped(
         "train", "adversry", code=1
     )
+    assert "There is no sweep 'tabel1'. Did you mean 'table1'?" in helped("train", "sweep=tabel1", code=1)
     assert "model=huge does not exist. The options of model are: paper" in helped("train", "model=huge", code=1)
 
 

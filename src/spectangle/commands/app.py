@@ -75,25 +75,20 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
                 if {"--help", "-h"} & set(sys.argv[1:]):
                     command_or_sentence(lambda: show_help(config_name, function), config_name, progress)
                 else:
-                    command_or_sentence(command, config_name, progress)
+                    command_or_sentence(lambda: (spell_out(config_name), command()), config_name, progress)
 
         return functools.update_wrapper(run, function)  # pyright: ignore  # it has no argument, as hydra.main's have none
 
     return decorate
 
 
-def command_or_sentence(command: Callable[[], None], config_name: str, progress: Progress) -> None:
+def command_or_sentence(command: Callable[[], object], config_name: str, progress: Progress) -> None:
     """Run a command; end the process with a sentence where its error has one, and with the exit code that says how it
     ended.
     """
     full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
     try:
-        words = named_sweep(sys.argv[1:]) if config_name == "config" else sys.argv[1:]
-        words = sweep_arguments(resume_arguments(words))
-        if config_name in OF_LABELS:
-            words = [label_key(word, OF_LABELS[config_name]) for word in words]
-        sys.argv[1:] = words
         with stopping_on(signal.SIGTERM, signal.SIGHUP):
             command()
         if progress.failed:
@@ -112,6 +107,15 @@ def command_or_sentence(command: Callable[[], None], config_name: str, progress:
             raise
         print(f"error: Hydra cannot make a config of {shlex.join(sys.argv[1:])}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def spell_out(config_name: str) -> None:
+    """Write the command line as Hydra takes it: named sweeps, short keys, labels, a run to go on with."""
+    words = named_sweep(sys.argv[1:]) if config_name == "config" else sys.argv[1:]
+    words = sweep_arguments(resume_arguments(words))
+    if config_name in OF_LABELS:
+        words = [label_key(word, OF_LABELS[config_name]) for word in words]
+    sys.argv[1:] = words
 
 
 def show_help(config_name: str, function: Callable[[DictConfig], object]) -> None:

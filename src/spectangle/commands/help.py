@@ -1,7 +1,7 @@
 """What ``--help`` prints: the groups and keys of a command with the comments that conf/ explains them with.
 
 ``--help`` alone shows the groups and the command's own keys, ``--help model`` the options and keys of a group,
-``--help model=tiny`` those of one option, ``--help model.latent`` what one key means.
+``--help model=tiny`` those of one option, ``--help model.latent`` what one key means, ``--help sweep`` the sweeps.
 """
 
 import re
@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from spectangle.configs.arguments import CONF
+from spectangle.configs.arguments import CONF, SWEEPS, sweep_file
 from spectangle.errors import SpectangleError, did_you_mean
 
 __all__ = ["command_help", "explained_keys", "key_comments"]
@@ -26,7 +26,7 @@ VALUED = (
     "--config-dir",
     "--config-path",
 )  # flags whose value is a word of its own
-GROUPS_OF_SWEEPS = ("hydra/sweeper", "hydra/launcher")
+SWEEPER = "hydra/sweeper"
 
 
 def command_help(config_name: str, summary: str, arguments: list[str]) -> RenderableType:
@@ -85,12 +85,16 @@ def _overview(config_name: str, summary: str, groups: dict[str, tuple[str, str]]
             f"{escape(comment)}\n[dim]{escape(options)}[/dim]" if comment else f"[dim]{escape(options)}[/dim]",
         )
     command = "train" if config_name == "config" else config_name
-    sweeps = ["", f"Keys of a sweep: --help {' or --help '.join(GROUPS_OF_SWEEPS)}"] if config_name == "config" else []
+    more = [
+        "",
+        "resume=RUN goes on with a run that was interrupted, sweep=NAME makes many runs: --help sweep lists them, "
+        f"--help {SWEEPER} their keys (sweep.KEY, trial_seeds, dry_run), --help hydra/launcher those of SLURM.",
+    ]
     return Group(
         escape(summary),
         *(["", "Groups, GROUP=OPTION (* is the default):", shown] if groups else []),
         *["", "Keys, KEY=VALUE:", _keys(CONF / f"{config_name}.yaml")],
-        *sweeps,
+        *(more if config_name == "config" else []),
         *[
             "",
             f"spectangle {command} --help GROUP, GROUP=OPTION or KEY explains one; --cfg job shows the whole "
@@ -101,6 +105,8 @@ def _overview(config_name: str, summary: str, groups: dict[str, tuple[str, str]]
 
 def _about(word: str, config_name: str, groups: dict[str, tuple[str, str]]) -> RenderableType:
     name, _, option = word.partition("=")
+    if name == "sweep" and config_name == "config":
+        return _about_sweeps(option)
     if not _options(name):
         return _about_key(name, config_name, groups)
     option = option or (groups[name][0] if name in groups else "") or _options(name)[0]
@@ -117,10 +123,25 @@ def _about(word: str, config_name: str, groups: dict[str, tuple[str, str]]) -> R
     return Group(options, "", f"Keys of {name}={option}{more}:", *tables)
 
 
+def _about_sweeps(name: str) -> RenderableType:
+    """The sweeps that are shipped, or all that the file of one says of itself."""
+    if name:
+        return escape(sweep_file(name).read_text(encoding="utf-8").rstrip())
+    sweeps = _columns(2)
+    for path in sorted(SWEEPS.glob("*.yaml")):
+        question = re.match(r"[^?;]*\??", _first_comment(path))  # what follows is for who opens the file
+        sweeps.add_row(f"  sweep={path.stem}", escape(question[0] if question else ""))
+    return sweeps
+
+
 def _about_key(key: str, config_name: str, groups: dict[str, tuple[str, str]]) -> RenderableType:
     """A key and those below it, from the command's own config or from the default options of its groups."""
     files = [(CONF / f"{config_name}.yaml", "")]
     files += [(CONF / name / f"{default}.yaml", _prefix(name)) for name, (default, _) in groups.items() if default]
+    if config_name == "config":
+        files.append((CONF / SWEEPER / "spectangle.yaml", _prefix(SWEEPER)))
+    if key.startswith("lambdas.") and "lambdas" in groups:  # of a label, which conf/ need not name
+        key = "lambdas.others"
     tables = [_keys(path, prefix, key) for path, prefix in files]
     if not any(table.row_count for table in tables):
         raise SpectangleError(

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from spectangle.errors import SpectangleError, did_you_mean
 
-__all__ = ["CONF", "SWEEPS", "label_key", "named_sweep", "quoted", "resume_arguments", "sweep_arguments"]
+__all__ = ["CONF", "SWEEPS", "label_key", "named_sweep", "quoted", "resume_arguments", "sweep_arguments", "sweep_file"]
 
 CLONE, INSTALLED = (
     Path(__file__).resolve().parents[3],
@@ -90,15 +90,23 @@ def named_sweep(arguments: list[str]) -> list[str]:
             own = rest[rest.index(flag) + 1]
     if own is not None and (Path(own) / f"{names[-1]}.yaml").is_file():
         return ["-cn", names[-1], *rest]
-    known = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
-    if names[-1] not in known:
-        raise SpectangleError(
-            f"There is no sweep '{names[-1]}'.{did_you_mean(names[-1], known)} There are: {', '.join(known)}."
-        )
+    sweep_file(names[-1])
     if own is not None:
         place = next(index for index, word in enumerate(rest) if word in ("-cd", "--config-dir"))
         rest = [*rest[:place], *rest[place + 2 :], f"hydra.searchpath=[file://{Path(own).resolve()}]"]
     return ["-cd", str(SWEEPS), "-cn", names[-1], *rest]
+
+
+def sweep_file(name: str) -> Path:
+    """The file of a sweep that is shipped.
+
+    Raises:
+        SpectangleError: No sweep has that name.
+    """
+    known = sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+    if name not in known:
+        raise SpectangleError(f"There is no sweep '{name}'.{did_you_mean(name, known)} There are: {', '.join(known)}.")
+    return SWEEPS / f"{name}.yaml"
 
 
 def quoted(text: str) -> str:

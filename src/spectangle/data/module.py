@@ -37,7 +37,7 @@ class SpectraDataModule(L.LightningDataModule):
     """Serve the training, validation and test stars of a survey file.
 
     Arguments:
-        path: Survey file (DESIGN: flux, wavelength, source_id, labels).
+        path: Survey file, see :class:`~spectangle.survey.file.Survey`.
         labels: Names of the labels to use; all of the survey's by default. A star may lack some or all of them: it is
             then no test of these, but its spectrum teaches like any other.
         attributes: Columns of the survey with classes, such as the instrument: A of them. They are entangled or

@@ -188,8 +188,6 @@ def check_output(path: str | Path | None, overwrite: bool) -> Path:
     if path.suffix.lower() not in WRITERS:
         raise SpectangleError(f"out={path} ends in '{path.suffix}'; a table can be written as {', '.join(WRITERS)}.")
     refuse_existing(path, overwrite)
-    if path.suffix.lower() == ".parquet":
-        _require_pyarrow()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=path.parent).close()
@@ -260,15 +258,6 @@ def _write_parquet(table: Any, part: Path) -> None:
         for column in table.itercols()
     }
     table.write(part, format="parquet.votable", metadata=metadata, overwrite=True)
-
-
-def _require_pyarrow() -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise SpectangleError(
-            "Parquet needs pyarrow: pip install 'spectangle[archives]'; or write another format."
-        ) from None
 
 
 WRITERS: Mapping[str, Callable[[Any, Path], None]] = {

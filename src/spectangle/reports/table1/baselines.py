@@ -151,7 +151,7 @@ def leace(latent: np.ndarray, disentangled: np.ndarray) -> Embed:
         from concept_erasure import LeaceEraser
     except ImportError:
         raise SpectangleError(
-            "The LEACE baseline needs the package concept-erasure: pip install spectangle[erasure]."
+            "The LEACE baseline needs the package concept-erasure: pip install 'spectangle[erasure]'."
         ) from None
     known = np.isfinite(disentangled).all(axis=1)
     latent, disentangled = latent[known], disentangled[known]
