@@ -30,7 +30,7 @@ from spectangle.threads import let_threads_sleep
 let_threads_sleep()  # before torch is imported, as the commands do
 import torch
 from rich.table import Table
-from training_speed import RandomStars, default, gemm_rate, operations, ready
+from training_speed import RandomStars, config_of, default, gemm_rate, operations, ready
 
 from spectangle.console import console
 from spectangle.model.autoencoder import DisentanglingAutoencoder, frozen
@@ -38,7 +38,7 @@ from spectangle.packs.member import Member
 from spectangle.packs.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {"paper": ([], 256), "small": (["model=small"], 256), "small survey": (["experiment=small_survey"], 64)}
+SIZES = {"paper": [], "small": ["model=small"], "small survey": ["experiment=small_survey"]}
 STEPS = 8
 
 
@@ -75,7 +75,8 @@ def step_table(options: argparse.Namespace) -> Table:
         table.add_column(name, justify="left" if name == "networks" else "right")
     gemm = gemm_rate(8192 if on_gpu else 2048, options.device)
     for size in options.sizes:
-        overrides, batch_size = SIZES[size]
+        overrides = SIZES[size]
+        batch_size = config_of(overrides).data.batch_size
         data = RandomStars(batch_size * STEPS, batch_size)
         work = operations(default(overrides)) * batch_size
         for count in options.packs:

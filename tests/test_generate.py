@@ -137,7 +137,7 @@ def test_stars_can_be_chosen(toy_runs, toy_survey: Path, tmp_path: Path):
 def test_a_regular_autoencoder_is_told_no_labels(toy_runs, tmp_path: Path, command):
     pure = toy_runs[2]
     code, _, err = command("generate", f"run={pure}", f"out={tmp_path / 'out.h5'}", "set.m_h=0.0")
-    assert code == 1 and "told no labels (conditioning=none, a regular autoencoder)" in err
+    assert code == 1 and "told no labels (model.conditioning=none, a regular autoencoder)" in err
     assert leftovers(tmp_path) == []
     with pytest.raises(SpectangleError, match="model.conditioning=observed"):
         load(pure).generate(np.full((2, 40), 0.8), m_h=0.0)

@@ -1,5 +1,5 @@
-"""Runs with conditioning=synthetic: the encoder needs labels, so spectangle predict refuses, and the others take labels
-from a survey.
+"""Runs with model.conditioning=synthetic: the encoder needs labels, so spectangle predict refuses, and the others take
+labels from a survey.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ def unlabelled(tmp_path: Path, toy_survey: Path) -> Path:
 
 def test_predict_refuses_and_says_why(run: Path, toy_survey: Path, tmp_path: Path, command):
     code, _, err = command("predict", f"run={run}", f"spectra={toy_survey}", f"out={tmp_path / 'stars.ecsv'}")
-    assert code == 1 and "conditioning=synthetic: its encoder needs the labels that are to be predicted" in err
+    assert code == 1 and "model.conditioning=synthetic: its encoder needs the labels that are to be predicted" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +99,7 @@ def test_generate_takes_other_stars_only_with_all_labels(
 
 def test_the_check_refuses(run: Path, command):
     code, _, err = command("generate", f"run={run}", "check=true")
-    assert code == 1 and "conditioning=observed" in err
+    assert code == 1 and "model.conditioning=observed" in err
 
 
 def test_export_leaves_out_what_needs_no_labels(run: Path, toy_survey: Path, tmp_path: Path, command):

@@ -56,7 +56,7 @@ class Bundle:
             labels = np.array([[survey.label(name)[rows[0]] for name in self.models[0].labels]], np.float32)
         if any(model.network.conditional_encoder for model in self.models) and not np.isfinite(labels).all():
             raise SpectangleError(
-                f"Star {source_id} lacks a label, and the encoder of a run with conditioning=synthetic needs all "
+                f"Star {source_id} lacks a label, and the encoder of a run with model.conditioning=synthetic needs all "
                 "of them."
             )
         filled = np.where(np.isfinite(flux), flux, self.models[0].fill.numpy()).astype(np.float32)

@@ -93,7 +93,7 @@ latent = model.encode(flux{ids}){generate}"""
 def _formats(model: "TrainedModel") -> str:
     if model.network.conditional_encoder:
         return (
-            "The encoder needs the labels of a star (conditioning=synthetic), so this model cannot predict them: "
+            "The encoder needs the labels of a star (model.conditioning=synthetic), so this model cannot predict them: "
             "change labels of a survey that has "
             "them with `spectangle generate run=this-folder spectra=survey.h5`."
         )

@@ -59,7 +59,7 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
     """
     if model.network.conditional_encoder:
         raise SpectangleError(
-            "A model with conditioning=synthetic cannot be written as ONNX for prediction: its encoder needs "
+            "A model with model.conditioning=synthetic cannot be written as ONNX for prediction: its encoder needs "
             "labels. Say onnx=false."
         )
     try:

@@ -61,7 +61,7 @@ def check_generation(
     """
     folder, model = Run(run), load(run, survey)
     if model.calibration is None:
-        raise SpectangleError("The check needs a run with conditioning=observed.")
+        raise SpectangleError("The check needs a run with model.conditioning=observed.")
     data = load_stars(folder, survey)
     parents = parents_of(model, run, None, survey, n_stars=n_stars)
     truth = emulator_truth(data.path or "", data.test.rows[: len(parents)], model.labels)

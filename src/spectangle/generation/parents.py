@@ -74,7 +74,7 @@ def parents_of(
         return Parents(ids, flux, labels, reading.latent)
     if not np.isfinite(labels).all():
         raise SpectangleError(
-            "This run has conditioning=synthetic: it needs the labels of every star that it encodes. Give a "
+            "This run has model.conditioning=synthetic: it needs the labels of every star that it encodes. Give a "
             "survey with all labels."
         )
     filled = np.where(np.isfinite(flux), flux, model.fill.numpy()).astype(np.float32)
@@ -87,11 +87,11 @@ def _labelled(labels: np.ndarray) -> np.ndarray:
     if not len(complete):
         raise SpectangleError(
             f"None of the run's {len(labels)} test stars has all labels, which its encoder needs "
-            "(conditioning=synthetic). Give stars that have them: spectra=survey.h5."
+            "(model.conditioning=synthetic). Give stars that have them: spectra=survey.h5."
         )
     if len(complete) < len(labels):
         log.warning(
-            "%d of %d test stars lack labels that the encoder needs (conditioning=synthetic) and are left out.",
+            "%d of %d test stars lack labels that the encoder needs (model.conditioning=synthetic) and are left out.",
             len(labels) - len(complete),
             len(labels),
         )

@@ -148,8 +148,8 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
     for model, folder in zip(models, folders, strict=True):
         if model.calibration is None:
             raise SpectangleError(
-                f"{folder} was trained with conditioning=synthetic: its encoder needs the labels that are to be "
-                "predicted. Use conditioning=observed."
+                f"{folder} was trained with model.conditioning=synthetic: its encoder needs the labels that are to be "
+                "predicted. Use model.conditioning=observed."
             )
         if model.labels != first.labels or not np.array_equal(model.wavelength, first.wavelength):
             raise SpectangleError(

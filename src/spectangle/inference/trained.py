@@ -104,7 +104,7 @@ class TrainedModel(TrainedNetworks):
         """
         if not self.network.decoder.n_labels:
             raise SpectangleError(
-                "The decoder of this model is told no labels (conditioning=none, a regular autoencoder), so that "
+                "The decoder of this model is told no labels (model.conditioning=none, a regular autoencoder), so that "
                 "other labels change no spectrum. Train with model.conditioning=observed."
             )
 
@@ -114,9 +114,9 @@ class TrainedModel(TrainedNetworks):
         """
         if self.network.conditional_encoder:
             raise SpectangleError(
-                "This model was trained with conditioning=synthetic: its encoder needs the labels of a star, so "
+                "This model was trained with model.conditioning=synthetic: its encoder needs the labels of a star, so "
                 "it cannot read them. "
-                "Use conditioning=observed, or change labels of a survey that has them with spectangle generate."
+                "Use model.conditioning=observed, or change labels of a survey that has them with spectangle generate."
             )
         flux, flux_error = (None if values is None else _rows(values) for values in (flux, flux_error))
         grid = self.wavelength if wavelength is None else vacuum_grid(wavelength, "The spectra")

@@ -173,7 +173,7 @@ class ConditionalAutoencoder(L.LightningModule):
             return self.encoder(x)
         if y is None:
             raise SpectangleError(
-                "This model was trained with conditioning=synthetic: its encoder needs the labels too."
+                "This model was trained with model.conditioning=synthetic: its encoder needs the labels too."
             )
         return self.encoder(torch.cat([x, y], dim=1))
 
