@@ -211,10 +211,11 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
     with Survey(result.survey) as survey:
         if gaps := label_gaps(survey):
             console.print(f"Labels are missing: {gaps}; cuts.require says which a star must have.", markup=False)
+        pair = " lambdas=first_pair" if {"teff", "logg"} < set(survey.labels) else ""  # else nothing is kept or lost
     shutil.rmtree(parts, ignore_errors=True)
     console.print(
         f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: spectangle train data=survey "
-        f"data.path={result.survey}",
+        f"data.path={result.survey}{pair}",
         markup=False,
     )
 
