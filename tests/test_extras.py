@@ -12,16 +12,10 @@ import pytest
 
 WITHOUT = """
 import json, sys
+from importlib.machinery import PathFinder
 
-class Absent:
-    \"\"\"Nothing of some packages can be imported.\"\"\"
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in absent:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
-
-absent = set(json.loads(sys.argv.pop(1)))
-sys.meta_path.insert(0, Absent())
+absent, find = set(json.loads(sys.argv.pop(1))), PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in absent else find(name, *rest)
 from spectangle.commands.main import main
 main()
 """
@@ -76,8 +70,13 @@ def test_a_run_is_used(toy_runs: list[Path], toy_survey: Path, tmp_path: Path, w
 
 
 @pytest.mark.parametrize(
-    ("words", "extra"), [(["explore"], "app"), (["export", "out=exported"], "export"), (["dashboard"], "dashboards")]
+    ("words", "extra"),
+    [
+        (["explore"], "app"),
+        (["export", "out=exported"], "export"),
+        (["dashboard", "entity=me", "project=p", "save=w.json"], "dashboards"),
+    ],
 )
 def test_what_needs_an_extra_names_it(toy_runs: list[Path], tmp_path: Path, words: list[str], extra: str):
-    run = [] if words == ["dashboard"] else [f"run={toy_runs[0]}"]
+    run = [] if words[0] == "dashboard" else [f"run={toy_runs[0]}"]
     assert f"pip install 'spectangle[{extra}]'" in call(tmp_path, words[0], *run, *words[1:], code=1)
