@@ -10,8 +10,8 @@ Shapes: N stars, Z latent, K labels.
 import logging
 import time
 import warnings
-from collections.abc import Container, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Container, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,17 +268,24 @@ class Probes(L.Callback):
         """
         from sklearn.decomposition import PCA
 
-        spectra = data.train.flux.numpy()
-        components = PCA(min(COMPONENTS, *spectra.shape), svd_solver="randomized", random_state=0).fit(spectra)
-        seen, scored, spare = (
-            measured(part, components.transform(part.flux.numpy()), data)
-            for part in (data.train, data.test, data.validation)
-        )
-        fit = self._cross_fit(seen, scored, spare)
+        def stars(features: Callable[[np.ndarray], np.ndarray]) -> CrossFit:
+            seen, scored, spare = (
+                measured(part, features(part.flux.numpy()), data) for part in (data.train, data.test, data.validation)
+            )
+            return self._cross_fit(seen, scored, spare)
+
+        @cache
+        def components() -> CrossFit:
+            """Made by who fits some of the probes, not by who waits for others."""
+            spectra = data.train.flux.numpy()
+            pca = PCA(min(COMPONENTS, *spectra.shape), svd_solver="randomized", random_state=0).fit(spectra)
+            return stars(pca.transform)
+
+        fit = stars(lambda spectra: spectra[:, :0])
 
         def read_by(name: str) -> dict[str, list[float]]:
             log.info("probing the raw spectra once for this survey: %s ...", name)
-            found = fit.asking({name: fit.probes[name]}).predictions(latent_of, labels_of)
+            found = components().asking({name: fit.probes[name]}).predictions(latent_of, labels_of)
             return {key: values.ravel().tolist() for key, values in found.items()}
 
         wanted = [
