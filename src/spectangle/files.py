@@ -81,7 +81,7 @@ def made_once(path: Path, whole: Callable[[Path], bool] = Path.exists, wait: boo
         path.parent.mkdir(parents=True, exist_ok=True)
         if lock is not None:
             lock.acquire(blocking=wait)
-    except Timeout:
+    except Timeout:  # it is an OSError as well
         raise
     except (NotImplementedError, OSError):
         lock = None

@@ -43,7 +43,7 @@ class Questions(NamedTuple):
 
     Attributes:
         entangled: Scaled labels that are kept [B, k], which some of them see and which others are asked for.
-        classes: Class that is to be told [D, B]; 0 where there is none, or where the label itself is to be told.
+        classes: Class that is to be told [D, B]; -1 where there is none, 0 where the label itself is to be told.
         labels: Scaled label that is to be told [D, B]; [0] if none is.
         shares: Of the stars in the average [D, B], see :func:`~spectangle.model.losses.star_shares`.
     """
@@ -266,7 +266,7 @@ class Adversary(nn.Module):
         classes = self._repeat(classes)
         return Questions(
             labels.index_select(1, self.entangled_columns),
-            classes.masked_fill(self.is_regressed, 0).clamp(min=0),
+            classes.masked_fill(self.is_regressed, 0),
             self._repeat(labels[:, : len(self.names)]) if self.regressed else labels.new_zeros(0),
             star_shares(classes >= 0, self._repeated_weights(weights)),
         )
@@ -293,8 +293,8 @@ class Adversary(nn.Module):
         place, with ``factor`` times lambda.
         """
         logits = self.bank(self._inputs(z, questions))
-        weighed = -self.weights * self._losses(logits, questions)  # eq. 4
-        if self.disentangled and self.objective != "neg_ce":
+        weighed = -self.weights * self._losses(logits, questions)
+        if self.disentangled:
             prior = self.priors(questions.entangled).repeat(self.ensemble, 1, 1)
             prior = prior[..., : logits.shape[-1]]  # a label that is regressed may have had the most bins
             disentangle = adversarial_loss(

@@ -56,6 +56,11 @@ def cross_entropy(logits: Tensor, bins: Tensor, kind: str = "categorical", share
         loss = loss - others.sum(-2)
     elif kind != "categorical":
         raise SpectangleError(f"adversary.loss is '{kind}'; it must be categorical or binary.")
+    return _averaged(loss, bins, shares)
+
+
+def _averaged(loss: Tensor, bins: Tensor, shares: Tensor | None) -> Tensor:
+    """Mean [D] of the losses of stars [D, B], by their shares, or of all that have a bin."""
     return (loss * (star_shares(bins >= 0) if shares is None else shares)).sum(-1)
 
 
@@ -122,7 +127,7 @@ def adversarial_loss(
             else 0.0
         )
         loss = -(prior * log_p + others).sum(-2)
-        return (loss * (star_shares(bins >= 0) if shares is None else shares)).sum(-1)
+        return _averaged(loss, bins, shares)
     if objective == "flipped":
         return cross_entropy(logits, torch.where(bins >= 0, _wrong_bins(bins, prior), -1), kind, shares)
     raise SpectangleError(f"adversary.objective is '{objective}'; it must be one of {', '.join(OBJECTIVES)}.")
