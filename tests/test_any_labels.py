@@ -95,7 +95,7 @@ def test_a_run_has_every_figure_of_its_labels(made, name, extra):
 
 def test_the_run_says_what_happens_to_each_label(made):
     folder, printed = made
-    assert "vsini entangled (-1.5), c_fe disentangled (+1), age disentangled (+1)" in printed["table/pair"]
+    assert "vsini entangled (-1), c_fe disentangled (+1), age disentangled (+1)" in printed["table/pair"]
     run = Run(folder / "table/pair")
     assert run.units == UNITS and run.config["lambdas"] == {"vsini": -1, "c_fe": 1, "age": 1}
     assert {"excess/c_fe", "excess/age", "test/latent/vsini/mae"} <= set(run.metrics)

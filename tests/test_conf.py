@@ -119,7 +119,7 @@ def test_presets_mean_the_labels_of_any_survey():
     first, second = (composed(f"lambdas={name}").lambdas for name in PAIRS)
     labels = ("teff", "logg", "fe_h", "vsini")
     assert lambda_by_label(first, labels) == {"teff": -1, "logg": -1, "fe_h": 1, "vsini": 1}
-    assert lambda_by_label(second, labels) == {"teff": 1, "logg": 1, "fe_h": -1.67, "vsini": -1.67}
+    assert lambda_by_label(second, labels) == {"teff": 1, "logg": 1, "fe_h": -2.5, "vsini": -2.5}
     for name, value in (("entangle_all", -1), ("disentangle_all", 1), ("none", 0)):
         assert lambda_by_label(composed(f"lambdas={name}").lambdas, ["age"]) == {"age": value}
     with pytest.raises(SpectangleError, match="names teff, logg, but .* are age, c_fe. .*lambdas=none"):

@@ -81,7 +81,7 @@ def test_a_run_explains_itself(finished):
             assert path in run.metrics
     assert "excess/m_h" in run.metrics and "excess/teff" not in run.metrics
     log = (finished / "train.log").read_text()
-    assert "teff entangled (-1.5)" in log and "in the paper's unit" in log and "epoch 30/30" in log and "MAE" in log
+    assert "teff entangled (-1)" in log and "in the paper's unit" in log and "epoch 30/30" in log and "MAE" in log
     assert not list(finished.rglob("*.part"))
 
 
