@@ -12,6 +12,7 @@ from conftest import TINY
 from sweep_tools import TRAIN, environment, records, trials, wait_for
 
 from spectangle.runs.folder import Run
+from spectangle.sweeps.pack import stacks
 
 FAST = [*TINY, "callbacks.regressor=null", "callbacks.probes=null", "hydra/sweeper=spectangle"]
 
@@ -105,19 +106,27 @@ def test_a_pack_that_is_killed_is_resumed_run_by_run(toy_survey, tmp_path):
         assert "resumed from" in (path / "output.log").read_text()
 
 
-def test_the_sweep_outlives_the_process_of_its_pack(toy_survey, tmp_path):
+@pytest.mark.parametrize(("runs", "threads", "count", "left"), [(3, 1, 1, 3), (5, 2, 2, 3)])
+def test_the_sweep_outlives_a_process_of_its_pack(toy_survey, tmp_path, runs, threads, count, left):
+    """With two threads there are two: the runs of the other are still trained by it."""
     folder = tmp_path / "sweep"
-    arguments = ["hydra/sweeper/sampler=grid", "seed=0,1,2", "trainer.max_epochs=40", "sweep.heartbeat_s=0.5"]
-    process = packed_sweep(folder, toy_survey, *arguments, "sweep.pack=3")
-    wait_for(lambda: len(list(folder.glob("*/checkpoints/last.ckpt"))) == 3, 120)
+    seeds = ",".join(map(str, range(runs)))
+    arguments = ["hydra/sweeper/sampler=grid", f"seed={seeds}", "trainer.max_epochs=40", "sweep.heartbeat_s=0.5"]
+    process = packed_sweep(folder, toy_survey, *arguments, f"sweep.pack={runs}", f"sweep.threads={threads}")
+    wait_for(lambda: len(list(folder.glob("*/checkpoints/last.ckpt"))) == runs, 120)
     log = next((folder / "workers").glob("pack-*.log"))
-    victims = [pid for pid in processes(folder) if os.readlink(f"/proc/{pid}/fd/1") == str(log)]
-    assert len(victims) == 1
-    os.kill(victims[0], signal.SIGKILL)
+    victims = sorted(pid for pid in processes(folder) if os.readlink(f"/proc/{pid}/fd/1") == str(log))
+    assert len(victims) == count
+    os.kill(victims[0], signal.SIGKILL)  # the first has the first run, the third, ...
     finish(process)
     logs = [path.read_text() for path in folder.glob("*/output.log")]
-    assert len(logs) == 3 and all("goes on alone" in text for text in logs)
-    assert len(trials(folder)) == 3
+    assert len(logs) == runs and sum("goes on alone" in text for text in logs) == left
+    assert len(trials(folder)) == runs
+
+
+def test_a_pack_on_a_cpu_has_a_process_for_each_thread_but_no_run_to_itself():
+    assert [stacks(runs, 2) for runs in (2, 3, 4, 8)] == [1, 1, 2, 2]
+    assert [stacks(8, threads) for threads in (1, 2, 4, 16)] == [1, 2, 4, 4]
 
 
 def test_a_pruned_run_leaves_its_pack(toy_survey, tmp_path):

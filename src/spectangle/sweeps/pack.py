@@ -1,4 +1,6 @@
-"""The pack of a worker: a process that trains for all runs of some configurations at once."""
+"""The pack of a worker: one process on a GPU, several on a CPU, that train for all runs of some configurations at
+once.
+"""
 
 import os
 import uuid
@@ -10,19 +12,19 @@ from typing import Any
 from spectangle.processes import free_memory_gb
 from spectangle.runs.sweep_folder import list_runs
 from spectangle.sweeps.plan import Plan
-from spectangle.sweeps.trial import Place, die_with_parent, redirect, start_method
+from spectangle.sweeps.trial import Place, die_with_parent, packs_on_gpu, redirect, start_method
 
-__all__ = ["Pack", "pack_size"]
+__all__ = ["Pack", "pack_size", "stacks"]
 
 MEMORY = 0.8  # of what is free, for the runs of a pack
 
 
 class Pack:
-    """Places for runs, and the process that trains for those who take one.
+    """Places for runs, and the processes that train for those who take one.
 
     Arguments:
         plan: The sweep.
-        environment: Environment variables of the process (threads, GPU).
+        environment: Environment variables of the processes (threads, GPU).
     """
 
     def __init__(self, plan: Plan, environment: dict[str, str]):
@@ -31,7 +33,7 @@ class Pack:
         self.environment, self.plan = environment, plan
         self.log = plan.folder / "workers" / f"{self.name}.log"
         self.pipes: list[Connection] = []
-        self.process: Any = None
+        self.processes: list[Any] = []
 
     def place(self) -> Place:
         """A place for one more run."""
@@ -40,20 +42,25 @@ class Pack:
         return Place(there, self.name, list(self.pipes))
 
     def start(self) -> None:
-        """Start the process, once every run has its place."""
-        arguments = (self.pipes, os.getpid(), self.log, self.environment, self.plan.accelerator)
-        self.process = self.context.Process(target=_serve, args=arguments, name=self.name, daemon=False)
-        self.process.start()
+        """Start the processes, once every run has its place."""
+        threads = int(self.environment["OMP_NUM_THREADS"])
+        count = 1 if packs_on_gpu(self.plan, self.environment) else stacks(len(self.pipes), threads)
+        for i in range(count):
+            own, others = self.pipes[i::count], [pipe for j, pipe in enumerate(self.pipes) if j % count != i]
+            share = len(range(i, threads, count))
+            arguments = (own, others, os.getpid(), self.log, self.environment, share, self.plan.accelerator)
+            self.processes.append(self.context.Process(target=_serve, args=arguments, name=self.name, daemon=False))
+            self.processes[-1].start()
         for pipe in self.pipes:
             pipe.close()
 
     def end(self) -> None:
-        """End the process, if it was started; runs that are left see that it has."""
+        """End the processes that were started; runs that are left see that they have."""
         for pipe in self.pipes:
             pipe.close()
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
+        for process in self.processes:
+            process.kill()
+            process.join()
         if self.log.is_file() and not self.log.stat().st_size:
             self.log.unlink()
 
@@ -69,10 +76,27 @@ def pack_size(plan: Plan, workers: int) -> int:
     return 1 if peak is None else max(1, int(MEMORY * free_memory_gb() / workers / peak))
 
 
-def _serve(pipes: list[Connection], parent: int, log: Path, environment: dict[str, str], accelerator: str) -> None:
+def stacks(runs: int, threads: int) -> int:
+    """Processes that train a pack on a CPU, each with its share of the runs and of the threads: one for each thread, of
+    at least two runs. Small products on threads of one process wait for each other; processes do not.
+    """
+    return max(1, min(threads, runs // 2))
+
+
+def _serve(
+    pipes: list[Connection],
+    others: list[Connection],
+    parent: int,
+    log: Path,
+    environment: dict[str, str],
+    threads: int,
+    accelerator: str,
+) -> None:
     die_with_parent(parent)
     redirect(log)
     os.environ.update(environment)
+    for pipe in others:  # else their runs would not see that their process has ended
+        pipe.close()
     from spectangle.packs.pack_server import PackServer
 
-    PackServer(pipes, int(environment["OMP_NUM_THREADS"]), accelerator).serve()
+    PackServer(pipes, threads, accelerator).serve()

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -38,7 +38,7 @@ from spectangle.streams import open_missing
 from spectangle.sweeps.claims import Claim, Outcome
 from spectangle.sweeps.plan import Plan
 
-__all__ = ["App", "Attempt", "Place", "die_with_parent", "dumps", "loads", "redirect", "start_method"]
+__all__ = ["App", "Attempt", "Place", "die_with_parent", "dumps", "loads", "packs_on_gpu", "redirect", "start_method"]
 
 
 @dataclass
@@ -161,7 +161,7 @@ class RunProcess:
         method = start_method(plan.options.start_method)
         context: Any = get_context(method)
         self.pipe, there = context.Pipe()
-        gpu_packs = plan.options.pack != 1 and plan.accelerator != "cpu" and "CUDA_VISIBLE_DEVICES" in environment
+        gpu_packs = packs_on_gpu(plan, environment)
         number = claim.trial.number
         arguments = (app, claim.overrides, log_folder, folder, number, seeds, reports, environment, gpu_packs)
         if method == "spawn":
@@ -231,6 +231,11 @@ class RunProcess:
         except OSError:
             text = ""
         return {"traceback": text} if text else {}
+
+
+def packs_on_gpu(plan: Plan, environment: Mapping[str, str]) -> bool:
+    """Whether a sweep trains in packs that take a GPU."""
+    return plan.options.pack != 1 and plan.accelerator != "cpu" and "CUDA_VISIBLE_DEVICES" in environment
 
 
 def start_method(wanted: str | None) -> str:
