@@ -46,7 +46,8 @@ class Pack:
         threads = int(self.environment["OMP_NUM_THREADS"])
         count = 1 if packs_on_gpu(self.plan, self.environment) else stacks(len(self.pipes), threads)
         for i in range(count):
-            own, others = self.pipes[i::count], [pipe for j, pipe in enumerate(self.pipes) if j % count != i]
+            own = self.pipes[i::count]
+            others = [pipe for pipe in self.pipes if pipe not in own]
             share = len(range(i, threads, count))
             arguments = (own, others, os.getpid(), self.log, self.environment, share, self.plan.accelerator)
             self.processes.append(self.context.Process(target=_serve, args=arguments, name=self.name, daemon=False))
