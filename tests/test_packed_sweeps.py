@@ -5,6 +5,9 @@ import signal
 import statistics
 import subprocess
 import sys
+from multiprocessing import Pipe
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from conftest import TINY
 from sweep_tools import TRAIN, environment, records, trials, wait_for
 
 from spectangle.runs.folder import Run
-from spectangle.sweeps.pack import stacks
+from spectangle.sweeps.pack import Pack, stacks
 
 FAST = [*TINY, "callbacks.regressor=null", "callbacks.probes=null", "hydra/sweeper=spectangle"]
 
@@ -127,6 +130,30 @@ def test_the_sweep_outlives_a_process_of_its_pack(toy_survey, tmp_path, runs, th
 def test_a_pack_on_a_cpu_has_a_process_for_each_thread_but_no_run_to_itself():
     assert [stacks(runs, 2) for runs in (2, 3, 4, 8)] == [1, 1, 2, 2]
     assert [stacks(8, threads) for threads in (1, 2, 4, 16)] == [1, 2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpu", "expected"),
+    [
+        ("auto", {}, [([0, 2, 4], 2), ([1, 3], 1)]),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "0"}, [([0, 1, 2, 3, 4], 3)]),
+        ("cpu", {"CUDA_VISIBLE_DEVICES": "0"}, [([0, 2, 4], 2), ([1, 3], 1)]),
+    ],
+)
+def test_a_gpu_has_one_process_with_all_runs_and_threads(tmp_path, accelerator, gpu, expected):
+    options = SimpleNamespace(pack=5, start_method=None)
+    plan: Any = SimpleNamespace(options=options, accelerator=accelerator, folder=tmp_path)
+    pack = Pack(plan, {"OMP_NUM_THREADS": "3"} | gpu)
+    started: list = []
+    process = lambda **given: SimpleNamespace(start=lambda: started.append(given["args"]))  # noqa: E731
+    pack.context = SimpleNamespace(Pipe=Pipe, Process=process)
+    places = [pack.place() for _ in range(5)]
+    pipes = list(pack.pipes)
+    pack.start()
+    found = [([pipes.index(pipe) for pipe in own], threads) for own, _, _, _, _, threads, _ in started]
+    assert found == expected and len(places) == 5
+    for own, others, *_ in started:
+        assert sorted(pipes.index(pipe) for pipe in (*own, *others)) == [0, 1, 2, 3, 4]
 
 
 def test_a_pruned_run_leaves_its_pack(toy_survey, tmp_path):
