@@ -3,7 +3,7 @@
 
 The limit is what a large matrix product reaches, over the model's floating-point operations per spectrum. Every rate is
 measured in turn, several times, in one process; the first table gives medians, so that only ratios count. The second
-one says what a step of the default consists of.
+one says what a step of the default consists of, the third what keeps a step of its discriminators from the limit.
 """
 
 import argparse
@@ -192,6 +192,73 @@ def parts(model: DisentanglingAutoencoder, data: RandomStars) -> dict[str, float
     return seconds
 
 
+def layers_of_a_step(model: DisentanglingAutoencoder, data: RandomStars) -> tuple[dict[str, float], float]:
+    """Seconds of a step of the discriminators, from its bare matrix products to all of it, medians of 40; and its
+    floating-point operations.
+    """
+    optimizer, adversary = model.configure_optimizers()[1], model.adversary
+    batch = next(iter(data.train_dataloader()))
+    step = model.look(batch, model.draw(len(batch[0])))
+    seen, questions = step["seen"].detach(), step["questions"]
+    inputs = adversary._inputs(seen, questions)
+    weights, biases = ([p.detach() for p in own] for own in (adversary.bank.weights, adversary.bank.biases))
+    hidden = [torch.empty(*inputs.shape[:2], weight.shape[2]) for weight in weights]
+    slopes = [torch.rand_like(h) for h in hidden]  # of the loss, in each layer; the last one is given
+    of_weights, of_biases = ([torch.empty_like(p) for p in own] for own in (weights, biases))
+    below = [inputs, *hidden[:-1]]
+    last, mask = len(weights) - 1, torch.ops.aten.threshold_backward.grad_input
+
+    def products(by_hand: bool) -> None:
+        """Forward and backward into memory that is there; ``by_hand`` with all that lies between the products."""
+        for i, weight in enumerate(weights):
+            torch.bmm(below[i], weight, out=hidden[i])
+            if by_hand:
+                hidden[i].add_(biases[i])
+                if i < last:
+                    hidden[i].relu_()
+        for i in range(last, -1, -1):
+            torch.bmm(below[i].transpose(1, 2), slopes[i], out=of_weights[i])
+            if by_hand:
+                torch.sum(slopes[i], 1, keepdim=True, out=of_biases[i])
+            if i:
+                torch.bmm(slopes[i], weights[i].transpose(1, 2), out=slopes[i - 1])
+                if by_hand:
+                    mask(slopes[i - 1], hidden[i - 1], 0, grad_input=slopes[i - 1])
+
+    def networks() -> None:
+        optimizer.zero_grad()
+        adversary.bank(inputs).backward(slopes[-1])
+
+    def losses() -> None:
+        optimizer.zero_grad()
+        adversary.cross_entropy(seen, questions).sum().backward()
+
+    def everything() -> None:
+        losses()
+        optimizer.step()
+
+    layers: dict[str, Callable[[], None]] = {
+        "its matrix products alone": partial(products, False),
+        "... biases and ReLUs, by hand": partial(products, True),
+        "the networks by autograd": networks,
+        "... and their losses": losses,
+        "... and their optimiser": everything,
+    }
+    size = sum(weight[0].numel() for weight in weights)
+    work = 2.0 * inputs.shape[0] * inputs.shape[1] * (3 * size - weights[0][0].numel())
+    return {name: median_of(layer) for name, layer in layers.items()}, work
+
+
+def median_of(call: Callable[[], None], times: int = 40) -> float:
+    """Seconds of a call, median after five that warm up."""
+    seconds = []
+    for _ in range(times + 5):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[5:])
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--stars", type=int, default=16384)
@@ -231,6 +298,11 @@ def main() -> None:
     table = Table("part of a step, default", "ms", "share", title_justify="left")
     for name, spent in cost.items():
         table.add_row(name, f"{1e3 * spent / len(stars.train_dataloader()):.1f}", f"{spent / whole:.0%}")
+    console.print(table)
+    found, step = layers_of_a_step(ready(default(), stars), stars)
+    table = Table("a step of the discriminators, default", "ms", "of the GEMM limit", title_justify="left")
+    for name, spent in found.items():
+        table.add_row(name, f"{1e3 * spent:.2f}", f"{step / spent / statistics.median(gemm):.2f}")
     console.print(table)
 
 

@@ -1,5 +1,7 @@
 """The probes' callback: what it measures of a model whose latent is known, and what it says."""
 
+import shutil
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,11 +9,13 @@ import pytest
 import torch
 from commands import run_train
 from conftest import TINY, write_toy_survey
+from filelock import FileLock
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
+from sweep_tools import wait_for
 
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
-from spectangle.evaluation.leakage import population_floor
+from spectangle.evaluation.leakage import floor_predictions
 from spectangle.evaluation.probe_table import disagreements, probe_table
 from spectangle.evaluation.probes import Probes
 from spectangle.runs.folder import Run
@@ -98,9 +102,10 @@ def test_the_floor_of_the_same_stars_is_measured_once(random, tmp_path, monkeypa
 
     def counted(*given):
         count.append(given[1:])
-        return population_floor(*given)
+        return floor_predictions(*given)
 
-    monkeypatch.setattr("spectangle.evaluation.probes.population_floor", counted)
+    for module in ("probes", "leakage"):
+        monkeypatch.setattr(f"spectangle.evaluation.{module}.floor_predictions", counted)
 
     def score(z, cache=str(tmp_path), kept=(0,), dropped=(1,), seed=0, stars=data.test, prefix=""):
         probes, model = Probes({"ridge": Ridge()}, small_below=0, cache=cache, seed=seed), Latent(z, kept, dropped)
@@ -113,6 +118,29 @@ def test_the_floor_of_the_same_stars_is_measured_once(random, tmp_path, monkeypa
     assert len(count) == 2 and {key: first[key] for key in uncached} == uncached
     score(z, kept=(1,), dropped=(0,)), score(z, seed=1), score(z, stars=data.train, prefix="val/")
     assert len(count) == 5
+
+
+def test_who_needs_a_floor_that_another_measures_does_a_part_of_it(random, tmp_path):
+    """The lock of its first part is held, as by another run: the others are measured meanwhile."""
+    z, labels = population(random)
+    data, found = data_of(labels), []
+
+    def score(cache):
+        probes = Probes(PROBES, small_below=0, cache=str(cache), bootstrap=5)
+        found.append(probes.score(Latent(z, [0], [1]), data, data.test, prefix="val/", full=False))  # pyright: ignore
+
+    score(tmp_path / "alone")
+    first, *others = sorted((tmp_path / "alone" / "floors").glob("*.json"))
+    shared = tmp_path / "shared" / "floors"
+    shared.mkdir(parents=True)
+    with FileLock(shared / f"{first.name}.lock"):
+        waiting = threading.Thread(target=score, args=(tmp_path / "shared",))
+        waiting.start()
+        wait_for(lambda: all((shared / other.name).exists() for other in others), 60)
+        assert len(others) == 2 and len(found) == 1
+        shutil.copy(first, shared)
+    waiting.join(60)
+    assert len(found) == 2 and found[0] == found[1]
 
 
 @pytest.mark.parametrize(("on_gpu", "n", "found"), [(True, 6000, False), (False, 6000, True), (True, 600, True)])
@@ -134,7 +162,7 @@ def test_every_probe_measures_the_floor_of_runs_that_leave_some_out(random, monk
     data = data_of(labels)
     for part in (data.train, data.validation, data.test):
         part.label_errors = np.tile([0.3, 0.0], (len(part), 1))
-    trees = HistGradientBoostingRegressor(max_iter=40, random_state=0)
+    trees = HistGradientBoostingRegressor(max_iter=12, learning_rate=0.4, random_state=0)
     probes = {"ridge": Ridge(), "boosting": trees, "networks": PROBES["networks"]}
     found = {}
     for without in ([], ["boosting"]):

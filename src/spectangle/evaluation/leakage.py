@@ -19,6 +19,8 @@ __all__ = [
     "Floor",
     "FloorOf",
     "bootstrap_r2",
+    "floor_gains",
+    "floor_predictions",
     "leaks",
     "population_floor",
     "share_lost",
@@ -95,11 +97,39 @@ def population_floor(fit: CrossFit, entangled: Sequence[int], disentangled: Sequ
     """
     if not entangled:
         return Floor({}, [0.0] * len(disentangled))
-    predictions = fit.predictions(
-        lambda stars: stars.known(entangled)[0], lambda stars: stars.labels[:, list(disentangled)]
-    )
-    errors = fit.scored.known(entangled)[1] == "errors"
-    return Floor(predictions, _floor_gains(fit, entangled, disentangled, seed) if errors else [0.0] * len(disentangled))
+    return Floor(floor_predictions(fit, entangled, disentangled), floor_gains(fit, entangled, disentangled, seed))
+
+
+def floor_predictions(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int]) -> Predictions:
+    """What probes read of the D dropped labels in the kept ones [S, D], by probe."""
+    return fit.predictions(lambda stars: stars.known(entangled)[0], lambda stars: stars.labels[:, list(disentangled)])
+
+
+def floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> list[float]:
+    """What the floors of the D dropped labels gain when the errors of the kept ones are taken out; nothing where these
+    are not known, or the true labels are.
+    """
+    if fit.scored.known(entangled)[1] != "errors":
+        return [0.0] * len(disentangled)
+    probes = {name: probe for name, probe in fit.probes.items() if name in ("ridge", "boosting", "svr")} or fit.probes
+    random = np.random.default_rng(
+        [seed, 1994]
+    )  # a stream of its own: one that also made the labels would not be noise
+    floors: dict[float, list[float]] = {}
+    for step in (0.0, *SIMEX_STEPS):
+        blurred = [
+            None if part is None else part.blurred(entangled, step, random)
+            for part in (fit.seen, fit.scored, fit.spare)
+        ]
+        again = CrossFit(probes, *blurred, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
+        predicted = again.predictions(
+            lambda stars: stars.labels[:, list(entangled)], lambda stars: stars.labels[:, list(disentangled)]
+        )
+        floors[step] = [
+            r2(fit.stacked(predicted, j, truth), truth)
+            for j, truth in enumerate(fit.scored.labels[:, list(disentangled)].T.astype(float))
+        ]
+    return [simex(floors[0.0][j], {step: floors[step][j] for step in SIMEX_STEPS}) for j in range(len(disentangled))]
 
 
 FloorOf = Callable[[CrossFit, Sequence[int], Sequence[int], int], Floor]  # population_floor, or one that remembers
@@ -162,26 +192,3 @@ def _measurable(fit: CrossFit, column: int) -> bool:
     truth = fit.scored.labels[:, column]
     counts = [np.isfinite(truth[fit.fold == fold]).sum() for fold in range(fit.folds)]
     return bool(min(counts) >= FEWEST_STARS // fit.folds and np.nanstd(truth) > 0)
-
-
-def _floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> list[float]:
-    """What the floors of the dropped labels gain when the errors of the kept ones are taken out."""
-    probes = {name: probe for name, probe in fit.probes.items() if name in ("ridge", "boosting", "svr")} or fit.probes
-    random = np.random.default_rng(
-        [seed, 1994]
-    )  # a stream of its own: one that also made the labels would not be noise
-    floors: dict[float, list[float]] = {}
-    for step in (0.0, *SIMEX_STEPS):
-        blurred = [
-            None if part is None else part.blurred(entangled, step, random)
-            for part in (fit.seen, fit.scored, fit.spare)
-        ]
-        again = CrossFit(probes, *blurred, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
-        predicted = again.predictions(
-            lambda stars: stars.labels[:, list(entangled)], lambda stars: stars.labels[:, list(disentangled)]
-        )
-        floors[step] = [
-            r2(fit.stacked(predicted, j, truth), truth)
-            for j, truth in enumerate(fit.scored.labels[:, list(disentangled)].T.astype(float))
-        ]
-    return [simex(floors[0.0][j], {step: floors[step][j] for step in SIMEX_STEPS}) for j in range(len(disentangled))]

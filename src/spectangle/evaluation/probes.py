@@ -10,7 +10,7 @@ Shapes: N stars, Z latent, K labels.
 import logging
 import time
 import warnings
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,14 @@ from spectangle.caching import Wanted, cache_key, cached, cached_each, settings
 from spectangle.console import render
 from spectangle.evaluation.cross_fit import CrossFit, Measured, Predictions
 from spectangle.evaluation.downstream import DownstreamRegressor, best_model
-from spectangle.evaluation.leakage import Floor, FloorOf, population_floor, share_lost
+from spectangle.evaluation.leakage import (
+    Floor,
+    FloorOf,
+    floor_gains,
+    floor_predictions,
+    population_floor,
+    share_lost,
+)
 from spectangle.evaluation.probe_scores import (
     attribute_scores,
     control_scores,
@@ -48,7 +55,6 @@ __all__ = ["Probes"]
 
 log = logging.getLogger(__name__)
 
-GAINS = "gains"  # beside the predictions of a floor, by probe
 COMPONENTS = 50  # of the raw spectra, which the reference is read from: more are noise, and cost the probes time
 
 
@@ -238,27 +244,24 @@ class Probes(L.Callback):
 
     def _kept_floor(self, data: "SpectraDataModule", prefix: str) -> FloorOf:
         """:func:`~spectangle.evaluation.leakage.population_floor` by all probes and with a memory: all runs of a sweep
-        with the same seed, kept and lost labels ask for the same.
+        with the same seed, kept and lost labels ask for the same, and share the work where they ask at the same time.
         """
 
-        def measured_floor(fit: CrossFit, *asked: Any) -> Floor:
-            return population_floor(fit.asking(self.small if fit.small else self.large), *asked)
-
-        if self.cache is None:
-            return measured_floor
-        folder = self.cache / "floors"
-
         def floor_of(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[int], seed: int) -> Floor:
-            def make() -> dict[str, list[float]]:
-                floor = measured_floor(fit, entangled, disentangled, seed)
-                flat = {name: values.ravel().tolist() for name, values in floor.predictions.items()}
-                return flat | {GAINS: list(floor.gains)}
+            fit = fit.asking(self.small if fit.small else self.large)
+            if self.cache is None or not entangled:
+                return population_floor(fit, entangled, disentangled, seed)
 
-            key = self._key(data, prefix, list(entangled), list(disentangled))
-            found = dict(cached(folder / f"{key}.json", make))
-            gains = found.pop(GAINS)
-            shape = len(fit.scored), len(disentangled)
-            return Floor({name: np.array(values).reshape(shape) for name, values in found.items()}, gains)
+            def read_by(name: str) -> Predictions:
+                return floor_predictions(fit.asking({name: fit.probes[name]}), entangled, disentangled)
+
+            def gained() -> dict[str, list[float]]:
+                return {"gains": list(floor_gains(fit, entangled, disentangled, seed))}
+
+            path = self.cache / "floors" / f"{self._key(data, prefix, list(entangled), list(disentangled))}.json"
+            gains = Wanted(path.with_name(f"{path.stem}-gains.json"), gained)
+            *parts, gain = cached_each([*_by_probe(path, fit.probes, read_by), gains])
+            return Floor(_joined(parts, (len(fit.scored), len(disentangled))), gain["gains"])
 
         return floor_of
 
@@ -283,14 +286,23 @@ class Probes(L.Callback):
 
         fit = stars(lambda spectra: spectra[:, :0])
 
-        def read_by(name: str) -> dict[str, list[float]]:
+        def read_by(name: str) -> Predictions:
             log.info("probing the raw spectra once for this survey: %s ...", name)
-            found = components().asking({name: fit.probes[name]}).predictions(latent_of, labels_of)
-            return {key: values.ravel().tolist() for key, values in found.items()}
+            return components().asking({name: fit.probes[name]}).predictions(latent_of, labels_of)
 
-        wanted = [
-            Wanted(path.with_name(f"{path.stem}-{i}.json"), partial(read_by, name)) for i, name in enumerate(fit.probes)
-        ]
-        found = {key: values for part in cached_each(wanted) for key, values in part.items()}
-        shape = fit.scored.labels.shape
-        return fit, {key: np.array(found[key]).reshape(shape) for key in sorted(found, key=lambda key: "/" in key)}
+        return fit, _joined(cached_each(_by_probe(path, fit.probes, read_by)), fit.scored.labels.shape)
+
+
+def _by_probe(path: Path, probes: Iterable[str], read_by: Callable[[str], Predictions]) -> list[Wanted]:
+    """What each probe reads as a part of a work that processes share: a file beside ``path``."""
+
+    def make(name: str) -> dict[str, list[float]]:
+        return {key: values.ravel().tolist() for key, values in read_by(name).items()}
+
+    return [Wanted(path.with_name(f"{path.stem}-{i}.json"), partial(make, name)) for i, name in enumerate(probes)]
+
+
+def _joined(parts: Iterable[Mapping[str, list[float]]], shape: tuple[int, ...]) -> Predictions:
+    """The parts together, in the order of :meth:`CrossFit.predictions`: first by unseen stars alone."""
+    found = {key: values for part in parts for key, values in part.items()}
+    return {key: np.array(found[key]).reshape(shape) for key in sorted(found, key=lambda key: "/" in key)}
