@@ -63,6 +63,19 @@ def test_the_leaderboard_is_sorted_and_shows_only_what_varies(swept: Path):
     assert "ValueError" not in render(board.text(hide_failed=True), width=100)
 
 
+def test_the_leaderboard_says_where_probes_were_left_out(swept: Path, tmp_path: Path):
+    """By the manifests, which packs on a GPU write; runs that are measured in two ways are no matter of course."""
+    copy = shutil.copytree(swept, tmp_path / "copy")
+    assert "probed" not in render(Leaderboard(copy).text(), width=200)
+    done = [entry for entry in Leaderboard(copy).entries if entry.metrics]
+    for i, entry in enumerate(done):
+        (entry.path / "manifest.json").write_text('{"gpu_packs": true}')
+        note = "Latents were probed" if i == len(done) - 1 else f"Latents of {i + 1} of {len(done)} configurations were"
+        assert note in render(Leaderboard(copy).text(), width=200) and len(done) == 6
+    write_report(Leaderboard(copy))
+    assert "probes=full asks all" in (copy / "report.html").read_text()
+
+
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_five_parameters_fit_into_the_page_with_every_reason(tmp_path: Path, width: int):
     keys = ["model.latent", "optimizer.discriminator_lr", "adversary.discriminator_steps", "lambdas", "data.batch_size"]

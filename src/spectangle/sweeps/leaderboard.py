@@ -60,6 +60,7 @@ class Entry:
     seconds: float | None = None
     ended: float | None = None
     front: bool = False
+    of_gpu_packs: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -118,9 +119,22 @@ class Leaderboard:
         ]
 
     def text(self, limit: int = 30, hide_failed: bool = False) -> RenderableType:
-        """The leaderboard for a terminal, and below it why configurations failed."""
+        """The leaderboard for a terminal, below it how it was measured if that is worth a word, and why configurations
+        failed.
+        """
         failures = None if hide_failed else self.failures(limit)
-        return Group(self.table(limit, hide_failed), *([] if failures is None else [failures]))
+        note = [escape(self.note)] if self.note else []
+        return Group(self.table(limit, hide_failed), *note, *([] if failures is None else [failures]))
+
+    @property
+    def note(self) -> str:
+        """That some probes were left out, or only in a part of the configurations."""
+        measured = [entry for entry in self.entries if entry.metrics]
+        without = sum(entry.of_gpu_packs for entry in measured)
+        if not without:
+            return ""
+        who = "Latents" if without == len(measured) else f"Latents of {without} of {len(measured)} configurations"
+        return f"{who} were probed without probes.gpu_packs_without (packs on a GPU; probes=full asks all)."
 
     def table(self, limit: int = 30, hide_failed: bool = False) -> Table:
         """The configurations, never wider than the page; a star marks the Pareto front of several objectives."""
@@ -219,7 +233,9 @@ class Leaderboard:
             for key in ("spread", "reason", "traceback", "trial", "attempts", "seconds", "ended")
             if key in facts
         }
-        return Entry(facts["name"], folder.path, facts["params"], state, values, metrics=_mean_metrics(runs), **known)
+        metrics, packs = _mean_metrics(runs), any(run.of_gpu_packs for run in runs)
+        params = facts["params"]
+        return Entry(facts["name"], folder.path, params, state, values, metrics=metrics, of_gpu_packs=packs, **known)
 
     def _plain_runs(self) -> list[Entry]:
         entries = []

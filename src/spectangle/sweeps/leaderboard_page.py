@@ -58,6 +58,7 @@ def report_data(board: Leaderboard) -> dict[str, Any]:
         "entries": [_entry(entry, board.folder, order.get(entry.name)) for entry in board.entries],
         "importance": {name: importance(board, index) for index, name in enumerate(board.objectives)},
         "importance_note": importance_note(board),
+        "note": board.note,
         "curves": _curves(board, seeds),
         "dashboard": dashboard_command(board),
         "live": bool(board.record) and bool({"running", "waiting"} & set(board.counts())),
