@@ -118,8 +118,8 @@ def test_an_unfinished_run_goes_on_as_what_it_was_or_not_at_all(train, tmp_path,
         code, _, err = train(f"resume={tmp_path}", change)
         assert code == 1 and "holds another experiment" in err and "Traceback" not in err
     measured_otherwise = ["callbacks.figures=null", "+probes.gpu_packs_without=[networks]"]
-    code, _, err = train(f"resume={tmp_path}", "trainer.max_epochs=4", *measured_otherwise)
-    assert code == 0, err
+    code, said, err = train(f"resume={tmp_path}", "trainer.max_epochs=4", *measured_otherwise)
+    assert code == 0 and "trainer.max_epochs (was " in said and ", is 4)" in said, err
     assert len(Run(tmp_path).history) == 4 and Run(tmp_path).config["trainer"]["max_epochs"] == 4
     starts = Run(tmp_path).manifest["starts"]
     assert len(starts) == 2 and "trainer.max_epochs=4" in starts[1]["command"]

@@ -68,11 +68,11 @@ def test_every_label_is_taken_and_what_is_left_is_said(tmp_path, stars, capsys):
         np.testing.assert_allclose(survey.label_error("teff"), 50)
     said = " ".join(capsys.readouterr().out.split())
     assert "the labels are teff (column Teff), logg, fe_h (column [Fe/H]), vsini." in said
+    assert "Their errors: teff (column e_Teff)." in said and "lambdas=first_pair experiment=small_survey" in said
     for left in (
         "source_id (the id)",
         "name (text)",
         "ra (a position)",
-        "e_Teff (the error of teff)",
         "spectra (arrays)",
     ):
         assert left in said

@@ -236,3 +236,5 @@ def test_of_a_trained_encoder_they_read_the_kept_label_and_not_the_lost_one(kept
     assert found[f"probe/{kept}/r2"] > 0.6 and found[f"probe/{lost}/r2"] < 0.2
     assert found[f"probe/{kept}/r2_low"] > found[f"probe/{lost}/r2_high"]
     assert -0.1 < found[f"excess/{lost}"] == found["largest_excess"] < 0.2 and f"excess/{kept}" not in found
+    said = (tmp_path / "run" / "train.log").read_text()
+    assert "these probes are for first looks" in said and "No labels were read" in said

@@ -98,8 +98,20 @@ def test_the_folder_of_a_seed_needs_no_quotes(key):
     parser = OverridesParser.create()
     (argument,) = sweep_arguments([f"{key}=runs/c1/seed=0"])
     assert parser.parse_override(argument).value() == "runs/c1/seed=0"
-    for untouched in ("x=choice(a/b, c/d)", "runs=[a/seed=0,b]", "model.latent=5,10", "lambdas=first_pair"):
+    for untouched in (
+        "x=choice(a/b, c/d)",
+        "runs=[a,b]",
+        "run=['a/seed=0',b]",
+        "model.latent=5,10",
+        "lambdas=first_pair",
+    ):
         assert sweep_arguments([untouched]) == [untouched]
+
+
+def test_a_list_of_runs_with_seeds_needs_no_quotes():
+    (argument,) = sweep_arguments(["run=[runs/c1/seed=0, runs/c1/seed=1,plain]"])
+    parsed = OverridesParser.create().parse_override(argument).value()
+    assert [str(getattr(path, "text", path)) for path in parsed] == ["runs/c1/seed=0", "runs/c1/seed=1", "plain"]
 
 
 @pytest.mark.parametrize("name", ["plain", "a (b)", "a,b", "a b", "run[v2]", "it's", "k=v"])

@@ -128,7 +128,10 @@ def test_another_space_or_config_in_the_same_folder_is_refused(tmp_path: Path):
     folder = write_sweep(tmp_path)
     sweep(tmp_path, "x=0.1,0.2")
     assert "differs: swept (x)" in sweep(tmp_path, code=1)
-    assert "epochs" in sweep(tmp_path, "x=0.1,0.2", "epochs=3", code=1)
+    for looking in ([], ["dry_run=true"]):
+        refusal = sweep(tmp_path, "x=0.1,0.2", "epochs=3", *looking, code=1)
+        assert "epochs" in refusal and "keeps its numbers" in refusal
+    assert "0 to run" in sweep(tmp_path, "x=0.1,0.2", "dry_run=true")
     sweep(tmp_path, "sweep.allow_change=true")
     assert len(records(folder)) == 6 and set(starts(folder).values()) == {1}
 

@@ -267,6 +267,9 @@ def test_a_job_that_slurm_stops_is_preempted_until_it_goes_on(survey: Path, tmp_
 
 
 def test_sync_sends_all_once_and_in_order(offline: Path, server, command):
+    for folder, words in (("", "No folder was given"), (f"sweep={offline / 'nothing'}", "is not a folder")):
+        code, _, errors = command("sync", *folder.split())
+        assert code == 1 and words in errors
     code, out, _ = command("sync", f"sweep={offline}", "list=true")
     assert code == 0 and "3 runs that W&B does not have" in out and not server.runs
     code, out, _ = command("sync", f"sweep={offline}")

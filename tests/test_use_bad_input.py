@@ -44,6 +44,21 @@ def test_no_run(name: str, refuse, tmp_path: Path, toy_survey: Path):
     assert "is not a run folder" in refuse(name, f"run={tmp_path / 'nothing'}", out(name, tmp_path), *more)
 
 
+def test_a_folder_with_runs_in_it(refuse, tmp_path: Path, toy_survey: Path, toy_runs):
+    """A configuration whose seeds are runs, as the leaderboard names it."""
+    for seed in (0, 1):
+        shutil.copytree(toy_runs[0] / ".hydra", tmp_path / "c1" / f"seed={seed}" / ".hydra")
+    sentence = refuse("predict", f"run={tmp_path / 'c1'}", out("predict", tmp_path), f"spectra={toy_survey}")
+    assert f"There are runs in it: {tmp_path / 'c1' / 'seed=0'}, {tmp_path / 'c1' / 'seed=1'}." in sentence
+
+
+def test_a_run_that_read_no_labels(refuse, tmp_path: Path, toy_survey: Path, toy_runs):
+    run = shutil.copytree(toy_runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("derived"))
+    (run / "regressors" / "latent.skops").unlink()
+    sentence = refuse("predict", f"run={run}", out("predict", tmp_path), f"spectra={toy_survey}")
+    assert "is finished: train again" in sentence and "resume=" not in sentence
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_unfinished_run(name: str, refuse, tmp_path: Path, toy_survey: Path, toy_runs):
     run = tmp_path / "run"

@@ -65,11 +65,14 @@ class LabelColumns:
         for column, why in self.left.items():
             reasons.setdefault(why, []).append(column)
         left = "; ".join(f"{', '.join(columns)} ({why})" for why, columns in reasons.items())
-        taken = ", ".join(
-            name if name == column else f"{name} (column {column})" for name, column in self.labels.items()
+        taken, errors = (
+            ", ".join(name if name == column else f"{name} (column {column})" for name, column in columns.items())
+            for columns in (self.labels, self.errors)
         )
-        return f"{where}: the labels are {taken}." + (
-            f" Left: {left}. To choose others: {key}='{{label: column}}'." if left else ""
+        return (
+            f"{where}: the labels are {taken}."
+            + (f" Their errors: {errors}." if errors else "")
+            + (f" Left: {left}. To choose others: {key}='{{label: column}}'." if left else "")
         )
 
 
@@ -120,7 +123,6 @@ def choose_labels(table: Any, besides: Mapping[str, str]) -> LabelColumns:
         else:
             labels[label_name(column)] = column
     errors = {name: found for name, column in labels.items() if (found := error_column(column, table.colnames))}
-    left |= {column: f"the error of {name}" for name, column in errors.items()}
     labels = {name: column for name, column in labels.items() if column not in errors.values()}
     return LabelColumns(labels, {name: column for name, column in errors.items() if name in labels}, left)
 

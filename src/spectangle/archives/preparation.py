@@ -33,6 +33,7 @@ from spectangle.survey.file import Survey
 __all__ = ["LabelSources", "prepare"]
 
 SHOWN = 8  # files that are not used; the report has all
+FEW = 5000  # stars: with fewer, experiment=small_survey is the preset
 
 
 @dataclass(frozen=True)
@@ -211,11 +212,15 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
     with Survey(result.survey) as survey:
         if gaps := label_gaps(survey):
             console.print(f"Labels are missing: {gaps}; cuts.require says which a star must have.", markup=False)
-        pair = " lambdas=first_pair" if {"teff", "logg"} < set(survey.labels) else ""  # else nothing is kept or lost
+        words = [f"data.path={result.survey}"]
+        if {"teff", "logg"} < set(survey.labels):  # else nothing is kept or lost
+            words.append("lambdas=first_pair")
+        if result.tally.after_snr < FEW:
+            words.append("experiment=small_survey")
     shutil.rmtree(parts, ignore_errors=True)
     console.print(
         f"Survey: {result.survey} ({result.tally.after_snr} stars). Train on it: spectangle train data=survey "
-        f"data.path={result.survey}{pair}",
+        f"{' '.join(words)}",
         markup=False,
     )
 

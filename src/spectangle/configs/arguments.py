@@ -21,6 +21,7 @@ PATHS = (
     *("hydra.run.dir", "hydra.sweep.dir", "data.path", "run", "compare", "sweep", "survey", "spectra", "out", "output"),
     *("save", "folder", "ids", "labels_table", "labels.table", "labels.apogee", "labels.galah", "labels.galah_gaia"),
 )
+LISTS = ("run", "runs", "spectra")
 SHORT = {
     "sweep.dir=": "hydra.sweep.dir=",
     "sweep.": "hydra.sweeper.",
@@ -117,8 +118,12 @@ def quoted(text: str) -> str:
 
 
 def _quoted_path(argument: str) -> str:
-    """Quote a path of the file system as a value: ``data.path=/stars (new)/a.h5``, ``run=runs/table1/c1/seed=0``."""
+    """Quote a path of the file system as a value: ``data.path=/stars (new)/a.h5``, ``run=runs/table1/c1/seed=0``; and
+    those of a list of runs: ``run=[runs/table1/c1/seed=0,runs/table1/c1/seed=1]``.
+    """
     key, equals, value = argument.partition("=")
+    if key in LISTS and value[:1] == "[" and value[-1:] == "]" and "=" in value and not set(value) & set("'\"\\"):
+        return f"{key}=[{','.join(quoted(path.strip()) for path in value[1:-1].split(','))}]"
     plain = bool(equals) and value[:1] not in ("[", "{")
     path = key in PATHS or ("/" in value and "=" in value and not set(value) & set("(,"))
     return f"{key}={quoted(value)}" if plain and path else argument

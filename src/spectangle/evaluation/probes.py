@@ -93,6 +93,8 @@ class Probes(L.Callback):
         every_n_epochs: Also probe validation stars (``val/probe/<label>/r2``, ``val/excess/<label>``) every so many
             epochs; 0 = never.
         seed: Seed of the drawn stars, the resamples and the permutation.
+        coarse: Whether these probes are for first looks, which is said below the table: a weak probe sees too little of
+            the floor, and takes for excess what it reads more easily of the latent.
         gpu_packs_without: Those of ``large`` that the runs of a sweep whose packs have a GPU do not ask of their
             latents: what it cannot fit, a few cores would have to fit for all of them. What all runs have in common,
             the floor and the reference, is measured by every probe.
@@ -109,7 +111,9 @@ class Probes(L.Callback):
         every_n_epochs: int = 0,
         seed: int = 0,
         gpu_packs_without: Sequence[str] | None = None,
+        coarse: bool = False,
     ):
+        self.coarse = coarse
         self.gpu_packs_without = set(gpu_packs_without or ())
         self.large, self.small, self.small_below = dict(large), dict(large if small is None else small), small_below
         self.cache = None if cache is None else Path(cache)
@@ -147,6 +151,11 @@ class Probes(L.Callback):
         log.info("%s", render(probe_table(self.metrics, data.labels, gains)))
         if data.attributes:
             log.info("%s", render(attribute_table(self.metrics, data.attributes, gains)))
+        if self.coarse:
+            log.warning(
+                "warning: these probes are for first looks: floors come out too low, and an excess several times too "
+                "large. Leave probes=quick out to measure what is lost."
+            )
         for warning in disagreements(self.metrics, gains, model):
             log.warning("%s", warning)
 

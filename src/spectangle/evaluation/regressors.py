@@ -297,10 +297,12 @@ def load_run_regressor(run: Run, representation: str = "latent") -> Any:
     """The fitted downstream regressor, ``latent`` or ``spectra`` (the baseline)."""
     path = run.path / "regressors" / f"{representation}.skops"
     if not path.is_file():
-        raise SpectangleError(
-            f"{run.path} has no regressor on the {representation} ({path.name} is missing); go on with: "
-            f"spectangle train resume={run.path}"
-        )
+        missing = f"{run.path} has no regressor on the {representation} ({path.name} is missing)"
+        if run.finished:  # it was trained with callbacks.regressor=null or .cache=null
+            raise SpectangleError(
+                f"{missing}, and is finished: train again with callbacks.regressor, in another folder."
+            )
+        raise SpectangleError(f"{missing}; go on with: spectangle train resume={run.path}")
     return load_regressor(path)
 
 

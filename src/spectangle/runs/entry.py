@@ -1,5 +1,6 @@
 """Enter a run folder: one experiment for ever, and what may change when it goes on is named here."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,8 @@ from spectangle.runs.ownership import owned
 from spectangle.runs.sweep_link import link
 
 __all__ = ["CHANGES_NOTHING", "MAY_CHANGE", "entered", "named", "refuse_change"]
+
+log = logging.getLogger(__name__)
 
 # what changes no number of a run
 CHANGES_NOTHING = (
@@ -61,15 +64,15 @@ def refuse_change(run: Run, cfg: DictConfig) -> None:
         return  # nothing is there that could be mixed
     then, now = flat(run.written_config), flat(OmegaConf.to_container(cfg, resolve=False))
     allowed = CHANGES_NOTHING if run.finished else MAY_CHANGE
-    if keys := [key for key in differing([then, now]) if not named(key, allowed)]:
-        words = [f"{key} (was {_word(then, key)}, is {_word(now, key)})" for key in keys[:SHOWN]] + ["..."] * (
-            len(keys) > SHOWN
-        )
+    changed = differing([then, now])
+    if keys := [key for key in changed if not named(key, allowed)]:
         state = "is finished, with another config" if run.finished else "holds another experiment"
         raise SpectangleError(
-            f"{run.path} {state}: {', '.join(words)}. Undo the change, or give another folder: hydra.run.dir=DIR. "
-            f"What may change here: {', '.join(allowed)}."
+            f"{run.path} {state}: {_changes(keys, then, now)}. Undo the change, or give another folder: "
+            f"hydra.run.dir=DIR. What may change here: {', '.join(allowed)}."
         )
+    if keys := [key for key in changed if not named(key, CHANGES_NOTHING)]:
+        log.info("what is another than before: %s", _changes(keys, then, now))
 
 
 def named(key: str, keys: Sequence[str]) -> bool:
@@ -82,6 +85,12 @@ def _write_config(run: Run, cfg: DictConfig) -> None:
     hydra: Any = HydraConfig.instance().cfg
     for name, node in (("config", cfg), ("hydra", hydra), ("overrides", hydra.hydra.overrides.task)):
         write_beside(run.path / ".hydra" / f"{name}.yaml", redacted(OmegaConf.to_yaml(node)))
+
+
+def _changes(keys: Sequence[str], then: dict[str, Any], now: dict[str, Any]) -> str:
+    """What some keys were and are."""
+    words = [f"{key} (was {_word(then, key)}, is {_word(now, key)})" for key in keys[:SHOWN]]
+    return ", ".join(words + ["..."] * (len(keys) > SHOWN))
 
 
 def _word(config: dict[str, Any], key: str) -> str:

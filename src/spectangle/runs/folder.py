@@ -46,6 +46,9 @@ class Run:
                 "spectra=FILE can use it."
             )
             hint = exported if (self.path / "model.safetensors").is_file() else ""
+            below = [str(place.parents[1]) for place in sorted(self.path.glob("*/.hydra/config.yaml"))]
+            if below:  # a configuration with seeds, or a sweep
+                hint = f" There are runs in it: {', '.join(below[:3])}{', ...' if len(below) > 3 else ''}."
             raise SpectangleError(
                 f"{self.path} is not a run folder: it has no .hydra/config.yaml. Give the folder that spectangle "
                 f"train printed.{hint}"

@@ -11,9 +11,11 @@ from optuna.trial import TrialState
 from spectangle.errors import SpectangleError
 from spectangle.files import redacted
 from spectangle.runs.sweep_folder import sweep_record
+from spectangle.sweeps.locks import folder_lock
 from spectangle.sweeps.plan import Plan
+from spectangle.sweeps.storage import open_storage
 
-__all__ = ["adopted", "identified", "open_study"]
+__all__ = ["adopted", "identified", "open_study", "refuse_change"]
 
 
 def identified(plan: Plan, storage: optuna.storages.BaseStorage) -> dict[str, str]:
@@ -69,12 +71,8 @@ def adopted(
     Raises:
         SpectangleError: The study holds another plan, and ``sweep.allow_change`` is not set.
     """
-    now, then = json.loads(json.dumps(plan.fingerprint(), default=str)), study.user_attrs.get("plan")
-    if then is not None and then != now and not plan.options.allow_change:
-        raise SpectangleError(
-            f"{plan.folder} holds a sweep that differs: {_difference(then, now)}. Give another sweep.dir, "
-            "undo the change, or go on all the same with sweep.allow_change=true."
-        )
+    now, then = _now(plan), study.user_attrs.get("plan")
+    _check_change(plan, then, now)
     if then is not None and then["swept"] != now["swept"]:
         study = _started_anew(
             plan, study, storage, identity
@@ -82,6 +80,36 @@ def adopted(
     if then != now:
         study.set_user_attr("plan", now)
     return study
+
+
+def refuse_change(plan: Plan) -> None:
+    """Look whether the folder holds a sweep of another plan, and leave it as it is.
+
+    Raises:
+        SpectangleError: It does, and ``sweep.allow_change`` is not set; or its study cannot be opened.
+    """
+    name = plan.options.study_name or sweep_record(plan.folder).get("study_name")
+    if name is None:
+        return
+    with folder_lock(plan.folder):
+        studies = open_storage(plan.options.storage, plan.folder).get_all_studies()
+    for study in studies:
+        if study.study_name == name:
+            _check_change(plan, study.user_attrs.get("plan"), _now(plan))
+
+
+def _now(plan: Plan) -> dict[str, Any]:
+    """What a plan fixes, as a study keeps it."""
+    return json.loads(json.dumps(plan.fingerprint(), default=str))
+
+
+def _check_change(plan: Plan, then: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    if then is not None and then != now and not plan.options.allow_change:
+        raise SpectangleError(
+            f"{plan.folder} holds a sweep that differs: {_difference(then, now)}. Give another sweep.dir, "
+            "undo the change, or go on all the same with sweep.allow_change=true (what is finished then keeps its "
+            "numbers)."
+        )
 
 
 def _started_anew(

@@ -11,6 +11,7 @@ from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.runs.sweep_folder import sweep_record
 from spectangle.signals import ending_signals
+from spectangle.sweeps.adoption import refuse_change
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.leaderboard_page import write_report
@@ -36,6 +37,7 @@ def run_sweep(plan: Plan, app: App) -> None:
         KeyboardInterrupt: The user stopped it; the same command goes on.
     """
     if plan.options.dry_run:
+        refuse_change(plan)
         return console.print(describe_plan(plan), soft_wrap=True)
     target = app.config.hydra.launcher._target_
     if plan.options.pack != 1 and not target.endswith(("SlurmWorkers", "BasicLauncher")):

@@ -66,11 +66,16 @@ def sync(folder: str | Path | None, list_only: bool = False, timeout_s: float = 
         timeout_s: Longest time for a batch of runs.
 
     Raises:
-        SpectangleError: The folder is wrong, W&B cannot be reached, or a run was not accepted.
+        SpectangleError: The folder is wrong or no run in it was logged for W&B, W&B cannot be reached, or a run was not
+            accepted.
     """
     if folder is None or not Path(folder).is_dir():
+        what = "No folder was given" if folder is None else f"{folder} is not a folder"
+        raise SpectangleError(f"{what}; give a sweep or a run: spectangle sync sweep=runs/paper_grid.")
+    if next(_logged(Path(folder)), None) is None:
         raise SpectangleError(
-            f"{folder} is not a folder; give a sweep or a run: spectangle sync sweep=runs/paper_grid."
+            f"No run in {folder} was logged for W&B; train with logger=wandb, which writes offline where there is no "
+            "network."
         )
     found = find(Path(folder))
     console.print(listing(found, Path(folder)) if found else escape(f"Everything in {folder} is at W&B."))
@@ -100,12 +105,17 @@ def sync(folder: str | Path | None, list_only: bool = False, timeout_s: float = 
 def find(folder: Path) -> list[Unsynced]:
     """Runs with something that W&B does not have, in the order in which they were started."""
     found = []
-    for path in folder.glob("**/wandb/identity.json"):
+    for path in _logged(folder):
         files = segments(path.parents[1])
         sizes = {file.parent.name: file.stat().st_size for file in files}
         if any(next(records(file), None) for file in files) and sizes != _noted(path.parents[1]):
             found.append(Unsynced(path.parents[1], files, sizes, _live(files[-1])))
     return sorted(found, key=lambda item: item.files[0].parent.name.removeprefix("offline-"))
+
+
+def _logged(folder: Path) -> Iterator[Path]:
+    """Of each run below a folder that was logged for W&B, the file that says who it is there."""
+    return folder.glob("**/wandb/identity.json")
 
 
 def note_synced(folder: Path, sizes: dict[str, int] | None = None) -> None:

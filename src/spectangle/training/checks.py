@@ -118,6 +118,8 @@ def check_config(cfg: DictConfig) -> None:
                     "probes.gpu_packs_without names every probe of probes.large; at least one must be left."
                 )
             continue
+        if size == "coarse" and isinstance(suite, bool):
+            continue
         if not isinstance(suite, DictConfig) and not (suite is None and size == "small"):
             raise SpectangleError(
                 f"probes.{size} is {_word(suite)}; probes.large and probes.small hold regressors by name."

@@ -93,7 +93,10 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     metrics = collect(run, callbacks) | costs(model) | {"time/total": time.perf_counter() - start}
     objectives(cfg, metrics)  # a run that lacks its objective is not finished
     run.write_metrics(metrics)
-    log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
+    if any(key.startswith("test/latent/") for key in metrics):
+        log.info("%s", render(result_table(metrics, data.labels, data.units, signs(model))))
+    else:
+        log.info("No labels were read: callbacks.regressor=null. So this run cannot predict any.")
     log.info("The run is in %s", run.path)
     session.conclude(metrics, signs(model), data)
     return metrics
