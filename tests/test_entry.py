@@ -141,6 +141,15 @@ def test_a_run_that_is_alive_is_left_alone(train, toy_survey, tmp_path):
     assert not (run / "metrics.json").exists()
 
 
+def test_a_folder_that_was_deleted_while_it_trained_gets_nothing_more(tmp_path):
+    folder = tmp_path / "run"
+    with owned(folder):
+        shutil.rmtree(folder)
+        with pytest.raises(SpectangleError, match="was deleted or moved while"):
+            Run(folder, must_exist=False).write_metrics({"a": 1.0})
+    assert not (folder / "metrics.json").exists()
+
+
 def test_who_was_replaced_writes_nothing_more(tmp_path):
     with owned(tmp_path):
         run = Run(tmp_path, must_exist=False)

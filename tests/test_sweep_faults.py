@@ -2,6 +2,7 @@
 changed minds.
 """
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -26,12 +28,15 @@ from spectangle.runs.sweep_folder import ConfigurationFolder, sweep_record
 from spectangle.sweeps import jobs, locks
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.claims import Outcome
+from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.locks import FolderLock, folder_lock
+from spectangle.sweeps.pack import remove_empty_logs
 from spectangle.sweeps.plan import Options, Plan
 from spectangle.sweeps.space import identity, override, parse_space, written
 from spectangle.sweeps.storage import Journal, open_storage
 from spectangle.sweeps.study import Study
+from spectangle.sweeps.worker import Worker
 
 GRID = {"_target_": "optuna.samplers.GridSampler"}
 TPE = {"_target_": "optuna.samplers.TPESampler", "seed": 0, "n_startup_trials": 3}
@@ -119,9 +124,112 @@ def test_a_stalled_worker_that_comes_back_writes_nothing(tmp_path):
     assert [record["state"] for record in records(folder).values()] == ["complete"]
 
 
+def children(pid: int) -> list[int]:
+    with suppress(OSError):  # it has just ended
+        return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+    return []
+
+
 def descendants(pid: int) -> list[int]:
-    own = [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+    own = children(pid)
     return [*own, *(below for child in own for below in descendants(child))]
+
+
+def test_a_spawned_run_that_dies_at_birth_holds_nobody_up(tmp_path):
+    """Its config is larger than a pipe, which nobody empties: it came through one, and its worker waited for ever."""
+    folder = write_sweep(tmp_path, params={"x": "choice(0.1, 0.2)"}, start_method="spawn", retries=1)
+    path = tmp_path / "toy.yaml"
+    path.write_text(path.read_text() + f"filler: {'x' * 100_000}\n")
+    process = start(tmp_path)
+    runs: list[int] = []
+
+    def born() -> bool:
+        workers = [pid for pid in children(process.pid) if "spawn_main" in words(pid)]
+        runs.extend(pid for worker in workers for pid in children(worker) if "spawn_main" in words(pid))
+        return bool(runs)
+
+    wait_for(born)
+    os.kill(runs[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert len(records(folder)) == 2 and {record["state"] for record in records(folder).values()} == {"complete"}
+    assert sorted(len(attempts) for attempts in by_configuration(folder).values()) == [1, 2]
+
+
+def words(pid: int) -> str:
+    """The command line of a process that may just have ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def by_configuration(folder: Path) -> dict[str, list]:
+    """Attempts in the study by configuration."""
+    found: dict[str, list] = {}
+    for trial in trials(folder):
+        found.setdefault(trial.user_attrs["configuration"], []).append(trial)
+    return found
+
+
+def test_processes_that_cannot_be_started_give_their_configurations_back(tmp_path, monkeypatch):
+    """Too many files are open: a sentence, and no configuration has failed for that."""
+    plan = make_plan(tmp_path / "sweep", preload=[])
+    study = Study(plan)
+    worker = Worker(plan, SimpleNamespace())  # pyright: ignore
+    worker.record = WorkerRecord(plan.folder, 10)
+    claims = [study.claim(worker.record.name) for _ in range(2)]
+
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("spectangle.sweeps.worker.Attempt", full)
+    with pytest.raises(SpectangleError, match=r"2 configurations could not be started \(Too many open files\)"):
+        worker._start(study, claims, [], None)  # pyright: ignore
+    assert [trial.user_attrs.get("interrupted") for trial in trials(plan.folder)] == [True, True]
+    assert not study.failed and not study.done
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SpectangleError, match="could not be made .*sweep.dir=DIR"):
+        Study(make_plan(tmp_path / "file" / "sweep"))
+
+
+def test_a_lock_that_cannot_be_written_leaves_no_empty_one(tmp_path, monkeypatch):
+    """Who came next took its holder for dead, and waited for that."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdopen", full)
+        with pytest.raises(SpectangleError, match="No space left"), folder_lock(tmp_path):
+            pass
+    assert not list(tmp_path.iterdir())
+    with folder_lock(tmp_path):
+        pass
+
+
+def test_a_configuration_whose_folder_was_deleted_is_a_row_all_the_same(tmp_path):
+    """What its record said when it began is gone; how it ended is added to nothing."""
+    plan = make_plan(tmp_path / "sweep")
+    study = Study(plan)
+    run_all(study)
+    claim = study.claim("worker")
+    assert claim is None
+    first, _ = sorted(plan.folder.glob("*/trial.json"))
+    first.write_text('{"state": "complete", "values": [0.1]}')
+    board = Leaderboard(plan.folder)
+    assert {entry.name for entry in board.entries} == {path.parent.name for path in plan.folder.glob("*/trial.json")}
+
+
+def test_the_empty_log_of_a_pack_whose_worker_was_killed_does_not_stay(tmp_path):
+    (tmp_path / "workers").mkdir()
+    for name, text in (("pack-1", ""), ("pack-2", "a word"), ("worker-1", "")):
+        (tmp_path / "workers" / f"{name}.log").write_text(text)
+    remove_empty_logs(tmp_path)
+    assert {path.name for path in (tmp_path / "workers").iterdir()} == {"pack-2.log", "worker-1.log"}
 
 
 def test_a_worker_that_is_just_taking_a_configuration_is_not_taken_for_dead(tmp_path):

@@ -70,9 +70,16 @@ def check_owner(folder: Path) -> None:
 
     Raises:
         Superseded: It is not. A process that never took the folder is not asked.
+        SpectangleError: The folder is not the one that it took.
     """
     token = _tokens.get(folder.resolve())
-    if token is not None and (facts := _facts(folder)) and facts.get("token") != token:
+    if token is None:
+        return
+    if not (folder / OWNER).exists():
+        raise SpectangleError(
+            f"{folder} was deleted or moved while this process trained in it; what it knows would be half of a run."
+        )
+    if (facts := _facts(folder)) and facts.get("token") != token:
         raise Superseded(
             f"{folder} was taken over by {_owner(folder)}: this process was taken for dead. It ends without "
             "writing anything more."

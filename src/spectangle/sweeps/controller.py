@@ -13,14 +13,16 @@ from spectangle.runs.sweep_folder import sweep_record
 from spectangle.signals import ending_signals
 from spectangle.sweeps.adoption import refuse_change
 from spectangle.sweeps.again import renew_configurations
+from spectangle.sweeps.children import Parcel, start_method
 from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.leaderboard_page import write_report
 from spectangle.sweeps.live_page import LivePage
+from spectangle.sweeps.pack import remove_empty_logs
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.status import StatusLine, describe_plan
 from spectangle.sweeps.study import Study
 from spectangle.sweeps.submission import check_submission
-from spectangle.sweeps.trial import App, start_method
+from spectangle.sweeps.trial import App
 from spectangle.sweeps.worker import Worker, preload, requeue
 
 __all__ = ["Crew", "run_sweep"]
@@ -87,6 +89,7 @@ class Crew:
         self.context: Any = get_context(start_method(plan.options.start_method))
         self.size = plan.options.workers
         self.workers: dict[int, tuple[Any, float]] = {}
+        self.payloads: dict[int, Any] = {}
         self.stopped_by: int | None = None
         self.strikes = 0
 
@@ -119,22 +122,24 @@ class Crew:
                         self._replace(slot, process, started)
 
     def _start(self, slot: int) -> None:
-        process = self.context.Process(target=_work, args=(self._payload(), slot, self.size), name=f"worker {slot}")
+        payload = self._payload()
+        process = self.context.Process(target=_work, args=(payload, slot, self.size), name=f"worker {slot}")
         process.start()
         self.workers[slot] = (process, time.monotonic())
+        self.payloads[slot] = payload
         if self.stopped_by is not None:
             process.terminate()
 
     def _payload(self) -> Any:
         if self.context.get_start_method() == "fork":
             return self.plan, self.app
-        from spectangle.sweeps.trial import dumps
-
-        return dumps(self.plan, self.app)
+        return Parcel(self.plan, self.app)
 
     def _replace(self, slot: int, process: Any, started: float) -> None:
         process.join()
         del self.workers[slot]
+        if isinstance(payload := self.payloads.pop(slot), Parcel):
+            payload.discard()
         if process.exitcode == 0 or self.stopped_by is not None or self.study.done:
             return
         self.strikes = self.strikes + 1 if time.monotonic() - started < YOUNG_S else 0
@@ -164,15 +169,15 @@ class Crew:
 
 def conclude(plan: Plan, study: Study) -> None:
     """Write results.csv and report.html, print the best configurations, and raise if some failed for good."""
-
+    remove_empty_logs(plan.folder)
     board = Leaderboard(plan.folder)
     print_table(board.text(limit=10))
+    command = shlex.join(["spectangle", "report", f"sweep={plan.folder}"])
     try:
         write_report(board)
+        console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: {command}", markup=False)
     except SpectangleError as error:
-        console.print(f"not written: {error}", markup=False)
-    command = shlex.join(["spectangle", "report", f"sweep={plan.folder}"])
-    console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: {command}", markup=False)
+        console.print(f"not written: {error}; once that is mended: {command}", markup=False)
     if failed := study.failed:
         attempts = study.configurations
         first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")
@@ -191,11 +196,7 @@ def conclude(plan: Plan, study: Study) -> None:
 
 
 def _work(payload: Any, slot: int, size: int) -> None:
-    if isinstance(payload, bytes):
-        from spectangle.sweeps.trial import loads
-
-        payload = loads(payload)
-    plan, app = payload
+    plan, app = payload.open() if isinstance(payload, Parcel) else payload
     try:
         Worker(plan, app, slot, size).work()
     except SpectangleError as error:

@@ -216,8 +216,8 @@ class Leaderboard:
         entries = []
         for path in sorted(self.folder.glob("*/trial.json")):
             folder = ConfigurationFolder(path.parent)
-            if facts := folder.record:
-                entries.append(self._entry(folder, facts))
+            if facts := folder.record:  # somebody may have deleted what was known when the configuration began
+                entries.append(self._entry(folder, {"name": path.parent.name, "params": {}} | facts))
         return entries
 
     def _entry(self, folder: ConfigurationFolder, facts: dict[str, Any]) -> Entry:

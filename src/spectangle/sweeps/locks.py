@@ -66,8 +66,12 @@ class FolderLock:
             raise SpectangleError(
                 f"{self.path} could not be made ({error.strerror}); the sweep needs a folder that it may write to."
             ) from error
-        with os.fdopen(file, "w") as lock:
-            lock.write(self.token)
+        try:
+            with os.fdopen(file, "w") as lock:
+                lock.write(self.token)
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            raise SpectangleError(f"{self.path} could not be written ({error.strerror}); make room there.") from error
         return True
 
     def _refresh(self) -> None:

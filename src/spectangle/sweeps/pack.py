@@ -11,10 +11,11 @@ from typing import Any
 
 from spectangle.processes import free_memory_gb
 from spectangle.runs.sweep_folder import list_runs
+from spectangle.sweeps.children import begin, die_with_parent, leave_signals_to_parent, redirect, start_method
 from spectangle.sweeps.plan import Plan
-from spectangle.sweeps.trial import Place, die_with_parent, packs_on_gpu, redirect, start_method
+from spectangle.sweeps.trial import Place, packs_on_gpu
 
-__all__ = ["Pack", "pack_size", "stacks"]
+__all__ = ["Pack", "pack_size", "remove_empty_logs", "stacks"]
 
 MEMORY = 0.8  # of what is free, for the runs of a pack
 
@@ -29,7 +30,8 @@ class Pack:
 
     def __init__(self, plan: Plan, environment: dict[str, str]):
         self.name = f"pack-{uuid.uuid4().hex[:6]}"
-        self.context: Any = get_context(start_method(plan.options.start_method))
+        self.method = start_method(plan.options.start_method)
+        self.context: Any = get_context(self.method)
         self.environment, self.plan = environment, plan
         self.log = plan.folder / "workers" / f"{self.name}.log"
         self.pipes: list[Connection] = []
@@ -50,8 +52,9 @@ class Pack:
             others = [pipe for pipe in self.pipes if pipe not in own]
             share = len(range(i, threads, count))
             arguments = (own, others, os.getpid(), self.log, self.environment, share, self.plan.accelerator)
-            self.processes.append(self.context.Process(target=_serve, args=arguments, name=self.name, daemon=False))
-            self.processes[-1].start()
+            process = self.context.Process(target=_serve, args=arguments, name=self.name, daemon=False)
+            begin(process, self.method)
+            self.processes.append(process)
         for pipe in self.pipes:
             pipe.close()
 
@@ -62,8 +65,14 @@ class Pack:
         for process in self.processes:
             process.kill()
             process.join()
-        if self.log.is_file() and not self.log.stat().st_size:
-            self.log.unlink()
+        remove_empty_logs(self.plan.folder, self.name)
+
+
+def remove_empty_logs(folder: Path, name: str = "pack-*") -> None:
+    """Remove the logs of packs that had nothing to say from a sweep folder; a worker that was killed leaves its own."""
+    for log in (folder / "workers").glob(f"{name}.log"):
+        if not log.stat().st_size:
+            log.unlink(missing_ok=True)
 
 
 def pack_size(plan: Plan, workers: int) -> int:
@@ -93,6 +102,7 @@ def _serve(
     threads: int,
     accelerator: str,
 ) -> None:
+    leave_signals_to_parent()
     die_with_parent(parent)
     redirect(log)
     os.environ.update(environment)

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from spectangle.errors import SpectangleError
 from spectangle.runs.sweep_folder import ConfigurationFolder, write_sweep_record
 from spectangle.sweeps.adoption import adopted, identified, open_study
 from spectangle.sweeps.claims import STATES, Claim, Outcome, check
@@ -40,7 +41,13 @@ class Study:
     def __init__(self, plan: Plan):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.plan, self.folder = plan, plan.folder
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpectangleError(
+                f"{self.folder} could not be made ({error.strerror}); give a folder that you may write to: "
+                "sweep.dir=DIR."
+            ) from error
         with folder_lock(self.folder) as lock:
             self.storage = open_storage(plan.options.storage, self.folder)
             who = identified(plan, self.storage)
@@ -255,7 +262,7 @@ class Study:
             "ended": time.time(),
             "traceback": "",
         } | outcome.facts
-        ConfigurationFolder(self.folder / name).write_record(state=outcome.state, **facts)
+        ConfigurationFolder(self.folder / name).write_record(name=name, state=outcome.state, **facts)
         self.storage.set_trial_state_values(trial_id, STATES[outcome.state], outcome.values)
 
     def _enqueue_grid(self, lock: FolderLock) -> None:

@@ -6,15 +6,10 @@ to its worker through a pipe: ``("report", step, value)`` at each epoch, answere
 ``(state, reason, traceback)``. It dies with its worker.
 """
 
-import ctypes
-import faulthandler
 import gc
-import getpass
 import os
-import pickle
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from hydra.core.singleton import Singleton
-from hydra.core.utils import run_job, setup_globals
+from hydra.core.utils import run_job
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
@@ -34,11 +28,11 @@ from spectangle.errors import SpectangleError
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.runs.sweep_link import Pruned, link
 from spectangle.signals import Stopped, stopping_on
-from spectangle.streams import open_missing
+from spectangle.sweeps.children import Parcel, begin, die_with_parent, leave_signals_to_parent, redirect, start_method
 from spectangle.sweeps.claims import Claim, Outcome
 from spectangle.sweeps.plan import Plan
 
-__all__ = ["App", "Attempt", "Place", "die_with_parent", "dumps", "loads", "packs_on_gpu", "redirect", "start_method"]
+__all__ = ["App", "Attempt", "Place", "packs_on_gpu"]
 
 
 @dataclass
@@ -164,12 +158,14 @@ class RunProcess:
         gpu_packs = packs_on_gpu(plan, environment)
         number = claim.trial.number
         arguments = (app, claim.overrides, log_folder, folder, number, seeds, reports, environment, gpu_packs)
+        self.parcel: Parcel | None = None
         if method == "spawn":
-            arguments = (dumps(*arguments),)
+            self.parcel = Parcel(*arguments)
+            arguments = (self.parcel,)
             if place is not None:
                 place.inherited = []
         self.process = context.Process(target=_child, args=(there, os.getpid(), place, *arguments), daemon=False)
-        self.process.start()
+        begin(self.process, method)
         there.close()
         if place is not None:
             place.pipe.close()
@@ -209,10 +205,15 @@ class RunProcess:
 
     def kill(self) -> None:
         self.process.kill()
+        self._join()
+
+    def _join(self) -> None:
         self.process.join()
+        if self.parcel is not None:
+            self.parcel.discard()
 
     def _outcome(self) -> Outcome:
-        self.process.join()
+        self._join()
         if self._last is None:
             code = self.process.exitcode or 0
             state = "interrupted" if code == -signal.SIGTERM else "failed"  # before it could answer
@@ -238,31 +239,11 @@ def packs_on_gpu(plan: Plan, environment: Mapping[str, str]) -> bool:
     return plan.options.pack != 1 and plan.accelerator != "cpu" and "CUDA_VISIBLE_DEVICES" in environment
 
 
-def start_method(wanted: str | None) -> str:
-    """``fork`` where it is safe (Linux), else ``spawn``."""
-    if wanted not in (None, "fork", "spawn"):
-        raise SpectangleError(f"sweep.start_method is {wanted}; it must be fork, spawn or null.")
-    return wanted or ("fork" if sys.platform == "linux" else "spawn")
-
-
-def die_with_parent(parent: int) -> None:
-    """Kill this process when its parent is gone, so that no run goes on beside its own successor."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(1)
-    if sys.platform != "linux":
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
 def _child(pipe: Connection, parent: int, place: Place | None, *arguments: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # Ctrl-C, a closed terminal and a time limit reach every process; the worker decides
+    leave_signals_to_parent()
     die_with_parent(parent)
     if len(arguments) == 1:
-        arguments = loads(arguments[0])
+        arguments = arguments[0].open()
     app, overrides, log_folder, folder, number, seeds, reports, environment, link.gpu_packs = arguments
     os.environ.update(environment)
     redirect(log_folder / "output.log")
@@ -313,47 +294,8 @@ def _run(app: App, overrides: list[str], folder: Path, number: int) -> None:
     _ = result.return_value  # raises what the run raised
 
 
-def redirect(path: Path) -> None:
-    """Send everything that the run prints, C code included, into a file of its folder."""
-    open_missing()
-    sys.stdout.flush()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    try:
-        file = os.open(path, flags, 0o666)  # the umask decides: in a shared folder a colleague may go on
-    except PermissionError:  # a colleague began, whose umask keeps us out of the file, not of the folder
-        file = os.open(path.with_stem(f"output-{getpass.getuser()}"), flags, 0o666)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-    faulthandler.enable()
-
-
 def _ending(code: int) -> str:
     if code >= 0:
         return f"it ended with exit code {code}"
     name = signal.Signals(-code).name
     return f"it was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def dumps(*items: Any) -> bytes:
-    """Pickle for a spawned process, with Hydra's state."""
-    try:
-        import cloudpickle  # it can pickle functions of __main__
-    except ImportError:
-        from joblib.externals import cloudpickle  # pyright: ignore  # comes with scikit-learn
-
-    return cloudpickle.dumps((items, Singleton.get_state()))
-
-
-def loads(data: bytes) -> Any:
-    """Unpickle what :func:`dumps` made, and take over Hydra's state."""
-    items, singletons = pickle.loads(data)
-    Singleton.set_state(singletons)
-    setup_globals()
-    return items

@@ -14,17 +14,19 @@ from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Any
 
+from spectangle.errors import SpectangleError
 from spectangle.packs.pack_key import pack_key
 from spectangle.packs.shared_stars import shared_stars
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.signals import Stopped, ending_signals
 from spectangle.sweeps.again import keep_files
+from spectangle.sweeps.children import start_method
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.pack import Pack, pack_size
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.study import Study
-from spectangle.sweeps.trial import App, Attempt, start_method
+from spectangle.sweeps.trial import App, Attempt
 from spectangle.threads import cores
 
 __all__ = ["Worker", "available_gpus", "preload"]
@@ -113,7 +115,7 @@ class Worker:
                     for claim in waiting:
                         study.tell(claim, Outcome("interrupted", reason=self.stopping))
                 else:
-                    self._start(waiting, attempts, pack)
+                    self._start(study, waiting, attempts, pack)
             living = self._supervise(study, attempts)
         finally:
             for attempt in attempts:
@@ -154,17 +156,31 @@ class Worker:
         folder.write_record(**facts, state="running", reason="", started=time.time())
         return None
 
-    def _start(self, claims: list[Claim], attempts: list[Attempt], pack: Pack | None) -> None:
+    def _start(self, study: Study, claims: list[Claim], attempts: list[Attempt], pack: Pack | None) -> None:
         """Start the runs of some configurations, and the pack that trains for them; add the attempts to a list as they
         begin.
+
+        Raises:
+            SpectangleError: The machine has no room for them; they are given back.
         """
         environment = self.environment(1 if pack else None)
-        for claim in claims:
-            folder, place = self.plan.folder / claim.name, pack.place if pack else None
-            attempts.append(Attempt(self.app, claim, folder, self.plan, environment, place))
-        self.record.set_children(*(process.process.pid for attempt in attempts for process in attempt.processes))
-        if pack is not None:
-            pack.start()
+        try:
+            for claim in claims:
+                folder, place = self.plan.folder / claim.name, pack.place if pack else None
+                attempts.append(Attempt(self.app, claim, folder, self.plan, environment, place))
+            self.record.set_children(*(process.process.pid for attempt in attempts for process in attempt.processes))
+            if pack is not None:
+                pack.start()
+        except (OSError, SpectangleError) as error:  # too many files or processes, no memory, a full disk
+            for attempt in attempts:
+                attempt.end(Outcome("interrupted"))
+            why = str(getattr(error, "strerror", None) or error).rstrip(".")
+            for claim in claims:
+                study.tell(claim, Outcome("interrupted", reason=f"it could not be started ({why})"))
+            raise SpectangleError(
+                f"The processes of {len(claims)} configurations could not be started ({why}); give fewer "
+                "sweep.workers, a smaller sweep.pack, or the machine more room (ulimit -n, ulimit -u, the disk)."
+            ) from error
 
     def _supervise(self, study: Study, attempts: list[Attempt]) -> bool:
         """Wait for the runs, with an eye on signals, the clock, the sweep that started us and those who may think us
