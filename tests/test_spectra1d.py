@@ -213,6 +213,19 @@ def test_every_file_is_used_or_named(world):
     assert "HD 9.fits: star HD 9 has no row" in (world / "my.html").read_text() and result.tally.after_snr == 1
 
 
+def test_a_file_without_a_row_is_kept_where_labels_may_lack(world):
+    """Its id is that of its name, as that of a star whose row has none."""
+    write_image(world / "s" / "HD 9.fits", line(WAVELENGTH), **AIR_AXIS)
+    archive = Spectra1D(str(world / "s"), str(world / "labels.csv"))
+    cuts = Cuts(g_min=None, g_max=None, unlabelled=True)
+    result = prepare(archive, world / "my.h5", cuts=cuts, pixels=AUTO)
+    assert result is not None and "HD 9" not in "\n".join(result.left_out)
+    with Survey(world / "my.h5") as survey:
+        (row,) = np.flatnonzero(survey.source_id == name_id("hd9"))
+        teff = survey.label("teff")
+        assert np.isnan(teff[row]) and np.isfinite(np.delete(teff, row)).all() and len(teff) > 2
+
+
 def change(world: Path, name: str, **header) -> None:
     write_image(world / "s" / name, line(WAVELENGTH), **header)
 

@@ -118,6 +118,9 @@ def wait_for(condition, process, seconds=90):
     ("arguments", "sentence"),
     [
         (["sweep=table1", "hydra.sweeper.params={+model.new: 1}"], "To append to your config use +hydra"),
+        (["sweep=table1", "sweep.packs=3"], "There is no key sweep.packs. Did you mean 'pack'?"),
+        (["sweep.pack=3"], "sweep.pack is a key of sweeps, and this is none: name one (sweep=table1)"),
+        (["trial_seeds=[0,1]"], "trial_seeds is a key of sweeps"),
         (["model.laten=3"], "There is no config key 'model.laten'. Did you mean 'model.latent'?"),
         (["modell.latent=3"], "Did you mean 'model.latent'?"),
         (["lambdas=frist_pair"], "lambdas=frist_pair does not exist. Did you mean 'first_pair'?"),

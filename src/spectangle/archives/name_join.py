@@ -51,8 +51,8 @@ def join_by_name(
         keys: What the columns of the table mean.
 
     Returns:
-        Labels of the stars with files; {file: id}; a sentence for each file without a row, and one on the rows without
-        a file.
+        Labels of the stars with files; {file: id} of all files, made of the name where the table has no row; a sentence
+        on the rows without a file.
 
     Raises:
         SpectangleError: None joins, two files or two rows have one star, or ids collide.
@@ -74,8 +74,11 @@ def join_by_name(
     besides, kept = {column: "the name", keys.id_column: "the id"}, keys.keep_columns
     labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides, keep_columns=kept)
     columns = {"name": np.array(stars)} | labels.columns
-    numbers = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
-    return replace(labels, columns=columns), numbers, _alone(names, numbers, table[column], row_keys, files, where)
+    in_table = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
+    numbers = {path: in_table[path] if path in in_table else name_id(name) for path, name in names.items()}
+    lone = [str(value) for value, key in zip(table[column], row_keys, strict=True) if key not in files]
+    alone = [f"{where}: {len(lone)} row(s) have no file, the first is {lone[0]}"] if lone else []
+    return replace(labels, columns=columns), numbers, alone
 
 
 def exclude_names(table: LabelTable, names: Sequence[str]) -> LabelTable:
@@ -136,17 +139,3 @@ def _ids(table: Any, where: str, stars: Sequence[str], id_column: str) -> np.nda
     return np.array(
         [name_id(name) if number == NO_ID else number for name, number in zip(stars, ids, strict=True)], dtype=np.int64
     )
-
-
-def _alone(
-    names: Mapping[Path, str],
-    numbers: Mapping[Path, int],
-    column: Any,
-    row_keys: list[str],
-    files: Mapping[str, Path],
-    where: str,
-) -> list[str]:
-    """Sentences on files without a row and rows without a file."""
-    lone = [str(value) for value, key in zip(column, row_keys, strict=True) if key not in files]
-    sentences = [f"{path}: star {name} has no row in {where}" for path, name in names.items() if path not in numbers]
-    return sentences + ([f"{where}: {len(lone)} row(s) have no file, the first is {lone[0]}"] if lone else [])

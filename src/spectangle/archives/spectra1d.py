@@ -118,13 +118,13 @@ class Spectra1D:
 
     @cached_property
     def _joined(self) -> tuple[LabelTable, dict[Path, int], list[str]]:
-        """Labels of the stars that have files, {file: id}, and sentences on files and rows without partner."""
+        """Labels of the stars that have files, {file: id}, and a sentence on rows without file."""
         table = read_table(str(self.labels_table))
         keys = TableKeys(self.match_column, self.id_column, self.label_columns, self.units, self.keep_columns)
         return join_by_name(table, str(self.labels_table), self._names[0], keys)
 
     def work(self) -> list[list[Path]]:
-        """Files with a row in the table in groups, each the work of one process at a time."""
+        """Files in groups, each the work of one process at a time."""
         files = list(self._joined[1])
         return [files[i : i + GROUP_FILES] for i in range(0, len(files), GROUP_FILES)]
 
@@ -168,7 +168,7 @@ class Spectra1D:
             self._found[1]
             + self._names[1]
             + alone
-            + list(why_left_out(stars, set(ids.values()), chosen, made, str(self.labels_table)))
+            + list(why_left_out(stars, set(table.source_id.tolist()), chosen, made, str(self.labels_table)))
         )
 
     def _grids(self, wanted: set[int] | None) -> Iterator[tuple[Path, np.ndarray]]:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from spectangle.configs.arguments import CONF, SWEEPS, label_key, named_sweep, resume_arguments, sweep_arguments
+from spectangle.configs.arguments import CONF, SHORT, SWEEPS, label_key, named_sweep, resume_arguments, sweep_arguments
 from spectangle.configs.nested import flat
 from spectangle.configs.resolvers import register_resolvers
 from spectangle.errors import SpectangleError, did_you_mean, root_cause
@@ -34,6 +34,8 @@ TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins
 let_threads_sleep()  # this is the first import of every command
 # by config: the node whose keys are the labels of the survey
 OF_LABELS = {"config": "lambdas", "generate": "set", "prepare": "cuts.max_errors"}
+OF_SWEEPER = "hydra.sweeper."  # which is written sweep. for short
+OF_ANY_SWEEPER = ("params",)  # which may also be refused for what is in it
 EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -182,6 +184,9 @@ def explain(error: Exception, config_name: str) -> str:
                 f"{', '.join(options)}."
             )
     if key := re.search(r"Could not override '([^']+)'", text):
+        name = key[1].removeprefix(OF_SWEEPER)
+        if key[1].startswith(OF_SWEEPER) and "." not in name and not (name in OF_ANY_SWEEPER and "-cn" in sys.argv):
+            return _no_sweep_key(name)
         known = _known_keys(config_name)
         if key[1] in known or key[1].startswith("hydra."):
             return " ".join(text.split())  # the key is there, the reason is another one
@@ -197,6 +202,18 @@ def explain(error: Exception, config_name: str) -> str:
     return " ".join(
         line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Set the environment")
     )
+
+
+def _no_sweep_key(name: str) -> str:
+    """Say why a sweep takes no ``sweep.NAME``."""
+    known = [str(key) for key in OmegaConf.load(CONF / "hydra" / "sweeper" / "spectangle.yaml") if key != "_target_"]  # pyright: ignore
+    if name in known:
+        key = name if f"{name}=" in SHORT else f"sweep.{name}"
+        return (
+            f"{key} is a key of sweeps, and this is none: name one (sweep=table1), or vary something with -m "
+            "hydra/sweeper=spectangle."
+        )
+    return f"There is no key sweep.{name}.{did_you_mean(name, known)} `--help sweep` lists the keys of sweeps."
 
 
 def missing_primary(name: str, text: str) -> str:

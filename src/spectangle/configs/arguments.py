@@ -10,7 +10,17 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 from spectangle.errors import SpectangleError, did_you_mean
 
-__all__ = ["CONF", "SWEEPS", "label_key", "named_sweep", "quoted", "resume_arguments", "sweep_arguments", "sweep_file"]
+__all__ = [
+    "CONF",
+    "SHORT",
+    "SWEEPS",
+    "label_key",
+    "named_sweep",
+    "quoted",
+    "resume_arguments",
+    "sweep_arguments",
+    "sweep_file",
+]
 
 CLONE, INSTALLED = (
     Path(__file__).resolve().parents[3],
