@@ -1,6 +1,7 @@
 """Stars that lack labels: what they teach, what they are left out of, and that their survey goes all the way."""
 
 import json
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -423,6 +424,14 @@ def test_spectra_that_no_catalogue_names_are_kept_if_asked(tmp_path):
         assert len(survey) == 29 and (origin == "").sum() == 10, "what a cut removed stays away"
         assert np.isnan(survey.label("teff")[origin == ""]).all()
         assert "no labels" not in survey.attributes["origin"]
+    labels = LabelSources(table=str(tmp_path / "labels.csv"))
+    rvs = GaiaFiles(str(tmp_path / "RvsMeanSpectrum_0.csv"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # of histograms with gaps
+        result = prepare(rvs, tmp_path / "told.h5", labels, Cuts(unlabelled=True))
+    left = {step["step"]: step["left"] for step in result.funnel.steps if step["part"] == "sample"}  # pyright: ignore
+    assert left["and 10 spectra of stars in no table"] == 29
+    assert all(step["removed"] >= 0 for step in result.funnel.steps)  # pyright: ignore
 
 
 def test_a_label_of_the_table_has_a_limit_without_a_plus(command):

@@ -220,6 +220,7 @@ def test_a_file_without_a_row_is_kept_where_labels_may_lack(world):
     cuts = Cuts(g_min=None, g_max=None, unlabelled=True)
     result = prepare(archive, world / "my.h5", cuts=cuts, pixels=AUTO)
     assert result is not None and "HD 9" not in "\n".join(result.left_out)
+    assert "paper" not in (world / "my.html").read_text().lower()
     with Survey(world / "my.h5") as survey:
         (row,) = np.flatnonzero(survey.source_id == name_id("hd9"))
         teff = survey.label("teff")

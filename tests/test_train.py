@@ -157,6 +157,7 @@ def test_bad_input_is_a_sentence(train, tmp_path, arguments, sentence):
     assert len(errors) == 1 and sentence in errors[0]
     assert "Traceback" not in err and "Error executing job" not in err
     assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "run").exists() or (tmp_path / "run" / "manifest.json").exists()
 
 
 def test_a_survey_of_other_labels_and_pixels_needs_configuration_alone(monkeypatch, capsys, tmp_path):

@@ -140,7 +140,9 @@ def prepare(
     parts = read_spectra(job, archive.work(), workers)
     if cuts.unlabelled:
         named = np.concatenate([table.source_id for table in tables])
-        catalogue = catalogue.with_unlabelled(np.setdiff1d(ids_in(parts), named))
+        others = np.setdiff1d(ids_in(parts), named)
+        catalogue = catalogue.with_unlabelled(others)
+        funnel.add("sample", f"and {len(others):,} spectra of stars in no table", len(catalogue.source_id))
     try:
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
     finally:
@@ -228,18 +230,18 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
 def _print_funnel(funnel: Funnel, overlaps: Sequence[Overlap]) -> None:
     if not funnel.steps:
         return
-    paper = any(step["paper"] for step in funnel.steps)
-    table = Table(title="The sample (paper: Manteiga et al. 2025, section 3.1)" if paper else "The sample")
+    columns = ["stars left", "removed"] + ["paper"] * funnel.has_paper
+    table = Table(title="The sample (paper: Manteiga et al. 2025, section 3.1)" if funnel.has_paper else "The sample")
     for name in ("of", "step"):
         table.add_column(name, overflow="fold")
-    for name in ("stars left", "removed", "paper"):
+    for name in columns:
         table.add_column(name, justify="right")
     previous = None
     for step in funnel.steps:
         part = "" if step["part"] == previous else step["part"]
         previous = step["part"]
-        removed, paper = (f"{step[key]:,}" if step[key] else "" for key in ("removed", "paper"))
-        table.add_row(part, step["step"], f"{step['left']:,}", removed, paper)
+        numbers = [f"{step[key]:,}" if step[key] else "" for key in ("removed", "paper")[: len(columns) - 1]]
+        table.add_row(part, step["step"], f"{step['left']:,}", *numbers)
     console.print(table)
     for overlap in overlaps:
         shown = ", ".join(f"{name} {overlap.mean[name]:+.3g} +- {overlap.sigma[name]:.3g}" for name in overlap.mean)

@@ -91,8 +91,13 @@ class Funnel:
         """Note that `left` stars of a part (a catalogue, or the sample) are left after a step."""
         before = next((s["left"] for s in reversed(self.steps) if s["part"] == part), left)
         self.steps.append(
-            {"part": part, "step": step, "left": int(left), "removed": int(before - left), "paper": paper}
+            {"part": part, "step": step, "left": int(left), "removed": max(0, int(before - left)), "paper": paper}
         )
+
+    @property
+    def has_paper(self) -> bool:
+        """Whether the paper gives a number of a step: the sample is made as its own."""
+        return any(step["paper"] for step in self.steps)
 
     def left(self, part: str) -> int:
         """Stars left in a part."""

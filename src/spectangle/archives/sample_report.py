@@ -53,12 +53,15 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
     if result.overlaps:
         yield "<h2>Stars in two catalogues</h2>" + _overlaps(result)
     units = {name: survey.unit(name) for name in labels}
-    yield "<h2>Labels (Fig. 3 of the paper)</h2>" + _image(label_figure(labels, units, origin))
+    figure = dict.fromkeys((3, 4, 5), "")  # of the paper, whose sample this is
+    if result.funnel.has_paper:
+        figure = {number: f" (Fig. {number} of the paper)" for number in figure}
+    yield f"<h2>Labels{figure[3]}</h2>" + _image(label_figure(labels, units, origin))
     if gaps := label_gaps(survey):
         yield f"<p>Labels are missing: {html.escape(gaps)}.</p>"
     some = {name: values[::step] for name, values in labels.items()}
     for x, y, colour in diagram_axes(labels):
-        title = "Kiel diagram (Fig. 4)" if y == "logg" else "[alpha/Fe] and metallicity (Fig. 5)"
+        title = f"Kiel diagram{figure[4]}" if y == "logg" else f"[alpha/Fe] and metallicity{figure[5]}"
         yield f"<h2>{title}</h2>" + _image(diagram_figure(some, units, x, y, colour))
     snr = survey.column("rvs_snr")
     if np.isfinite(snr).any():
@@ -97,7 +100,7 @@ def _counts(result: "Prepared") -> str:
         ("spectra in the files", tally.rows),
         ("labelled stars with a spectrum", tally.found),
         ("stars in the survey", tally.after_snr),
-        ("of these, median 1 and much above it (Gaia scales cool stars so)", tally.median_normalised),
+        ("of these, scaled to a median of 1, as Gaia does with cool stars", tally.median_normalised),
         ("pixels that no star has, left out", tally.empty_pixels),
         ("bad rows skipped", result.bad.count),
     ]
@@ -109,7 +112,8 @@ def _counts(result: "Prepared") -> str:
 
 
 def _funnel(result: "Prepared") -> str:
-    names = "<th>of</th><th>step</th><th class=n>stars left</th><th class=n>removed</th><th class=n>the paper has</th>"
+    names = "<th>of</th><th>step</th><th class=n>stars left</th><th class=n>removed</th>"
+    names += "<th class=n>the paper has</th>" if result.funnel.has_paper else ""
     lines, previous = [f"<table><tr>{names}</tr>"], None
     for step in result.funnel.steps:
         first = step["part"] != previous
@@ -119,9 +123,8 @@ def _funnel(result: "Prepared") -> str:
             f"class=n>{step['left']:,}</td>"
         )
         removed, paper = (f"{step[key]:,}" if step[key] else "" for key in ("removed", "paper"))
-        lines.append(
-            f"<tr{' class=first' if first else ''}>{cells}<td class=n>{removed}</td><td class=n>{paper}</td></tr>"
-        )
+        cells += f"<td class=n>{removed}</td>" + (f"<td class=n>{paper}</td>" if result.funnel.has_paper else "")
+        lines.append(f"<tr{' class=first' if first else ''}>{cells}</tr>")
     return "".join(lines) + "</table>"
 
 

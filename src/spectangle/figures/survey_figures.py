@@ -25,10 +25,11 @@ def label_figure(
     for index, (name, values) in enumerate(labels.items()):
         axes = figure.add_subplot(rows, 2, index + 1)
         bins = np.linspace(*quantile_limits(values, tail=0, margin=1e-6), 51).tolist()
-        axes.hist(values, bins=bins, color="#d3d7db", label="all")
+        known = np.isfinite(values)
+        axes.hist(values[known], bins=bins, color="#d3d7db", label="all")
         for i, which in enumerate(catalogues):
             axes.hist(
-                values[origin == which],
+                values[known & (origin == which)],
                 bins=bins,
                 histtype="step",
                 linewidth=1.3,

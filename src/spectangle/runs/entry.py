@@ -1,6 +1,7 @@
 """Enter a run folder: one experiment for ever, and what may change when it goes on is named here."""
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -38,20 +39,27 @@ MAY_CHANGE = (
     "trainer.accelerator",
     "trainer.devices",
 )
+OF_EVERY_START = {".hydra", ".owner", ".lock", "train.log"}
 SHOWN = 6
 
 
 @contextmanager
 def entered(run: Run, cfg: DictConfig) -> Iterator[None]:
-    """Hold a run folder while the block trains in it; its config is compared before, and written only if it may be.
+    """Hold a run folder while the block trains in it; its config is compared before, and written only if it may be. A
+    start that is refused before anything came of it leaves no folder.
 
     Raises:
         SpectangleError: Another process trains there, or the folder holds another experiment.
     """
-    with owned(run.path, replace=link.claimed):
-        refuse_change(run, cfg)
-        _write_config(run, cfg)
-        yield
+    try:
+        with owned(run.path, replace=link.claimed):
+            refuse_change(run, cfg)
+            _write_config(run, cfg)
+            yield
+    except SpectangleError:
+        if {path.name for path in run.path.glob("*")} <= OF_EVERY_START:
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def refuse_change(run: Run, cfg: DictConfig) -> None:

@@ -136,6 +136,7 @@ def quiet_lightning() -> None:
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*callbacks used to create the checkpoint.*",
+        "Stochastic Optimizer: Maximum iterations",  # the paper's network ends there if it has not stopped before
         "A column-vector y was passed",  # a survey with one label; scikit-learn's network does the right thing with it
     )
     for hint in hints:
