@@ -141,6 +141,18 @@ def test_a_run_that_is_alive_is_left_alone(train, toy_survey, tmp_path):
     assert not (run / "metrics.json").exists()
 
 
+def test_a_start_that_is_refused_leaves_the_folder_of_another(train, toy_survey, tmp_path):
+    """Which has just begun: there is nothing in it yet but what every start writes."""
+    run = tmp_path / "run"
+    with owned(run):
+        (run / ".hydra").mkdir()
+        code, _, err = train(*BARE, f"data.path={toy_survey}", f"hydra.run.dir={run}")
+        assert code == 1 and "is being trained by process" in err
+        assert (run / OWNER).is_file() and (run / ".hydra").is_dir()
+    code, _, err = train(*BARE, f"data.path={toy_survey}", "data.labels=[age]", f"hydra.run.dir={run}")
+    assert code == 1 and "has no label 'age'" in err and not run.exists()
+
+
 def test_a_folder_that_was_deleted_while_it_trained_gets_nothing_more(tmp_path):
     folder = tmp_path / "run"
     with owned(folder):

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +13,7 @@ from spectangle.configs.nested import differing, flat
 from spectangle.errors import SpectangleError
 from spectangle.files import redacted, write_beside
 from spectangle.runs.folder import Run
-from spectangle.runs.ownership import owned
+from spectangle.runs.ownership import check_owner, owned
 from spectangle.runs.sweep_link import link
 
 __all__ = ["CHANGES_NOTHING", "MAY_CHANGE", "entered", "named", "refuse_change"]
@@ -51,15 +51,17 @@ def entered(run: Run, cfg: DictConfig) -> Iterator[None]:
     Raises:
         SpectangleError: Another process trains there, or the folder holds another experiment.
     """
-    try:
-        with owned(run.path, replace=link.claimed):
+    with owned(run.path, replace=link.claimed):
+        try:
             refuse_change(run, cfg)
             _write_config(run, cfg)
             yield
-    except SpectangleError:
-        if {path.name for path in run.path.glob("*")} <= OF_EVERY_START:
-            shutil.rmtree(run.path, ignore_errors=True)
-        raise
+        except SpectangleError:
+            if {path.name for path in run.path.glob("*")} <= OF_EVERY_START:
+                with suppress(SpectangleError):  # who was replaced leaves the folder to its successor
+                    check_owner(run.path)
+                    shutil.rmtree(run.path, ignore_errors=True)
+            raise
 
 
 def refuse_change(run: Run, cfg: DictConfig) -> None:

@@ -39,10 +39,11 @@ class Parcel:
         except ImportError:
             from joblib.externals import cloudpickle  # pyright: ignore  # comes with scikit-learn
 
+        data = cloudpickle.dumps((items, Singleton.get_state()))
         number, path = tempfile.mkstemp(prefix="spectangle-", suffix=".pickle")
         self.path = Path(path)
         with os.fdopen(number, "wb") as file:
-            file.write(cloudpickle.dumps((items, Singleton.get_state())))
+            file.write(data)
 
     def open(self) -> Any:
         """Take out what is in it, and take over Hydra's state."""

@@ -177,7 +177,7 @@ def conclude(plan: Plan, study: Study) -> None:
         write_report(board)
         console.print(f"The report is {plan.folder / 'report.html'}; again, at any time: {command}", markup=False)
     except SpectangleError as error:
-        console.print(f"not written: {error}; once that is mended: {command}", markup=False)
+        console.print(f"not written: {str(error).rstrip('.')}; once that is mended: {command}", markup=False)
     if failed := study.failed:
         attempts = study.configurations
         first = attempts[failed[0]][-1].user_attrs.get("reason", "no reason is known").rstrip(".")
