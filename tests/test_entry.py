@@ -149,8 +149,18 @@ def test_a_start_that_is_refused_leaves_the_folder_of_another(train, toy_survey,
         code, _, err = train(*BARE, f"data.path={toy_survey}", f"hydra.run.dir={run}")
         assert code == 1 and "is being trained by process" in err
         assert (run / OWNER).is_file() and (run / ".hydra").is_dir()
+    other = tmp_path / "other"
+    code, _, err = train(*BARE, f"data.path={toy_survey}", "data.labels=[age]", f"hydra.run.dir={other}")
+    assert code == 1 and "has no label 'age'" in err and not other.exists()
+
+
+def test_a_start_that_is_refused_keeps_what_was_there(train, toy_survey, tmp_path):
+    """An earlier start that was stopped before it had a manifest: its overrides say how it goes on."""
+    run = tmp_path / "run"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra" / "overrides.yaml").write_text("[]")
     code, _, err = train(*BARE, f"data.path={toy_survey}", "data.labels=[age]", f"hydra.run.dir={run}")
-    assert code == 1 and "has no label 'age'" in err and not run.exists()
+    assert code == 1 and "has no label 'age'" in err and (run / ".hydra" / "overrides.yaml").is_file()
 
 
 def test_a_folder_that_was_deleted_while_it_trained_gets_nothing_more(tmp_path):

@@ -152,6 +152,7 @@ def test_runs_of_a_pack_with_a_gpu_leave_out_what_only_cores_fit(random, on_gpu,
     callback = Probes(probes, small_below=2000, bootstrap=5, gpu_packs_without=["boosting", "another"])
     metrics = callback.score(Latent(labels.copy()), data_of(labels), data_of(labels).test)
     assert metrics["probe/teff/ridge/r2"] > 0.99 and ("probe/teff/boosting/r2" in metrics) is found
+    assert metrics.get("probe/left_out") == (None if found else 1)
 
 
 def test_every_probe_measures_the_floor_of_runs_that_leave_some_out(random, monkeypatch):
@@ -230,6 +231,7 @@ def test_of_a_trained_encoder_they_read_the_kept_label_and_not_the_lost_one(kept
     """
     survey = write_toy_survey(tmp_path / "toy.h5", n=800)
     options = [f"data.path={survey}", f"data.labels=[{kept},{lost}]", f"lambdas.{kept}=-1", f"lambdas.{lost}=1"]
+    # probes=quick sets callbacks.probes.coarse
     measured = ["probes=quick", "callbacks.regressor=null", f"hydra.run.dir={tmp_path / 'run'}"]
     run_train(*TINY, *options, *measured, "data.batch_size=64")
     found = Run(tmp_path / "run").metrics

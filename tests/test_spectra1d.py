@@ -224,6 +224,7 @@ def test_a_file_without_a_row_is_kept_where_labels_may_lack(world):
     with Survey(world / "my.h5") as survey:
         (row,) = np.flatnonzero(survey.source_id == name_id("hd9"))
         teff = survey.label("teff")
+        assert survey.column("name")[row].decode() == "HD 9"
         assert np.isnan(teff[row]) and np.isfinite(np.delete(teff, row)).all() and len(teff) > 2
 
 

@@ -131,6 +131,7 @@ def test_another_space_or_config_in_the_same_folder_is_refused(tmp_path: Path):
     for looking in ([], ["dry_run=true"]):
         refusal = sweep(tmp_path, "x=0.1,0.2", "epochs=3", *looking, code=1)
         assert "epochs" in refusal and "keeps its numbers" in refusal
+        (folder / "sweep.json").unlink(missing_ok=True)  # a journal lies there all the same
     assert "0 to run" in sweep(tmp_path, "x=0.1,0.2", "dry_run=true")
     sweep(tmp_path, "sweep.allow_change=true")
     assert len(records(folder)) == 6 and set(starts(folder).values()) == {1}
@@ -146,6 +147,7 @@ def test_a_dry_run_starts_nothing(tmp_path: Path):
     folder = write_sweep(tmp_path)
     output = sweep(tmp_path, "dry_run=true")
     assert "6 configurations" in output and identity({"x": 0.3, "y": 2}) in output and not folder.exists()
+    assert "6 configurations" in sweep(tmp_path, "dry_run=true", "sweep.study_name=mine") and not folder.exists()
 
 
 # ---------------------------------------------------------------------- failures

@@ -1,6 +1,6 @@
 """Join catalogues by Gaia source_id: the first in the list wins, and what the overlap says about them is reported."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -38,8 +38,8 @@ class Catalogue:
     units: dict[str, str]
     columns: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def with_unlabelled(self, source_id: np.ndarray) -> "Catalogue":
-        """The catalogue, and rows without labels for other stars [n]."""
+    def with_unlabelled(self, source_id: np.ndarray, names: Mapping[int, str]) -> "Catalogue":
+        """The catalogue, and rows without labels for other stars [n], some of which have names by id."""
         new = source_id[source_id != NO_ID]
         if not len(new):
             return self
@@ -53,6 +53,9 @@ class Catalogue:
             name: {key: longer(values) for key, values in getattr(self, name).items()}
             for name in ("labels", "errors", "columns")
         }
+        if "name" in self.columns:
+            others = [names.get(number, "") for number in new.tolist()]
+            parts["columns"]["name"] = np.concatenate([self.columns["name"].astype(str), others])[order]
         origin = np.concatenate([self.origin, np.full(len(new), len(self.origins))])[order]
         origins = (*self.origins, UNLABELLED)
         return replace(self, source_id=ids[order], g_mag=longer(self.g_mag), origin=origin, origins=origins, **parts)

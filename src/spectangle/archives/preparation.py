@@ -141,7 +141,7 @@ def prepare(
     if cuts.unlabelled:
         named = np.concatenate([table.source_id for table in tables])
         others = np.setdiff1d(ids_in(parts), named)
-        catalogue = catalogue.with_unlabelled(others)
+        catalogue = catalogue.with_unlabelled(others, archive.star_names if hasattr(archive, "star_names") else {})
         funnel.add("sample", f"and {len(others):,} spectra of stars in no table", len(catalogue.source_id))
     try:
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)

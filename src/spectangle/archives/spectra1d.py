@@ -123,6 +123,11 @@ class Spectra1D:
         keys = TableKeys(self.match_column, self.id_column, self.label_columns, self.units, self.keep_columns)
         return join_by_name(table, str(self.labels_table), self._names[0], keys)
 
+    @property
+    def star_names(self) -> dict[int, str]:
+        """Names of the stars that have files, by id."""
+        return {number: self._names[0][path] for path, number in self._joined[1].items()}
+
     def work(self) -> list[list[Path]]:
         """Files in groups, each the work of one process at a time."""
         files = list(self._joined[1])

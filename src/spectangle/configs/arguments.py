@@ -31,7 +31,7 @@ PATHS = (
     *("hydra.run.dir", "hydra.sweep.dir", "data.path", "run", "compare", "sweep", "survey", "spectra", "out", "output"),
     *("save", "folder", "ids", "labels_table", "labels.table", "labels.apogee", "labels.galah", "labels.galah_gaia"),
 )
-LISTS = ("run", "runs", "spectra")
+LISTS = ("run", "runs", "compare", "spectra")
 SHORT = {
     "sweep.dir=": "hydra.sweep.dir=",
     "sweep.": "hydra.sweeper.",

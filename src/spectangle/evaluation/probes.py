@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import lightning as L
 import numpy as np
@@ -73,7 +74,8 @@ class Probes(L.Callback):
     permuted labels (about 0); ``disentanglement/<label>`` and ``retention/<label>`` against the same probes on raw
     spectra (cached). For each disentangled
     label (see :func:`~spectangle.evaluation.leakage.leaks`): ``floor/<label>``, ``excess/<label>`` with ``excess_low``,
-    ``excess_high``, and ``floor_decoder/<label>``. The largest excess is ``largest_excess``; ``excess_is_upper_bound``
+    ``excess_high``, and ``floor_decoder/<label>``. ``probe/left_out`` counts the probes that were not asked
+    (``gpu_packs_without``). The largest excess is ``largest_excess``; ``excess_is_upper_bound``
     is 1 where the kept labels have errors that
     the survey does not know.
 
@@ -178,7 +180,8 @@ class Probes(L.Callback):
             )  # dead or erased directions leave a singular covariance; ridge copes
             seen, scored = (measured(part, model.embed_stars(part), data) for part in (data.train, stars))
             others = measured(spare, model.embed_stars(spare), data) if spare else None
-            fit = self._cross_fit(seen, scored, others, self.gpu_packs_without if link.gpu_packs else ())
+            without = self.gpu_packs_without if link.gpu_packs else set()
+            fit = self._cross_fit(seen, scored, others, without)
             candidates = fit.predictions(latent_of, labels_of)
             trained = fit.from_seen(latent_of, labels_of) if full or fit.small else {}
             if regressor is not None:
@@ -192,6 +195,8 @@ class Probes(L.Callback):
             places = target_columns(data)
             for name in data.attributes:
                 scores |= attribute_scores(f"{prefix}probe/{name}", fit, candidates | trained, places[name], **drawn)
+            if full and not fit.small and (left_out := without & set(self.large)):
+                scores[f"{prefix}probe/left_out"] = len(left_out)
             if full and self.cache is not None:
                 scores |= self._against_spectra(data, scores)
             if model.adversary.disentangled:
@@ -308,7 +313,8 @@ def _by_probe(path: Path, probes: Iterable[str], read_by: Callable[[str], Predic
     def make(name: str) -> dict[str, list[float]]:
         return {key: values.ravel().tolist() for key, values in read_by(name).items()}
 
-    return [Wanted(path.with_name(f"{path.stem}-{i}.json"), partial(make, name)) for i, name in enumerate(probes)]
+    files = {name: path.with_name(f"{path.stem}-{quote(name, safe='')}.json") for name in probes}
+    return [Wanted(file, partial(make, name)) for name, file in files.items()]
 
 
 def _joined(parts: Iterable[Mapping[str, list[float]]], shape: tuple[int, ...]) -> Predictions:

@@ -298,10 +298,9 @@ def load_run_regressor(run: Run, representation: str = "latent") -> Any:
     path = run.path / "regressors" / f"{representation}.skops"
     if not path.is_file():
         missing = f"{run.path} has no regressor on the {representation} ({path.name} is missing)"
-        if run.finished:  # it was trained with callbacks.regressor=null or .cache=null
-            raise SpectangleError(
-                f"{missing}, and is finished: train again with callbacks.regressor, in another folder."
-            )
+        if run.finished:
+            option = "callbacks.regressor" if representation == "latent" else "callbacks.regressor.cache"
+            raise SpectangleError(f"{missing}, and is finished: train again with {option}, in another folder.")
         raise SpectangleError(f"{missing}; go on with: spectangle train resume={run.path}")
     return load_regressor(path)
 

@@ -28,6 +28,8 @@ CHANGES_NOTHING = (
     "callbacks.progress",
     "callbacks.regressor.cache",
     "callbacks.probes.cache",
+    "callbacks.probes.coarse",
+    "probes.coarse",
 )
 # what may also change while a run is not finished: its end, where it runs, and what is measured beside and after the
 # training
@@ -51,13 +53,14 @@ def entered(run: Run, cfg: DictConfig) -> Iterator[None]:
     Raises:
         SpectangleError: Another process trains there, or the folder holds another experiment.
     """
+    before = [path for path in run.path.glob("*") if path.name != "train.log" or path.stat().st_size]
     with owned(run.path, replace=link.claimed):
         try:
             refuse_change(run, cfg)
             _write_config(run, cfg)
             yield
         except SpectangleError:
-            if {path.name for path in run.path.glob("*")} <= OF_EVERY_START:
+            if not before and {path.name for path in run.path.glob("*")} <= OF_EVERY_START:
                 with suppress(SpectangleError):  # who was replaced leaves the folder to its successor
                     check_owner(run.path)
                     shutil.rmtree(run.path, ignore_errors=True)

@@ -112,19 +112,10 @@ class Run:
     @property
     def units(self) -> dict[str, str]:
         """Unit of each label, in the order of the survey; empty before the run has read it."""
-        return self._of_manifest("survey", {}).get("units", {})
-
-    @property
-    def of_gpu_packs(self) -> bool:
-        """Whether it is of a sweep in packs on a GPU, which leaves out some probes."""
-        return self._of_manifest("gpu_packs", False)
-
-    def _of_manifest(self, key: str, default: Any) -> Any:
-        """What the manifest says, or the default while there is none that can be read."""
         try:
-            return self.manifest.get(key, default)
+            return self.manifest.get("survey", {}).get("units", {})
         except SpectangleError:
-            return default
+            return {}
 
     @property
     def metrics(self) -> dict[str, float]:

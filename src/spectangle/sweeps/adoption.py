@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 from spectangle.errors import SpectangleError
 from spectangle.files import redacted
 from spectangle.runs.sweep_folder import sweep_record
-from spectangle.sweeps.locks import folder_lock
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.storage import open_storage
 
@@ -83,18 +82,17 @@ def adopted(
 
 
 def refuse_change(plan: Plan) -> None:
-    """Look whether the folder holds a sweep of another plan, and leave it as it is.
+    """Look whether the folder holds a sweep of another plan, without writing to it.
 
     Raises:
         SpectangleError: It does, and ``sweep.allow_change`` is not set; or its study cannot be opened.
     """
-    name = plan.options.study_name or sweep_record(plan.folder).get("study_name")
-    if name is None:
+    if not sweep_record(plan.folder) and not (plan.folder / "study.log").is_file():
         return
-    with folder_lock(plan.folder):
-        studies = open_storage(plan.options.storage, plan.folder).get_all_studies()
-    for study in studies:
-        if study.study_name == name:
+    storage = open_storage(plan.options.storage, plan.folder, repair=False)
+    identity = identified(plan, storage)
+    for study in storage.get_all_studies():
+        if study.study_name == identity["study_name"] and study.user_attrs.get("sweep") == identity["id"]:
             _check_change(plan, study.user_attrs.get("plan"), _now(plan))
 
 

@@ -20,7 +20,15 @@ from hydra.core.utils import setup_globals
 from spectangle.errors import SpectangleError
 from spectangle.streams import open_missing
 
-__all__ = ["Parcel", "begin", "die_with_parent", "leave_signals_to_parent", "redirect", "start_method"]
+__all__ = [
+    "Parcel",
+    "begin",
+    "die_with_parent",
+    "hear_signals",
+    "leave_signals_to_parent",
+    "redirect",
+    "start_method",
+]
 
 # Ctrl-C, a closed terminal and a time limit reach every process; who began it decides
 OF_ALL = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -42,8 +50,12 @@ class Parcel:
         data = cloudpickle.dumps((items, Singleton.get_state()))
         number, path = tempfile.mkstemp(prefix="spectangle-", suffix=".pickle")
         self.path = Path(path)
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(data)
+        except OSError:
+            self.discard()
+            raise
 
     def open(self) -> Any:
         """Take out what is in it, and take over Hydra's state."""
@@ -74,17 +86,22 @@ def begin(process: Any, method: str) -> None:
     """
     if method == "spawn":
         resource_tracker.ensure_running()  # it would be started with the process, and unblock SIGINT
-    signal.pthread_sigmask(signal.SIG_BLOCK, OF_ALL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_ALL)
     try:
         process.start()
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_ALL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_signals_to_parent() -> None:
     """Ignore, in a process that has begun, the signals that reach all processes."""
     for number in OF_ALL:
         signal.signal(number, signal.SIG_IGN)
+    hear_signals()
+
+
+def hear_signals() -> None:
+    """Let the signals come, in a process that has begun and knows what to do with them."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_ALL)
 
 

@@ -7,13 +7,15 @@ import time
 from multiprocessing import get_context
 from typing import Any
 
+from optuna.trial import TrialState
+
 from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.runs.sweep_folder import sweep_record
 from spectangle.signals import ending_signals
 from spectangle.sweeps.adoption import refuse_change
 from spectangle.sweeps.again import renew_configurations
-from spectangle.sweeps.children import Parcel, start_method
+from spectangle.sweeps.children import Parcel, begin, start_method
 from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.leaderboard_page import write_report
 from spectangle.sweeps.live_page import LivePage
@@ -23,12 +25,13 @@ from spectangle.sweeps.status import StatusLine, describe_plan
 from spectangle.sweeps.study import Study
 from spectangle.sweeps.submission import check_submission
 from spectangle.sweeps.trial import App
-from spectangle.sweeps.worker import Worker, preload, requeue
+from spectangle.sweeps.worker import NoRoom, Worker, preload, requeue
 
 __all__ = ["Crew", "run_sweep"]
 
 STRIKES = 5  # workers that die young, one after the other, before the sweep gives up
 YOUNG_S = 5
+COULD_NOT_START = 3  # exit code of a worker that found no room for the processes of a run
 
 
 def run_sweep(plan: Plan, app: App) -> None:
@@ -91,7 +94,7 @@ class Crew:
         self.workers: dict[int, tuple[Any, float]] = {}
         self.payloads: dict[int, Any] = {}
         self.stopped_by: int | None = None
-        self.strikes = 0
+        self.strikes, self.ended = 0, 0
 
     def run(self) -> None:
         """Work until the study is done or a signal comes."""
@@ -124,7 +127,12 @@ class Crew:
     def _start(self, slot: int) -> None:
         payload = self._payload()
         process = self.context.Process(target=_work, args=(payload, slot, self.size), name=f"worker {slot}")
-        process.start()
+        try:
+            begin(process, self.context.get_start_method())
+        except OSError as error:
+            raise SpectangleError(
+                f"A worker could not be started ({error.strerror}); give fewer sweep.workers."
+            ) from error
         self.workers[slot] = (process, time.monotonic())
         self.payloads[slot] = payload
         if self.stopped_by is not None:
@@ -142,7 +150,9 @@ class Crew:
             payload.discard()
         if process.exitcode == 0 or self.stopped_by is not None or self.study.done:
             return
-        self.strikes = self.strikes + 1 if time.monotonic() - started < YOUNG_S else 0
+        ended = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.study.trials)
+        young = time.monotonic() - started < YOUNG_S or (process.exitcode == COULD_NOT_START and ended == self.ended)
+        self.strikes, self.ended = self.strikes + 1 if young else 0, ended
         if self.strikes < STRIKES:
             self._start(slot)
         elif self.strikes == STRIKES:
@@ -199,6 +209,9 @@ def _work(payload: Any, slot: int, size: int) -> None:
     plan, app = payload.open() if isinstance(payload, Parcel) else payload
     try:
         Worker(plan, app, slot, size).work()
+    except NoRoom as error:
+        console.print(f"error: {error}", markup=False)
+        raise SystemExit(COULD_NOT_START) from None
     except SpectangleError as error:
         console.print(f"error: {error}", markup=False)
         raise SystemExit(1) from None

@@ -60,7 +60,6 @@ class Entry:
     seconds: float | None = None
     ended: float | None = None
     front: bool = False
-    of_gpu_packs: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -130,7 +129,7 @@ class Leaderboard:
     def note(self) -> str:
         """That some probes were left out, or only in a part of the configurations."""
         measured = [entry for entry in self.entries if entry.metrics]
-        without = sum(entry.of_gpu_packs for entry in measured)
+        without = sum(bool(entry.metrics.get("probe/left_out")) for entry in measured)
         if not without:
             return ""
         who = "Latents" if without == len(measured) else f"Latents of {without} of {len(measured)} configurations"
@@ -233,9 +232,7 @@ class Leaderboard:
             for key in ("spread", "reason", "traceback", "trial", "attempts", "seconds", "ended")
             if key in facts
         }
-        metrics, packs = _mean_metrics(runs), any(run.of_gpu_packs for run in runs)
-        params = facts["params"]
-        return Entry(facts["name"], folder.path, params, state, values, metrics=metrics, of_gpu_packs=packs, **known)
+        return Entry(facts["name"], folder.path, facts["params"], state, values, metrics=_mean_metrics(runs), **known)
 
     def _plain_runs(self) -> list[Entry]:
         entries = []

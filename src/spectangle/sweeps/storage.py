@@ -78,15 +78,16 @@ class Journal(JournalFileBackend):
         )
 
 
-def open_storage(url: str | None, folder: Path) -> optuna.storages.BaseStorage:
-    """Optuna's storage: a journal in the sweep folder, or a database.
+def open_storage(url: str | None, folder: Path, repair: bool = True) -> optuna.storages.BaseStorage:
+    """Optuna's storage: a journal in the sweep folder, which is repaired unless it is only looked at, or a database.
 
     Raises:
         SpectangleError: The database or its driver is not there.
     """
     if url is None:
         journal = Journal(folder / "study.log")
-        journal.repair()
+        if repair:
+            journal.repair()
         return optuna.storages.JournalStorage(journal)
     from sqlalchemy.pool import NullPool
 

@@ -165,7 +165,12 @@ class RunProcess:
             if place is not None:
                 place.inherited = []
         self.process = context.Process(target=_child, args=(there, os.getpid(), place, *arguments), daemon=False)
-        begin(self.process, method)
+        try:
+            begin(self.process, method)
+        except OSError:
+            if self.parcel is not None:
+                self.parcel.discard()
+            raise
         there.close()
         if place is not None:
             place.pipe.close()
@@ -206,6 +211,7 @@ class RunProcess:
     def kill(self) -> None:
         self.process.kill()
         self._join()
+        self.pipe.close()
 
     def _join(self) -> None:
         self.process.join()

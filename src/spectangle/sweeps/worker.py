@@ -20,7 +20,7 @@ from spectangle.packs.shared_stars import shared_stars
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.signals import Stopped, ending_signals
 from spectangle.sweeps.again import keep_files
-from spectangle.sweeps.children import start_method
+from spectangle.sweeps.children import hear_signals, start_method
 from spectangle.sweeps.claims import Claim, Outcome, check
 from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.pack import Pack, pack_size
@@ -29,11 +29,15 @@ from spectangle.sweeps.study import Study
 from spectangle.sweeps.trial import App, Attempt
 from spectangle.threads import cores
 
-__all__ = ["Worker", "available_gpus", "preload"]
+__all__ = ["NoRoom", "Worker", "available_gpus", "preload"]
 
 log = logging.getLogger(__name__)
 WAIT_S = 0.5
 READING_MIN = 10  # a worker that reads stars for longer may be taken for dead
+
+
+class NoRoom(SpectangleError):
+    """The machine has no room for the processes of a run."""
 
 
 class Worker:
@@ -58,6 +62,7 @@ class Worker:
         """Run configurations until the sweep is done or this worker is told to stop."""
         for number in ending_signals(signal.SIGUSR1):
             signal.signal(number, self._stop)
+        hear_signals()
         self.parent = os.getppid()
         preload(self.plan.options.preload)
         gc.freeze()  # what is loaded stays: collections in the runs need not look at it, which copies its memory
@@ -161,8 +166,23 @@ class Worker:
         begin.
 
         Raises:
-            SpectangleError: The machine has no room for them; they are given back.
+            NoRoom: The machine has none for them; they are given back.
         """
+        if why := self._begin(claims, attempts, pack):
+            for attempt in attempts:
+                attempt.end(Outcome("interrupted"))
+            attempts.clear()
+            if pack is not None:
+                pack.end()
+            for claim in claims:
+                study.tell(claim, Outcome("interrupted", reason=f"it could not be started ({why})"))
+            raise NoRoom(
+                f"The processes of {len(claims)} configurations could not be started ({why}); give fewer "
+                "sweep.workers, a smaller sweep.pack, or the machine more room (ulimit -n, ulimit -u, the disk)."
+            )
+
+    def _begin(self, claims: list[Claim], attempts: list[Attempt], pack: Pack | None) -> str:
+        """Start what can be started; why the rest cannot, if there is any."""
         environment = self.environment(1 if pack else None)
         try:
             for claim in claims:
@@ -172,15 +192,8 @@ class Worker:
             if pack is not None:
                 pack.start()
         except (OSError, SpectangleError) as error:  # too many files or processes, no memory, a full disk
-            for attempt in attempts:
-                attempt.end(Outcome("interrupted"))
-            why = str(getattr(error, "strerror", None) or error).rstrip(".")
-            for claim in claims:
-                study.tell(claim, Outcome("interrupted", reason=f"it could not be started ({why})"))
-            raise SpectangleError(
-                f"The processes of {len(claims)} configurations could not be started ({why}); give fewer "
-                "sweep.workers, a smaller sweep.pack, or the machine more room (ulimit -n, ulimit -u, the disk)."
-            ) from error
+            return str(getattr(error, "strerror", None) or error).rstrip(".") or type(error).__name__
+        return ""
 
     def _supervise(self, study: Study, attempts: list[Attempt]) -> bool:
         """Wait for the runs, with an eye on signals, the clock, the sweep that started us and those who may think us
