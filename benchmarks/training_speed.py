@@ -30,6 +30,7 @@ from spectangle.configs.resolvers import register_resolvers
 from spectangle.console import console
 from spectangle.data.stars import Batches
 from spectangle.model.autoencoder import DisentanglingAutoencoder, frozen
+from spectangle.model.networks import DiscriminatorBank
 
 PIXELS, LABELS, PAIR = (
     800,
@@ -192,6 +193,50 @@ def parts(model: DisentanglingAutoencoder, data: RandomStars) -> dict[str, float
     return seconds
 
 
+class BareStep:
+    """A step of discriminators without autograd: forward and backward into memory that is there.
+
+    Arguments:
+        bank: The discriminators.
+        inputs: What they see [D, B, n_inputs].
+    """
+
+    def __init__(self, bank: DiscriminatorBank, inputs: torch.Tensor):
+        self.weights, self.biases = ([p.detach() for p in own] for own in (bank.weights, bank.biases))
+        self.hidden = [torch.empty(*inputs.shape[:2], weight.shape[2]) for weight in self.weights]
+        self.slopes = [torch.rand_like(h) for h in self.hidden]  # of the loss, in each layer; the last one is given
+        self.of_weights, self.of_biases = ([torch.empty_like(p) for p in own] for own in (self.weights, self.biases))
+        self.below = [inputs, *self.hidden[:-1]]
+        size = sum(weight[0].numel() for weight in self.weights)
+        self.operations = 2.0 * inputs.shape[:2].numel() * (3 * size - self.weights[0][0].numel())
+
+    def products(self) -> None:
+        """The matrix products alone."""
+        self._take(by_hand=False)
+
+    def by_hand(self) -> None:
+        """With the biases and ReLUs that lie between them."""
+        self._take(by_hand=True)
+
+    def _take(self, by_hand: bool) -> None:
+        last = len(self.weights) - 1
+        for i, weight in enumerate(self.weights):
+            torch.bmm(self.below[i], weight, out=self.hidden[i])
+            if by_hand:
+                self.hidden[i].add_(self.biases[i])
+                if i < last:
+                    self.hidden[i].relu_()
+        for i in range(last, -1, -1):
+            torch.bmm(self.below[i].transpose(1, 2), self.slopes[i], out=self.of_weights[i])
+            if by_hand:
+                torch.sum(self.slopes[i], 1, keepdim=True, out=self.of_biases[i])
+            if i:
+                torch.bmm(self.slopes[i], self.weights[i].transpose(1, 2), out=self.slopes[i - 1])
+                if by_hand:
+                    slope = self.slopes[i - 1]
+                    torch.ops.aten.threshold_backward.grad_input(slope, self.hidden[i - 1], 0, grad_input=slope)
+
+
 def layers_of_a_step(model: DisentanglingAutoencoder, data: RandomStars) -> tuple[dict[str, float], float]:
     """Seconds of a step of the discriminators, from its bare matrix products to all of it, medians of 40; and its
     floating-point operations.
@@ -201,33 +246,11 @@ def layers_of_a_step(model: DisentanglingAutoencoder, data: RandomStars) -> tupl
     step = model.look(batch, model.draw(len(batch[0])))
     seen, questions = step["seen"].detach(), step["questions"]
     inputs = adversary._inputs(seen, questions)
-    weights, biases = ([p.detach() for p in own] for own in (adversary.bank.weights, adversary.bank.biases))
-    hidden = [torch.empty(*inputs.shape[:2], weight.shape[2]) for weight in weights]
-    slopes = [torch.rand_like(h) for h in hidden]  # of the loss, in each layer; the last one is given
-    of_weights, of_biases = ([torch.empty_like(p) for p in own] for own in (weights, biases))
-    below = [inputs, *hidden[:-1]]
-    last, mask = len(weights) - 1, torch.ops.aten.threshold_backward.grad_input
-
-    def products(by_hand: bool) -> None:
-        """Forward and backward into memory that is there; ``by_hand`` with all that lies between the products."""
-        for i, weight in enumerate(weights):
-            torch.bmm(below[i], weight, out=hidden[i])
-            if by_hand:
-                hidden[i].add_(biases[i])
-                if i < last:
-                    hidden[i].relu_()
-        for i in range(last, -1, -1):
-            torch.bmm(below[i].transpose(1, 2), slopes[i], out=of_weights[i])
-            if by_hand:
-                torch.sum(slopes[i], 1, keepdim=True, out=of_biases[i])
-            if i:
-                torch.bmm(slopes[i], weights[i].transpose(1, 2), out=slopes[i - 1])
-                if by_hand:
-                    mask(slopes[i - 1], hidden[i - 1], 0, grad_input=slopes[i - 1])
+    bare = BareStep(adversary.bank, inputs)
 
     def networks() -> None:
         optimizer.zero_grad()
-        adversary.bank(inputs).backward(slopes[-1])
+        adversary.bank(inputs).backward(bare.slopes[-1])
 
     def losses() -> None:
         optimizer.zero_grad()
@@ -238,15 +261,13 @@ def layers_of_a_step(model: DisentanglingAutoencoder, data: RandomStars) -> tupl
         optimizer.step()
 
     layers: dict[str, Callable[[], None]] = {
-        "its matrix products alone": partial(products, False),
-        "... biases and ReLUs, by hand": partial(products, True),
+        "its matrix products alone": bare.products,
+        "... biases and ReLUs, by hand": bare.by_hand,
         "the networks by autograd": networks,
         "... and their losses": losses,
         "... and their optimiser": everything,
     }
-    size = sum(weight[0].numel() for weight in weights)
-    work = 2.0 * inputs.shape[0] * inputs.shape[1] * (3 * size - weights[0][0].numel())
-    return {name: median_of(layer) for name, layer in layers.items()}, work
+    return {name: median_of(layer) for name, layer in layers.items()}, bare.operations
 
 
 def median_of(call: Callable[[], None], times: int = 40) -> float:

@@ -173,7 +173,8 @@ def test_a_pruned_run_leaves_its_pack(toy_survey, tmp_path):
 def test_a_pack_that_cannot_start_leaves_no_process(toy_survey, tmp_path):
     """The disk is full when the worker notes its runs: it ends with them, and the next worker starts anew."""
     code = (
-        "import sys; from spectangle.sweeps import pack, liveness; from spectangle.commands.main import main\n"
+        "import sys; from spectangle.sweeps import controller, pack; from spectangle.commands.main import main\n"
+        "controller.YOUNG_S = 0\n"  # no worker is too young: only why it ended counts
         "def fails(self): raise OSError('No space left on device')\n"
         f"pack.Pack.start = fails; sys.argv = ['spectangle', 'train', *{[*FAST, f'data.path={toy_survey}']!r}, '-m', "
         f"'sweep.dir={tmp_path}/sweep', 'seed=0,1', 'hydra/sweeper/sampler=grid', 'sweep.pack=2', 'sweep.retries=0']\n"

@@ -141,7 +141,7 @@ def prepare(
     if cuts.unlabelled:
         named = np.concatenate([table.source_id for table in tables])
         others = np.setdiff1d(ids_in(parts), named)
-        catalogue = catalogue.with_unlabelled(others, archive.star_names if hasattr(archive, "star_names") else {})
+        catalogue = catalogue.with_unlabelled(others, getattr(archive, "star_names", {}))
         funnel.add("sample", f"and {len(others):,} spectra of stars in no table", len(catalogue.source_id))
     try:
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
@@ -230,17 +230,17 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
 def _print_funnel(funnel: Funnel, overlaps: Sequence[Overlap]) -> None:
     if not funnel.steps:
         return
-    columns = ["stars left", "removed"] + ["paper"] * funnel.has_paper
+    more = ("removed", "paper") if funnel.has_paper else ("removed",)
     table = Table(title="The sample (paper: Manteiga et al. 2025, section 3.1)" if funnel.has_paper else "The sample")
     for name in ("of", "step"):
         table.add_column(name, overflow="fold")
-    for name in columns:
+    for name in ("stars left", *more):
         table.add_column(name, justify="right")
     previous = None
     for step in funnel.steps:
         part = "" if step["part"] == previous else step["part"]
         previous = step["part"]
-        numbers = [f"{step[key]:,}" if step[key] else "" for key in ("removed", "paper")[: len(columns) - 1]]
+        numbers = [f"{step[key]:,}" if step[key] else "" for key in more]
         table.add_row(part, step["step"], f"{step['left']:,}", *numbers)
     console.print(table)
     for overlap in overlaps:

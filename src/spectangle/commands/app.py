@@ -35,7 +35,6 @@ let_threads_sleep()  # this is the first import of every command
 # by config: the node whose keys are the labels of the survey
 OF_LABELS = {"config": "lambdas", "generate": "set", "prepare": "cuts.max_errors"}
 OF_SWEEPER = "hydra.sweeper."  # which is written sweep. for short
-OF_ANY_SWEEPER = ("params",)  # which may also be refused for what is in it
 EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -184,9 +183,8 @@ def explain(error: Exception, config_name: str) -> str:
                 f"{', '.join(options)}."
             )
     if key := re.search(r"Could not override '([^']+)'", text):
-        name = key[1].removeprefix(OF_SWEEPER)
-        if key[1].startswith(OF_SWEEPER) and "." not in name and not (name in OF_ANY_SWEEPER and "-cn" in sys.argv):
-            return _no_sweep_key(name)
+        if key[1].startswith(OF_SWEEPER) and (sentence := _no_sweep_key(key[1].removeprefix(OF_SWEEPER))):
+            return sentence
         known = _known_keys(config_name)
         if key[1] in known or key[1].startswith("hydra."):
             return " ".join(text.split())  # the key is there, the reason is another one
@@ -205,15 +203,17 @@ def explain(error: Exception, config_name: str) -> str:
 
 
 def _no_sweep_key(name: str) -> str:
-    """Say why a sweep takes no ``sweep.NAME``."""
+    """Why no sweep takes ``sweep.NAME``, or this command does not; empty where the key is there and its value wrong."""
     known = [str(key) for key in OmegaConf.load(CONF / "hydra" / "sweeper" / "spectangle.yaml") if key != "_target_"]  # pyright: ignore
-    if name in known:
-        key = name if f"{name}=" in SHORT else f"sweep.{name}"
-        return (
-            f"{key} is a key of sweeps, and this is none: name one (sweep=table1), or vary something with -m "
-            "hydra/sweeper=spectangle."
-        )
-    return f"There is no key sweep.{name}.{did_you_mean(name, known)} `--help sweep` lists the keys of sweeps."
+    if name.partition(".")[0] not in known:
+        return f"There is no key sweep.{name}.{did_you_mean(name, known)} `--help sweep` lists the keys of sweeps."
+    if "-cn" in sys.argv:  # a sweep is named
+        return ""
+    key = name if f"{name}=" in SHORT else f"sweep.{name}"
+    return (
+        f"{key} is a key of sweeps, and this is none: name one (sweep=table1), or vary something with -m "
+        "hydra/sweeper=spectangle."
+    )
 
 
 def missing_primary(name: str, text: str) -> str:

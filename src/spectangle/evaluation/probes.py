@@ -273,7 +273,7 @@ class Probes(L.Callback):
                 return {"gains": list(floor_gains(fit, entangled, disentangled, seed))}
 
             path = self.cache / "floors" / f"{self._key(data, prefix, list(entangled), list(disentangled))}.json"
-            gains = Wanted(path.with_name(f"{path.stem}-gains.json"), gained)
+            gains = Wanted(path.with_suffix(".gains.json"), gained)
             *parts, gain = cached_each([*_by_probe(path, fit.probes, read_by), gains])
             return Floor(_joined(parts, (len(fit.scored), len(disentangled))), gain["gains"])
 

@@ -85,7 +85,7 @@ def refuse_change(run: Run, cfg: DictConfig) -> None:
             f"hydra.run.dir=DIR. What may change here: {', '.join(allowed)}."
         )
     if keys := [key for key in changed if not named(key, CHANGES_NOTHING)]:
-        log.info("what is another than before: %s", _changes(keys, then, now))
+        log.info("changed since the last start: %s", _changes(keys, then, now))
 
 
 def named(key: str, keys: Sequence[str]) -> bool:
