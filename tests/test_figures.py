@@ -101,8 +101,9 @@ def test_every_label_has_a_panel_whatever_it_is_called_and_however_many_there_ar
     labels["age"][:200] = np.nan
     units = dict.fromkeys(names, "") | {"vsini": "km/s"}
     figure = figures.prediction_figure(labels, labels, units)
-    shown = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    shown = {axes.get_title().split("\n")[0]: axes for axes in figure.axes if axes.get_title()}
     assert list(shown) == [figures.symbol(name) for name in names] and "[C/Fe]" in shown
+    assert all("MAE 0.000" in axes.get_title() and not axes.texts for axes in shown.values())  # words beside the stars
     assert [np.size(shown[name].lines[0].get_xdata()) for name in ("vsini", "age")] == [N, N - 200]
     assert figure.get_size_inches()[0] < 20 and any("vsini [km/s]" in axes.get_xlabel() for axes in figure.axes)
     one = figures.prediction_figure({"age": labels["age"]}, {"age": labels["age"]}, units)

@@ -1,5 +1,6 @@
 """generate.py: other labels for the same stars, written as a survey; and the checks of what was generated."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +101,10 @@ def test_a_grid_can_be_trained_on(toy_runs, tmp_path: Path):
     assert len(data.train) + len(data.validation) + len(data.test) == 40 and len(data.train) > 20
 
 
-def test_nothing_set_gives_reconstructions(toy_runs, tmp_path: Path):
-    out = generate(str(toy_runs[0]), str(tmp_path / "same.h5"), {}, n_stars=5, figure=False)
+def test_nothing_set_gives_reconstructions(toy_runs, tmp_path: Path, caplog):
+    with caplog.at_level(logging.INFO, "spectangle"):
+        out = generate(str(toy_runs[0]), str(tmp_path / "same.h5"), {}, n_stars=5, figure=False)
+    assert "nothing is set: the spectra are those of the stars themselves" in caplog.text
     with Survey(out) as survey:
         assert survey.attributes["release"] == "reconstructions" and np.all(survey.column("label_distance") < 5)
 

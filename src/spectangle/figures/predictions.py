@@ -64,8 +64,9 @@ def diagrams_figure(
 
 
 def _diagram_dots(catalogue: Mapping[str, np.ndarray], colour: str) -> dict:
-    """How stars are drawn: coloured by a label of the catalogue, if there is one."""
-    dots: dict = {"s": 3, "linewidths": 0, "rasterized": True}
+    """How stars are drawn: coloured by a label of the catalogue, if there is one; the fewer, the larger."""
+    stars = len(next(iter(catalogue.values())))
+    dots: dict = {"s": float(np.clip(5000 / stars, 3, 14)), "linewidths": 0, "rasterized": True}
     if not colour:
         return dots | {"color": COLOURS[0]}
     low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
@@ -111,9 +112,8 @@ def _prediction_row(
         truth, found = all_stars[known], predicted[name][known]
         dots = _dots(len(all_stars))
         _draw_predictions(top, truth, found, dots)
-        top.set_title(symbol(name), fontsize=11.5)
         words = _error_words(residual_metrics(found, truth), units[name])
-        top.text(0.04, 0.96, words, transform=top.transAxes, va="top", fontsize=9)
+        top.set_title(f"{symbol(name)}\n{words}", fontsize=9.5)  # within the axes it would lie over stars
         _draw_residuals(bottom, truth, found - truth, dots)
         bottom.set_xlabel(f"{axis_title(name, units)}, catalogue")
     axes[0, 0].set_ylabel("predicted")
@@ -125,7 +125,7 @@ def _prediction_row(
 
 def _dots(n: int) -> dict:
     """How so many stars are drawn: the more, the smaller and fainter."""
-    size, alpha = np.clip(110 / np.sqrt(n), 1.0, 4.0), np.clip(35 / np.sqrt(n), 0.3, 0.7)
+    size, alpha = np.clip(110 / np.sqrt(n), 1.0, 7.0), np.clip(35 / np.sqrt(n), 0.3, 0.7)
     return {"ms": float(size), "alpha": float(alpha), "markeredgewidth": 0, "color": COLOURS[0], "rasterized": True}
 
 
@@ -144,11 +144,8 @@ def _draw_residuals(axes: Axes, truth: np.ndarray, residual: np.ndarray, dots: d
 
 
 def _error_words(metrics: Mapping[str, float], unit: str) -> str:
-    lines = [
-        f"{word} {_minus(number(metrics[key], unit))} {unit}"
-        for word, key in (("MAE", "mae"), ("mean", "mean"), (r"$\sigma$", "sigma"))
-    ]
-    return "\n".join([*lines, f"$R^2$ {metrics['r2']:.2f}"])
+    mae, mean, sigma = (_minus(number(metrics[key], unit)) for key in ("mae", "mean", "sigma"))
+    return f"MAE {mae}, mean {mean}, $\\sigma$ {sigma} {unit}\n$R^2$ {metrics['r2']:.2f}"
 
 
 def noise_residual_figure(

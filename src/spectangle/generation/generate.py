@@ -103,6 +103,8 @@ def _warn(model: TrainedModel, changed: np.ndarray, grid: Sequence[Mapping[str, 
     if model.calibration is not None:
         for sentence in beyond(changed, grid, model.labels, model.units, model.calibration):
             log.warning("beyond the training stars: %s", sentence)
+    if not any(grid):
+        log.info("nothing is set: the spectra are those of the stars themselves, as the run reconstructs them")
     if entangled := [name for name in grid[0] if model.lambdas[name] <= 0]:
         log.warning(
             "%s: this run left the label in the latent, so the spectra follow only part of the change; set labels "
