@@ -7,6 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 __all__ = ["ConsoleHandler", "console", "print_table", "progress_bar", "render"]
 
+WIDEST = 300  # characters of a table; a terminal that is narrower breaks its lines
+
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -32,8 +34,10 @@ def print_table(table: RenderableType) -> None:
     wide.print(table)
 
 
-def render(item: RenderableType, width: int = 120) -> str:
-    """Render a table as plain text, for a log line."""
+def render(item: RenderableType, width: int = WIDEST) -> str:
+    """Render a table as plain text, for a log line: as wide as it needs, since the log is the only place that has it
+    whole.
+    """
     plain = Console(width=width, highlight=False, color_system=None)
     with plain.capture() as capture:
         plain.print(item)

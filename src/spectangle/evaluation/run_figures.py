@@ -24,6 +24,7 @@ from spectangle.figures import (
     diagrams_figure,
     information_figure,
     map_figure,
+    minus,
     mutual_information,
     noise_residual_figure,
     plane,
@@ -139,46 +140,71 @@ def read_test_stars(
 
 
 def signal_to_noise(data: "SpectraDataModule", rows: np.ndarray) -> np.ndarray | None:
-    """S/N of some test stars [N]; None if the survey has no such column."""
+    """S/N of some test stars [N]: the survey's column, or the median flux over the noise; None without errors."""
     places = data.test.rows[rows]
     with Survey(str(data.path)) as survey:
         for name in ("rvs_snr", "snr"):
             if name in survey.columns:
                 return survey.column(name)[places].astype(float)
-    return None
+        known = survey.has_flux_error
+    return np.median(data.test.flux[rows].numpy(), axis=1) / data.test.noise[rows].numpy() if known else None
 
 
 def reconstructions(
     model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: ReadStars, n: int = 4
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Spectra and reconstructions [n, P] of test stars, by rising first label (from cool to hot), with titles."""
+) -> dict[str, Any]:
+    """What :func:`~spectangle.figures.reconstruction.reconstruction_figure` draws of some test stars, by rising first
+    label (from cool to hot).
+    """
     import torch
 
     first = next(iter(seen.catalogue.values()))
     order = np.argsort(first)[: max(1, np.isfinite(first).sum())]
     chosen = order[(np.linspace(0.04, 0.96, n) * (len(order) - 1)).astype(int)]
     stars = seen.rows[chosen]
-    flux = data.test.flux[stars]
     read = [np.where(np.isfinite(truth), truth, seen.predicted[name]) for name, truth in seen.catalogue.items()]
     labels = torch.from_numpy(np.stack(read, axis=1)[chosen].astype(np.float32))
     with torch.no_grad():
         decoded = (
             model.decode(torch.from_numpy(seen.latent[chosen]).to(model.device), labels.to(model.device)).cpu().numpy()
         )
-    titles = [
-        ", ".join(
-            f"{symbol(name)} {number(float(seen.catalogue[name][i]), seen.units[name])} {seen.units[name]}"
-            for name in list(seen.catalogue)[:IN_A_TITLE]
-        )
-        for i in chosen
-    ]
-    return flux.numpy(), decoded, [title.replace("-", "\N{MINUS SIGN}") for title in titles]
+    return {
+        "wavelength": data.wavelength,
+        "flux": data.test.flux[stars].numpy(),
+        "reconstructed": decoded,
+        "titles": [
+            f"{data.test.source_id[star]}: {_labels_in_words(seen, i)}" for star, i in zip(stars, chosen, strict=True)
+        ],
+        "flux_error": _flux_errors(data, data.test.rows[stars]),
+    }
+
+
+def _labels_in_words(seen: ReadStars, i: int) -> str:
+    values = {name: float(seen.catalogue[name][i]) for name in list(seen.catalogue)[:IN_A_TITLE]}
+    return ", ".join(
+        f"{symbol(name)} {minus(number(value, seen.units[name]))} {seen.units[name]}".rstrip()
+        if np.isfinite(value)
+        else f"{symbol(name)} unknown"
+        for name, value in values.items()
+    )
+
+
+def _flux_errors(data: "SpectraDataModule", places: np.ndarray) -> np.ndarray | None:
+    """Errors of some spectra [n, P] by their rows in the survey, if it has any."""
+    with Survey(str(data.path)) as survey:
+        errors = [survey.flux_error(int(place), int(place) + 1) for place in places]
+    return None if any(error is None for error in errors) else np.concatenate([e for e in errors if e is not None])
 
 
 def _figures(
     model: "DisentanglingAutoencoder", data: "SpectraDataModule", seen: ReadStars, tsne_stars: int
 ) -> Iterator[tuple[str, Figure]]:
-    yield "predicted", prediction_figure(seen.predicted, seen.catalogue, seen.units, "Read from the latent, test stars")
+    yield (
+        "predicted",
+        prediction_figure(
+            seen.predicted, seen.catalogue, seen.units, f"Read from the latent, {len(seen.rows):,} test stars"
+        ),
+    )
     if diagram_axes(seen.catalogue):
         columns = {"from the spectra": [seen.spectra_predicted] * 2} if seen.spectra_predicted else {}
         yield (
@@ -191,8 +217,7 @@ def _figures(
             {"latent": mutual_information(seen.latent, np.stack(list(seen.catalogue.values()), axis=1))}, data.labels
         ),
     )
-    flux, decoded, titles = reconstructions(model, data, seen)
-    yield "reconstruction", reconstruction_figure(data.wavelength, flux, decoded, titles)
+    yield "reconstruction", reconstruction_figure(**reconstructions(model, data, seen), title="Four test stars")
     snr = signal_to_noise(data, seen.rows)
     if snr is not None and np.isfinite(snr).sum() > 50:
         sources = ({"spectra": seen.spectra_predicted} if seen.spectra_predicted else {}) | {"latent": seen.predicted}

@@ -3,7 +3,7 @@
 from spectangle.figures.latent import frontier_figure, information_figure, mutual_information, pareto_front
 from spectangle.figures.predictions import diagram_axes, diagrams_figure, noise_residual_figure, prediction_figure
 from spectangle.figures.reconstruction import reconstruction_figure
-from spectangle.figures.style import axis_title, data_uri, save, symbol
+from spectangle.figures.style import axis_title, data_uri, minus, save, symbol
 from spectangle.figures.survey_figures import diagram_figure, label_figure, noise_figure, spectra_figure
 from spectangle.figures.tsne import map_figure, neighbour_r2, plane
 
@@ -17,6 +17,7 @@ __all__ = [
     "information_figure",
     "label_figure",
     "map_figure",
+    "minus",
     "mutual_information",
     "neighbour_r2",
     "noise_figure",

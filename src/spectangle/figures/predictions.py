@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from spectangle.figures.style import COLOURS, GREY, INK, axis_title, orient, quantile_limits, rows_of, symbol
+from spectangle.figures.style import COLOURS, GREY, INK, axis_title, minus, orient, quantile_limits, rows_of, symbol
 from spectangle.metrics import number, residual_metrics
 
 __all__ = ["diagram_axes", "diagrams_figure", "noise_residual_figure", "prediction_figure"]
@@ -31,10 +31,11 @@ def diagrams_figure(
     columns: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
     units: Mapping[str, str],
 ) -> Figure:
-    """Kiel and chemical diagrams from predicted labels beside the catalogue's (Figs. 9 and 10).
+    """Kiel and chemical diagrams from predicted labels beside the catalogue's (Figs. 9 and 10): in each row the same
+    stars, those that have both labels; grey ones lack the label that is the colour.
 
     Arguments:
-        catalogue: Labels [N] by name.
+        catalogue: Labels [N] by name, NaN where one is missing.
         columns: By the title of a column, predicted labels [N] by name for each of :func:`diagram_axes` (Kiel and
             chemical diagram may come from two latents, as in the paper).
         units: Unit of each label.
@@ -44,18 +45,20 @@ def diagrams_figure(
     figure = Figure(figsize=(4.1 * len(columns) + 1.0, 3.9 * max(1, len(rows))), layout="constrained")
     for r, (x, y, colour) in enumerate(rows):
         panels = [figure.add_subplot(len(rows), len(columns), r * len(columns) + c + 1) for c in range(len(columns))]
-        sets = [sets[r] for sets in columns.values()]
-        limits = [quantile_limits(catalogue[name], *(labels[name] for labels in sets)) for name in (x, y)]
-        dots = _diagram_dots(catalogue, colour)
+        known = np.isfinite(catalogue[x]) & np.isfinite(catalogue[y])
+        stars = {name: values[known] for name, values in catalogue.items()}
+        sets = [{name: sets[r][name][known] for name in (x, y)} for sets in columns.values()]
+        limits = [quantile_limits(stars[name], *(labels[name] for labels in sets)) for name in (x, y)]
         for axes, title, labels in zip(panels, columns, sets, strict=True):
-            points = axes.scatter(labels[x], labels[y], **dots)
+            points = _draw_stars(axes, labels[x], labels[y], stars.get(colour))
             axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_title(x, units))
-            axes.set_title(title, fontsize=10.5)
             if axes is panels[0]:
                 axes.set_ylabel(axis_title(y, units))
+                words = f"{known.sum():,} test stars"
             else:
                 axes.tick_params(labelleft=False)
-                _tell_errors(axes, {name: _mae(labels[name], catalogue[name]) for name in (x, y)}, units)
+                words = _errors({name: _mae(labels[name], stars[name]) for name in (x, y)}, units)
+            axes.set_title(f"{title}\n{words}", fontsize=10)
             orient(axes, x, y)
         if colour:
             words = f"{axis_title(colour, units)}, catalogue"
@@ -63,22 +66,22 @@ def diagrams_figure(
     return figure
 
 
-def _diagram_dots(catalogue: Mapping[str, np.ndarray], colour: str) -> dict:
-    """How stars are drawn: coloured by a label of the catalogue, if there is one; the fewer, the larger."""
-    stars = len(next(iter(catalogue.values())))
-    dots: dict = {"s": float(np.clip(5000 / stars, 3, 14)), "linewidths": 0, "rasterized": True}
-    if not colour:
-        return dots | {"color": COLOURS[0]}
-    low, high = quantile_limits(catalogue[colour], tail=0.02, margin=0)
-    return dots | {"c": catalogue[colour], "cmap": "viridis", "vmin": low, "vmax": high}
+def _draw_stars(axes: Axes, x: np.ndarray, y: np.ndarray, colour: np.ndarray | None) -> Any:
+    """Draw stars [N], the fewer, the larger; coloured by a label, if there is one, and grey where a star lacks it."""
+    dots: dict = {"s": float(np.clip(5000 / max(1, len(x)), 3, 14)), "linewidths": 0, "rasterized": True}
+    if colour is None:
+        return axes.scatter(x, y, color=COLOURS[0], **dots)
+    known = np.isfinite(colour)
+    axes.scatter(x[~known], y[~known], color=GREY, **dots)
+    low, high = quantile_limits(colour, tail=0.02, margin=0)
+    return axes.scatter(x[known], y[known], c=colour[known], cmap="viridis", vmin=low, vmax=high, **dots)
 
 
-def _tell_errors(axes: Axes, errors: Mapping[str, float], units: Mapping[str, str]) -> None:
-    """Write mean absolute errors into the corner of a diagram that is free."""
-    lines = [f"MAE {symbol(name)} {number(error, units[name])} {units[name]}" for name, error in errors.items()]
-    left = "logg" in errors  # no star is hot and large: that corner of the Kiel diagram is free
-    place, side = (0.03, "left") if left else (0.97, "right")
-    axes.text(place, 0.97, "\n".join(lines), transform=axes.transAxes, ha=side, va="top", fontsize=9)
+def _errors(errors: Mapping[str, float], units: Mapping[str, str]) -> str:
+    """Mean absolute errors of some labels in words, for a title: within a diagram they would lie over stars."""
+    return "MAE " + ", ".join(
+        f"{symbol(name)} {number(error, units[name])} {units[name]}" for name, error in errors.items()
+    )
 
 
 def prediction_figure(
@@ -90,7 +93,7 @@ def prediction_figure(
     rows = rows_of(list(catalogue))
     figure = Figure(figsize=(3.6 * len(rows[0]) + 0.4, 5.4 * len(rows)), layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=12)
+        figure.suptitle(f"{title}; residual: predicted \N{MINUS SIGN} catalogue", fontsize=12)
     for part, names in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         _prediction_row(part, predicted, {name: catalogue[name] for name in names}, units, len(rows[0]))
     return figure
@@ -112,7 +115,8 @@ def _prediction_row(
         truth, found = all_stars[known], predicted[name][known]
         dots = _dots(len(all_stars))
         _draw_predictions(top, truth, found, dots)
-        words = _error_words(residual_metrics(found, truth), units[name])
+        stars = "" if known.all() else f", {known.sum():,} stars"
+        words = _error_words(residual_metrics(found, truth), units[name]) + stars
         top.set_title(f"{symbol(name)}\n{words}", fontsize=9.5)  # within the axes it would lie over stars
         _draw_residuals(bottom, truth, found - truth, dots)
         bottom.set_xlabel(f"{axis_title(name, units)}, catalogue")
@@ -144,8 +148,9 @@ def _draw_residuals(axes: Axes, truth: np.ndarray, residual: np.ndarray, dots: d
 
 
 def _error_words(metrics: Mapping[str, float], unit: str) -> str:
-    mae, mean, sigma = (_minus(number(metrics[key], unit)) for key in ("mae", "mean", "sigma"))
-    return f"MAE {mae}, mean {mean}, $\\sigma$ {sigma} {unit}\n$R^2$ {metrics['r2']:.2f}"
+    mae, mean, sigma = (minus(number(metrics[key], unit)) for key in ("mae", "mean", "sigma"))
+    r2 = minus(f"{metrics['r2']:.2f}")
+    return f"MAE {mae}, mean {mean}, $\\sigma$ {sigma} {unit}\n$R^2$ {r2}"
 
 
 def noise_residual_figure(
@@ -191,27 +196,27 @@ def noise_residual_figure(
         axes.tick_params(colors=INK)
         axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
     if len(residuals) > 1 or limit:
-        figure.axes[0].legend(fontsize=8.5, frameon=False)
+        lines = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*lines, fontsize=8.5, frameon=False, ncols=6, loc="outside lower center")
     return figure
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _mae(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.nanmean(np.abs(found - truth)))
 
 
-def _running(axes: Axes, x: np.ndarray, residual: np.ndarray, bins: int = 15) -> None:
-    """Median and 16-84 % of the residual in bins of equal width that hold at least 10 stars."""
+def _running(axes: Axes, x: np.ndarray, residual: np.ndarray) -> None:
+    """Median and 16-84 % of the residual in bins of equal width that hold at least 10 stars; gaps where they do not."""
+    bins = int(np.clip(len(x) // 30, 4, 15))
     edges = np.linspace(*quantile_limits(x, margin=0), bins + 1)
     place = np.digitize(x, edges) - 1
-    used = [i for i in range(bins) if (place == i).sum() >= 10]
-    if not used:
+    filled = [(place == i).sum() >= 10 for i in range(bins)]
+    if not any(filled):
         return
-    low, middle, high = np.array([np.quantile(residual[place == i], [0.16, 0.5, 0.84]) for i in used]).T
-    centre = 0.5 * (edges[:-1] + edges[1:])[used]
+    low, middle, high = np.full((3, bins), np.nan)
+    for i in np.flatnonzero(filled):
+        low[i], middle[i], high[i] = np.quantile(residual[place == i], [0.16, 0.5, 0.84])
+    centre = 0.5 * (edges[:-1] + edges[1:])
     axes.plot(centre, middle, color=COLOURS[1], lw=1.6, label="median")
     axes.plot(centre, low, color=COLOURS[1], lw=0.9, ls="--", label="16-84 %")
     axes.plot(centre, high, color=COLOURS[1], lw=0.9, ls="--")

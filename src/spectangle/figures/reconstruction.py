@@ -3,6 +3,7 @@
 Shapes: n spectra, P pixels.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,7 +43,8 @@ def reconstruction_figure(
         residual = flux[i] - reconstructed[i]
         top.plot(wavelength, flux[i], color=GREY, lw=0.9, label="spectrum")
         top.plot(wavelength, reconstructed[i], color=COLOURS[0], lw=1.0, label="reconstruction")
-        top.set_title(f"{titles[i]}   rms of the residual {residual.std():.4f}", fontsize=9.5, loc="left")
+        words = f"{titles[i]}; rms of the residual {residual.std():.4f}"
+        top.set_title(textwrap.fill(words, 130), fontsize=9.5, loc="left")
         top.set_ylabel("flux")
         if flux_error is not None:
             bottom.fill_between(
@@ -56,6 +58,8 @@ def reconstruction_figure(
             if species == "Ca II" and wavelength[0] < line < wavelength[-1]:
                 for panel in (top, bottom):
                     panel.axvline(line, color=GREY, lw=0.6, ls=":", zorder=0)
+                if i == 0:
+                    top.text(line, 1.01, species, transform=top.get_xaxis_transform(), ha="center", fontsize=7.5)
     axes[0].legend(fontsize=8.5, frameon=False, ncols=2, loc="lower center")
     if flux_error is not None:
         axes[1].legend(fontsize=8, frameon=False, ncols=2, loc="lower center")

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +17,9 @@ __all__ = [
     "COLOURS",
     "GREY",
     "INK",
-    "INVERTED",
     "axis_title",
     "data_uri",
+    "minus",
     "orient",
     "quantile_limits",
     "rows_of",
@@ -31,6 +32,7 @@ SYMBOLS = {
     "logg": r"$\log g$",
     "alpha_fe": r"[$\alpha$/Fe]",
 }
+LONG = 18  # characters of a name that fit above or beside a panel
 ABUNDANCE = re.compile(r"([a-z]{1,2})_(h|fe)")
 INVERTED = ("teff", "logg")  # astronomers draw hot stars left and giants on top
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008
@@ -38,10 +40,19 @@ INK, GREY = "#222222", "#9aa0a6"
 
 
 def symbol(label: str) -> str:
-    """The label as astronomers write it: also ``c_fe`` is [C/Fe]; one that is not known keeps its name."""
+    """The label as astronomers write it: also ``c_fe`` is [C/Fe]; one that is not known keeps its name, a long one in
+    lines.
+    """
     if found := ABUNDANCE.fullmatch(label):
         return f"[{found[1].capitalize()}/{found[2].capitalize()}]"
-    return SYMBOLS.get(label, label)
+    if label in SYMBOLS or len(label) <= LONG:
+        return SYMBOLS.get(label, label)
+    return textwrap.fill(label.replace("_", "_ "), LONG + 1).replace("_ ", "_")
+
+
+def minus(text: str) -> str:
+    """Numbers with the sign that a figure has for a minus."""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def rows_of(names: Sequence[str], most: int = 5) -> list[list[str]]:
@@ -58,8 +69,11 @@ def axis_title(label: str, units: Mapping[str, str], prefix: str = "") -> str:
 
 
 def quantile_limits(*values: np.ndarray, tail: float = 0.002, margin: float = 0.04) -> tuple[float, float]:
-    """Axis limits that hold all but the outermost stars of some arrays, with a margin."""
+    """Axis limits that hold all but the outermost stars of some arrays, with a margin; all of them, where less than one
+    star would be left out at each end.
+    """
     finite = np.concatenate([np.ravel(v)[np.isfinite(np.ravel(v))] for v in values])
+    tail = tail if tail * finite.size >= 1 else 0.0
     low, high = np.quantile(finite, [tail, 1 - tail]) if finite.size else (0.0, 1.0)
     pad = margin * (high - low) or 1e-3
     return float(low - pad), float(high + pad)

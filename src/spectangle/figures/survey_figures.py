@@ -50,7 +50,7 @@ def diagram_figure(labels: Mapping[str, np.ndarray], units: Mapping[str, str], x
     axes = figure.subplots()
     style: dict = {"s": 2 if len(labels[x]) > 3000 else 10, "linewidths": 0, "rasterized": True}
     if colour:
-        low, high = quantile_limits(labels[colour], tail=0.01, margin=0)
+        low, high = quantile_limits(labels[colour], tail=0.02, margin=0)
         style |= {"c": labels[colour], "cmap": "viridis", "vmin": low, "vmax": max(high, low + 1e-6)}
     else:
         style |= {"color": COLOURS[0]}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from spectangle.figures.style import INVERTED, axis_title, quantile_limits, rows_of, symbol
+from spectangle.figures.style import axis_title, minus, quantile_limits, rows_of, symbol
 from spectangle.metrics import r2
 
 __all__ = ["map_figure", "neighbour_r2", "plane"]
@@ -104,12 +104,10 @@ def _label_block(
         axes.set_box_aspect(1)
         for side in axes.spines.values():
             side.set_color("#c4c8cc")
-    bar = block.colorbar(shown, ax=list(all_axes), pad=0.01, aspect=22, shrink=0.85)
+    bar = block.colorbar(shown, ax=list(all_axes), pad=0.01, aspect=22, shrink=0.85, extend="both")
     bar.set_label(axis_title(name, units), fontsize=9.5)
     bar.ax.tick_params(labelsize=8.5)
-    if name in INVERTED:
-        bar.ax.invert_yaxis()
 
 
 def _number(value: float) -> str:
-    return f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("-", "\N{MINUS SIGN}")
+    return minus(f"{value + 0.0:.2f}".replace("-0.00", "0.00"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from spectangle.figures.style import rows_of
+from spectangle.figures.style import axis_title, minus, rows_of, symbol
 from spectangle.files import whole_file
 from spectangle.generation.figure import ACCENT, GREY, INK
 from spectangle.generation.parents import Parents
@@ -80,6 +80,10 @@ def draw_check(
         _draw_reread(model, parents, swap, regressor, bottom)
     for unused in (*tops[len(swaps) :], *bottoms[len(swaps) :]):
         unused.remove()
+    figure.suptitle(
+        "Above: the spectrum of one star with one label changed; below: every star, read again", fontsize=12
+    )
+    figure.legend(*tops[0].get_legend_handles_labels(), fontsize=9, ncols=2, loc="outside lower center", frameon=False)
     with whole_file(path) as part:
         figure.savefig(part, dpi=110, format="png")
     return path
@@ -102,10 +106,11 @@ def _draw_change(model: TrainedModel, parents: Parents, swap: Swap, truth: Truth
         (parents.labels[star, swap.label].item(), swap.labels[star, swap.label].item()),
     )
     unit = model.units[name]
-    axes.set_title(f"{name}: {number(old, unit)} to {number(new, unit)} {unit}", fontsize=10, loc="left")
+    axes.set_title(
+        f"{symbol(name)}: {minus(number(old, unit))} to {minus(number(new, unit))} {unit}", fontsize=10, loc="left"
+    )
     axes.set_xlabel("vacuum wavelength [nm]")
     axes.set_ylabel("change of the flux")
-    axes.legend(fontsize=8)
 
 
 def _draw_reread(model: TrainedModel, parents: Parents, swap: Swap, regressor: Any, axes: Any) -> None:
@@ -115,7 +120,7 @@ def _draw_reread(model: TrainedModel, parents: Parents, swap: Swap, regressor: A
     axes.plot(asked, after[:, swap.label], ".", color=ACCENT, ms=2, alpha=0.5)
     axes.plot([asked.min(), asked.max()], [asked.min(), asked.max()], color=GREY, lw=1)
     name = model.labels[swap.label]
-    axes.set_xlabel(f"{name} asked for [{model.units[name]}]")
+    axes.set_xlabel(f"{axis_title(name, model.units)}, asked for")
     axes.set_ylabel("read from the generated spectrum")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from spectangle.figures.style import minus, symbol
 from spectangle.files import whole_file
 from spectangle.generation.parents import Parents
 from spectangle.inference.trained import TrainedModel
@@ -35,7 +36,7 @@ def draw_generated(model: TrainedModel, parents: Parents, changed: np.ndarray, p
     )
     middle.bar(np.arange(parents.latent.shape[1]), parents.latent[0], color=GREY)
     middle.set_title("Its latent", loc="left", fontsize=10)
-    middle.set_xlabel("latent number")
+    middle.set(xlabel="latent number", ylabel="value")
     _draw_changed(model, parents, changed, bottom)
     for axes in (top, bottom):
         _draw_calcium(axes, model.wavelength)
@@ -70,7 +71,7 @@ def _draw_calcium(axes: Any, grid: np.ndarray) -> None:
 
 def _words(model: TrainedModel, labels: np.ndarray) -> list[str]:
     return [
-        f"{name} {number(value, model.units[name])} {model.units[name]}"
+        f"{symbol(name)} {minus(number(value, model.units[name]))} {model.units[name]}".rstrip()
         for name, value in zip(model.labels, labels, strict=True)
     ]
 

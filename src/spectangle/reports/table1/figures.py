@@ -161,12 +161,10 @@ def _latents(
     )
     yield "information", figures.information_figure(matrices, data.labels), caption
     one = next((one for one in seen if is_pair(one)), next(iter(seen)))
-    flux, decoded, titles = reconstructions(load_autoencoder(runs[one]), data, seen[one])
+    drawn = reconstructions(load_autoencoder(runs[one]), data, seen[one])
     yield (
         "reconstruction",
-        figures.reconstruction_figure(
-            data.wavelength, flux, decoded, titles, title=f"Reconstruction: {one.title.lower()}"
-        ),
+        figures.reconstruction_figure(**drawn, title=f"Reconstruction: {one.title.lower()}"),
         "",
     )
 

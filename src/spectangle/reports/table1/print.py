@@ -33,7 +33,6 @@ SOURCE = (
     "Manteiga et al. 2025, A&amp;A 694, A326, section 3.3. "
     "First pair: T_eff and log g kept, [M/H] and [alpha/Fe] lost; second pair: the other way round."
 )
-WIDEST = 300  # characters of a table; a terminal that is narrower breaks its lines
 STYLE = """:root{--ink:#1a1f2b;--soft:#5b6475;--line:#d8dde6}*{box-sizing:border-box}
 body{font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:0 auto;padding:24px 24px 60px;color:var(--ink);
 background:#fff}
@@ -64,7 +63,7 @@ def print_table1(cfg: DictConfig) -> None:
     if attributes := attribute_grid(table):
         grids.append(attributes)
     for grid in grids:
-        console.print(render(terminal_table(grid), width=WIDEST), markup=False, soft_wrap=True, highlight=False)
+        console.print(render(terminal_table(grid)), markup=False, soft_wrap=True, highlight=False)
     for note in table.notes:
         console.print(f"note: {note}", markup=False)
     figures = list(report_figures(table, runs, cfg.tsne_stars)) if cfg.figures else []
