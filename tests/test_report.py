@@ -375,8 +375,8 @@ def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
     for (fold, seed), value in mae.items():
         run = tmp_path / f"{fold}-{seed}"
         (run / ".hydra").mkdir(parents=True)
-        config = {"data": {"folds": 5, "fold": fold}, "seed": seed, "lambdas": {"teff": -1.0, "fe_h": 1.0}}
-        (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+        config = {"data": {"folds": 5, "fold": fold, "seed": "${seed}"}, "lambdas": {"teff": -1.0, "fe_h": 1.0}}
+        (run / ".hydra" / "config.yaml").write_text(json.dumps(config | {"seed": seed}))
         metrics = {
             "test/latent/teff/mae": value,
             "test/spectra/teff/mae": 2 * value,
@@ -391,6 +391,23 @@ def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
     text = render(table)
     assert "2 of 5 folds, 2 seeds" in text and "125 ± 21" in text and "0.500 ± 0.000" in text and "(at most)" in text
     assert "0.005 ± 0.007" in text
+
+
+def test_experiments_that_keep_the_same_labels_stay_apart(tmp_path):
+    """Strengths of lambda, and numbers of folds: none is lost, none is mixed with another."""
+    from spectangle.reports.folds import fold_groups
+
+    for name, folds, teff in (("weak", 5, -1.0), ("strong", 5, -5.0), ("ten", 10, -1.0)):
+        for fold in (0, 1):
+            run = tmp_path / f"{name}{fold}"
+            (run / ".hydra").mkdir(parents=True)
+            config = {"data": {"folds": folds, "fold": fold}, "lambdas": {"teff": teff}}
+            (run / ".hydra" / "config.yaml").write_text(json.dumps(config))
+            (run / "metrics.json").write_text(json.dumps({"test/latent/teff/mae": 1.0}))
+    groups = fold_groups(tmp_path)
+    assert sorted(groups) == [f"entangled teff ({i})" for i in (1, 2, 3)]
+    together = [sorted(run.path.name for run in runs) for runs in groups.values()]
+    assert sorted(together) == [["strong0", "strong1"], ["ten0", "ten1"], ["weak0", "weak1"]]
 
 
 def test_folds_tell_stars_and_attributes(tmp_path):
@@ -443,6 +460,7 @@ def test_folds_are_drawn_with_each_star_as_a_test_star(toy_survey, tmp_path, mon
     code, printed, errors = Command(monkeypatch, capsys)("report", "kind=folds", f"sweep={tmp_path}")
     assert code == 0 and "2 of 2 folds" in printed, errors
     written = sorted(path.name for path in (tmp_path / "figures").glob("*.png"))
-    assert written == ["teff-logg-kiel_chemical.png", "teff-logg-predicted.png", "teff-logg-tsne.png"]
+    begins = "entangled-teff-logg-disentangled-m_h-alpha_fe"
+    assert written == [f"{begins}-{name}.png" for name in ("kiel_chemical", "predicted", "tsne")]
     predicted, catalogue = drawn[0][:2]
     assert len(catalogue["teff"]) == len(predicted["teff"]) == 400

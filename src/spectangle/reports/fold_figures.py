@@ -3,6 +3,7 @@
 Shapes: N stars of all folds, Z latent.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,16 +23,17 @@ def draw_folds(title: str, runs: Sequence[Run], folder: Path) -> list[Path]:
     """Draw one experiment's folds as PDF and PNG into ``folder``: labels read against the catalogue's, Kiel diagram,
     t-SNE of one fold.
 
-    The first seed of each fold is drawn. Names begin with what is entangled.
+    The first seed of each fold is drawn. Names begin with the title, so that no experiment replaces the figures of
+    another.
     """
     first = {
         int(run.config["data"]["fold"]): run
         for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0)), reverse=True)
     }
-    entangled = [name for name, value in runs[0].config["lambdas"].items() if float(value or 0) < 0]
+    begins = re.sub(r"\W+", "-", title).strip("-")
     written = []
     for name, figure in _figures(title, [first[fold] for fold in sorted(first)]):
-        written += save(figure, folder / "-".join([*entangled, name]))
+        written += save(figure, folder / f"{begins}-{name}")
     return written
 
 

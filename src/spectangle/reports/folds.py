@@ -12,24 +12,19 @@ from rich.table import Table
 from spectangle.configs.nested import flat
 from spectangle.errors import SpectangleError
 from spectangle.metrics import number
+from spectangle.runs.entry import named
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import list_runs
 
 __all__ = ["attribute_fold_table", "fold_groups", "fold_table"]
 
-APART = (
-    "data.fold",
-    "seed",
-    "threads",
-    "hydra",
-    "logger",
-    "callbacks",
-)  # what the runs of one experiment may differ in
+APART = ("data.fold", "seed", "threads", "logger", "callbacks")  # what the runs of one experiment may differ in
 WORDS = {-1: "entangled", 0: "neutral", 1: "disentangled"}
 
 
 def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
-    """Finished runs below a folder by experiment, named by its lambdas.
+    """Finished runs below a folder by experiment, named by what it keeps and loses, and numbered where that is not
+    enough.
 
     Raises:
         SpectangleError: None is finished, or none has folds.
@@ -42,9 +37,15 @@ def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
         )
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        choices = {key: value for key, value in flat(run.config).items() if not key.startswith(APART)}
+        # as it was written: seeds of other parts that refer to the seed are no other experiment
+        choices = {key: value for key, value in flat(run.written_config).items() if not named(key, APART)}
         groups.setdefault(repr(sorted(choices.items(), key=str)), []).append(run)
-    return {_title(runs, list(groups.values())): runs for runs in groups.values()}
+    titles = [_title(members[0]) for members in groups.values()]
+    numbered = [
+        f"{title} ({titles[: i + 1].count(title)})" if titles.count(title) > 1 else title
+        for i, title in enumerate(titles)
+    ]
+    return dict(zip(numbered, groups.values(), strict=True))
 
 
 def fold_table(title: str, runs: Sequence[Run]) -> Table:
@@ -137,13 +138,11 @@ def _spread(values: Sequence[float], unit: str = "") -> str:
     return f"{mean} ± {number(statistics.stdev(values), unit)}" if len(values) > 1 else mean
 
 
-def _title(runs: Sequence[Run], groups: Sequence[Sequence[Run]]) -> str:
-    lambdas = {name: float(value or 0) for name, value in runs[0].config["lambdas"].items()}
+def _title(run: Run) -> str:
+    lambdas = {name: float(value or 0) for name, value in run.config["lambdas"].items()}
     parts = [
         f"{word} {', '.join(names)}"
         for sign, word in WORDS.items()
         if (names := [name for name, v in lambdas.items() if (v > 0) - (v < 0) == sign])
     ]
-    same = [group for group in groups if group[0].config["lambdas"] == runs[0].config["lambdas"]]
-    number_of = f" ({same.index(runs) + 1})" if len(same) > 1 else ""
-    return "; ".join(parts) + number_of
+    return "; ".join(parts)
