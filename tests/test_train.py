@@ -145,7 +145,8 @@ def wait_for(condition, process, seconds=90):
         (["-cd", str(ROOT / "sweeps"), "-cn", "frontie"], "Did you mean 'frontier'?"),
         (["sweep=frontie"], "There is no sweep 'frontie'. Did you mean 'frontier'?"),
         (["trainer.max_epochs=0"], "trainer.max_epochs is 0"),
-        (["callbacks.checkpoint.monitor=val/nonsense"], "Lightning cannot train with this config"),
+        (["callbacks.checkpoint.monitor=val/nonsense"], "callbacks.checkpoint.monitor names val/nonsense, which this"),
+        (["objective=val/reconstructoin"], "does not measure. Did you mean 'val/reconstruction'?"),
         (["callbacks.checkpoint.mode=abc"], "Lightning cannot train with this config"),
     ],
 )
@@ -190,6 +191,20 @@ def test_validation_scores_during_training_can_be_monitored(train, tmp_path):
     history = Run(tmp_path).history
     assert all("val/latent/teff/mae" in row for row in history)
     assert "val/probe/m_h/r2" in history[1] and "val/probe/m_h/r2" not in history[0]
+
+
+def test_a_checkpoint_waits_for_the_epoch_that_measures_what_it_monitors(train, tmp_path):
+    options = ["callbacks.probes.every_n_epochs=2", "callbacks.checkpoint.monitor=val/largest_excess"]
+    code, _, err = train("trainer.max_epochs=3", f"hydra.run.dir={tmp_path}", "lambdas=first_pair", *options)
+    assert code == 0, err
+    assert json.loads((tmp_path / "metrics.json").read_text())["epoch/best"] == 1
+
+
+def test_a_run_that_keeps_no_best_checkpoint_is_told_by_its_last_epoch(train, tmp_path):
+    code, _, err = train("trainer.max_epochs=2", f"hydra.run.dir={tmp_path}", "callbacks.checkpoint=null")
+    assert code == 0, err
+    metrics, last = json.loads((tmp_path / "metrics.json").read_text()), Run(tmp_path).history[-1]
+    assert metrics["val/reconstruction"] == last["val/reconstruction"] and metrics["epoch/best"] == 1
 
 
 @pytest.mark.parametrize(

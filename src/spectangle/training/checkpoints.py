@@ -65,6 +65,11 @@ class BestCheckpoint(_RunCheckpoint):
         options = {"filename": "best" if save_top_k == 1 else "{epoch}", "enable_version_counter": False} | options
         super().__init__(dirpath=dirpath, monitor=monitor, mode=mode, save_top_k=save_top_k, **options)
 
+    def _should_skip_saving_checkpoint(self, trainer: L.Trainer) -> bool:
+        """Also before the first epoch that measures what is monitored: ``every_n_epochs`` of its callback."""
+        unknown = self.monitor is not None and self.monitor not in trainer.callback_metrics
+        return unknown or super()._should_skip_saving_checkpoint(trainer)
+
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         best, path = Path(filepath).with_name("best.ckpt"), self.best_model_path

@@ -75,7 +75,11 @@ UNFIT = {  # options of Lightning's Trainer that this training has no use for, a
     "fast_dev_run": "it leaves no checkpoint; take trainer.max_epochs=1 data.n_stars=500",
     "max_steps": "lambda and both rates are schedules over trainer.max_epochs",
     "min_steps": "lambda and both rates are schedules over trainer.max_epochs",
+    "limit_val_batches": "every epoch is judged by all validation stars",
+    "check_val_every_n_epoch": "every epoch is judged by all validation stars",
 }
+OF_VALIDATION = ("limit_val_batches", "check_val_every_n_epoch")  # 0 is none of it
+ONE_IS_ALL = ("accumulate_grad_batches", "check_val_every_n_epoch")  # 1 is what they are anyway
 GIVEN = ("_target_", "_convert_", "_partial_", "_recursive_")
 
 
@@ -103,6 +107,11 @@ def check_config(cfg: DictConfig) -> None:
                 _check_number(f"{key}.{name}".rstrip("."), count, WHOLE, 2, math.inf)
     _check_labels(cfg)
     _check_trainer(cfg)
+    if OmegaConf.select(cfg, "callbacks.checkpoint.save_top_k") == 0:
+        raise SpectangleError(
+            "callbacks.checkpoint.save_top_k is 0; a run keeps the epoch that its numbers are taken from: give 1 or "
+            "more, or -1 for all."
+        )
     for name, node in (_group(cfg, "callbacks") | {"regressor": cfg.get("regressor")}).items():
         if node is not None and (not isinstance(node, DictConfig) or "_target_" not in node):
             raise SpectangleError(
@@ -214,9 +223,8 @@ def _check_labels(cfg: DictConfig) -> None:
 def _check_trainer(cfg: DictConfig) -> None:
     for key, why in UNFIT.items():
         value = cfg.trainer.get(key)
-        if value not in (None, False, -1, 1) or (
-            value == 1 and isinstance(value, int) and key not in ("accumulate_grad_batches",)
-        ):
+        off = value in (None, -1) or (value == 0 and key not in OF_VALIDATION)
+        if not off and not (value == 1 and (isinstance(value, float) or key in ONE_IS_ALL)):
             raise SpectangleError(f"trainer.{key} is {_word(value)}, which does not work here: {why}.")
     _check_arguments("trainer", cfg.trainer)
     devices = cfg.trainer.get("devices")

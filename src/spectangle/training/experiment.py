@@ -12,7 +12,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from spectangle.console import render
 from spectangle.data.module import SpectraDataModule
@@ -24,15 +24,16 @@ from spectangle.model.build import build_model
 from spectangle.packs.line import in_pack, joins_pack
 from spectangle.packs.shared_stars import model_for, stars_of
 from spectangle.runs.entry import entered, refuse_change
-from spectangle.runs.folder import Run, metric_value
+from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
 from spectangle.signals import Stopped, stopping_on
 from spectangle.threads import use_threads
 from spectangle.tracking.session import Session
 from spectangle.training.checks import check_config
+from spectangle.training.measured import MeasuredNames, objectives
 from spectangle.training.progress import History
 from spectangle.training.pruning import sweep_callbacks
-from spectangle.training.resumption import Continuity, measure_last_epoch, objective_names, resumable
+from spectangle.training.resumption import Continuity, measure_last_epoch, resumable
 
 __all__ = ["objectives", "train"]
 
@@ -85,7 +86,8 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     loggers = [History(str(run.path)), *session.loggers]
     try:
         callbacks = [hydra.utils.instantiate(node) for node in cfg.callbacks.values() if node] + sweep_callbacks(cfg)
-        trainer = hydra.utils.instantiate(cfg.trainer, callbacks=[Continuity(run, resumed), *callbacks], logger=loggers)
+        watched = [Continuity(run, resumed), *callbacks, MeasuredNames(cfg)]
+        trainer = hydra.utils.instantiate(cfg.trainer, callbacks=watched, logger=loggers)
         with in_pack(model, cfg):
             trainer.fit(model, datamodule=data, ckpt_path=resumed and resumed.path, weights_only=True)
     except MisconfigurationException as error:  # what Lightning's callbacks refuse, and what it notices while it trains
@@ -144,13 +146,15 @@ def quiet_lightning() -> None:
 
 
 def collect(run: Run, callbacks: list) -> dict[str, float]:
-    """Numbers of the best epoch's validation, and what the callbacks found after training."""
+    """Numbers of the validation of the best epoch, or where no checkpoint is kept, of the last one; and what the
+    callbacks found after training.
+    """
+    rows = {int(row["epoch"]): row for row in run.history}
     epoch = (
         int(torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)["epoch"])
         if run.best_checkpoint.is_file()
-        else -1
+        else max(rows, default=-1)
     )
-    rows = {int(row["epoch"]): row for row in run.history}
     metrics = {key: value for key, value in rows.get(epoch, {}).items() if key.startswith(("train/", "val/"))}
     for callback in callbacks:
         metrics |= getattr(callback, "metrics", {})
@@ -165,15 +169,3 @@ def costs(model: DisentanglingAutoencoder) -> dict[str, float]:
         "adversary/parameters": float(sum(p.numel() for p in model.adversary.parameters())),
         "memory/peak_gb": peak / 1e9,
     }
-
-
-def objectives(cfg: DictConfig, metrics: dict[str, float]) -> float | tuple[float, ...]:
-    """The metric(s) that the config names as objective, for a sweeper."""
-    names = objective_names(cfg)
-    values = tuple(metric_value(metrics, name) for name in names)
-    if missing := [name for name, value in zip(names, values, strict=True) if value is None]:
-        raise SpectangleError(
-            f"objective names {', '.join(missing)}, which this run does not measure; it measures: "
-            f"{', '.join(sorted(metrics))}."
-        )
-    return values if isinstance(cfg.objective, ListConfig) else values[0]  # pyright: ignore

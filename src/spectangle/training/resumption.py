@@ -9,14 +9,15 @@ from typing import Any
 import hydra
 import lightning as L
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from spectangle.data.module import SpectraDataModule
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.runs.folder import Run, metric_value
+from spectangle.training.measured import objective_names
 from spectangle.training.progress import History
 
-__all__ = ["Continuity", "Resumed", "measure_last_epoch", "objective_names", "resumable"]
+__all__ = ["Continuity", "Resumed", "measure_last_epoch", "resumable"]
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +101,6 @@ def measure_last_epoch(
     trainer: Any = hydra.utils.instantiate(cfg.trainer, callbacks=callbacks, logger=History(str(run.path)))
     trainer.fit_loop.epoch_progress.current.completed = resumed.epoch  # what is measured belongs to that epoch
     trainer.validate(model, data, ckpt_path=resumed.path, weights_only=True, verbose=False)
-
-
-def objective_names(cfg: DictConfig) -> list[str]:
-    """The metric paths that the config names as objective."""
-    return list(cfg.objective) if isinstance(cfg.objective, ListConfig) else [cfg.objective]
 
 
 def _row(run: Run, epoch: int) -> dict[str, float]:
