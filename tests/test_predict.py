@@ -23,7 +23,8 @@ from spectangle.errors import SpectangleError
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.export.model_card import model_card
 from spectangle.inference import star_table
-from spectangle.inference.calibration import Calibration
+from spectangle.inference.calibrate import _half_step
+from spectangle.inference.calibration import Calibration, nearest_distance
 from spectangle.inference.load import load
 from spectangle.inference.model_grid import to_grid
 from spectangle.inference.predict import predict
@@ -32,6 +33,7 @@ from spectangle.inference.reading import Reading
 from spectangle.inference.readout import Readout
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
+from spectangle.threads import use_threads
 
 FORMATS = {".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".parquet": "parquet"}
 
@@ -205,6 +207,26 @@ def test_an_ensemble_tells_how_far_its_models_disagree(toy_runs, toy_survey: Pat
     np.testing.assert_allclose(both["teff"], (one["teff"] + other["teff"]) / 2, rtol=1e-5)
     np.testing.assert_allclose(both["teff_spread"], np.abs(one["teff"] - other["teff"]) / 2, rtol=1e-3, atol=1e-2)
     assert "teff_uncertainty" in both.colnames and len(both.meta["run"].split()) == 2
+
+
+def test_an_ensemble_of_runs_that_keep_other_labels_is_refused(toy_runs, toy_survey: Path, tmp_path: Path):
+    runs = [str(toy_runs[0]), str(toy_runs[2])]
+    with pytest.raises(SpectangleError, match="keeps or loses other labels"):
+        predict(runs, str(toy_survey), str(tmp_path / "both.ecsv"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_that_many_stars_have_at_zero_have_a_nearest_star():
+    """A tree that cuts between equal numbers would look for one just above 0 and, rounded to 0, never find it."""
+    use_threads(1)
+    sample = np.zeros((200, 2))
+    sample[100:] = np.random.default_rng(0).normal(size=(100, 2))
+    np.testing.assert_allclose(nearest_distance(sample, np.array([[0.0, 0.0], sample[150] + [0, 1e-6]])), [0, 1e-6])
+
+
+def test_between_labels_on_a_grid_is_not_beyond_the_stars():
+    grid = np.repeat(np.arange(0.0, 5.0), 20)[:, None]
+    assert _half_step(grid) == 0.5 and _half_step(np.zeros((5, 1))) == 0
 
 
 @pytest.mark.parametrize("bit", list(Quality))

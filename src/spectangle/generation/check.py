@@ -66,13 +66,17 @@ def check_generation(
     parents = parents_of(model, run, None, survey, n_stars=n_stars)
     truth = emulator_truth(data.path or "", data.test.rows[: len(parents)], model.labels)
     swaps = [swap_labels(parents.labels, i, model) for i in range(len(model.labels))]
+    if far := [model.labels[swap.label] for swap in swaps if not swap.near.any()]:
+        log.warning("%s: left out, since no training star is near any of the changed ones.", ", ".join(far))
+        swaps = [swap for swap in swaps if swap.near.any()]
+    if not swaps:
+        raise SpectangleError("No training star is near any of the changed stars; take more of them: n_stars=2000.")
     regressor = load_run_regressor(folder, "spectra")
     results: dict[str, Any] = {"reread": {model.labels[s.label]: reread(model, parents, s, regressor) for s in swaps}}
     if truth is not None:
         results["emulator"] = {model.labels[s.label]: compare_with_emulator(model, parents, s, truth) for s in swaps}
         log.info("%s", render(emulator_table(results["emulator"], model.units)))
-    table = reread_table(results["reread"], model.labels, model.units, folder.metrics)
-    log.info("%s", render(table, width=120 + 12 * max(0, len(model.labels) - 4)))  # a column for each label
+    log.info("%s", render(reread_table(results["reread"], model.labels, model.units, folder.metrics)))
     write_beside(folder.derived("generation_check.json"), json.dumps(results, indent=2) + "\n")
     if figure:
         log.info(

@@ -46,7 +46,7 @@ def generate(
         set: Values by label: a number, a list, or ``start:stop:step``; several give all combinations.
         spectra: Stars to start from, as for spectangle predict; default: the test stars of the run.
         source_id: Only these stars.
-        n_stars: The first so many of them; None = all.
+        n_stars: The first so many of the stars; None = all. Those that ``source_id`` names are all taken.
         survey: Where the run's survey lies now, if it was moved.
         figure: Whether ``<out>.png`` is drawn.
         overwrite: Whether an existing survey is replaced.

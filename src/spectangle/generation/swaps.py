@@ -54,7 +54,6 @@ def swap_labels(labels: np.ndarray, label: int, model: TrainedModel, seed: int =
 
 def true_spectra(truth: Truth, parents: Parents, swap: Swap, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The emulator's spectra [m, P] of some stars before and after the swap."""
-
     after = truth.labels + swap.labels - parents.labels
     pair = (
         shift_velocity(emulate(labels[rows], truth.vbroad[rows]), truth.velocity[rows])
@@ -79,7 +78,7 @@ def inside_emulator(labels: np.ndarray) -> np.ndarray:
 
 
 def emulator_truth(path: str | Path, rows: np.ndarray, labels: tuple[str, ...]) -> Truth | None:
-
+    """What the emulator needs of some stars of a survey; None if the survey is not the embedded one."""
     with Survey(path) as survey:
         if tuple(labels) != tuple(LABELS) or not set(TRUE_COLUMNS) <= set(survey.columns):
             return None

@@ -66,8 +66,14 @@ def _seen_in_training(model: TrainedNetworks, data: SpectraDataModule) -> dict[s
         "whitening": _whitening(latents),
         "label_std": std,
         "label_sample": sample,
-        "label_limit": np.quantile(nearest, [NORMAL]),
+        "label_limit": np.maximum(np.quantile(nearest, [NORMAL]), _half_step(sample)),
     }
+
+
+def _half_step(sample: np.ndarray) -> float:
+    """Distance that labels [m, K] on a grid leave between its nodes: what lies there is not beyond the stars."""
+    values = [np.unique(own) for own in sample.T]
+    return 0.5 * float(np.linalg.norm([np.median(np.diff(own)) if len(own) > 1 else 0.0 for own in values]))
 
 
 def _unmeasured(data: SpectraDataModule) -> dict[str, np.ndarray]:

@@ -185,6 +185,6 @@ def difficulty_features(reading: Reading, label_range: np.ndarray) -> np.ndarray
 
 def nearest_distance(sample: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Distance [n] of points [n, K] from the nearest of a sample [m, K]."""
-    from scipy.spatial import KDTree
+    from sklearn.neighbors import KDTree  # scipy's never ends where many values are 0 and numbers near it are flushed
 
-    return np.asarray(KDTree(sample).query(points)[0])
+    return np.asarray(KDTree(sample).query(points)[0])[:, 0]

@@ -156,6 +156,11 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
                 f"{folder} has other labels or another wavelength grid than {folders[0]}; an ensemble needs runs "
                 "of the same survey."
             )
+        if _signs(model) != _signs(first):
+            raise SpectangleError(
+                f"{folder} keeps or loses other labels than {folders[0]}; an ensemble needs runs that differ in seed= "
+                "only."
+            )
     if len(models) == 1:
         return models, first.calibration  # pyright: ignore[reportReturnType]
     data = [load_stars(Run(folder), survey) for folder in folders]
@@ -165,6 +170,11 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
             "that differ in seed= only."
         )
     return models, calibrate(models, data[0])
+
+
+def _signs(model: TrainedModel) -> list[int]:
+    """What lambda does to each label: 1 loses it, -1 keeps it."""
+    return [(value > 0) - (value < 0) for value in model.lambdas.values()]
 
 
 def read_all(
