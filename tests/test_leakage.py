@@ -172,6 +172,31 @@ def test_the_floor_is_that_of_the_true_kept_labels(random):
     assert corrected.floor == pytest.approx(0.5, abs=0.06) and abs(corrected.excess) < 0.06
 
 
+@pytest.mark.parametrize("part", ["seen", "scored"])
+def test_a_missing_error_of_a_kept_label_costs_no_floor(random, part):
+    z, labels, _ = population(random, error=0.5)
+    errors = np.full(labels.shape, 0.5)
+    errors[0 if part == "seen" else 3000, 0] = np.nan
+    found = excess(z, labels, errors)
+    assert found.upper_bound == (part == "scored") and np.isfinite(found.excess)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_fewer_scored_stars_than_folds_are_scored_one_by_one(random, n):
+    z, labels, _ = population(random, n=40 + n)
+    spare, scored = stars(z[:40], labels[:40]), stars(z[40:], labels[40:], first=40)
+    fit = CrossFit({"ridge": Ridge()}, spare, scored, spare)
+    found = fit.predictions(lambda s: s.z, lambda s: s.labels)["ridge"]
+    assert fit.folds == n and np.isfinite(found).all() and r2(found[:, 0], labels[40:, 0]) > 0.9
+
+
+def test_where_nothing_can_be_learnt_the_usual_is_said(random):
+    z, labels, _ = population(random, n=5)
+    fit = CrossFit({"ridge": Ridge()}, stars(z[:2], labels[:2]), stars(z[2:], labels[2:], first=2))
+    found = fit.predictions(lambda s: s.z, lambda s: s.labels)["ridge"]
+    assert found == pytest.approx(np.tile(labels[2:].mean(0), (3, 1)))
+
+
 def test_simex_reads_a_parabola_at_minus_one():
     def level(step):
         return 0.5 - 0.1 * step + 0.02 * step**2

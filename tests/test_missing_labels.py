@@ -35,7 +35,9 @@ from spectangle.inference.load import load
 from spectangle.inference.readout import Readout
 from spectangle.model.adversary import Adversary
 from spectangle.model.autoencoder import DisentanglingAutoencoder
+from spectangle.model.epoch_means import EpochMeans, star_counts
 from spectangle.model.losses import OBJECTIVES, adversarial_loss, cross_entropy, label_likelihood, star_shares
+from spectangle.model.priors import BinPriors
 from spectangle.model.scaling import LabelBins, LabelScaler, ResidualLabels
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
@@ -87,6 +89,28 @@ def test_stars_without_the_label_do_not_count(kind, objective):
     logits.requires_grad_()
     adversarial_loss(logits, bins, prior, objective, kind).sum().backward()
     assert logits.grad is not None and not logits.grad[:, ~known].any() and logits.grad[:, known].any()
+
+
+def test_the_mean_of_an_epoch_is_over_the_stars_that_have_the_label():
+    """Three batches of eight, one star of which has the second label: a discriminator that knows nothing is at ln 4."""
+    means, classes = EpochMeans(), torch.zeros(24, 2, dtype=torch.long)
+    classes[1:, 1] = -1
+    for rows in torch.arange(24).split(8):
+        batch = (torch.zeros(8, 3), torch.zeros(8), torch.zeros(8, 2), classes[rows], torch.ones(8, 2))
+        losses = cross_entropy(torch.zeros(2, 8, 4), classes[rows].T)
+        means.add({"discriminator": losses, "loss": torch.tensor(2.0)}, star_counts(batch))
+    found = means.take()
+    assert found["discriminator"].tolist() == pytest.approx([np.log(4)] * 2) and found["loss"] == 2
+
+
+def test_chance_is_never_above_what_all_stars_tell():
+    """Cells of a few stars tell less of a rare label than all stars together do."""
+    random = np.random.default_rng(0)
+    entangled, bins = torch.from_numpy(random.normal(size=(200, 2))).float(), torch.full((200, 1), -1)
+    bins[:14, 0] = torch.from_numpy(random.integers(0, 10, 14))
+    shares = torch.bincount(bins[:14, 0], minlength=10)[None] / 14
+    chance = BinPriors(shares, [True]).fit(entangled, bins).chance(entangled, bins, "categorical")
+    assert chance.item() <= torch.special.entr(shares).sum().item() + 1e-5
 
 
 def test_a_weight_of_two_is_the_star_twice():
@@ -165,6 +189,15 @@ def test_stars_without_labels_stay_unless_they_are_required(tmp_path):
     assert module(path, require="all").incomplete == []
     with pytest.raises(SpectangleError, match=r"labels.require names vmic; the labels are teff"):
         module(path, require=["vmic"])
+
+
+def test_an_infinite_label_is_a_missing_one(tmp_path):
+    with h5py.File(write_toy_survey(tmp_path / "s.h5"), "r+") as file:
+        file["labels/logg"][:3] = np.inf
+    data = module(tmp_path / "s.h5")
+    data.setup()
+    assert "logg of 3 stars" in data.notes[-1]
+    assert not any(torch.isinf(stars.labels).any() for stars in (data.train, data.validation, data.test))
 
 
 def test_a_label_that_hardly_a_star_has_is_refused(tmp_path):

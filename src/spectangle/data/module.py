@@ -177,6 +177,7 @@ class SpectraDataModule(L.LightningDataModule):
         self.units = {name: survey.unit(name) for name in self.labels}
         self.n_pixels = survey.n_pixels
         labels = np.stack([survey.label(name) for name in self.labels], axis=1)
+        labels[~np.isfinite(labels)] = np.nan  # an infinite one is as unknown as one that is missing
         flux, source_id = survey.flux(), survey.source_id
         good = self._drawn(self._good_rows(flux, labels), source_id)
         role = roles(

@@ -76,7 +76,7 @@ class CrossFit:
         scored: Unseen stars that are predicted, fold by fold.
         spare: Unseen stars that are only fitted on.
         small: Also fit on seen and unseen stars together: where there are few, more of them make the stronger probe.
-        folds: Parts of the scored stars, by a hash of their ids.
+        folds: Parts of the scored stars, by a hash of their ids; of fewer stars, a part for each.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class CrossFit:
     ):
         self.probes, self.seen, self.scored, self.spare, self.small = dict(probes), seen, scored, spare, small
         place = star_uniform(scored.source_id, seed=0, stream=FOLD_STREAM)
-        self.fold = np.argsort(np.argsort(place)) * folds // len(place)  # parts of equal size
-        self.folds = folds
+        self.folds = min(folds, len(place))
+        self.fold = np.argsort(np.argsort(place)) * self.folds // max(1, len(place))  # parts of equal size
 
     def predictions(self, features: Any, targets: Any, folds: Sequence[int] | None = None) -> Predictions:
         """Predictions [S, D] of each probe and set of fitting stars, from features(Measured) [N, F] for
@@ -101,6 +101,7 @@ class CrossFit:
         out = {name: np.full(y.shape, np.nan) for name in self.probes}
         out |= {f"{name}/with_seen": np.full(y.shape, np.nan) for name in self.probes if self.small}
         helds = [self.fold == fold for fold in (range(self.folds) if folds is None else folds)]
+        helds = [held for held in helds if held.any()]  # stars that lack a label may leave a part empty
         for suffix in ("", "/with_seen")[: 2 if self.small else 1]:
             sets = [self._fitted_on(held, bool(suffix)) for held in helds]
             fit_x, fit_y = (
@@ -129,7 +130,7 @@ class CrossFit:
             return self, slice(None)
         kept = [None if part is None else part[own] for part, own in zip(parts, rows, strict=True)]
         fit = CrossFit(self.probes, *kept, small=self.small, folds=self.folds)  # pyright: ignore[reportArgumentType]
-        fit.fold = self.fold[rows[1]]
+        fit.fold, fit.folds = self.fold[rows[1]], self.folds
         return fit, rows[1]
 
     def asking(self, probes: Mapping[str, Any]) -> "CrossFit":
@@ -150,7 +151,7 @@ def fitted_predictions(
     [M, D] of as many sets of new features [M, F]. Each label is learnt from the stars that have it.
     """
     groups = label_groups(np.concatenate(y))
-    if len(groups) == 1 and all(np.isfinite(part).all() for part in y):
+    if len(groups) == 1 and all(np.isfinite(part).all() and len(part) >= FEWEST_STARS for part in y):
         return _of_complete_labels(probes, x, y, new_x)
     found = {name: [np.empty((len(new), y[0].shape[1])) for new in new_x] for name in probes}
     for columns in groups:

@@ -115,12 +115,13 @@ def floor_gains(fit: CrossFit, entangled: Sequence[int], disentangled: Sequence[
     random = np.random.default_rng(
         [seed, 1994]
     )  # a stream of its own: one that also made the labels would not be noise
+    parts = [
+        None if part is None else part[np.isfinite(part.label_errors[:, list(entangled)]).all(axis=1)]
+        for part in (fit.seen, fit.scored, fit.spare)
+    ]
     floors: dict[float, list[float]] = {}
     for step in (0.0, *SIMEX_STEPS):
-        blurred = [
-            None if part is None else part.blurred(entangled, step, random)
-            for part in (fit.seen, fit.scored, fit.spare)
-        ]
+        blurred = [None if part is None else part.blurred(entangled, step, random) for part in parts]
         again = CrossFit(probes, *blurred, small=fit.small, folds=fit.folds)  # pyright: ignore[reportArgumentType]
         predicted = again.predictions(
             lambda stars: stars.labels[:, list(entangled)], lambda stars: stars.labels[:, list(disentangled)]

@@ -169,8 +169,9 @@ whenever it is read: give the same `source_id` each time (without, stars are
 numbered from 1 as they come). Averages over one spectrum under
 several `source_id` are the mean again: do not hand them on.
 
-The draws follow from the ids and the salt of this model: a table of latents and ids alone does not give the mean away,
-whoever has this folder can compute it. Where the disentangled labels must stay unknown, hand on latents, not the model.
+The draws follow from the ids and the salt of this model, which follows from the seed and the sizes of the networks:
+whoever has this folder, or the config with its seed, can take the noise off a table of latents with ids. Where the
+disentangled labels must stay unknown, hand on latents without the ids, and not the model.
 
 """
 

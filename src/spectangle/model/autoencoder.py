@@ -14,11 +14,13 @@ from spectangle.data.stars import epoch_seed
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary, Questions
 from spectangle.model.conditional_autoencoder import ConditionalAutoencoder
-from spectangle.model.epoch_means import EpochMeans
+from spectangle.model.epoch_means import EpochMeans, star_counts
 from spectangle.model.losses import at_least_single, training_progress
 from spectangle.model.optimizers import decay_rates, make_optimizers, optimizer_options
 
 __all__ = ["DisentanglingAutoencoder", "frozen"]
+
+HUGE = 1e4  # flux over continuum that no star has
 
 
 class DisentanglingAutoencoder(ConditionalAutoencoder):
@@ -153,7 +155,8 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
         step = self.look(batch, self.draw(n))
         cross_entropy = self.discriminator_step(step["seen"].detach(), step["questions"])
         reconstruction, loss = self.autoencoder_step(step, self.adversary.factor(progress))
-        self._epoch.add(n, reconstruction=reconstruction, loss=loss, discriminator=cross_entropy)
+        means = {"reconstruction": reconstruction, "loss": loss, "discriminator": cross_entropy}
+        self._epoch.add(means, star_counts(batch))
 
     def _count_a_step(self) -> None:
         """Let Lightning count a step that the pack has taken: one without gradients changes nothing."""
@@ -262,7 +265,7 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
         reconstruction = self._flux_error(self._pixel_error(self.decoder(z, y) - x))
         questions = self.adversary.ask(self._targets(labels, y), bins, weights)
         cross_entropy = self.adversary.by_name(self.adversary.cross_entropy(z, questions))
-        self._epoch.add(len(x), reconstruction=reconstruction, discriminator=cross_entropy)
+        self._epoch.add({"reconstruction": reconstruction, "discriminator": cross_entropy}, star_counts(batch))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         learning = (self.encoder, self.decoder, *([self.estimator] if self.estimator else []))
@@ -349,9 +352,14 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
         if not means:
             return
         if not all(torch.isfinite(value).all() for value in means.values()):
+            largest = float(self.trainer.datamodule.train.flux.abs().max())  # pyright: ignore
+            why = (
+                f"The flux of a training star is {largest:.3g}: is it a fill value? Mask it (NaN) in the survey"
+                if largest > HUGE
+                else "Lower optimizer.lr (or the largest lambda), or use flux_scaling=global"
+            )
             raise SpectangleError(
-                f"Training diverged in epoch {self.current_epoch}: the loss is not a number. Lower optimizer.lr "
-                "(or the largest lambda), or use flux_scaling=global; then start again."
+                f"Training diverged in epoch {self.current_epoch}: the loss is not a number. {why}; then start again."
             )
         self.adversary.end_epoch(float(means["loss"]))
         self._log_discriminators("train", means["discriminator"])

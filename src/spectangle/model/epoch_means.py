@@ -1,10 +1,12 @@
-"""Means of metrics over the stars of an epoch."""
+"""Means of metrics over the stars of an epoch that have what is measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["EpochMeans"]
+__all__ = ["EpochMeans", "star_counts"]
 
 
 class EpochMeans:
@@ -14,20 +16,30 @@ class EpochMeans:
 
     def __init__(self):
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._counts: dict[str, Any] = {}
 
-    def add(self, count: int, **means: Tensor) -> None:
-        """Add the means of a batch of so many stars."""
-        self.add_sums({name: value.detach() * count for name, value in means.items()}, count)
+    def add(self, means: Mapping[str, Tensor], counts: Mapping[str, Any]) -> None:
+        """Add the means of a batch, each of so many stars."""
+        self.add_sums({name: value.detach() * counts[name] for name, value in means.items()}, counts)
 
-    def add_sums(self, sums: Mapping[str, Tensor], count: int) -> None:
-        """Add sums over so many stars."""
+    def add_sums(self, sums: Mapping[str, Tensor], counts: Mapping[str, Any]) -> None:
+        """Add sums, each over so many stars."""
         for name, total in sums.items():
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
-        self._count += count
+            self._sums[name] = self._sums.get(name, 0) + total
+            self._counts[name] = self._counts.get(name, 0) + counts[name]
 
     def take(self) -> dict[str, Tensor]:
-        """The means so far, empty without any batch, and begin anew."""
-        means = {name: total / max(1, self._count) for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
+        """The means so far, empty without any batch, and begin anew; 0 of what no star has."""
+        counts = {name: torch.as_tensor(count).clamp(min=1) for name, count in self._counts.items()}
+        means = {name: total / counts[name].to(total.device) for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
         return means
+
+
+def star_counts(batch: Sequence[Tensor]) -> dict[str, int | Tensor]:
+    """How many stars of a batch, or of each of M batches, each metric is the mean of: all [], and for a discriminator
+    those that have its label, [names] or [M, names].
+    """
+    flux, _, _, classes, _ = batch
+    stars = flux.shape[-2]
+    return {"reconstruction": stars, "loss": stars, "discriminator": (classes >= 0).sum(-2)}

@@ -84,8 +84,8 @@ class Encoder(nn.Module):
 class NoisyChannel(nn.Module):
     r"""Add noise of a learned size to each dimension of a latent: :math:`z = \mu + \sigma \epsilon`.
 
-    The draw of a star follows from its id and a random number of the model's own, ``salt``: who has a table of latents
-    and ids, but not the model, cannot take the noise off.
+    The draw of a star follows from its id and a random number of the model's own, ``salt``, which follows from the
+    seed: who has a table of latents and ids, but neither the model nor its config, cannot take the noise off.
 
     Arguments:
         latent: Z.

@@ -66,8 +66,8 @@ class BinPriors(nn.Module):
 
     def chance(self, entangled: Tensor, bins: Tensor, loss: str) -> Tensor:
         """Loss of discriminators that know the shares and nothing else [D], on stars [N, k], bins [N, D]; for
-        conditional ones each star
-        is left out of its own cell."""
+        conditional ones each star is left out of its own cell, and where cells of few stars tell less than all stars
+        together do, it is what these tell."""
         shares = self(entangled)
         known = shares.clamp(min=1e-12)
         everyone = cross_entropy(known.log(), bins.T, loss)
@@ -77,7 +77,8 @@ class BinPriors(nn.Module):
         size = torch.stack([torch.bincount(cell[own], minlength=len(self.cells))[cell] for own in known])[..., None]
         own = nn.functional.one_hot(bins.T.clamp(min=0), shares.shape[-1])
         left_out = (shares * (size + 1) - own) / size.clamp(min=1)
-        return torch.where(self.conditional, cross_entropy(left_out.clamp(min=1e-6).log(), bins.T, loss), everyone)
+        conditional = cross_entropy(left_out.clamp(min=1e-6).log(), bins.T, loss)
+        return torch.where(self.conditional, torch.minimum(conditional, everyone), everyone)
 
     def _cell(self, entangled: Tensor) -> Tensor:
         return torch.cdist(entangled.to(self.cells), self.cells).argmin(1)

@@ -51,7 +51,7 @@ class PackLine:
     def __reduce__(self) -> Any:
         return _no_line, ()  # the model that is handed over leaves its line here
 
-    def train_epoch(self, model: DisentanglingAutoencoder) -> tuple[dict[str, torch.Tensor], int] | None:
+    def train_epoch(self, model: DisentanglingAutoencoder) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Have the model's epoch trained and load what came of it; return the sums of its metrics and the number of
         stars, or None: the epoch is its own to train.
         """

@@ -100,13 +100,13 @@ class Member:
 
     def take_over(
         self, answer: Mapping[str, Any], optimizers: Sequence[torch.optim.Optimizer]
-    ) -> tuple[dict[str, Tensor], int]:
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Write what an epoch of :meth:`Stack.train_epoch` has changed into the model and its optimizers; return the
-        sums of its metrics, and the number of stars.
+        sums of its metrics, and of how many stars each is.
         """
         self.load(answer["state"], optimizers)
         sums = {name: torch.tensor(total, device=self.device) for name, total in answer["sums"].items()}
-        return sums, answer["count"]
+        return sums, answer["counts"]
 
     def load(self, state: Mapping[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Write a state of :meth:`Stack.states` into the model and into its optimizers."""

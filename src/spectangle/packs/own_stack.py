@@ -33,7 +33,7 @@ class OwnStack:
     def __reduce__(self) -> Any:
         return OwnStack, (self.places,)  # what a GPU holds stays there when the model is copied
 
-    def train_epoch(self, model: "DisentanglingAutoencoder") -> tuple[dict[str, Tensor], int] | None:
+    def train_epoch(self, model: "DisentanglingAutoencoder") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Train the model's epoch; return the sums of its metrics and the number of stars, or None: the epoch is its
         own to train.
         """

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from spectangle.data.stars import epoch_seed, star_order
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Questions
+from spectangle.model.epoch_means import star_counts
 from spectangle.model.losses import training_progress
 from spectangle.packs.captured import Replay
 from spectangle.packs.member import STRENGTHS, Member, running_statistics
@@ -62,7 +63,7 @@ class Stack:
         self.factors = self._factors()
 
     def train_epoch(self, stars: Sequence[Tensor], epochs: Sequence[int], n_batches: int) -> list[dict[str, Any]]:
-        """Train each member for one epoch; return its new state, the sums of its metrics and their number of stars.
+        """Train each member for one epoch; return its new state, the sums of its metrics and their numbers of stars.
 
         Arguments:
             stars: What a batch is drawn from: flux [N, P], noise [N], labels, classes and weights [N, K].
@@ -72,18 +73,24 @@ class Stack:
         members, self.factors = list(zip(self.members, epochs, strict=True)), self._factors()
         orders = torch.stack([star_order(len(stars[0]), member.seed, epoch) for member, epoch in members])
         generators = [torch.Generator(self.device).manual_seed(epoch_seed(m.seed, epoch)) for m, epoch in members]
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, Any] = {}
+        counts: dict[str, Any] = {}
         with default_dtype(self.dtype):
             for i, rows in enumerate(orders.to(self.device).tensor_split(n_batches, dim=1)):
                 batch = tuple(t[rows].to(self.dtype) if t.is_floating_point() else t[rows] for t in stars)
                 progress = [training_progress(epoch, i, n_batches, member.epochs) for member, epoch in members]
+                stars_of = star_counts(batch)
                 for name, value in self.step(batch, generators, progress).items():
-                    sums[name] = sums.get(name, 0.0) + value.detach() * rows.shape[1]
+                    sums[name] = sums.get(name, 0.0) + value.detach() * stars_of[name]
+                    counts[name] = counts.get(name, 0) + stars_of[name]
         return [
             {
                 "state": state,
                 "sums": {name: total[m].cpu().numpy() for name, total in sums.items()},
-                "count": len(stars[0]),
+                "counts": {
+                    name: count[m].cpu().numpy() if isinstance(count, Tensor) else count
+                    for name, count in counts.items()
+                },
             }
             for m, state in enumerate(self.states())
         ]
