@@ -93,6 +93,12 @@ def test_diagrams_are_those_whose_labels_a_survey_has(labels, diagrams):
     assert figures.diagram_axes(labels) == diagrams
 
 
+def test_a_label_of_hardly_a_star_has_no_line_against_noise():
+    values = {"teff": np.ones(N), "age": np.full(N, np.nan)}
+    figure = figures.noise_residual_figure({"latent": values}, np.geomspace(10, 200, N), {"teff": "K", "age": "Gyr"})
+    assert [axes.axison for axes in figure.axes] == [True, False]
+
+
 def test_every_label_has_a_panel_whatever_it_is_called_and_however_many_there_are():
     """Predicted against catalogue: also of stars that lack a label, whose panel says so by their absence."""
     random = np.random.default_rng(0)

@@ -181,6 +181,11 @@ def test_a_missing_error_of_a_kept_label_costs_no_floor(random, part):
     assert found.upper_bound == (part == "scored") and np.isfinite(found.excess)
 
 
+def test_a_resample_of_one_star_has_no_r2():
+    draws = bootstrap_r2([np.array([0.0, 1.0])], np.array([0.0, 2.0]))
+    assert 0 < np.isnan(draws).sum() < draws.size and np.nanmax(draws) == 0.5
+
+
 @pytest.mark.parametrize("n", [2, 3])
 def test_fewer_scored_stars_than_folds_are_scored_one_by_one(random, n):
     z, labels, _ = population(random, n=40 + n)

@@ -48,7 +48,7 @@ def simex(floor: Any, measured: Mapping[float, float]) -> float:
 
 def bootstrap_r2(predictions: Sequence[np.ndarray], truth: np.ndarray, draws: int = 200, seed: int = 0) -> np.ndarray:
     """R2 of each prediction [N] in resamples of the stars with a truth [len(predictions), draws]; the same stars for
-    all, so that differences are paired.
+    all, so that differences are paired. NaN where a resample is of one star.
     """
     random = np.random.default_rng(seed)
     known = np.isfinite(truth)
@@ -58,7 +58,8 @@ def bootstrap_r2(predictions: Sequence[np.ndarray], truth: np.ndarray, draws: in
     truth = truth.astype(np.float64)
     variance = weights @ truth**2 / n - (weights @ truth / n) ** 2
     errors = np.stack([weights @ (prediction - truth) ** 2 / n for prediction in predictions])
-    return 1 - errors / variance
+    varied = variance > 0
+    return np.where(varied, 1 - errors / np.where(varied, variance, 1.0), np.nan)
 
 
 def share_lost(r2_latent: float, r2_reference: float) -> float:
@@ -176,7 +177,7 @@ def leaks(
         by_kept = [p[:, j] for p in (*alone.predictions.values(), *both.values())]
         with_z = stacked(by_kept + [p[:, i] for p in z_only.values()], truth, fit.fold)
         draws = bootstrap_r2([with_z, floor], truth, bootstrap, seed)
-        low, high = np.quantile(draws[0] - draws[1] - gain, [0.025, 0.975])
+        low, high = np.nanquantile(draws[0] - draws[1] - gain, [0.025, 0.975])
         level = r2(floor, truth) + gain
         known = np.isfinite(truth)
         noise = float(np.mean(fit.scored.label_errors[known, i] ** 2) / truth[known].var())

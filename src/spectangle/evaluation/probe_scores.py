@@ -84,8 +84,8 @@ def label_scores(
         scores |= {
             f"{path}/stars": np.isfinite(truth).sum(),
             f"{path}/r2": r2(best, truth),
-            f"{path}/r2_low": np.quantile(draws, 0.025),
-            f"{path}/r2_high": np.quantile(draws, 0.975),
+            f"{path}/r2_low": np.nanquantile(draws, 0.025),
+            f"{path}/r2_high": np.nanquantile(draws, 0.975),
         }
         if seen := [value for name, value in each.items() if name.endswith("/seen")]:
             scores[f"{path}/seen"] = max(seen)

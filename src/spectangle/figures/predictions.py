@@ -189,6 +189,9 @@ def noise_residual_figure(
         if limit and np.isfinite(limit[name]).any():
             x, y, _ = _binned(snr, np.abs(limit[name]), bins)
             axes.plot(x, y, color=INK, lw=1.4, ls="--", label="limit")
+        if not any(np.size(line.get_xdata()) for line in axes.lines):
+            axes.set_axis_off()  # hardly a star with S/N has this label
+            continue
         axes.set(xscale="log", yscale="log", xlabel="S/N per pixel")  # a lost label is far above a kept one
         axes.set_title(f"mean |residual| of {axis_title(name, units)}", fontsize=10)
         _plain_log_ticks(axes.xaxis, (1, 2, 5))
