@@ -42,7 +42,15 @@ if TYPE_CHECKING:
     from spectangle.data.module import SpectraDataModule
     from spectangle.model.autoencoder import DisentanglingAutoencoder
 
-__all__ = ["RunFigures", "ReadStars", "draw_run", "read_test_stars", "reconstructions", "signal_to_noise"]
+__all__ = [
+    "ReadStars",
+    "RunFigures",
+    "draw_run",
+    "labels_by_fate",
+    "read_test_stars",
+    "reconstructions",
+    "signal_to_noise",
+]
 
 IN_A_TITLE = 5  # labels: more do not fit above a spectrum
 
@@ -233,18 +241,18 @@ def _figures(
 def _latent_map(model: "DisentanglingAutoencoder", seen: ReadStars, n: int) -> Figure:
     """t-SNE of the latent, coloured by each label: the entangled ones above the disentangled ones."""
     rows = np.sort(np.random.default_rng(1).permutation(len(seen.rows))[:n])
-    lambdas = dict(zip(model.targets, model.adversary.lambdas, strict=True))
-    groups = {
-        "entangled": [name for name in seen.catalogue if lambdas[name] < 0],
-        "neutral": [name for name in seen.catalogue if lambdas[name] == 0],
-    }
-    groups["disentangled"] = [name for name in seen.catalogue if lambdas[name] > 0]
     labels = {name: values[rows] for name, values in seen.catalogue.items()}
-    shown = {title: names for title, names in groups.items() if names}
-    return map_figure(
-        {"latent": plane(seen.latent[rows])},
-        labels,
-        seen.units,
-        shown,
-        f"t-SNE of the latent, {len(rows):,} test stars",
-    )
+    title = f"t-SNE of the latent, {len(rows):,} test stars"
+    return map_figure({"latent": plane(seen.latent[rows])}, labels, seen.units, labels_by_fate(model), title)
+
+
+def labels_by_fate(model: "DisentanglingAutoencoder") -> dict[str, list[str]]:
+    """Labels that a latent keeps, leaves alone and loses, by these words, without those that stand for none."""
+    words = {"entangled": -1, "neutral": 0, "disentangled": 1}
+    sign = {
+        name: (value > 0) - (value < 0)
+        for name, value in zip(model.targets, model.adversary.lambdas, strict=True)
+        if name in model.labels
+    }
+    groups = {word: [name for name, own in sign.items() if own == wanted] for word, wanted in words.items()}
+    return {word: names for word, names in groups.items() if names}

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spectangle.data.load import load_stars
-from spectangle.evaluation.run_figures import ReadStars, read_test_stars
+from spectangle.evaluation.run_figures import ReadStars, labels_by_fate, read_test_stars
 from spectangle.figures import diagram_axes, diagrams_figure, map_figure, plane, prediction_figure, save
 from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
@@ -54,20 +54,9 @@ def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
         )
     seen, (_, model, data) = folds[0], loaded[0]
     if len(seen.rows) >= 20 and seen.latent.shape[1] > 1:
-        lambdas = dict(zip(model.targets, model.adversary.lambdas, strict=True))
-        groups = {
-            "entangled": [name for name in catalogue if lambdas[name] < 0],
-            "neutral": [name for name in catalogue if lambdas[name] == 0],
-            "disentangled": [name for name in catalogue if lambdas[name] > 0],
-        }
         planes = {"spectra": plane(data.test.flux[seen.rows].numpy()), "latent": plane(seen.latent)}
         words = f"t-SNE of the {len(seen.rows)} test stars of fold {runs[0].config['data']['fold']}"
-        yield (
-            "tsne",
-            map_figure(
-                planes, seen.catalogue, seen.units, {word: names for word, names in groups.items() if names}, words
-            ),
-        )
+        yield "tsne", map_figure(planes, seen.catalogue, seen.units, labels_by_fate(model), words)
 
 
 def _joined(folds: Sequence[ReadStars], which: str) -> dict[str, np.ndarray]:
