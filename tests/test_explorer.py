@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import threading
 import urllib.request
 import warnings
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -24,8 +26,10 @@ from spectangle.evaluation.regressors import LabelGroups, small_survey_regressor
 from spectangle.explorer import make_bundle, save_page
 from spectangle.explorer.browser_model import move_arrays, pack, pack_flux, pack_network, pack_steps
 from spectangle.explorer.bundle import run_names
+from spectangle.explorer.label_words import plain_symbol, short_title, title
 from spectangle.explorer.latent_maps import latent_maps
 from spectangle.explorer.server import make_server
+from spectangle.explorer.star_facts import find_star, star_classes, star_names
 from spectangle.inference.load import load
 from spectangle.inference.readout import Readout
 from spectangle.model.autoencoder import DisentanglingAutoencoder
@@ -41,6 +45,7 @@ VIEW = (
     "view.el.getBoundingClientRect();"
 )
 STAR = "Spectangle.state.id"
+SEARCH = "Bokeh.documents[0].get_model_by_name('search').value = arguments[0]"
 TOLD_NOTHING = "document.getElementById('told-nothing').textContent"
 SLIDERS_OFF = "[0, 1, 2, 3].map((k) => Bokeh.documents[0].get_model_by_name(`slider_${k}`).disabled)"
 
@@ -89,9 +94,9 @@ def page(bundle, tmp_path_factory):
 
 
 @contextmanager
-def opened(bundle, folder):
+def opened(bundle, folder, width=1400):
     path = save_page(bundle, folder / "explorer.html")
-    with Browser() as window:
+    with Browser(width) as window:
         window.open(path.as_uri())
         window.wait("document.body.dataset.ready")
         yield window
@@ -223,7 +228,7 @@ def test_a_star_can_be_clicked_in_both_diagrams_and_searched(page, bundle):
     x, y = page.run(VIEW + where, "chart", "mx", "my", leftmost)
     page.drag(x, y, x, y, steps=1)
     page.wait(f"{STAR} === '{ids[leftmost]}'")
-    page.run("Bokeh.documents[0].get_model_by_name('search').value = arguments[0]", ids[3])
+    page.run(SEARCH, ids[3])
     page.wait(f"{STAR} === '{ids[3]}'")
     page.run("Bokeh.documents[0].get_model_by_name('search').value = '12'")
     assert "12 is not one of them" in page.run("return document.getElementById('note').textContent")
@@ -241,7 +246,7 @@ def test_the_map_changes_colour_and_method(page):
         "Bokeh.documents[0].get_model_by_name('colour_by').value = 'm_h'; "
         "Bokeh.documents[0].get_model_by_name('method').active = 1"
     )
-    page.wait("document.getElementById('map-colour').textContent === 'm_h [dex]'")
+    page.wait("document.getElementById('map-colour').textContent === '[M/H] [dex]'")
     other, moved = page.run(state)
     assert other != value and moved != x
 
@@ -300,7 +305,7 @@ def test_the_served_page_finds_any_star_of_the_survey(served: str, toy_survey: P
     with Browser(800, 1200) as window:
         window.open(served)
         window.wait("document.body.dataset.ready")
-        window.run("Bokeh.documents[0].get_model_by_name('search').value = arguments[0]", str(train.source_id[5]))
+        window.run(SEARCH, str(train.source_id[5]))
         window.wait(f"{STAR} === '{train.source_id[5]}'")
         shown = [float(line.split(",")[1]) for line in window.run("return Spectangle.csv()").splitlines()[2:]]
         np.testing.assert_allclose(shown, train.flux[5].numpy(), atol=5e-5)
@@ -310,6 +315,172 @@ def test_the_served_page_finds_any_star_of_the_survey(served: str, toy_survey: P
         assert window.console() == []
         host = served.removeprefix("http://")
         assert all(host in url for url in window.requests())
+
+
+@pytest.fixture(scope="module")
+def gaps(toy_runs, toy_survey: Path, tmp_path_factory) -> Path:
+    """The survey of the toy runs without Teff and [M/H] of some stars, with one absurd log g, names and instruments."""
+    path = tmp_path_factory.mktemp("gaps") / "gaps.h5"
+    shutil.copy(toy_survey, path)
+    train = load_stars(Run(toy_runs[0])).train
+    with h5py.File(path, "r+") as file:
+        file["labels/teff"][::3], file["labels/m_h"][::2] = np.nan, np.nan
+        file["labels/logg"][train.rows[3]] = 400.0
+        file["columns/name"] = np.array([f"HD{row:06d}" for row in range(400)], "S8")
+        file["columns/instrument"] = np.array(["", "HARPS", "FEROS", "HARPS"] * 100, "S5")
+    return path
+
+
+@pytest.fixture(scope="module")
+def gappy(toy_runs, gaps: Path):
+    """Of a run whose network knows an instrument."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        patch.setattr("spectangle.explorer.bundle.load", of_another_kind)
+        return make_bundle(str(toy_runs[0]), stars=30, map_stars=60, survey=str(gaps))
+
+
+def test_labels_that_the_catalogue_lacks_begin_with_what_the_model_reads(gappy, gaps: Path):
+    with Survey(gaps) as survey:
+        ids, catalogue = survey.source_id, np.stack([survey.label(name) for name in gappy.models[0].labels], axis=1)
+    stars = gappy.payload["stars"]
+    cases = [(gappy.look_up(str(ids[row])), row) for row in (0, 1, 2, 3)]
+    for answer, row in cases:
+        with torch.no_grad():
+            read = gappy.models[0].readout(torch.from_numpy(_unpacked(answer["latents"][0]).astype(np.float32))).numpy()
+        missing = np.isnan(catalogue[row])
+        np.testing.assert_array_equal(_unpacked(answer["read"])[0], missing)
+        np.testing.assert_allclose(
+            _unpacked(answer["labels"])[0], np.where(missing, read[0], catalogue[row]), rtol=1e-5
+        )
+    assert [answer["classes"]["instrument"] for answer, _ in cases] == ["", "HARPS", "FEROS", "HARPS"]
+    rows = [int(np.flatnonzero(ids == int(one))[0]) for one in stars["id"]]
+    np.testing.assert_array_equal(_unpacked(stars["read"]), np.isnan(catalogue[rows]))
+    assert np.isfinite(_unpacked(stars["labels"])).all() and stars["name"][0] == f"HD{rows[0]:06d}"
+
+
+def test_a_slider_spans_all_but_the_outermost_stars(gappy):
+    assert gappy.payload["labels"][1]["high"] < 10
+
+
+@browser
+@needs_chromium
+def test_a_saved_page_tells_what_was_read_from_what_is_catalogued(gappy, tmp_path: Path):
+    read = _unpacked(gappy.payload["stars"]["read"])
+    with opened(gappy, tmp_path) as page:
+        value, fill = page.run(DATA + "return [Array.from(d.value), Array.from(d.fill)]")
+        assert [one is None for one in value] == [one == 0 for one in fill] == list(read[:, 0] > 0)  # coloured by Teff
+        key = page.run("return document.getElementById('kiel-key').textContent")
+        assert "Hollow: placed by what was read" in key and "Grey: Teff is not in the catalogue" in key
+        for row in (int(np.argmax(read[:30, 2] > read[:30, 0])), int(np.argmin(read[:30].sum(axis=1)))):
+            page.run(SEARCH, gappy.payload["stars"]["id"][row])
+            _is_told_from_the_catalogue(page, read[row] > 0)
+        assert page.console() == []
+
+
+def _is_told_from_the_catalogue(page: Browser, read: np.ndarray) -> None:
+    facts = page.run("return document.getElementById('fact-labels').textContent").split(" · ")
+    assert ["(read, not in the catalogue)" in fact for fact in facts[:4]] == list(read)
+    names = " ".join(name for name, one in zip(UNITS, read, strict=True) if one)
+    assert (f"read, not in the catalogue: {names}" in page.run("return Spectangle.csv()")) == bool(names)
+    titles = f"return {SLIDERS_OFF}".replace("disabled", "title.includes('(read)')")
+    assert page.run(titles) == list(read)
+    page.run("Bokeh.documents[0].get_model_by_name('slider_2').value = -0.3")
+    assert page.run(titles) == [*read[:2], False, read[3]]
+    caption = " ".join(page.run("return Spectangle.caption().flat()"))
+    assert page.run(f"return {STAR}") in caption and "→ -0.30 dex" in caption and "run 0" in caption
+
+
+@browser
+@needs_chromium
+def test_a_served_page_finds_stars_by_name_and_says_what_it_read(gappy, gaps: Path, toy_runs):
+    train = load_stars(Run(toy_runs[0])).train
+    row = next(row for row in train.rows if row % 6 == 0 and row > 0)
+    for address in _serve(lambda: gappy):
+        with Browser(400, 900) as window:
+            window.open(address)
+            window.wait("document.body.dataset.ready")
+            window.run(SEARCH, f"hd {row}")
+            window.wait(f"document.getElementById('fact-star').textContent.endsWith(' · HD{row:06d}')")
+            assert window.run("return Bokeh.documents[0].get_model_by_name('search').value") == f"hd {row}"
+            _is_told_from_the_catalogue(window, np.array([True, False, True, False]))
+            both = "[state.ownLabels, Array.from(Spectangle.readLabels(0, state.runs[0].own))]"
+            own, reading = window.run(f"const {{state}} = Spectangle; return {both}")
+            np.testing.assert_allclose([own[0], own[2]], [reading[0], reading[2]], rtol=0.02, atol=0.02)
+            window.run(SEARCH, str(train.source_id[3]))
+            window.wait(f"{STAR} === '{train.source_id[3]}'")
+            assert window.run("return Bokeh.documents[0].get_model_by_name('slider_1').end") >= 400
+            assert window.run("return Bokeh.documents[0].get_model_by_name('legend').orientation") == "vertical"
+            assert window.run("return document.documentElement.scrollWidth <= window.innerWidth")
+            assert window.console() == []
+
+
+@browser
+@needs_chromium
+@pytest.mark.parametrize("width", [400, 1400])
+def test_long_names_and_names_of_lines_lie_on_nothing(width: int, gappy, tmp_path: Path):
+    name = "log_surface_gravity_spectroscopic"
+    first, *others = gappy.payload["labels"]
+    labels = [first | {"symbol": name, "title": title(name, "dex"), "name": name}, *others]
+    row = """const [name, ...others] = document.querySelector('.knows').children, box = name.getBoundingClientRect();
+      const boxes = others.map((other) => other.getBoundingClientRect());
+      const apart = boxes.every((other) => other.top >= box.bottom || other.left >= box.right);
+      return apart && name.scrollWidth <= name.clientWidth && name.textContent"""
+    with opened(replace(gappy, payload=gappy.payload | {"labels": labels}), tmp_path, width) as page:
+        assert page.run(row) == name
+        edges = "const e = view.shadow_el.querySelector('.bk-slider-title'); return [e.scrollWidth, e.clientWidth]"
+        wanted, there = page.run(VIEW + edges, "slider_0")
+        assert wanted <= there
+        page.run("Bokeh.documents[0].get_model_by_name('spectrum').x_range.setv({start: 846, end: 870})")
+        shown = page.run(
+            VIEW
+            + "const d = Bokeh.documents[0].get_model_by_name('lines').data; return d.name.map((name, i) => "
+            + "[name, view.frame.x_scale.compute(d.x[i]), d.y[i]])",
+            "spectrum",
+        )
+        assert (len([1 for name, *_ in shown if not name]) > 3) == (width == 400)
+        for height in {y for *_, y in shown}:
+            places = sorted(x for name, x, y in shown if name and y == height)
+            assert len(places) < 2 or np.diff(places).min() > 20
+        assert page.run("return document.documentElement.scrollWidth <= window.innerWidth") and page.console() == []
+
+
+@browser
+@needs_chromium
+def test_a_saved_plot_has_the_changes_and_a_caption(page):
+    heights = [page.run(VIEW + "return box.height", name) for name in ("spectrum", "difference")]
+    whole = page.run("return Spectangle.savedPlot().height / window.devicePixelRatio")
+    assert sum(heights) + 30 <= whole < sum(heights) + 120
+
+
+def test_the_tick_of_the_raw_spectra_is_measured_as_the_bar_is(toy_runs, monkeypatch):
+    metrics = {"probe/teff/r2": 0.9, "reference/teff/r2": 0.95, "probe/logg/r2": 0.8, "test/latent/m_h/r2": 0.3}
+    metrics |= {f"test/spectra/{name}/r2": 0.5 for name in UNITS}
+    monkeypatch.setattr(
+        "spectangle.explorer.bundle.load", lambda *rest, **options: replace(load(*rest, **options), metrics=metrics)
+    )
+    knows = make_bundle(str(toy_runs[0]), stars=5, map_stars=20).payload["runs"][0]["knows"]
+    assert [one["spectra"] for one in knows] == [0.95, None, 0.5, 0.5]
+
+
+def test_stars_are_found_by_id_or_name(gaps: Path, toy_survey: Path):
+    with Survey(gaps) as survey:
+        for wanted in (str(survey.source_id[7]), "HD000007", "hd 7", " HD 0007"):
+            assert find_star(survey, wanted) == 7
+        with pytest.raises(SpectangleError, match="no star HD 700"):
+            find_star(survey, "HD 700")
+        assert star_classes(survey, ["instrument", "gone"], np.array([2, 0])) == {"instrument": ["FEROS", ""]}
+    with Survey(toy_survey) as survey:
+        assert star_names(survey, np.arange(3)) == []
+
+
+def test_labels_are_written_as_in_the_figures():
+    assert [plain_symbol(name) for name in ("teff", "m_h", "alpha_fe", "c_fe", "rv")] == [
+        *("Teff", "[M/H]", "[α/Fe]", "[C/Fe]", "rv")
+    ]
+    assert title("rv", "km/s") == "rv [km/s]" and title("logg", "") == "log g"
+    assert short_title("log_surface_gravity_spectroscopic", "dex", 26) == "log_surface_gravity… [dex]"
+    assert short_title("teff", "K", 26) == "Teff [K]"
 
 
 @pytest.mark.parametrize(
@@ -350,9 +521,9 @@ def test_what_the_population_tells_is_no_leak(page):
       const run = {lambdas: [-1, 1], knows: [{r2: 0.9}, {r2, excess, floor: 0.3, spectra: 0.4}]};
         return Spectangle.verdict(run).textContent"""
     assert page.run(code, 0.01, 0.3) == ""
-    assert "logg was to be lost" in page.run(code, 0.2, 0.5)
+    assert "log g was to be lost" in page.run(code, 0.2, 0.5)
     assert (
-        "logg was to be lost" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""
+        "log g was to be lost" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""
     )  # without probes: against the spectra
     assert "may still be read" in page.run(code.replace("{r2: 0.9}", "{r2: 0.9, atMost: true}"), 0.2, 0.5)
 
@@ -405,8 +576,6 @@ def test_maps_are_computed_once(tmp_path: Path):
 
 
 def test_runs_of_different_stars_cannot_be_compared(toy_runs, tmp_path: Path):
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(toy_runs[2], other)
     config = other / ".hydra" / "config.yaml"

@@ -24,6 +24,7 @@ __all__ = [
     "fill_masked",
     "flux_noise",
     "class_codes",
+    "class_word",
     "epoch_seed",
     "label_errors",
     "label_weights",
@@ -183,7 +184,7 @@ def class_codes(survey: Survey, names: Sequence[str], rows: np.ndarray) -> tuple
                 f"labels.attributes names {name}, whose values are numbers such as {column[0]:g}; an attribute has "
                 "classes. Use it as a label, or write its classes in a column of their own."
             )
-        words = np.array([_word(value) for value in column.tolist()])
+        words = np.array([class_word(value) for value in column.tolist()])
         known = words != ""
         found = sorted(set(words[rows][known[rows]].tolist()))
         if not 2 <= len(found) <= MOST_CLASSES:
@@ -197,7 +198,7 @@ def class_codes(survey: Survey, names: Sequence[str], rows: np.ndarray) -> tuple
     return codes, classes
 
 
-def _word(value: Any) -> str:
+def class_word(value: Any) -> str:
     """The name of a class; empty where there is none."""
     if isinstance(value, bytes):
         return value.decode()

@@ -14,7 +14,7 @@ from torch import nn
 
 from spectangle.model.plain_layers import folded_layers
 
-__all__ = ["deflated", "move_arrays", "pack", "pack_flux", "pack_network", "pack_steps"]
+__all__ = ["deflated", "move_arrays", "pack", "pack_flux", "pack_marks", "pack_network", "pack_steps"]
 
 FLUX_LOW, FLUX_STEP, MASKED = -1.0, 5e-5, 65535  # flux as 16-bit integers, from -1 to 2.28
 
@@ -36,6 +36,11 @@ def pack_steps(values: np.ndarray, low: float | None = None, step: float | None 
 def pack_flux(flux: np.ndarray) -> dict[str, Any]:
     """Flux [n, P] in steps of 5e-5."""
     return pack_steps(flux, FLUX_LOW, FLUX_STEP)
+
+
+def pack_marks(marks: np.ndarray) -> dict[str, Any]:
+    """Booleans, as 1 and 0."""
+    return pack_steps(marks, 0.0, 1.0)
 
 
 def pack_network(layers: nn.Sequential) -> list[dict[str, Any]]:

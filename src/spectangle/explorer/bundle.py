@@ -15,8 +15,10 @@ from spectangle.configs.nested import differing
 from spectangle.data.load import load_stars
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
-from spectangle.explorer.browser_model import pack, pack_flux, pack_network, pack_steps
+from spectangle.explorer.browser_model import pack, pack_flux, pack_marks, pack_network, pack_steps
+from spectangle.explorer.label_words import plain_symbol, short_title, title
 from spectangle.explorer.latent_maps import latent_maps
+from spectangle.explorer.star_facts import find_star, star_classes, star_names
 from spectangle.inference.load import load
 from spectangle.inference.readout import ReadoutPart
 from spectangle.inference.trained import TrainedModel
@@ -41,29 +43,39 @@ class Bundle:
     survey: str
     payload: dict[str, Any]
 
-    def look_up(self, source_id: str) -> dict[str, Any]:
-        """Any star of the survey by its identifier, as the page wants it.
+    def look_up(self, wanted: str) -> dict[str, Any]:
+        """Any star of the survey by its identifier or name, as the page wants it.
 
         Raises:
             SpectangleError: The survey has no such star, or an encoder needs labels that it lacks.
         """
+        names = self.models[0].labels
         with Survey(self.survey) as survey:
-            rows = np.flatnonzero(survey.source_id == int(source_id)) if source_id.isdigit() else []
-            if not len(rows):
-                raise SpectangleError(f"The survey has no star {source_id}.")
-            flux = survey.flux(rows[0], rows[0] + 1)
-            ids = survey.source_id[rows[:1]]
-            labels = np.array([[survey.label(name)[rows[0]] for name in self.models[0].labels]], np.float32)
-        if any(model.network.conditional_encoder for model in self.models) and not np.isfinite(labels).all():
+            row = find_star(survey, wanted)
+            flux, ids = survey.flux(row, row + 1), survey.source_id[row : row + 1]
+            catalogue = np.array([[survey.label(name)[row] for name in names]], np.float32)
+            name = star_names(survey, np.array([row]))
+            classes = star_classes(survey, _attributes(self.models), np.array([row]))
+        if any(model.network.conditional_encoder for model in self.models) and not np.isfinite(catalogue).all():
             raise SpectangleError(
-                f"Star {source_id} lacks a label, and the encoder of a run with model.conditioning=synthetic needs all "
+                f"Star {ids[0]} lacks a label, and the encoder of a run with model.conditioning=synthetic needs all "
                 "of them."
             )
         filled = np.where(np.isfinite(flux), flux, self.models[0].fill.numpy()).astype(np.float32)
         latents = [
-            model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids) for model in self.models
+            model.network.embed(torch.from_numpy(filled), torch.from_numpy(catalogue), ids) for model in self.models
         ]
-        return {"id": source_id, "flux": pack_flux(flux), "labels": pack(labels), "latents": [pack(z) for z in latents]}
+        with torch.inference_mode():
+            read = self.models[0].readout(torch.from_numpy(latents[0])).numpy()
+        return {
+            "id": str(ids[0]),
+            "name": "".join(name),
+            "classes": {attribute: words[0] for attribute, words in classes.items()},
+            "flux": pack_flux(flux),
+            "labels": pack(np.where(np.isfinite(catalogue), catalogue, read)),
+            "read": pack_marks(~np.isfinite(catalogue)),
+            "latents": [pack(z) for z in latents],
+        }
 
 
 def make_bundle(
@@ -92,7 +104,7 @@ def make_bundle(
             "and split."
         )
     rows = np.random.default_rng(0).permutation(len(data.test))[: max(map_stars, stars)]
-    labels = models[0].known_labels(data.test[rows])  # a page can begin with what is read
+    shown = data.test[rows]
     payload = {
         "labels": [_label(models[0], data, i) for i in range(len(data.labels))],
         "wavelength": pack(models[0].wavelength),
@@ -101,9 +113,11 @@ def make_bundle(
         ],
         "colours": COLOURS,
         "stars": {
-            "id": [str(one) for one in data.test.source_id[rows]],  # 64-bit integers do not fit a JavaScript number
-            "labels": pack(labels),
+            "id": [str(one) for one in shown.source_id],  # 64-bit integers do not fit a JavaScript number
+            "labels": pack(models[0].known_labels(shown)),  # a page can begin with what is read
+            "read": pack_marks(~np.isfinite(shown.labels.numpy())),
             "flux": pack_flux(_spectra(data, rows[:stars])),
+            **_facts(data, models, shown.rows),
         },
         "survey": {"stars": _count(data), "origin": _origin(data)},
         "runs": [
@@ -130,14 +144,22 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def _label(model: TrainedModel, data: SpectraDataModule, i: int) -> dict[str, Any]:
-    values, unit = data.train.labels[:, i], model.units[model.labels[i]]
+    """Words of a label, and the range of its slider: that of all training stars but for the outermost of a thousand at
+    either end, as one wrong age would leave no room to the others.
+    """
+    values, unit = data.train.labels[:, i].numpy(), model.units[model.labels[i]]
     step = 10.0 if unit == "K" else 0.01
-    values = values[torch.isfinite(values)]
-    low, high = float(values.min()), float(values.max())
+    low = float(np.nanquantile(values, 0.001, method="higher"))  # of few stars the outermost one
+    high = float(np.nanquantile(values, 0.999, method="lower"))
+    if low == high:
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if unit != "K":  # a label of small numbers has smaller steps
         step = min(step, float(10.0 ** np.floor(np.log10((high - low) / 20))))
     return {
         "name": model.labels[i],
+        "symbol": plain_symbol(model.labels[i]),
+        "title": title(model.labels[i], unit),
+        "short": short_title(model.labels[i], unit, 34),
         "unit": unit,
         "low": np.floor(low / step) * step,
         "high": np.ceil(high / step) * step,
@@ -175,19 +197,29 @@ def _packed(part: ReadoutPart) -> dict[str, Any]:
 
 
 def _knows(model: TrainedModel, name: str) -> dict[str, Any]:
-    """R2 of a label from the latent, by the best probe if the run has probes, from the raw spectra, and from the kept
-    labels alone (floor).
+    """R2 of a label from the latent and from the raw spectra, by the probes if the run has them and else by the
+    regressor, and from the kept labels alone (floor).
     """
     metrics = model.metrics
     probe = f"probe/{name}/r2" in metrics
     return {
         "r2": metrics.get(f"probe/{name}/r2", metrics.get(f"test/latent/{name}/r2")),
-        "spectra": metrics.get(f"test/spectra/{name}/r2"),
+        "spectra": metrics.get(f"reference/{name}/r2" if probe else f"test/spectra/{name}/r2"),
         "floor": metrics.get(f"floor/{name}"),
         "excess": metrics.get(f"excess/{name}"),
         "atMost": bool(metrics.get("excess_is_upper_bound")),
         "by": "probe" if probe else "regressor",
     }
+
+
+def _attributes(models: Sequence[TrainedModel]) -> list[str]:
+    """Columns of the survey with classes that one of the runs was told."""
+    return list(dict.fromkeys(name for model in models for name in model.network.targets[len(model.labels) :]))
+
+
+def _facts(data: SpectraDataModule, models: Sequence[TrainedModel], rows: np.ndarray) -> dict[str, Any]:
+    with Survey(data.path or "") as survey:
+        return {"name": star_names(survey, rows), "classes": star_classes(survey, _attributes(models), rows)}
 
 
 def _spectra(data: SpectraDataModule, rows: Sequence[int] | np.ndarray) -> np.ndarray:

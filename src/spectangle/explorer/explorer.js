@@ -94,7 +94,8 @@ const Spectangle = (() => {
 
   const OWN = "#9fb3c8", TOUCHED = "#d9480f";
   let M = null, D = null, ready = false, quiet = false, held = -1;
-  const state = {id: "", labels: [], ownLabels: [], flux: null, runs: []};  // runs: {z, own} of the star shown
+  // of the star shown; read: whether a label is not in the catalogue, so that it was read from the latent; runs: {z, own}
+  const state = {id: "", name: "", classes: {}, labels: [], ownLabels: [], read: [], flux: null, runs: []};
 
   async function start(models) {
     M = models;
@@ -104,6 +105,7 @@ const Spectangle = (() => {
     if (M.compare_plot_0) M.compare_plot_0.x_range.setv({start: D.wavelength[0], end: D.wavelength.at(-1), reset_start: D.wavelength[0], reset_end: D.wavelength.at(-1)});
     describe();
     drawMap();
+    layLegend();
     showStar(0);
     ready = true;
     document.body.dataset.ready = "yes";
@@ -125,6 +127,7 @@ const Spectangle = (() => {
     p.wavelength = unpack(p.wavelength);
     p.stars.flux = unpack(p.stars.flux);
     p.stars.labels = unpack(p.stars.labels);
+    p.stars.read = unpack(p.stars.read);
     p.runs = p.runs.map((run) => ({
       ...run, latent: unpack(run.latent), Z: run.latent.shape[1], decoder: unpackLayers(run.decoder),
       readout: run.readout.map((part) => ({...part, layers: unpackLayers(part.layers), arrays: Object.fromEntries(Object.entries(part.arrays).map(([name, array]) => [name, unpack(array)]))})),
@@ -139,7 +142,9 @@ const Spectangle = (() => {
   function showStar(i) {
     const P = D.P, inside = (i + 1) * P <= D.stars.flux.length;
     const star = {
-      id: D.stars.id[i], labels: Array.from(D.stars.labels.subarray(i * D.K, (i + 1) * D.K)),
+      id: D.stars.id[i], name: D.stars.name[i] || "", labels: Array.from(D.stars.labels.subarray(i * D.K, (i + 1) * D.K)),
+      classes: Object.fromEntries(Object.entries(D.stars.classes).map(([attribute, words]) => [attribute, words[i]])),
+      read: Array.from(D.stars.read.subarray(i * D.K, (i + 1) * D.K), Boolean),
       flux: inside ? D.stars.flux.subarray(i * P, (i + 1) * P) : null,
       latents: D.runs.map((run) => run.latent.slice(i * run.Z, (i + 1) * run.Z)),
     };
@@ -148,10 +153,10 @@ const Spectangle = (() => {
   }
 
   function show(star) {
-    Object.assign(state, {id: star.id, flux: star.flux, ownLabels: star.labels.slice(), labels: star.labels.slice()});
+    Object.assign(state, {...star, ownLabels: star.labels.slice(), labels: star.labels.slice()});
     state.runs = star.latents.map((z) => ({z: Float32Array.from(z), own: Float32Array.from(z)}));
-    fact("star", star.id);
-    if (M.search.value.trim() !== star.id) M.search.value = "";  // what was searched before is not what is shown
+    describeStar();
+    if (!isCalled(M.search.value, star.id, star.name)) M.search.value = "";  // what was searched before is not what is shown
     note(star.flux ? "" : "The observed spectrum of this star is not in this page; the curves are decoded from its latent.");
     setSliders();
     scaleAxes();
@@ -167,10 +172,14 @@ const Spectangle = (() => {
     showStar(indices[0]);
   }
 
+  // equal names are written in several ways: HD 4 is HD000004 (star_facts.py has the same)
+  const nameKey = (name) => name.toLowerCase().replace(/\s/g, "").replace(/(^|\D)0+(?=\d)/g, "$1");
+  const isCalled = (words, id, name) => words.trim() === id || (Boolean(name) && nameKey(words) === nameKey(name));
+
   function search(text) {
     const id = text.trim();
     if (!id || !ready) return;
-    const i = D.stars.id.indexOf(id);
+    const i = D.stars.id.includes(id) ? D.stars.id.indexOf(id) : D.stars.name.findIndex((name) => isCalled(id, "", name));
     if (i >= 0) showStar(i);
     else if (served()) ask(id);
     else note(`This page holds ${D.n} stars, and ${id} is not one of them; serve the run with spectangle explore to search the whole survey.`);
@@ -186,7 +195,8 @@ const Spectangle = (() => {
     if (!data.json.length) return;
     const star = JSON.parse(data.json[0]);
     if (star.error) return note(star.error);
-    show({id: star.id, flux: unpack(star.flux), labels: Array.from(unpack(star.labels)), latents: star.latents.map(unpack)});
+    const labels = Array.from(unpack(star.labels)), read = Array.from(unpack(star.read), Boolean);
+    show({...star, labels, read, flux: unpack(star.flux), latents: star.latents.map(unpack)});
   }
 
   // ---- changing labels and latent ----------------------------------------------------------------------------------
@@ -196,14 +206,15 @@ const Spectangle = (() => {
   function setSliders() {
     quiet = true;
     sliders().forEach((slider, k) => {
-      const value = Number.isFinite(state.labels[k]) ? state.labels[k] : (D.labels[k].low + D.labels[k].high) / 2;
-      state.labels[k] = value;
-      if (!Number.isFinite(state.ownLabels[k])) state.ownLabels[k] = value;
-      const {low, high, step} = D.labels[k];
+      const {low, high, step} = D.labels[k], value = state.labels[k];
       slider.setv({start: Math.min(low, Math.floor(value / step) * step), end: Math.max(high, Math.ceil(value / step) * step)});
       slider.value = value;
     });
     quiet = false;
+  }
+
+  function titleSliders() {  // a label that was read is marked until another is chosen
+    sliders().forEach((slider, k) => { slider.title = D.labels[k].title + (state.read[k] && state.labels[k] === state.ownLabels[k] ? " (read)" : ""); });
   }
 
   function labelsMoved() {
@@ -247,6 +258,7 @@ const Spectangle = (() => {
     M.bars.data = {i: Array.from(z.keys()), z: Array.from(z), own: Array.from(own), colour: touched.map((t) => (t ? TOUCHED : OWN))};
     if (M.compare_0) [0, 1].forEach((r) => drawCompare(r));
     drawReading();
+    titleSliders();
     state.milliseconds = performance.now() - started;
     document.body.dataset.milliseconds = state.milliseconds.toFixed(2);
   }
@@ -274,27 +286,61 @@ const Spectangle = (() => {
     const reconstructed = decode(D.runs[0], state.runs[0].own, state.ownLabels);
     const values = Array.from(state.flux || reconstructed).filter(Number.isFinite).concat(Array.from(reconstructed)).sort((a, b) => a - b);
     const low = values[Math.floor(0.002 * values.length)], high = values[Math.floor(0.998 * values.length)];
-    const start = Math.min(low - 0.24 * (high - low), 0.6), end = high + 0.16 * (high - low);
+    const room = M.legend.orientation === "vertical" ? 0.42 : 0.24;  // for the legend
+    const start = Math.min(low - room * (high - low), 0.6), end = high + 0.16 * (high - low);
     [M.spectrum, M.compare_plot_0].forEach((plot) => plot && plot.y_range.setv({start, end, reset_start: start, reset_end: end}));
-    const row = (line) => high + (line.species === "Ti I" || line.species === "Si I" ? 0.025 : 0.085) * (high - low);  // two rows, or names collide
-    M.lines.data = {...M.lines.data, y: D.lines.map(row), low: D.lines.map(() => start)};
+    const height = (line) => high + (isLower(line) ? 0.025 : 0.085) * (high - low);
+    M.lines.data = {...M.lines.data, y: D.lines.map(height), low: D.lines.map(() => start), name: namesWithRoom()};
     M.difference.y_range.setv({start: -0.1, end: 0.1});
     const reach = Math.max(3.5, ...Array.from(state.runs[0].own, Math.abs)) * 1.05;
     M.latent.y_range.setv({start: -reach, end: reach});
   }
 
+  const isLower = ({species}) => species === "Ti I" || species === "Si I";  // names of lines stand in two rows, or they collide
+
+  function namesWithRoom() {  // names of lines that lie on no other; the first ones are the strongest
+    const {start, end} = M.spectrum.x_range, pixels = (M.spectrum.inner_width || 900) / (end - start), written = [];
+    return D.lines.map((line) => {
+      const x = line.wavelength * pixels, half = 2.8 * line.species.length, lower = isLower(line);
+      const free = written.every((other) => other.lower !== lower || Math.abs(other.x - x) > other.half + half);
+      if (free) written.push({x, half, lower});
+      return free ? line.species : "";
+    });
+  }
+
+  function layLegend() {
+    const laid = window.innerWidth < 560 ? {orientation: "vertical", spacing: 0, padding: 4} : {orientation: "horizontal", spacing: 14, padding: 10};
+    [M.legend, M.compare_legend_0, M.compare_legend_1].forEach((legend) => legend && legend.setv(laid));
+  }
+
+  function fit() {  // to the width of the plot, and to what it shows of the wavelengths
+    if (!ready) return;
+    const before = M.legend.orientation;
+    layLegend();
+    if (M.legend.orientation !== before) scaleAxes();
+    M.lines.data = {...M.lines.data, name: namesWithRoom()};
+  }
+
   function drawMap() {
     if (!D) return;
     const k = Math.max(0, D.labels.findIndex((label) => label.name === M.colour_by.value));
-    const map = D.runs[0].maps[M.method.active === 0 ? "pca" : "tsne"], columns = axesOfKiel();
-    const column = (c) => Float32Array.from({length: D.n}, (_, i) => D.stars.labels[i * D.K + c]);
-    const value = column(k), sorted = Float32Array.from(value).filter(Number.isFinite).sort();
-    M.mapper.setv({low: sorted[Math.floor(0.02 * sorted.length)], high: sorted[Math.floor(0.98 * (sorted.length - 1))]});
-    const mx = Float32Array.from({length: D.n}, (_, i) => map[2 * i]), my = Float32Array.from({length: D.n}, (_, i) => map[2 * i + 1]);
+    const pca = M.method.active === 0, map = D.runs[0].maps[pca ? "pca" : "tsne"], [across, up] = axesOfKiel();
+    const each = (of) => Float32Array.from({length: D.n}, (_, i) => of(i));
+    const label = (i, c) => D.stars.labels[i * D.K + c], isRead = (i, c) => D.stars.read[i * D.K + c] > 0;
+    const value = each((i) => (isRead(i, k) ? NaN : label(i, k)));  // what was read from the latent cannot show what the latent knows
+    const sorted = value.filter(Number.isFinite).sort();
+    M.mapper.setv({low: sorted[Math.floor(0.02 * sorted.length)] ?? 0, high: sorted[Math.floor(0.98 * (sorted.length - 1))] ?? 1});
     const read = (i) => readLabels(D.runs[0], D.runs[0].latent.slice(i * D.runs[0].Z, (i + 1) * D.runs[0].Z))[0];
-    const up = D.K > 1 ? column(columns[1]) : Float32Array.from({length: D.n}, (_, i) => read(i));  // a label against itself says nothing
-    M.stars.data = {x: column(columns[0]), y: up, mx, my, value, id: D.stars.id};
-    text("map-colour", `${D.labels[k].name} [${D.labels[k].unit}]`);
+    const hollow = each((i) => isRead(i, across) || (D.K > 1 && isRead(i, up)));
+    M.stars.data = {
+      x: each((i) => label(i, across)), y: each((i) => (D.K > 1 ? label(i, up) : read(i))),  // a label against itself says nothing
+      mx: each((i) => map[2 * i]), my: each((i) => map[2 * i + 1]), value, fill: hollow.map((h) => (h ? 0 : 0.75)), line: hollow.map((h) => (h ? 0.9 : 0)),
+      id: D.stars.id, name: D.stars.id.map((_, i) => D.stars.name[i] || ""),
+      told: D.stars.id.map((_, i) => `${D.labels[k].symbol} ${worded(label(i, k), k)} ${D.labels[k].unit}${isRead(i, k) ? READ : ""}`),
+    };
+    M.map_across.axis_label = pca ? "first principal component of the latent" : "t-SNE, first coordinate";
+    M.map_up.axis_label = pca ? "second principal component" : "t-SNE, second coordinate";
+    describeMap(k, across, up, value.some(Number.isNaN), hollow.some(Boolean));
     if (ready) markPlace();
   }
 
@@ -313,6 +359,7 @@ const Spectangle = (() => {
 
   const AIMS = {"1": ["disentangled", "lambda above 0: the latent was to lose it"], "-1": ["entangled", "lambda below 0: the latent was to keep it"], "0": ["neutral", "lambda 0"]};
   const digits = (k) => Math.max(0, Math.round(-Math.log10(D.labels[k].step)));
+  const READ = " (read, not in the catalogue)";
   const worded = (value, k) => value.toFixed(digits(k)).replace(/^-(0[.]?0*)$/, "$1");  // no minus before nothing
   const shown = (value) => (value === null || value === undefined || Number.isNaN(value) ? "–" : value.toFixed(2));
 
@@ -334,6 +381,32 @@ const Spectangle = (() => {
     if (deaf.length === D.runs.length) sliders().forEach((slider) => { slider.disabled = true; });
   }
 
+  function describeMap(k, across, up, grey, hollow) {
+    const names = D.labels.map((label) => label.symbol), unknown = `Grey: ${names[k]} is not in the catalogue.`;
+    M.map_bar.title = D.labels[k].title;
+    M.kiel_bar.title = D.labels[k].short;
+    text("map-colour", D.labels[k].title);
+    text("map-grey", grey ? unknown : "");
+    const placed = D.K > 1 ? `${names[up]} against ${names[across]}` : `${names[0]} as read against the catalogue`;
+    text("kiel-key", [`${placed}, coloured by ${names[k]}.`, hollow ? "Hollow: placed by what was read, not by the catalogue." : "", grey ? unknown : ""].join(" "));
+  }
+
+  const ownWords = (k) => `${worded(state.ownLabels[k], k)}${state.read[k] ? READ : ""}`;
+  const classWords = () => Object.entries(state.classes).map(([attribute, word]) => `${attribute} ${word || "not in the catalogue"}`);
+
+  function describeStar() {
+    fact("star", state.name ? `${state.id} · ${state.name}` : state.id);
+    const labels = D.labels.map((label, k) => [named("span", "", label), `\u00a0${ownWords(k)}`]);
+    const parts = [...labels, ...classWords().map((words) => [words])];
+    document.getElementById("fact-labels").replaceChildren(...parts.flatMap((part, i) => (i ? [" · ", ...part] : part)));
+  }
+
+  function named(tag, name, label) {  // a label as astronomers write it; its name in the survey is the tooltip
+    const node = element(tag, name, label.symbol, label.name);
+    if (label.name === "teff") node.innerHTML = "T<sub>eff</sub>";
+    return node;
+  }
+
   function element(tag, name, words = "", title = "") {
     const node = document.createElement(tag);
     node.className = name;
@@ -344,12 +417,12 @@ const Spectangle = (() => {
 
   function knowsRow(run, label, k, read) {
     const knows = run.knows[k], aim = AIMS[String(Math.sign(run.lambdas[k]))];
-    const row = element("div", `knows ${aim[0].replace(" ", "-")}`), bar = element("div", "bar"), fill = element("div", "fill");
+    const row = element("div", `knows ${aim[0]}${label.symbol.length > 9 ? " long" : ""}`), bar = element("div", "bar"), fill = element("div", "fill");
     fill.style.width = percent(knows.r2 ?? 0);
-    bar.append(fill, mark("tick", knows.spectra, "from the raw spectra"), mark("tick floor", knows.floor, "from the kept labels alone, without the latent"));
+    bar.append(fill, mark("tick", knows.spectra, `from the raw spectra, by the same ${knows.by === "probe" ? "probes" : "regressor"}`), mark("tick floor", knows.floor, "from the kept labels alone, without the latent"));
     const excess = Number.isFinite(knows.excess) ? `; ${knows.atMost ? "at most " : ""}${shown(knows.excess)} beyond the kept labels` : "";
-    bar.title = `R² of ${label.name} read from the latent by ${knows.by === "probe" ? "all independent probes together, on stars that the encoder never saw" : "the downstream regressor"}${excess}`;
-    row.append(element("span", "name", label.name), element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(knows.r2)));
+    bar.title = `R² of ${label.symbol} read from the latent by ${knows.by === "probe" ? "all independent probes together, on stars that the encoder never saw" : "the downstream regressor"}${excess}`;
+    row.append(named("span", "name", label), element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(knows.r2)));
     if (read) {
       const cell = element("span", "reading");
       cell.id = `reading-${k}`;
@@ -369,7 +442,7 @@ const Spectangle = (() => {
 
   function verdict(run) {  // a disentangled label that can still be read must not look so; what the kept labels tell of it is no leak
     const leaks = ({r2, excess, spectra}) => (Number.isFinite(excess) ? excess > 0.1 : r2 > 0.5 * (spectra ?? 1));
-    const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && leaks(run.knows[k])).map((label) => label.name);
+    const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && leaks(run.knows[k])).map((label) => label.symbol);
     const can = run.knows[0].atMost ? "may still be read (the errors of the kept labels are not known, so that this is an upper bound)" : "can still be read";
     return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be lost and ${can}.` : "");
   }
@@ -377,7 +450,6 @@ const Spectangle = (() => {
   function drawReading() {
     const values = readLabels(D.runs[0], state.runs[0].z);
     D.labels.forEach((label, k) => text(`reading-${k}`, `${worded(values[k], k)} ${label.unit}`));
-    fact("labels", D.labels.map((label, k) => `${label.name}\u00a0${worded(state.ownLabels[k], k)}`).join(" · "));
   }
 
   // ---- saving ------------------------------------------------------------------------------------------------------
@@ -393,21 +465,49 @@ const Spectangle = (() => {
   function csv() {
     const {x, observed, reconstructed, changed} = M.spectra.data;
     const labels = D.labels.map((label, k) => `${label.name}=${state.ownLabels[k].toFixed(4)}->${state.labels[k].toFixed(4)}`).join(" ");
+    const read = D.labels.filter((_, k) => state.read[k]).map((label) => label.name).join(" ");
+    const facts = [`source_id ${state.id}`, state.name && `name ${state.name}`, `run ${D.runs[0].name}`, labels, read && `read, not in the catalogue: ${read}`, ...classWords()];
     const rows = Array.from(x, (w, p) => [w.toFixed(4), ...[observed, reconstructed, changed].map((c) => (Number.isFinite(c[p]) ? c[p].toFixed(6) : ""))].join(","));
-    return [`# source_id ${state.id}; run ${D.runs[0].name}; ${labels}`, "wavelength_nm,observed,reconstructed,changed", ...rows, ""].join("\n");
+    return [`# ${facts.filter(Boolean).join("; ")}`, "wavelength_nm,observed,reconstructed,changed", ...rows, ""].join("\n");
   }
 
   const saveCsv = () => download(`spectra-${state.id}.csv`, csv(), "text/csv");
 
-  function savePng() {
-    const canvas = Bokeh.index.find_one_by_id(M.spectrum.id).export("png").canvas, out = document.createElement("canvas");
-    [out.width, out.height] = [canvas.width, canvas.height];
-    const context = out.getContext("2d");
+  function caption() {  // of a saved plot: which star and run, its labels and what became of them
+    const labels = D.labels.map((label, k) => {
+      const [own, now] = [state.ownLabels[k], state.labels[k]].map((value) => `${worded(value, k)} ${label.unit}`.trim());
+      return `${label.symbol} ${own}${state.read[k] ? READ : ""}${own === now ? "" : ` → ${now}`}`;
+    });
+    const moved = state.runs[0].z.some((value, i) => value !== state.runs[0].own[i]) ? ["latent changed by hand"] : [];
+    return [[`source_id ${state.id}`, ...(state.name ? [state.name] : []), `run ${D.runs[0].name}`], [...labels, ...classWords(), ...moved]];
+  }
+
+  function inLines(parts, fits) {  // parts joined to as few lines as fit
+    return parts.reduce((lines, part) => {
+      const longer = lines.length ? `${lines.at(-1)} · ${part}` : part;
+      return lines.length && fits(longer) ? [...lines.slice(0, -1), longer] : [...lines, part];
+    }, []);
+  }
+
+  function savedPlot() {  // the caption, the spectra, and the changes below them with the axis of wavelengths
+    const views = [M.spectrum, M.difference].map((plot) => Bokeh.index.find_one_by_id(plot.id));
+    const plots = views.map((view) => view.export("png").canvas), scale = plots[0].width / views[0].bbox.width;
+    const out = document.createElement("canvas"), context = out.getContext("2d"), font = `${13 * scale}px sans-serif`;
+    context.font = font;
+    const lines = caption().flatMap((parts) => inLines(parts, (line) => context.measureText(line).width < plots[0].width - 24 * scale));
+    const top = (12 + 18 * lines.length) * scale;
+    [out.width, out.height] = [plots[0].width, top + plots[0].height + plots[1].height];
     context.fillStyle = "white";
     context.fillRect(0, 0, out.width, out.height);
-    context.drawImage(canvas, 0, 0);
-    out.toBlob((blob) => download(`spectra-${state.id}.png`, blob, "image/png"));
+    context.fillStyle = "#1d2733";
+    context.font = font;  // a new size of the canvas forgets it
+    lines.forEach((line, i) => context.fillText(line, 12 * scale, (20 + 18 * i) * scale));
+    context.drawImage(plots[0], 0, top);
+    context.drawImage(plots[1], 0, top + plots[0].height);
+    return out;
   }
+
+  const savePng = () => savedPlot().toBlob((blob) => download(`spectra-${state.id}.png`, blob, "image/png"));
 
   // ---- tabs --------------------------------------------------------------------------------------------------------
 
@@ -417,6 +517,6 @@ const Spectangle = (() => {
     window.dispatchEvent(new Event("resize"));
   }
 
-  return {start, startSaved, labelsMoved, picked, search, answered, dragged, pressed, drawMap, openTab, verdict, state, csv, decode: (r, z, labels) => decode(D.runs[r], z, labels), readLabels: (r, z) => readLabels(D.runs[r], z)};
+  return {start, startSaved, labelsMoved, picked, search, answered, dragged, pressed, drawMap, fit, openTab, verdict, state, csv, caption, savedPlot, decode: (r, z, labels) => decode(D.runs[r], z, labels), readLabels: (r, z) => readLabels(D.runs[r], z)};
 })();
 window.Spectangle = Spectangle;

@@ -27,13 +27,14 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from spectangle.explorer.bundle import Bundle
-from spectangle.explorer.palette import AXIS, CHANGED, GREY, GRID, INK, OBSERVED, RECONSTRUCTED
+from spectangle.explorer.label_words import short_title
+from spectangle.explorer.palette import AXIS, CHANGED, GREY, GRID, INK, OBSERVED, RECONSTRUCTED, UNKNOWN
 
 __all__ = ["build_page"]
 
 WIDGETS = (
     ":host { font: 13px system-ui, sans-serif; color: #1d2733; } .bk-input { border-radius: 6px; } .bk-btn { "
-    "border-radius: 6px; }"
+    "border-radius: 6px; } .bk-slider-title { white-space: normal; overflow-wrap: anywhere; }"
 )
 
 
@@ -87,6 +88,7 @@ def _spectrum(payload: dict[str, Any]) -> dict[str, Any]:
         "spectra": spectra,
         "lines": _marks(plot, payload),
         "spectrum": plot,
+        "legend": plot.legend[0],
         "difference": _difference(spectra, x_range, 130, "reset"),
     }
 
@@ -103,12 +105,12 @@ def _legend(plot: Any, **options: Any) -> None:
 
 
 def _marks(plot: Any, payload: dict[str, Any]) -> ColumnDataSource:
-    """Names and places of strong lines; explorer.js sets their heights."""
+    """Names and places of strong lines; explorer.js sets their heights, and leaves out names that have no room."""
     marks = payload["lines"]
     nothing = [0.0] * len(marks)
     columns = {
         "x": [mark["wavelength"] for mark in marks],
-        "species": [mark["species"] for mark in marks],
+        "name": [mark["species"] for mark in marks],
         "colour": [payload["colours"][mark["species"]] for mark in marks],
     }
     lines = ColumnDataSource(columns | {"y": nothing, "low": nothing})
@@ -116,7 +118,7 @@ def _marks(plot: Any, payload: dict[str, Any]) -> ColumnDataSource:
     plot.text(
         "x",
         "y",
-        "species",
+        "name",
         source=lines,
         color="colour",
         text_font_size="10px",
@@ -169,38 +171,41 @@ def _maps(payload: dict[str, Any]) -> dict[str, Any]:
     """The Kiel diagram and the latent map, of the same stars; without teff and logg the first two labels, and of one
     label what is read from the latent.
     """
-    k, ends = len(payload["labels"]), [0.0, 1.0]  # something for the axes to start from, until the page is ready
-    stars = ColumnDataSource({"x": ends, "y": ends, "mx": ends, "my": ends, "value": ends, "id": ["", ""]})
+    labels, ends = payload["labels"], [0.0, 1.0]  # something for the axes to start from, until the page is ready
+    columns = ("x", "y", "mx", "my", "value", "fill", "line")
+    stars = ColumnDataSource(dict.fromkeys(columns, ends) | {"id": ["", ""], "name": ["", ""], "told": ["", ""]})
     place = ColumnDataSource({"x": [], "y": [], "mx": [], "my": []})
-    names = [label["name"] for label in payload["labels"]]
-    first, second = ("teff", "logg") if {"teff", "logg"} <= set(names) else (names[0], names[min(1, k - 1)])
-    titles = [f"{label['name']} [{label['unit']}]" if label["unit"] else label["name"] for label in payload["labels"]]
-    across, up = (titles[names.index(name)] for name in (first, second))
-    mapper = LinearColorMapper(palette="Viridis256", low=0, high=1)
+    names = [label["name"] for label in labels]
+    first, second = ("teff", "logg") if {"teff", "logg"} <= set(names) else (names[0], names[min(1, len(names) - 1)])
+    across, unit = labels[names.index(first)]["short"], labels[names.index(second)]["unit"]
+    mapper = LinearColorMapper(palette="Viridis256", low=0, high=1, nan_color=UNKNOWN)
     kiel = _figure(
-        height=230,
+        height=280,
         min_border_left=0,
         x_axis_label=across,
-        y_axis_label=up if k > 1 else "read from the latent",
+        y_axis_label=short_title(second, unit, 26) if len(names) > 1 else "read from the latent",
         tools="",
     )
     kiel.x_range.flipped = kiel.y_range.flipped = first == "teff"  # pyright: ignore[reportAttributeAccessIssue]
     kiel.toolbar_location = None
     _stars(kiel, "x", "y", stars, place, mapper, 4)
-    chart = _figure(height=560, min_border_left=0, tools="pan,wheel_zoom,box_zoom,reset,save")
-    chart.axis.visible = False
+    chart = _figure(height=600, min_border_left=0, tools="pan,wheel_zoom,box_zoom,reset,save", x_axis_label=" ")
+    chart.yaxis.axis_label = " "  # explorer.js knows of which map
     _stars(chart, "mx", "my", stars, place, mapper, 6)
-    chart.add_layout(
-        ColorBar(color_mapper=mapper, width=10, title="", label_standoff=6, border_line_color=None), "right"
-    )
-    chart.add_tools(HoverTool(tooltips=[("source_id", "@id"), ("colour", "@value{0.00}")]))
-    choose = Select(options=names, value=names[0], title="coloured by", width=130, stylesheets=[WIDGETS])
+    bars = [_colour_bar(plot, mapper) for plot in (kiel, chart)]
+    chart.add_tools(HoverTool(renderers=chart.renderers[:1], tooltips=_tooltips(payload)))
+    options: Any = [(label["name"], label["symbol"]) for label in labels]
+    choose = Select(options=options, value=names[0], title="coloured by", width=130, stylesheets=[WIDGETS])
     method = RadioButtonGroup(labels=["PCA", "t-SNE"], active=0, width=150, stylesheets=[WIDGETS])
     return {
         "stars": stars,
         "place": place,
         "kiel": kiel,
         "chart": chart,
+        "map_across": chart.xaxis[0],
+        "map_up": chart.yaxis[0],
+        "kiel_bar": bars[0],
+        "map_bar": bars[1],
         "mapper": mapper,
         "colour_by": choose,
         "method": method,
@@ -210,13 +215,48 @@ def _maps(payload: dict[str, Any]) -> dict[str, Any]:
 def _stars(
     plot: Any, x: str, y: str, stars: ColumnDataSource, place: ColumnDataSource, mapper: LinearColorMapper, size: int
 ) -> None:
-    """Stars in colour, and a ring around the one that is shown."""
+    """Stars in colour, hollow where a label that gives them their place was read, and a ring around the one that is
+    shown.
+    """
+    colour = {"field": "value", "transform": mapper}
+    placed_by_labels = x == "x"
     points = plot.scatter(
-        x, y, source=stars, size=size, color={"field": "value", "transform": mapper}, alpha=0.75, line_color=None
+        x,
+        y,
+        source=stars,
+        size=size,
+        color=colour,
+        fill_alpha="fill" if placed_by_labels else 0.75,
+        line_alpha="line" if placed_by_labels else 0,
     )
     points.selection_glyph = points.nonselection_glyph = None
     plot.add_tools(TapTool(renderers=[points]))
     plot.scatter(x, y, source=place, size=16, fill_alpha=0, line_color=CHANGED, line_width=3)
+
+
+def _colour_bar(plot: Any, mapper: LinearColorMapper) -> ColorBar:
+    """The key of the colours, above a plot; explorer.js gives it its title."""
+    bar = ColorBar(
+        color_mapper=mapper,
+        orientation="horizontal",
+        height=7,
+        padding=2,
+        title=" ",
+        title_text_font_size="12px",
+        title_text_font_style="normal",
+        title_text_color=INK,
+        label_standoff=4,
+        border_line_color=None,
+        background_fill_color=None,
+        major_tick_line_color=None,
+    )
+    plot.add_layout(bar, "above")
+    return bar
+
+
+def _tooltips(payload: dict[str, Any]) -> list[tuple[str, str]]:
+    named = [("name", "@name")] if payload["stars"]["name"] else []
+    return [("source_id", "@id"), *named, ("colour", "@told")]
 
 
 def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +267,7 @@ def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
             step=label["step"],
             value=(label["low"] + label["high"]) / 2,
             sizing_mode="stretch_width",
-            title=f"{label['name']} [{label['unit']}]",
+            title=label["title"],
             format=NumeralTickFormatter(format=_digits(label["step"])),
             bar_color=CHANGED,
             tooltips=False,
@@ -235,11 +275,10 @@ def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
         )
         for i, label in enumerate(payload["labels"])
     }
+    wanted = "source_id or name of a star" if payload["stars"]["name"] else "source_id of a star"
     button = {"sizing_mode": "stretch_width", "stylesheets": [WIDGETS]}
     return sliders | {
-        "search": TextInput(
-            placeholder="source_id of a star, then Enter", sizing_mode="stretch_width", stylesheets=[WIDGETS]
-        ),
+        "search": TextInput(placeholder=f"{wanted}, then Enter", sizing_mode="stretch_width", stylesheets=[WIDGETS]),
         "other": Button(label="Another star", **button),
         "reset": Button(label="Undo my changes", **button),
         "save_csv": Button(label="Save spectra (CSV)", **button),
@@ -267,6 +306,7 @@ def _compare(payload: dict[str, Any]) -> dict[str, Any]:
         _legend(plot)
         below = _difference(source, x_range, 150, y_range=y_difference)
         models |= {f"compare_{i}": source, f"compare_plot_{i}": plot, f"compare_difference_{i}": below}
+        models[f"compare_legend_{i}"] = plot.legend[0]
     return models
 
 
@@ -302,6 +342,10 @@ def _connect(document: Document, models: dict[str, Any]) -> None:
     models["answer"].js_on_change("data", CustomJS(code="Spectangle.answered(cb_obj.data)"))
     for name in ("colour_by", "method"):
         models[name].js_on_change("value" if name == "colour_by" else "active", CustomJS(code="Spectangle.drawMap()"))
+    fit = CustomJS(code="Spectangle.fit()")
+    models["spectrum"].js_on_change("inner_width", fit)
+    models["spectrum"].x_range.js_on_change("start", fit)
+    models["spectrum"].x_range.js_on_change("end", fit)
     drag = CustomJS(code="Spectangle.dragged(cb_obj)")
     for event in (PanStart, Pan, Tap, DoubleTap):
         models["latent"].js_on_event(event, drag)
