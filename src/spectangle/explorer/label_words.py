@@ -8,8 +8,8 @@ PLAIN = {"teff": "Teff", "logg": "log g", "alpha_fe": "[α/Fe]"}
 
 
 def plain_symbol(label: str) -> str:
-    """The label as astronomers write it; one that is not known keeps its name."""
-    return PLAIN.get(label) or symbol(label)
+    """The label as astronomers write it; one that is not known keeps its name, in one line."""
+    return PLAIN.get(label) or symbol(label).replace("\n", "")
 
 
 def title(label: str, unit: str) -> str:

@@ -275,7 +275,7 @@ def _widgets(payload: dict[str, Any]) -> dict[str, Any]:
         )
         for i, label in enumerate(payload["labels"])
     }
-    wanted = "source_id or name of a star" if payload["stars"]["name"] else "source_id of a star"
+    wanted = "source_id or name" if payload["stars"]["name"] else "source_id of a star"
     button = {"sizing_mode": "stretch_width", "stylesheets": [WIDGETS]}
     return sliders | {
         "search": TextInput(placeholder=f"{wanted}, then Enter", sizing_mode="stretch_width", stylesheets=[WIDGETS]),
