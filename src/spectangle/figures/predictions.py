@@ -93,7 +93,7 @@ def prediction_figure(
     rows = rows_of(list(catalogue))
     figure = Figure(figsize=(3.6 * len(rows[0]) + 0.4, 5.4 * len(rows)), layout="constrained")
     if title:
-        figure.suptitle(f"{title}; residual: predicted \N{MINUS SIGN} catalogue", fontsize=12)
+        figure.suptitle(f"{title}\nresidual: predicted \N{MINUS SIGN} catalogue", fontsize=12)
     for part, names in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         _prediction_row(part, predicted, {name: catalogue[name] for name in names}, units, len(rows[0]))
     return figure

@@ -43,8 +43,8 @@ def reconstruction_figure(
         residual = flux[i] - reconstructed[i]
         top.plot(wavelength, flux[i], color=GREY, lw=0.9, label="spectrum")
         top.plot(wavelength, reconstructed[i], color=COLOURS[0], lw=1.0, label="reconstruction")
-        words = f"{titles[i]}; rms of the residual {residual.std():.4f}"
-        top.set_title(textwrap.fill(words, 130), fontsize=9.5, loc="left")
+        words = f"{titles[i]}; residual rms {residual.std():.4f}"
+        top.set_title(textwrap.fill(words, 170), fontsize=9.5, loc="left")
         top.set_ylabel("flux")
         if flux_error is not None:
             bottom.fill_between(
@@ -59,10 +59,9 @@ def reconstruction_figure(
                 for panel in (top, bottom):
                     panel.axvline(line, color=GREY, lw=0.6, ls=":", zorder=0)
                 if i == 0:
-                    top.text(line, 1.01, species, transform=top.get_xaxis_transform(), ha="center", fontsize=7.5)
-    axes[0].legend(fontsize=8.5, frameon=False, ncols=2, loc="lower center")
-    if flux_error is not None:
-        axes[1].legend(fontsize=8, frameon=False, ncols=2, loc="lower center")
+                    top.text(line, 0.04, f" {species}", transform=top.get_xaxis_transform(), fontsize=7.5)
+    lines = [handles + more for handles, more in zip(*(a.get_legend_handles_labels() for a in axes[:2]), strict=True)]
+    figure.legend(*lines, fontsize=8.5, frameon=False, ncols=4, loc="outside lower center")
     axes[-1].set(xlabel="vacuum wavelength [nm]", xlim=(wavelength[0], wavelength[-1]))
     figure.align_ylabels(axes)
     return figure
