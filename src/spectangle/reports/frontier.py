@@ -68,10 +68,10 @@ def in_order(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=lambda one: (titles.index(one.representation.title), one.entangled_mae))
 
 
-def draw(points: Sequence[Point]) -> Figure:
-    """The points as a figure, each pair with its front; what only some runs chose is written beside them, or their
-    number in the
-    table where that is more than one short word."""
+def draw(points: Sequence[Point], front: bool = True) -> Figure:
+    """The points as a figure, each pair with its front if that is asked for; what only some runs chose is written
+    beside them, or their number in the table where that is more than one short word.
+    """
     points = in_order(points)
     varying = differing([one.choices for one in points])
     entangled_mae, excess = (
@@ -81,13 +81,18 @@ def draw(points: Sequence[Point]) -> Figure:
     notes, title = [str(one.choices.get(key, "")) for one in points for key in varying], ", ".join(varying)
     if len(varying) > 1 or any(len(note) > 8 for note in notes):
         notes, title = [str(number + 1) for number in range(len(points))], "number in the table"
-    return frontier_figure(
+    figure = frontier_figure(
         entangled_mae,
         excess,
         [one.representation.title for one in points],
         notes=notes,
         notes_title=title if varying else "",
     )
+    if not front:
+        steps = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+        for line in steps:
+            line.remove()
+    return figure
 
 
 def print_frontier(cfg: DictConfig) -> None:
