@@ -386,6 +386,23 @@ def test_the_difference_of_two_runs(swept: Path, call):
     assert "1 of 2 differ" in render(difference_table("t", ["a", "b"], [{"k": 1, "l": 2}, {"k": 1, "l": 3}]))
 
 
+def test_differences_are_of_what_choices_come_to(swept: Path, tmp_path: Path, call):
+    """``${with_lambda:...}`` may come to what another run wrote, and ``${seed}`` follows from the seed."""
+    ways = {"one": "${with_lambda:observed,${lambdas}}", "two": "observed", "three": "synthetic"}
+    for seed, (name, way) in enumerate(ways.items()):
+        config = {"lambdas": {"teff": 1.0}, "model": {"conditioning": way}, "seed": seed, "probes": {"seed": "${seed}"}}
+        write_beside(tmp_path / name / ".hydra" / "config.yaml", json.dumps(config))
+    text = call("report", "kind=diff", f"runs=[{tmp_path}/one,{tmp_path}/two]")
+    assert "conditioning" not in text and "probes.seed" not in text and re.search(r"seed +│ +0 │ +1 │ +\+1 ", text)
+    text = call("report", "kind=diff", f"runs=[{tmp_path}/one,{tmp_path}/three]")
+    assert re.search(r"model.conditioning +│ +observed │ +synthetic ", text)
+
+
+def test_a_change_from_nothing_is_a_difference():
+    text = render(difference_table("t", ["a", "b"], [{"k": 0, "l": 2.0}, {"k": 0.1, "l": 1.0}]))
+    assert "+0.1 " in text and "-50.0 %" in text
+
+
 def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **facts) -> Leaderboard:
     """The leaderboard of a sweep over a and b that exists on paper only."""
     for number, ((a, b), found) in enumerate(values.items()):
@@ -496,6 +513,26 @@ def test_folds_are_averaged_over_seeds_and_spread_over_folds(tmp_path):
     text = render(table)
     assert "2 of 5 folds, 2 seeds" in text and "125 ± 21" in text and "0.500 ± 0.000" in text and "(at most)" in text
     assert "0.005 ± 0.007" in text
+
+
+def test_a_narrow_table_over_folds_loses_nothing(tmp_path):
+    from spectangle.reports.folds import fold_groups, fold_table
+
+    for fold in range(3):
+        path = tmp_path / f"run{fold}"
+        lambdas = {"teff": 0.1, "alpha_fe": -1.0}
+        config = {"data": {"folds": 3, "fold": fold}, "seed": 0, "lambdas": lambdas}
+        write_beside(path / ".hydra" / "config.yaml", json.dumps(config))
+        write_beside(path / "manifest.json", json.dumps({"survey": {"units": {"teff": "K", "alpha_fe": "dex"}}}))
+        metrics = {f"test/{s}/{n}/mae": 100.0 + fold for n in lambdas for s in ("spectra", "latent")}
+        metrics |= {f"{p}/{n}{q}": 0.5 + fold / 10 for n in lambdas for p, q in (("probe", "/r2"), ("floor", ""))}
+        metrics |= {f"excess/{n}": 0.25 for n in lambdas} | {"excess_is_upper_bound": 1.0}
+        write_beside(path / "metrics.json", json.dumps(metrics))
+    title, runs = next(iter(fold_groups(tmp_path).items()))
+    wide, narrow = render(fold_table(title, runs), width=200), render(fold_table(title, runs, narrow=True), width=80)
+    assert max(map(len, narrow.splitlines())) <= 80 and "…" not in narrow
+    cells = re.findall(r"[\w.±\[\]]+", wide)
+    assert cells and set(cells) == set(re.findall(r"[\w.±\[\]]+", narrow))
 
 
 def test_folds_tell_stars_and_attributes(tmp_path):

@@ -28,6 +28,7 @@ __all__ = [
     "print_table1",
 ]
 
+FOLD_COLUMNS = 136  # of a terminal that shows a table over folds with each cell in one line
 QUIET = ("time/", "memory/")  # differs between any two runs
 
 
@@ -55,15 +56,31 @@ def print_difference(cfg: DictConfig) -> None:
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
     names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-    print_table(difference_table("What was chosen", names, [flat(run.written_config) | _facts(run) for run in runs]))
+    print_table(difference_table("What was chosen", names, _choices(runs)))
     measured = [
         {k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs
     ]
     print_table(difference_table("What came out", names, measured))
 
 
+def _choices(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What each run chose, with facts of its manifest. What was written differently may come to the same, and then does
+    not differ; what was written alike, such as ``${seed}``, follows from another key, which tells.
+    """
+    written = [flat(run.written_config) for run in runs]
+    differ = set(differing(written))
+    return [
+        {key: value for key, value in flat(run.config).items() if key in differ or key not in own}
+        | {key: value for key, value in own.items() if key not in differ}
+        | _facts(run)
+        for run, own in zip(runs, written, strict=True)
+    ]
+
+
 def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
-    """Keys whose values differ, with the values side by side; the change in percent where two numbers are compared."""
+    """Keys whose values differ, with the values side by side; where two numbers are compared their change, in percent
+    or, from 0, as the difference.
+    """
     found, keys = sorted(differing(columns)), {key for column in columns for key in column}
     table = Table(title=f"{title}: {len(found)} of {len(keys)} differ", title_justify="left")
     table.add_column("key", no_wrap=True)
@@ -97,8 +114,9 @@ def _word(value: Any) -> str:
 
 
 def _change(a: Any, b: Any) -> str:
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b))
-    return f"{100 * (b - a) / abs(a):+.1f} %" if numbers and a else ""
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b)):
+        return ""
+    return f"{100 * (b - a) / abs(a):+.1f} %" if a else f"{b - a:+.4g}"
 
 
 def print_table1(cfg: DictConfig) -> None:
@@ -124,9 +142,10 @@ def print_folds(cfg: DictConfig) -> None:
         raise SpectangleError(
             "sweep is missing; give the folder of a sweep over folds: spectangle report kind=folds sweep=runs/folds."
         )
+    narrow = console.is_terminal and console.width < FOLD_COLUMNS
     for title, runs in fold_groups(cfg.sweep).items():
-        print_table(fold_table(title, runs))
-        if (attributes := attribute_fold_table(runs)) is not None:
+        print_table(fold_table(title, runs, narrow))
+        if (attributes := attribute_fold_table(runs, narrow)) is not None:
             print_table(attributes)
         if cfg.figures:
             written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures")
