@@ -270,6 +270,9 @@ def test_charts_keep_the_size_of_their_words_on_a_telephone(tmp_path: Path):
         browser.emulate(width=400)
         browser.wait("document.querySelector('#scatter svg').getBoundingClientRect().width < 400")
         scale = "n.getBoundingClientRect().width / n.viewBox.baseVal.width"
+        ticks = "return scale([1, 1.5, 2], 0, 100).ticks.map(t => t[1])"
+        assert browser.run(ticks) == ["1.0", "1.5", "2.0"]
+        assert browser.run("return whole(scale([1, 2], 0, 100)).ticks.map(t => t[1])") == ["1", "2"]
         assert min(browser.run(f"return [...document.querySelectorAll('svg')].map(n => {scale})")) > 0.99
         assert browser.run("return document.documentElement.scrollWidth <= 400") and not browser.console()
 
