@@ -393,11 +393,19 @@ def test_differences_are_of_what_choices_come_to(swept: Path, tmp_path: Path, ca
     """``${with_lambda:...}`` may come to what another run wrote, and ``${seed}`` follows from the seed."""
     ways = {"one": "${with_lambda:observed,${lambdas}}", "two": "observed", "three": "synthetic"}
     for seed, (name, way) in enumerate(ways.items()):
-        config = {"lambdas": {"teff": 1.0}, "model": {"conditioning": way}, "seed": seed, "probes": {"seed": "${seed}"}}
-        write_beside(tmp_path / name / ".hydra" / "config.yaml", json.dumps(config))
-    text = call("report", "kind=diff", f"runs=[{tmp_path}/one,{tmp_path}/two]")
-    assert "conditioning" not in text and "probes.seed" not in text and re.search(r"seed +│ +0 │ +1 │ +\+1 ", text)
-    text = call("report", "kind=diff", f"runs=[{tmp_path}/one,{tmp_path}/three]")
+        config = {"lambdas": {"teff": 1.0 + seed}, "model": {"conditioning": way, "lambdas": "${lambdas}"}}
+        config |= {"seed": seed, "probes": {"seed": "${seed}"}}
+        write_beside(tmp_path / name / "run" / ".hydra" / "config.yaml", json.dumps(config))
+    text = call("report", "kind=diff", f"runs=[{tmp_path}/one/run,{tmp_path}/two/run]")
+    assert "one/run" in text and str(tmp_path) not in text  # names that tell them apart, no more
+    assert (
+        "conditioning" not in text
+        and "model.lambdas" not in text
+        and "lambdas.teff" in text
+        and "probes.seed" not in text
+        and re.search(r"seed +│ +0 │ +1 │ +\+1 ", text)
+    )
+    text = call("report", "kind=diff", f"runs=[{tmp_path}/one/run,{tmp_path}/three/run]")
     assert re.search(r"model.conditioning +│ +observed │ +synthetic ", text)
 
 

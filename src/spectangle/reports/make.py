@@ -2,6 +2,7 @@
 folds, figures.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ def print_difference(cfg: DictConfig) -> None:
         )
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
-    names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    if len(set(names)) < len(names):  # seeds of several configurations
+        paths = [run.path.resolve() for run in runs]
+        common = os.path.commonpath(paths)
+        names = [os.path.relpath(path, common) for path in paths]
     print_table(difference_table("What was chosen", names, _choices(runs)))
     measured = [
         {k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs
@@ -70,11 +74,17 @@ def _choices(runs: Sequence[Run]) -> list[dict[str, Any]]:
     written = [flat(run.written_config) for run in runs]
     differ = set(differing(written))
     return [
-        {key: value for key, value in flat(run.config).items() if key in differ or key not in own}
-        | {key: value for key, value in own.items() if key not in differ}
+        {key: value for key, value in own.items() if key not in differ}
+        | {key: value for key, value in flat(run.config).items() if key in differ or not _given(key, own)}
         | _facts(run)
         for run, own in zip(runs, written, strict=True)
     ]
+
+
+def _given(key: str, written: Mapping[str, Any]) -> bool:
+    """Whether a key, or one that it lies in, such as ``model.lambdas`` that is ``${lambdas}``, was written."""
+    parts = key.split(".")
+    return any(".".join(parts[: i + 1]) in written for i in range(len(parts)))
 
 
 def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
@@ -83,9 +93,9 @@ def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping
     """
     found, keys = sorted(differing(columns)), {key for column in columns for key in column}
     table = Table(title=f"{title}: {len(found)} of {len(keys)} differ", title_justify="left")
-    table.add_column("key", no_wrap=True)
+    table.add_column("key", overflow="fold")
     for name in names:
-        table.add_column(escape(name), justify="right")
+        table.add_column(escape(name), justify="right", overflow="fold")
     if len(columns) == 2:
         table.add_column("change", justify="right")
     for key in found:
