@@ -87,6 +87,21 @@ class Browser:
             },
         )
 
+    def emulate(self, dark: bool = False, width: int = 0) -> None:
+        """Show pages as a reader with a dark theme sees them, or one whose window is so narrow that it cannot be had by
+        asking for it; 0 = the window as it is.
+        """
+        theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.devtools("Emulation.setEmulatedMedia", features=theme)
+        if width:
+            self.devtools(
+                "Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=False
+            )
+
+    def devtools(self, method: str, **arguments: Any) -> Any:
+        """Call a method of Chromium's own protocol."""
+        return self._call("POST", "/goog/cdp/execute", {"cmd": method, "params": arguments})
+
     def console(self) -> list[str]:
         """Errors of the console so far."""
         return [

@@ -11,6 +11,7 @@ from astropy.table import Table
 
 from spectangle.archives import Cuts, GaiaFiles, LabelSources, Pixels, prepare
 from spectangle.archives.convert import median_normalised, signal_to_noise
+from spectangle.archives.sample_report import _example_spectra, _label_figure
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 
@@ -322,6 +323,25 @@ def test_report_page_stands_alone(world):
         assert words in page
     assert page.count("data:image/png;base64,") == 5
     assert not re.search(r"""(src|href)=['"]?(http|/)""", page)
+    assert "name=viewport" in page and "prefers-color-scheme:dark" in page
+
+
+def test_figures_of_the_report_have_units_and_nothing_on_top_of_each_other(world):
+    folder, _ = world
+    run(folder)
+    with Survey(folder / "my.h5") as survey:
+        labels = {name: survey.label(name) for name in survey.labels}
+        units = {name: survey.unit(name) for name in labels}
+        (axes,) = _example_spectra(survey, labels, units).axes
+    words = [text for text in axes.texts if text.get_text()]
+    assert len(words) == 6 and all(text.get_position()[0] > 1 for text in words)  # beside the frame
+    assert all(re.search(r"\d K, .*\d dex", text.get_text()) for text in words)
+    for catalogues, drawn in ((["APOGEE"], 1), (["APOGEE", "GALAH"], 3)):
+        axes = _label_figure(labels, units, np.resize(catalogues, len(labels["teff"]))).axes[0]
+        assert len(axes.get_legend_handles_labels()[1]) == drawn
+        axes.set_ylim(4, 60)
+        assert [axes.yaxis.get_major_formatter()(v) for v in (5, 50)] == ["5", "50"]
+        assert not any(axes.yaxis.get_minor_formatter().format_ticks([6, 20]))
 
 
 def test_cool_stars_scaled_to_their_median_are_flagged():

@@ -24,6 +24,7 @@ ROOMS = (  # from the ground up: a room imports from those before it
         "devices",
         "metrics",
         "files",
+        "page_style",
         "caching",
     ),
     *("configs", "runs", "survey", "figures", "synthetic", "archives", "data", "model", "packs", "evaluation"),

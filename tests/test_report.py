@@ -21,9 +21,10 @@ from spectangle.errors import SpectangleError
 from spectangle.files import write_beside
 from spectangle.reports.make import difference_table
 from spectangle.runs.sweep_folder import write_sweep_record
-from spectangle.sweeps.leaderboard import Leaderboard
+from spectangle.sweeps.leaderboard import Leaderboard, alike
 from spectangle.sweeps.leaderboard_page import importance, importance_note, write_report
 from spectangle.sweeps.live_page import LivePage
+from spectangle.sweeps.liveness import WorkerRecord
 
 SWEEPS = sorted(path.stem for path in (TRAIN.parent / "sweeps").glob("*.yaml"))
 
@@ -130,8 +131,33 @@ def test_the_page_is_one_file_that_needs_no_network(swept: Path):
     write_report(Leaderboard(swept))
     text = (swept / "report.html").read_text()
     assert not re.search(r"""(src|href)\s*=|@import|url\(|https?://(?!www\.w3\.org)""", text)
-    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])  # pyright: ignore
+    data = data_of(swept / "report.html")
     assert len(data["entries"]) == 12 and data["dashboard"].startswith("optuna-dashboard")
+
+
+def data_of(page: Path) -> dict:
+    """What a page of a sweep shows."""
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.S)
+    return json.loads(found[1])  # pyright: ignore
+
+
+def test_a_sweep_runs_while_a_worker_is_alive(tmp_path: Path):
+    board = made_up(tmp_path, {(1, 1): [1, 2]}, n_trials=2)
+    write_report(board)
+    assert data_of(tmp_path / "report.html")["stopped"] and not data_of(tmp_path / "report.html")["live"]
+    WorkerRecord(tmp_path, 5)
+    write_report(board)
+    assert data_of(tmp_path / "report.html")["live"] and not data_of(tmp_path / "report.html")["stopped"]
+
+
+def test_numbers_of_a_column_have_one_number_of_digits():
+    assert alike([4e-4, 3.83e-4, None]) == ["0.000400", "0.000383", ""]
+    assert alike([0.24, 0.27421, 0]) == ["0.2400", "0.2742", "0"]
+    assert alike([1, 0.6, 1.5, "none", True]) == ["1.0", "0.60", "1.5", "none", "True"]
+    assert alike([5e-6, 0.0123]) == ["5.00e-06", "1.23e-02"]
+    assert alike([64, 128.0, 12345]) == ["64", "128", "12345"]
+    assert alike([0.001, 0.01]) == ["0.001", "0.01"]
+    assert alike([9.99996, 3.14159]) == ["10.00", "3.142"]
 
 
 needs_browser = pytest.mark.skipif(not AVAILABLE, reason="chromium or chromedriver is not installed")
@@ -173,7 +199,7 @@ def test_axes_are_legible_and_can_be_brushed(tmp_path: Path):
             "const box = document.querySelector('[data-axis=a]').getBoundingClientRect(); return [box.x + 14, "
             "box.y, box.height]"
         )
-        browser.drag(axis[0], axis[1], axis[0], axis[1] + 0.5 * axis[2])  # the upper half: a = 3, 4, 5
+        browser.drag(axis[0], axis[1] + 1, axis[0], axis[1] + 0.5 * axis[2])  # the upper half: a = 3, 4, 5
         assert browser.run("return document.querySelectorAll('#board tbody tr').length") == 18
         assert browser.run("return document.querySelectorAll('#parallel .path:not(.off)').length") == 18
         assert "18 of 36 chosen" in browser.run("return document.getElementById('chosen').textContent")
@@ -183,9 +209,93 @@ def test_axes_are_legible_and_can_be_brushed(tmp_path: Path):
 
 @pytest.mark.browser
 @needs_browser
+def test_colours_have_contrast_in_both_themes_and_the_best_has_the_most(tmp_path: Path):
+    """Also when the theme changes while the page is open; the words follow."""
+    write_report(made_up(tmp_path, {(a, 0): [a, a] for a in range(6)}))
+    contrasts = """
+        const light = c => c.map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4).reduce((sum, v, i) =>
+            sum + v * [.2126, .7152, .0722][i], 0);
+        const part = text => text.startsWith("rgb") ? text.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255)
+            : text.match(/[0-9.]+/g).slice(0, 3).map(Number);
+        const card = light(part(getComputedStyle(document.querySelector(".card")).backgroundColor));
+        return [...document.querySelectorAll("#parallel .path")].map(node => {
+            const own = light(part(getComputedStyle(node).stroke));
+            return (Math.max(own, card) + .05) / (Math.min(own, card) + .05); });"""
+    with Browser(1000, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        for dark, word in ((False, "dark"), (True, "bright"), (False, "dark")):
+            browser.emulate(dark)
+            browser.wait(f"matchMedia('(prefers-color-scheme: {'dark' if dark else 'light'})').matches")
+            found = browser.run(contrasts)  # the worst is drawn first
+            assert len(found) == 6 and min(found) > 3 and found == sorted(found), found
+            assert f"({word} is better)" in browser.run(
+                "return document.getElementById('parallel').parentNode.innerText"
+            )
+
+
+@pytest.mark.browser
+@needs_browser
+def test_charts_say_what_colours_mean_and_what_is_not_shown(tmp_path: Path):
+    made_up(tmp_path, {(a, a % 2): [a, 1 / (1 + a)] for a in range(4)})
+    for name in ("c0", "c2"):
+        record = json.loads((tmp_path / name / "trial.json").read_text())
+        record["params"] |= {"kind": "one" if name == "c0" else "two", "b": None}
+        write_beside(tmp_path / name / "trial.json", json.dumps(record))
+    write_report(Leaderboard(tmp_path))
+    with Browser(1000, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        choose = "for (const [k, v] of Object.entries(arguments[0])) { $(k).value = v; $(k).onchange(); }"
+        text = "return document.getElementById('scatter').innerText"
+        browser.run(choose, {"x": "a", "y": "two", "c": "one"})
+        assert re.sub(r"\s+", " ", browser.run(text)).endswith("one: 0 3")
+        browser.run(choose, {"c": "kind"})
+        assert all(word in browser.run(text) for word in ("kind:", "one", "two", "no kind"))
+        browser.run(choose, {"x": "b"})
+        assert "2 of 4 shown; the others have no b." in browser.run(text)
+        assert browser.run(
+            "return describe(E.find(e => e.name === 'c2'), ['two', 'kind']).split('\\n').slice(0, 3)"
+        ) == [
+            "c2 (complete)",
+            "two: 0.3333",
+            "kind = two",
+        ]
+
+
+@pytest.mark.browser
+@needs_browser
+def test_charts_keep_the_size_of_their_words_on_a_telephone(tmp_path: Path):
+    write_report(made_up(tmp_path, {(a, b): [10 * a + b, b] for a in range(3) for b in range(3)}))
+    with Browser(1000, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        browser.emulate(width=400)
+        browser.wait("document.querySelector('#scatter svg').getBoundingClientRect().width < 400")
+        scale = "n.getBoundingClientRect().width / n.viewBox.baseVal.width"
+        ticks = "return scale([1, 1.5, 2], 0, 100).ticks.map(t => t[1])"
+        assert browser.run(ticks) == ["1.0", "1.5", "2.0"]
+        assert browser.run("return whole(scale([1, 2], 0, 100)).ticks.map(t => t[1])") == ["1", "2"]
+        assert min(browser.run(f"return [...document.querySelectorAll('svg')].map(n => {scale})")) > 0.99
+        assert browser.run("return document.documentElement.scrollWidth <= 400") and not browser.console()
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_sweep_of_failures_says_that_there_is_nothing_to_draw(tmp_path: Path):
+    made_up(tmp_path, {(a, 1): [1, 1] for a in range(3)})
+    for path in tmp_path.glob("*/trial.json"):
+        write_beside(path, json.dumps(json.loads(path.read_text()) | {"state": "failed", "values": None}))
+    write_report(Leaderboard(tmp_path))
+    with Browser(1000, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        for part in ("scatter", "history", "parallel", "each"):
+            assert browser.run(f"return document.getElementById('{part}').innerText") == "No configuration is complete."
+
+
+@pytest.mark.browser
+@needs_browser
 def test_the_page_reads_itself_again_while_the_sweep_runs(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("spectangle.sweeps.leaderboard_page.REFRESH_S", 0.5)
     board = made_up(tmp_path, {(1, 1): [1, 2], (2, 1): [2, 1]}, n_trials=4)
+    WorkerRecord(tmp_path, 5)
     write_report(board)
     with Browser(800, 1200) as browser:
         browser.open((tmp_path / "report.html").as_uri())
@@ -221,14 +331,12 @@ def test_a_sweep_that_runs_has_a_page(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("PAGE_EVERY_S", "2")  # of a user: 30
     process = start(tmp_path, "epochs=600", "epoch_s=0.5")
     wait_for(lambda: (folder / "report.html").is_file(), 120)
+    data = data_of(folder / "report.html")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    data = json.loads(
-        re.search(
-            r'<script id="data" type="application/json">(.*?)</script>', (folder / "report.html").read_text(), re.S
-        )[1]
-    )  # pyright: ignore
-    assert data["live"] and data["counts"] == {"running": 1, "waiting": 1}
+    assert data["live"] and not data["stopped"] and data["counts"] == {"running": 1, "waiting": 1}
+    data = data_of(folder / "report.html")
+    assert data["stopped"] and not data["live"] and "running" not in data["counts"]
 
 
 @pytest.mark.browser
@@ -279,6 +387,31 @@ def test_the_difference_of_two_runs(swept: Path, call):
     output = call("report", "kind=diff", f"runs=[{one},{two}]")
     assert re.search(r"x +│ +0.1 +│ +0.2 +│ +\+100.0 %", output) and "fail" not in output
     assert "1 of 2 differ" in render(difference_table("t", ["a", "b"], [{"k": 1, "l": 2}, {"k": 1, "l": 3}]))
+
+
+def test_differences_are_of_what_choices_come_to(swept: Path, tmp_path: Path, call):
+    """``${with_lambda:...}`` may come to what another run wrote, and ``${seed}`` follows from the seed."""
+    ways = {"one": "${with_lambda:observed,${lambdas}}", "two": "observed", "three": "synthetic"}
+    for seed, (name, way) in enumerate(ways.items()):
+        config = {"lambdas": {"teff": 1.0 + seed}, "model": {"conditioning": way, "lambdas": "${lambdas}"}}
+        config |= {"seed": seed, "probes": {"seed": "${seed}"}}
+        write_beside(tmp_path / name / "run" / ".hydra" / "config.yaml", json.dumps(config))
+    text = call("report", "kind=diff", f"runs=[{tmp_path}/one/run,{tmp_path}/two/run]")
+    assert "one/run" in text and str(tmp_path) not in text  # names that tell them apart, no more
+    assert (
+        "conditioning" not in text
+        and "model.lambdas" not in text
+        and "lambdas.teff" in text
+        and "probes.seed" not in text
+        and re.search(r"seed +│ +0 │ +1 │ +\+1 ", text)
+    )
+    text = call("report", "kind=diff", f"runs=[{tmp_path}/one/run,{tmp_path}/three/run]")
+    assert re.search(r"model.conditioning +│ +observed │ +synthetic ", text)
+
+
+def test_a_change_from_nothing_is_a_difference():
+    text = render(difference_table("t", ["a", "b"], [{"k": 0, "l": 2.0}, {"k": 0.1, "l": 1.0}]))
+    assert "+0.1 " in text and "-50.0 %" in text
 
 
 def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **facts) -> Leaderboard:
@@ -408,6 +541,26 @@ def test_experiments_that_keep_the_same_labels_stay_apart(tmp_path):
     assert sorted(groups) == [f"entangled teff ({i})" for i in (1, 2, 3)]
     together = [sorted(run.path.name for run in runs) for runs in groups.values()]
     assert sorted(together) == [["strong0", "strong1"], ["ten0", "ten1"], ["weak0", "weak1"]]
+
+
+def test_a_narrow_table_over_folds_loses_nothing(tmp_path):
+    from spectangle.reports.folds import fold_groups, fold_table
+
+    for fold in range(3):
+        path = tmp_path / f"run{fold}"
+        lambdas = {"teff": 0.1, "alpha_fe": -1.0}
+        config = {"data": {"folds": 3, "fold": fold}, "seed": 0, "lambdas": lambdas}
+        write_beside(path / ".hydra" / "config.yaml", json.dumps(config))
+        write_beside(path / "manifest.json", json.dumps({"survey": {"units": {"teff": "K", "alpha_fe": "dex"}}}))
+        metrics = {f"test/{s}/{n}/mae": 100.0 + fold for n in lambdas for s in ("spectra", "latent")}
+        metrics |= {f"{p}/{n}{q}": 0.5 + fold / 10 for n in lambdas for p, q in (("probe", "/r2"), ("floor", ""))}
+        metrics |= {f"excess/{n}": 0.25 for n in lambdas} | {"excess_is_upper_bound": 1.0}
+        write_beside(path / "metrics.json", json.dumps(metrics))
+    title, runs = next(iter(fold_groups(tmp_path).items()))
+    wide, narrow = render(fold_table(title, runs), width=200), render(fold_table(title, runs, narrow=True), width=80)
+    assert max(map(len, narrow.splitlines())) <= 80 and "…" not in narrow
+    cells = re.findall(r"[\w.±\[\]]+", wide)
+    assert cells and set(cells) == set(re.findall(r"[\w.±\[\]]+", narrow))
 
 
 def test_folds_tell_stars_and_attributes(tmp_path):

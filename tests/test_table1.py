@@ -13,11 +13,18 @@ from omegaconf import OmegaConf
 
 from spectangle.console import render
 from spectangle.errors import SpectangleError
-from spectangle.reports.frontier import draw, frontier_points, print_frontier
+from spectangle.reports.frontier import Point, draw, frontier_points, print_frontier
 from spectangle.reports.table1.collect import FIRST, PAPER, PURE, SECOND, SPECTRA, collect, representation_of
 from spectangle.reports.table1.layout import attribute_grid, leakage_grid, long_rows, paper_grids, ratio_grid
 from spectangle.reports.table1.print import print_table1
-from spectangle.reports.table1.text import latex_text, markdown_text, number_table, table_text, terminal_table
+from spectangle.reports.table1.text import (
+    latex_text,
+    markdown_text,
+    number_table,
+    table_text,
+    terminal_table,
+    terminal_tables,
+)
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import list_runs
 
@@ -112,6 +119,29 @@ def test_the_layout_is_the_papers(sweep):
     assert max(map(len, text.splitlines())) < 130 and "First pair" in " ".join(text.split())
     assert any(row[2] == "lost" and "0.040" in row[7] for row in leakage_grid(collect(sweep)[0]).rows)
     assert any("0.87" in row for row in ratio_grid(collect(sweep)[0]).rows)
+
+
+@pytest.mark.parametrize("width", [80, 120, 300])
+def test_tables_are_cut_into_pieces_that_fit_the_terminal(sweep, width):
+    table, _ = collect(sweep)
+    for grid in (*paper_grids(table), leakage_grid(table), ratio_grid(table)):
+        texts = [render(piece, width=width) for piece in terminal_tables(grid, width)]
+        lines = [line for text in texts for line in text.splitlines()]
+        assert max(map(len, lines)) <= width and "…" not in "".join(lines)
+        words = " ".join(lines).split()
+        assert all(word in words for row in grid.rows for cell in row for word in cell.split())
+        assert all(word in " ".join(words) for heading in grid.headings for word in heading.split())
+        assert "[alpha/Fe])" in words or not grid.groups  # of the second pair's heading
+        assert len(texts) == 1 or width < 300
+
+
+def test_columns_have_their_own_names_and_notes_explain_them(sweep):
+    table, _ = collect(sweep)
+    for grid in (leakage_grid(table), ratio_grid(table)):
+        assert len(set(grid.headings)) == len(grid.headings)
+    leakage = leakage_grid(table)
+    assert {"lost", "retention"} <= set(leakage.headings)
+    assert "Lost:" in leakage.note and "retention:" in leakage.note and "Erasure" not in leakage.note
 
 
 def test_the_limit_is_a_row_and_a_ratio_where_runs_know_it(sweep):
@@ -236,6 +266,9 @@ def report(sweep: Path, folder: Path, **options) -> Path:
     return folder
 
 
+CAPTION = re.compile("<figcaption>(.*?)</figcaption>", re.S)
+
+
 @pytest.fixture(scope="module")
 def written(toy_runs, tmp_path_factory) -> Path:
     return report(toy_runs[0].parent, tmp_path_factory.mktemp("table1") / "report")
@@ -253,9 +286,29 @@ def test_the_report_of_real_runs(written):
     assert not re.search(r"(src|href)=['\"]?(https?:)?//", page) and page.count("data:image/png;base64,") >= 4
 
 
+def test_figures_of_the_report_say_which_stars_and_which_seed(written):
+    page = (written / "report.html").read_text()
+    headings = re.findall(r"<h2 id='(.*?)'>(.*?)</h2>", page)
+    links = dict(re.findall(r"<a href='#(.*?)'>(.*?)</a>", page))
+    assert set(links) == {name for name, _ in headings} and not any("_" in words for words in links.values())
+    captions = dict(
+        zip([name for name, _ in headings][-page.count("<figcaption>") :], CAPTION.findall(page), strict=True)
+    )
+    assert all("test stars" in words for words in captions.values())
+    for name, words in captions.items():
+        assert name.startswith("survey") or "eed 0" in words, name
+
+
+def test_a_frontier_without_a_front_has_points_only():
+    points = [Point(FIRST, {"seed": seed}, 1.0 + seed / 10, {"m_h": 0.2 - seed / 10}) for seed in range(2)]
+    steps = [[line.get_drawstyle() for line in draw(points, front=front).axes[0].lines] for front in (True, False)]
+    assert len(steps[0]) > len(steps[1]) and "steps-post" in steps[0] and "steps-post" not in steps[1]
+
+
 def test_without_models_there_are_still_tables(sweep, tmp_path, capsys):
     page = (report(sweep, tmp_path / "report") / "report.html").read_text()
-    assert "No figures of First pair" in page and "frontier" in page
+    assert "No figures of First pair" in page
+    assert "mean absolute error of the kept labels" in page and "the largest excess of a lost label" in page
     assert "Second pair" in capsys.readouterr().out
 
 
@@ -325,3 +378,8 @@ def test_the_report_opens_without_a_request(written):
         assert browser.run("return document.querySelectorAll('table').length") >= 3
         assert not browser.run("return document.documentElement.scrollWidth > document.documentElement.clientWidth")
         assert browser.requests() <= {f"file://{written}/report.html"} and not browser.console()
+        for dark in (False, True):
+            browser.emulate(dark, 400)
+            back = browser.run("return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
+            assert (max(back) < 60) == dark and browser.run("return document.documentElement.scrollWidth <= 400")
+            assert browser.run("return getComputedStyle(document.images[0]).backgroundColor") == "rgb(255, 255, 255)"

@@ -5,7 +5,7 @@ import logging
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["ConsoleHandler", "console", "print_table", "progress_bar", "render"]
+__all__ = ["WIDEST", "ConsoleHandler", "console", "print_table", "progress_bar", "render"]
 
 WIDEST = 300  # characters of a table; a terminal that is narrower breaks its lines
 

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spectangle.figures.predictions import diagram_axes
-from spectangle.figures.style import data_uri
+from spectangle.figures.style import data_uri, symbol
 from spectangle.figures.survey_figures import diagram_figure, label_figure, noise_figure, spectra_figure
 from spectangle.files import write_beside
+from spectangle.page_style import PAGE_STYLE
 from spectangle.survey.file import Survey
 
 if TYPE_CHECKING:
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["label_gaps", "write_report"]
 
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;width:100%}td,th{padding:.2rem .6rem;text-align:left}
+STYLE = (
+    PAGE_STYLE
+    + """body{max-width:1000px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem;border-bottom:1px solid var(--line)}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}td,th{padding:.2rem .6rem;text-align:left}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-tr.first td{border-top:1px solid #ccc}img{max-width:100%}.note{color:#666}"""
+tr.first td{border-top:1px solid var(--line)}code{overflow-wrap:anywhere}"""
+)
+LABELS_IN_A_LINE = 2  # beside a spectrum
 
 
 def write_report(result: "Prepared", max_stars: int = 100_000) -> Path:
@@ -32,8 +37,9 @@ def write_report(result: "Prepared", max_stars: int = 100_000) -> Path:
     with Survey(result.survey) as survey:
         body = "".join(_sections(result, survey, max_stars))
     page = (
-        "<!doctype html><html lang=en><meta "
-        f"charset=utf-8><title>{html.escape(path.stem)}</title><style>{STYLE}</style><body>{body}</body></html>"
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width,initial-scale=1'>"
+        f"<title>{html.escape(path.stem)}</title><style>{STYLE}</style><body>{body}</body></html>"
     )
     write_beside(path, page)
     return path
@@ -66,7 +72,7 @@ def _sections(result: "Prepared", survey: Survey, max_stars: int):
     snr = survey.column("rvs_snr")
     if np.isfinite(snr).any():
         yield "<h2>Signal to noise</h2>" + _image(noise_figure(snr[::step], survey.column("phot_g_mean_mag")[::step]))
-    yield "<h2>A few spectra</h2>" + _image(_example_spectra(survey, labels))
+    yield "<h2>A few spectra</h2>" + _image(_example_spectra(survey, labels, units))
     if result.bad.sentences:
         shown = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in result.bad.sentences[:50])
         yield f"<h2>Rows skipped: {result.bad.count}</h2><ul>{shown}</ul>"
@@ -84,14 +90,21 @@ def label_gaps(survey: Survey) -> str:
     return ", ".join(f"{name} of {n:,} stars" for name, n in lacking.items() if n)
 
 
-def _example_spectra(survey: Survey, labels: Mapping[str, np.ndarray], n: int = 6) -> Figure:
+def _example_spectra(survey: Survey, labels: Mapping[str, np.ndarray], units: Mapping[str, str], n: int = 6) -> Figure:
+    """A few spectra from the smallest to the largest first label; identifier and labels stand beside the frame."""
     first = next(iter(labels))
     order = np.argsort(labels[first])  # without a label: last
     rows = order[np.linspace(0, len(order) - 1, min(n, len(order))).astype(int)]
     flux = np.concatenate([survey.flux(row, row + 1) for row in rows])
-    ids = survey.source_id
-    titles = [f"{ids[row]}: " + ", ".join(f"{name} {labels[name][row]:.4g}" for name in labels) for row in rows]
-    return spectra_figure(np.asarray(survey.wavelength), flux, titles)
+    return spectra_figure(np.asarray(survey.wavelength), flux, [_title(survey, labels, units, row) for row in rows])
+
+
+def _title(survey: Survey, labels: Mapping[str, np.ndarray], units: Mapping[str, str], row: int) -> str:
+    """Identifier and labels of a star, in lines."""
+    known = {name: values[row] for name, values in labels.items() if np.isfinite(values[row])}
+    words = [f"{symbol(name)} {value:.4g} {units[name]}".rstrip() for name, value in known.items()]
+    lines = [", ".join(words[j : j + LABELS_IN_A_LINE]) for j in range(0, len(words), LABELS_IN_A_LINE)]
+    return "\n".join([str(survey.source_id[row]), *lines])
 
 
 def _counts(result: "Prepared") -> str:
@@ -105,16 +118,16 @@ def _counts(result: "Prepared") -> str:
         ("bad rows skipped", result.bad.count),
     ]
     return (
-        "<table>"
+        "<div class=scroll><table>"
         + "".join(f"<tr><td>{name}</td><td class=n>{number:,}</td></tr>" for name, number in rows)
-        + "</table>"
+        + "</table></div>"
     )
 
 
 def _funnel(result: "Prepared") -> str:
     names = "<th>of</th><th>step</th><th class=n>stars left</th><th class=n>removed</th>"
     names += "<th class=n>the paper has</th>" if result.funnel.has_paper else ""
-    lines, previous = [f"<table><tr>{names}</tr>"], None
+    lines, previous = [f"<div class=scroll><table><tr>{names}</tr>"], None
     for step in result.funnel.steps:
         first = step["part"] != previous
         previous = step["part"]
@@ -125,12 +138,12 @@ def _funnel(result: "Prepared") -> str:
         removed, paper = (f"{step[key]:,}" if step[key] else "" for key in ("removed", "paper"))
         cells += f"<td class=n>{removed}</td>" + (f"<td class=n>{paper}</td>" if result.funnel.has_paper else "")
         lines.append(f"<tr{' class=first' if first else ''}>{cells}</tr>")
-    return "".join(lines) + "</table>"
+    return "".join(lines) + "</table></div>"
 
 
 def _overlaps(result: "Prepared") -> str:
     lines = [
-        "<table><tr><th>difference</th><th class=n>stars</th><th>label</th><th class=n>mean</th><th "
+        "<div class=scroll><table><tr><th>difference</th><th class=n>stars</th><th>label</th><th class=n>mean</th><th "
         "class=n>sigma</th></tr>"
     ]
     for overlap in result.overlaps:
@@ -139,7 +152,7 @@ def _overlaps(result: "Prepared") -> str:
             number = f"{overlap.n_stars:,}" if index == 0 else ""
             values = f"<td class=n>{overlap.mean[name]:+.3g}</td><td class=n>{overlap.sigma[name]:.3g}</td>"
             lines.append(f"<tr><td>{pair}</td><td class=n>{number}</td><td>{name}</td>{values}</tr>")
-    return "".join(lines) + "</table>"
+    return "".join(lines) + "</table></div>"
 
 
 def _image(figure: Figure) -> str:

@@ -6,7 +6,6 @@ Shapes: N stars, Z latent, K labels, R runs.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spectangle.figures.style import COLOURS, GREY, INK, symbol
@@ -14,6 +13,7 @@ from spectangle.figures.style import COLOURS, GREY, INK, symbol
 __all__ = ["frontier_figure", "information_figure", "mutual_information", "pareto_front"]
 
 MARKERS = "os^Dv<"
+DOTS: dict = {"s": 34, "edgecolor": "white", "linewidth": 0.5, "zorder": 3}
 PERMUTATIONS = 5  # of the stars, whose mean information is noise
 
 
@@ -63,6 +63,7 @@ def frontier_figure(
     aim: tuple[float, float] = (1.0, 0.05),
     notes: Sequence[str] = (),
     notes_title: str = "",
+    front: bool = True,
 ) -> Figure:
     """The frontier: excess of the disentangled labels against the error of the entangled ones.
 
@@ -73,6 +74,7 @@ def frontier_figure(
         aim: The corner that is good enough: cost and excess.
         notes: What to write beside each run [R], or nothing.
         notes_title: What the notes are.
+        front: Whether a line joins the runs of a group that no other of them beats.
     """
     cost, excess, groups = np.asarray(cost, float), np.asarray(excess, float), np.asarray(group)
     figure = Figure(figsize=(6.6, 4.8), layout="constrained")
@@ -83,7 +85,11 @@ def frontier_figure(
     axes.fill_between(*corner, color=COLOURS[2], alpha=0.14, lw=0, label="aim: both halves at once")
     for i, name in enumerate(dict.fromkeys(group)):
         own = groups == name
-        _draw_group(axes, cost[own], excess[own], name, COLOURS[(0, 1, 3, 4)[i % 4]], MARKERS[i % 6])
+        colour, marker = COLOURS[(0, 1, 3, 4)[i % 4]], MARKERS[i % 6]
+        axes.scatter(cost[own], excess[own], color=colour, marker=marker, label=name, **DOTS)
+        best = pareto_front(cost[own], excess[own]) if front else []
+        if len(best) > 1:
+            axes.plot(cost[own][best], excess[own][best], color=colour, lw=1.2, zorder=2, drawstyle="steps-post")
     for x, y, note in zip(cost, excess, notes, strict=False):
         axes.annotate(note, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7, color=INK)
     axes.axhline(0, color=GREY, lw=0.8)
@@ -94,15 +100,6 @@ def frontier_figure(
     title = f"beside the points: {notes_title}" if notes_title else None
     axes.legend(frameon=False, fontsize=9, title=title, title_fontsize=8)
     return figure
-
-
-def _draw_group(axes: Axes, cost: np.ndarray, excess: np.ndarray, name: str, colour: str, marker: str) -> None:
-    """Draw the runs of one group, and a line through those that no other of them beats."""
-    dots: dict = {"s": 34, "edgecolor": "white", "linewidth": 0.5, "zorder": 3}
-    axes.scatter(cost, excess, color=colour, marker=marker, label=name, **dots)
-    front = pareto_front(cost, excess)
-    if len(front) > 1:
-        axes.plot(cost[front], excess[front], color=colour, lw=1.2, zorder=2, drawstyle="steps-post")
 
 
 def pareto_front(cost: np.ndarray, excess: np.ndarray) -> np.ndarray:

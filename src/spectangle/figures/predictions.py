@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
-from spectangle.figures.style import COLOURS, GREY, INK, axis_title, minus, orient, quantile_limits, rows_of, symbol
+from spectangle.figures.style import (
+    COLOURS,
+    GREY,
+    INK,
+    axis_title,
+    minus,
+    orient,
+    plain_log_ticks,
+    quantile_limits,
+    rows_of,
+    symbol,
+)
 from spectangle.metrics import number, residual_metrics
 
 __all__ = ["diagram_axes", "diagrams_figure", "noise_residual_figure", "prediction_figure"]
@@ -194,8 +204,8 @@ def noise_residual_figure(
             continue
         axes.set(xscale="log", yscale="log", xlabel="S/N per pixel")  # a lost label is far above a kept one
         axes.set_title(f"mean |residual| of {axis_title(name, units)}", fontsize=10)
-        _plain_log_ticks(axes.xaxis, (1, 2, 5))
-        _plain_log_ticks(axes.yaxis, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
+        plain_log_ticks(axes.xaxis, (1, 2, 5))
+        plain_log_ticks(axes.yaxis, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8))
         axes.tick_params(colors=INK)
         axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.6)
     if len(residuals) > 1 or limit:
@@ -234,11 +244,3 @@ def _binned(x: np.ndarray, y: np.ndarray, bins: int) -> tuple[np.ndarray, np.nda
         np.array([y[p].mean() for p in parts]),
         np.array([y[p].std(ddof=1) / np.sqrt(len(p)) for p in parts]),
     )
-
-
-def _plain_log_ticks(axis: Axis, subs: Sequence[float]) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())

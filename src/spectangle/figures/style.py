@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from spectangle.files import whole_file
@@ -21,6 +22,7 @@ __all__ = [
     "data_uri",
     "minus",
     "orient",
+    "plain_log_ticks",
     "quantile_limits",
     "rows_of",
     "save",
@@ -85,6 +87,15 @@ def orient(axes: Axes, x: str | None = None, y: str | None = None) -> None:
         axes.invert_xaxis()
     if y in INVERTED and not axes.yaxis_inverted():
         axes.invert_yaxis()
+
+
+def plain_log_ticks(axis: Axis, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Numbers as they are spoken on a logarithmic axis, at some multiples of the powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> list[Path]:

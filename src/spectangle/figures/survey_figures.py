@@ -8,9 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from spectangle.figures.style import COLOURS, axis_title, orient, quantile_limits
+from spectangle.figures.style import COLOURS, axis_title, orient, plain_log_ticks, quantile_limits
 
 __all__ = ["diagram_figure", "label_figure", "noise_figure", "spectra_figure"]
 
@@ -18,10 +17,12 @@ __all__ = ["diagram_figure", "label_figure", "noise_figure", "spectra_figure"]
 def label_figure(
     labels: Mapping[str, np.ndarray], units: Mapping[str, str], origin: np.ndarray | None = None
 ) -> Figure:
-    """Histograms of each label [N], by catalogue [N] if there are several (Fig. 3)."""
+    """Histograms of each label [N], by catalogue [N] if there are several: one alone would lie on that of all stars
+    (Fig. 3).
+    """
     rows = (len(labels) + 1) // 2
     figure = Figure(figsize=(10, 2.9 * rows), layout="constrained")
-    catalogues = [] if origin is None else np.unique(origin)
+    catalogues = [] if origin is None or len(np.unique(origin)) < 2 else np.unique(origin)
     for index, (name, values) in enumerate(labels.items()):
         axes = figure.add_subplot(rows, 2, index + 1)
         bins = np.linspace(*quantile_limits(values, tail=0, margin=1e-6), 51).tolist()
@@ -37,6 +38,7 @@ def label_figure(
                 label=which,
             )
         axes.set(xlabel=axis_title(name, units), ylabel="stars", yscale="log")
+        plain_log_ticks(axes.yaxis)
         if index == 0 and len(catalogues):
             axes.legend(framealpha=0.85, edgecolor="none")
     return figure
@@ -76,18 +78,17 @@ def noise_figure(snr: np.ndarray, g_mag: np.ndarray) -> Figure:
     right.plot(g_mag[good], snr[good], "." if good.sum() < 3000 else ",", color=COLOURS[0])
     right.set(xlabel="$G$ [mag]", ylabel="S/N", yscale="log")
     for axis in (left.xaxis, right.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        plain_log_ticks(axis)
     return figure
 
 
 def spectra_figure(wavelength: np.ndarray, flux: np.ndarray, titles: list[str]) -> Figure:
-    """A few spectra [n, P] one above the other, gaps where pixels are masked."""
+    """A few spectra [n, P] one above the other, gaps where pixels are masked, with a title beside each."""
     figure = Figure(figsize=(10, 1.2 + 0.9 * len(flux)), layout="constrained")
     axes = figure.subplots()
     for index, (spectrum, title) in enumerate(zip(flux, titles, strict=True)):
         axes.plot(wavelength, spectrum + index, color=COLOURS[index % 4], linewidth=0.8)
-        axes.text(wavelength[-1], np.nanmedian(spectrum) + index + 0.08, title, ha="right", fontsize=8)
+        height = index + (float(np.nanmedian(spectrum)) if np.isfinite(spectrum).any() else 1.0)
+        axes.text(1.012, height, title, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set(xlabel="vacuum wavelength [nm]", ylabel="flux + constant", xlim=(wavelength[0], wavelength[-1]))
     return figure

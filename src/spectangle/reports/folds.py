@@ -5,7 +5,9 @@ folds.
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,6 +21,7 @@ from spectangle.runs.sweep_folder import list_runs
 __all__ = ["attribute_fold_table", "fold_groups", "fold_table"]
 
 APART = ("data.fold", "seed", "threads", "logger", "callbacks")  # what the runs of one experiment may differ in
+NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
 WORDS = {-1: "entangled", 0: "neutral", 1: "disentangled"}
 
 
@@ -48,17 +51,18 @@ def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
     return dict(zip(numbered, groups.values(), strict=True))
 
 
-def fold_table(title: str, runs: Sequence[Run]) -> Table:
+def fold_table(title: str, runs: Sequence[Run], narrow: bool = False) -> Table:
     """Labels as rows: MAE from spectra and latent, R2 of the probes, floor and excess; mean and standard deviation over
     folds.
 
-    Seeds of one fold are averaged first, so that the spread is that of the folds.
+    Seeds of one fold are averaged first, so that the spread is that of the folds. A narrow table has spreads and units
+    in a second line of its cells.
     """
     folds = _by_fold(runs)
     whole = runs[0].config["data"]["folds"]
     seeds = len({run.config.get("seed", 0) for run in runs})
     heading = f"{title}: {len(folds)} of {whole} folds" + (f", {seeds} seeds" if seeds > 1 else "")
-    table = Table(title=escape(heading), title_justify="left")
+    table = Table(title=escape(heading), title_justify="left", **(NARROW if narrow else {}))
     bound = "excess\n(at most)" if any(fold.get("excess_is_upper_bound") for fold in folds.values()) else "excess"
     for name in (
         "label",
@@ -70,7 +74,7 @@ def fold_table(title: str, runs: Sequence[Run]) -> Table:
         "floor",
         bound,
     ):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("label", "in the latent") else "right")
+        _add_column(table, name, narrow, left=name in ("label", "in the latent"))
     lambdas = {name: float(value or 0) for name, value in runs[0].config["lambdas"].items()}
     labels = sorted(
         {path.split("/")[2] for path in next(iter(folds.values())) if path.startswith("test/latent/")},
@@ -79,7 +83,7 @@ def fold_table(title: str, runs: Sequence[Run]) -> Table:
     stars = {label: sum(_values(folds, f"probe/{label}/stars")) for label in labels}
     differ = len(set(stars.values())) > 1  # some stars lack labels
     if differ:
-        table.add_column("stars", no_wrap=True, justify="right")
+        _add_column(table, "stars", narrow)
     for label in labels:
         unit = runs[0].units.get(label, "")
         paths = (f"test/spectra/{label}/mae", f"test/latent/{label}/mae")
@@ -88,11 +92,12 @@ def fold_table(title: str, runs: Sequence[Run]) -> Table:
         cells = [_spread(_values(folds, path), unit) for path in paths] + [_spread(ratio)]
         cells += [_spread(_values(folds, path)) for path in (f"probe/{label}/r2", f"floor/{label}", f"excess/{label}")]
         cells += [f"{stars[label]:,.0f}"] if differ else []
-        table.add_row(escape(f"{label} [{unit}]" if unit else label), WORDS[sign], *cells)
+        cells = [f"{label} [{unit}]" if unit else label, WORDS[sign], *cells]
+        table.add_row(*(escape(_two_lines(cell) if narrow else cell) for cell in cells))
     return table
 
 
-def attribute_fold_table(runs: Sequence[Run]) -> Table | None:
+def attribute_fold_table(runs: Sequence[Run], narrow: bool = False) -> Table | None:
     """Attributes, such as the instrument, as rows: balanced accuracy of the probes beside chance, and the excess in R2;
     mean and standard deviation over folds. None: the runs have none.
     """
@@ -100,16 +105,28 @@ def attribute_fold_table(runs: Sequence[Run]) -> Table | None:
     attributes = (runs[0].config.get("labels") or {}).get("attributes") or ()
     if not attributes:
         return None
-    table = Table(title="Attributes of the same runs", title_justify="left")
+    table = Table(title="Attributes of the same runs", title_justify="left", **(NARROW if narrow else {}))
     for name in ("attribute", "in the latent", "balanced accuracy", "chance", "excess", "stars"):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("attribute", "in the latent") else "right")
+        _add_column(table, name, narrow, left=name in ("attribute", "in the latent"))
     for name in attributes:
         strength = float(lambdas.get(name) or 0)
         paths = (f"probe/{name}/balanced_accuracy", f"probe/{name}/chance", f"excess/{name}")
         cells = [_spread(_values(folds, path)) for path in paths]
         stars = sum(_values(folds, f"probe/{name}/stars"))
-        table.add_row(escape(name), WORDS[(strength > 0) - (strength < 0)], *cells, f"{stars:,.0f}")
+        cells = [name, WORDS[(strength > 0) - (strength < 0)], *cells, f"{stars:,.0f}"]
+        table.add_row(*(escape(_two_lines(cell) if narrow else cell) for cell in cells))
     return table
+
+
+def _add_column(table: Table, heading: str, narrow: bool, left: bool = False) -> None:
+    """A column that is never cut: in a terminal that is too narrow even so, its words are broken."""
+    words = heading.replace(", ", ",\n").replace(" ", "\n") if narrow else heading
+    table.add_column(words, no_wrap=not narrow, overflow="fold", justify="left" if left else "right")
+
+
+def _two_lines(cell: str) -> str:
+    """A cell with its spread, or its unit, below."""
+    return cell.replace(" \N{PLUS-MINUS SIGN}", "\n\N{PLUS-MINUS SIGN}").replace(" [", "\n[")
 
 
 def _by_fold(runs: Sequence[Run]) -> dict[int, dict[str, float]]:

@@ -68,10 +68,10 @@ def in_order(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=lambda one: (titles.index(one.representation.title), one.entangled_mae))
 
 
-def draw(points: Sequence[Point]) -> Figure:
-    """The points as a figure, each pair with its front; what only some runs chose is written beside them, or their
-    number in the
-    table where that is more than one short word."""
+def draw(points: Sequence[Point], front: bool = True) -> Figure:
+    """The points as a figure, each pair with its front if that is asked for; what only some runs chose is written
+    beside them, or their number in the table where that is more than one short word.
+    """
     points = in_order(points)
     varying = differing([one.choices for one in points])
     entangled_mae, excess = (
@@ -87,6 +87,7 @@ def draw(points: Sequence[Point]) -> Figure:
         [one.representation.title for one in points],
         notes=notes,
         notes_title=title if varying else "",
+        front=front,
     )
 
 

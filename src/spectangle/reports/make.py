@@ -2,6 +2,7 @@
 folds, figures.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "print_table1",
 ]
 
+FOLD_COLUMNS = 136  # of a terminal that shows a table over folds with each cell in one line
 QUIET = ("time/", "memory/")  # differs between any two runs
 
 
@@ -54,21 +56,46 @@ def print_difference(cfg: DictConfig) -> None:
         )
     runs = [Run(path) for path in cfg.runs]
     names = [run.path.name for run in runs]
-    names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
-    print_table(difference_table("What was chosen", names, [flat(run.written_config) | _facts(run) for run in runs]))
+    if len(set(names)) < len(names):  # seeds of several configurations
+        paths = [run.path.resolve() for run in runs]
+        common = os.path.commonpath(paths)
+        names = [os.path.relpath(path, common) for path in paths]
+    print_table(difference_table("What was chosen", names, _choices(runs)))
     measured = [
         {k: v for k, v in run.metrics.items() if not k.startswith(QUIET)} if run.finished else {} for run in runs
     ]
     print_table(difference_table("What came out", names, measured))
 
 
+def _choices(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What each run chose, with facts of its manifest. What was written differently may come to the same, and then does
+    not differ; what was written alike, such as ``${seed}``, follows from another key, which tells.
+    """
+    written = [flat(run.written_config) for run in runs]
+    differ = set(differing(written))
+    return [
+        {key: value for key, value in own.items() if key not in differ}
+        | {key: value for key, value in flat(run.config).items() if key in differ or not _given(key, own)}
+        | _facts(run)
+        for run, own in zip(runs, written, strict=True)
+    ]
+
+
+def _given(key: str, written: Mapping[str, Any]) -> bool:
+    """Whether a key, or one that it lies in, such as ``model.lambdas`` that is ``${lambdas}``, was written."""
+    parts = key.split(".")
+    return any(".".join(parts[: i + 1]) in written for i in range(len(parts)))
+
+
 def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
-    """Keys whose values differ, with the values side by side; the change in percent where two numbers are compared."""
+    """Keys whose values differ, with the values side by side; where two numbers are compared their change, in percent
+    or, from 0, as the difference.
+    """
     found, keys = sorted(differing(columns)), {key for column in columns for key in column}
     table = Table(title=f"{title}: {len(found)} of {len(keys)} differ", title_justify="left")
-    table.add_column("key", no_wrap=True)
+    table.add_column("key", overflow="fold")
     for name in names:
-        table.add_column(escape(name), justify="right")
+        table.add_column(escape(name), justify="right", overflow="fold")
     if len(columns) == 2:
         table.add_column("change", justify="right")
     for key in found:
@@ -97,8 +124,9 @@ def _word(value: Any) -> str:
 
 
 def _change(a: Any, b: Any) -> str:
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b))
-    return f"{100 * (b - a) / abs(a):+.1f} %" if numbers and a else ""
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b)):
+        return ""
+    return f"{100 * (b - a) / abs(a):+.1f} %" if a else f"{b - a:+.4g}"
 
 
 def print_table1(cfg: DictConfig) -> None:
@@ -124,9 +152,10 @@ def print_folds(cfg: DictConfig) -> None:
         raise SpectangleError(
             "sweep is missing; give the folder of a sweep over folds: spectangle report kind=folds sweep=runs/folds."
         )
+    narrow = console.is_terminal and console.width < FOLD_COLUMNS
     for title, runs in fold_groups(cfg.sweep).items():
-        print_table(fold_table(title, runs))
-        if (attributes := attribute_fold_table(runs)) is not None:
+        print_table(fold_table(title, runs, narrow))
+        if (attributes := attribute_fold_table(runs, narrow)) is not None:
             print_table(attributes)
         if cfg.figures:
             written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures")

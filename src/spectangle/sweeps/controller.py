@@ -171,6 +171,7 @@ class Crew:
         if self.stopped_by == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
             requeue()
             raise SystemExit(0)
+        LivePage(self.plan.folder).write()
         console.print(f"stopped; the same command goes on in {self.plan.folder}", markup=False)
         if self.stopped_by == signal.SIGINT:
             raise KeyboardInterrupt

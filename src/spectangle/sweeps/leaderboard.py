@@ -26,7 +26,7 @@ from spectangle.runs.folder import Run, metric_value
 from spectangle.runs.sweep_folder import ConfigurationFolder, list_runs, sweep_record
 from spectangle.sweeps.liveness import alive
 
-__all__ = ["Entry", "Leaderboard"]
+__all__ = ["Entry", "Leaderboard", "alike"]
 
 ORDER = {
     "complete": 0,
@@ -154,17 +154,22 @@ class Leaderboard:
             table.add_column(
                 escape(_heading(name)) + (" ↓" if direction == "minimize" else " ↑"), justify="right", overflow="fold"
             )
-        for index, entry in enumerate(shown[:limit]):
-            values = [_with_spread(entry, i) for i in range(len(self.objectives))]
-            params = [_word(entry.params.get(key)) for key in self.varying]
+        for index, (entry, cells) in enumerate(zip(shown[:limit], self._cells(shown[:limit]), strict=True)):
             place = "*" if entry.front and len(self.objectives) > 1 else str(index + 1)
             mark = place if entry.state == "complete" else entry.state
-            table.add_row(
-                mark, entry.name, *map(escape, params), *values, style="dim" if entry.state in FAILED else None
-            )
+            table.add_row(mark, entry.name, *map(escape, cells), style="dim" if entry.state in FAILED else None)
         if len(shown) > limit:
             table.caption = f"{len(shown) - limit} more in results.csv; limit=N shows more"
         return table
+
+    def _cells(self, entries: Sequence[Entry]) -> list[tuple[str, ...]]:
+        """What each chose and found, in words."""
+        columns = [alike([entry.params.get(key) for entry in entries]) for key in self.varying]
+        for i in range(len(self.objectives)):
+            texts = alike([entry.values[i] if entry.values else None for entry in entries])
+            spreads = [entry.spread[i] if entry.spread else None for entry in entries]
+            columns.append([_with_spread(text, spread) for text, spread in zip(texts, spreads, strict=True)])
+        return list(zip(*columns, strict=True))
 
     def failures(self, limit: int = 30) -> Table | None:
         """The last error of each configuration that failed or was lost; None where there is none."""
@@ -290,10 +295,36 @@ def _mean_metrics(runs: Sequence[Run]) -> dict[str, float]:
     }
 
 
-def _with_spread(entry: Entry, index: int) -> str:
-    if not entry.values:
-        return ""
-    return f"{entry.values[index]:.4g}" + (f" ± {entry.spread[index]:.1g}" if entry.spread else "")
+def alike(values: Sequence[Any]) -> list[str]:
+    """The values of a column in words: numbers with as many significant digits each, four at most, so that they can be
+    compared; whole numbers as they are.
+    """
+    numbers = [value for value in values if _is_number(value) and value]
+    if all(isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) for value in numbers):
+        return [f"{value:.0f}" if _is_number(value) else _word(value) for value in values]
+    digits = max(len(f"{value:.3e}".partition("e")[0].rstrip("0").strip("-").replace(".", "")) for value in numbers)
+    wide = any(not 1e-4 <= abs(value) < 1e5 for value in numbers)
+    return [_digits(value, digits, wide) if _is_number(value) else _word(value) for value in values]
+
+
+def _digits(value: float, digits: int, wide: bool) -> str:
+    """A number with some significant digits, as a power of ten in a column that is wide."""
+    if not value:
+        return "0"
+    text = f"{value:.{digits - 1}e}"
+    return text if wide else f"{value:.{max(0, digits - 1 - int(text.partition('e')[2]))}f}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _with_spread(text: str, spread: float | None) -> str:
+    """A value in words with its spread, in the places that the value has."""
+    if not text or spread is None:
+        return text
+    places = len(text.partition(".")[2])
+    return f"{text} ± {f'{spread:.1e}' if 'e' in text else f'{spread:.{places}f}'}"
 
 
 def _heading(name: str) -> str:
@@ -307,7 +338,7 @@ def _heading(name: str) -> str:
 
 
 def _word(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "" if value is None else str(value)
 
 
 def _ecsv(columns: Sequence[str], rows: Sequence[Sequence[Any]], meta: dict[str, Any]) -> str:

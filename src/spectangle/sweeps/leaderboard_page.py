@@ -13,6 +13,7 @@ from typing import Any
 from spectangle.files import write_beside
 from spectangle.runs.folder import Run
 from spectangle.sweeps.leaderboard import Entry, Leaderboard
+from spectangle.sweeps.liveness import alive
 
 __all__ = ["dashboard_command", "importance", "page", "write_page", "write_report"]
 
@@ -46,9 +47,11 @@ def report_data(board: Leaderboard) -> dict[str, Any]:
     seeds = board.record.get("seeds")
     ended = sorted((entry for entry in board.entries if entry.ended), key=lambda entry: entry.ended or 0)
     order = {entry.name: number for number, entry in enumerate(ended)}
+    unfinished = bool(board.record) and bool({"running", "waiting"} & set(board.counts()))
     return {
         "folder": str(board.folder),
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "time": round(time.time()),
         "objectives": board.objectives,
         "directions": board.directions,
         "varying": board.varying,
@@ -61,9 +64,15 @@ def report_data(board: Leaderboard) -> dict[str, Any]:
         "note": board.note,
         "curves": _curves(board, seeds),
         "dashboard": dashboard_command(board),
-        "live": bool(board.record) and bool({"running", "waiting"} & set(board.counts())),
+        "live": unfinished and at_work(board),
+        "stopped": unfinished and not at_work(board),
         "refresh_s": REFRESH_S,
     }
+
+
+def at_work(board: Leaderboard) -> bool:
+    """Whether a sweep runs: a configuration does, or a worker is alive that will take one."""
+    return "running" in board.counts() or any(alive(path) for path in (board.folder / "workers").glob("*.json"))
 
 
 def importance(board: Leaderboard, index: int) -> dict[str, float]:

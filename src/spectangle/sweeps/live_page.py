@@ -32,7 +32,7 @@ class LivePage:
         if begin < self._due:
             return
         if not self._fresh():
-            self._write()
+            self.write()
         self._due = time.monotonic() + max(EVERY_S, (time.monotonic() - begin) / SHARE)
 
     def _fresh(self) -> bool:
@@ -41,7 +41,8 @@ class LivePage:
         except OSError:
             return False
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write it now, for instance when the sweep stops: the page must not go on saying that it runs."""
         try:
             write_page(Leaderboard(self.folder))
         except SpectangleError:  # nothing has begun, or a full disk: next time

@@ -52,15 +52,11 @@ def paper_grids(table: Table1) -> list[Grid]:
             table, paper, "table1", "Table 1: predicted \N{MINUS SIGN} catalogue, downstream regressor on test stars"
         )
     ]
-    for start in range(0, len(others), 4):
-        grids.append(
-            _paper_grid(
-                table,
-                others[start : start + 4],
-                f"baselines{start // 4 + 1}",
-                "The same for the baselines and further latents",
-            )
-        )
+    parts = range(0, len(others), 4)
+    for start in parts:
+        part = f" ({start // 4 + 1} of {len(parts)})" if len(parts) > 1 else ""
+        title = f"The same for the baselines and further latents{part}"
+        grids.append(_paper_grid(table, others[start : start + 4], f"baselines{start // 4 + 1}", title))
     return grids
 
 
@@ -144,7 +140,8 @@ def leakage_grid(table: Table1) -> Grid:
             kinds.append(table.role(one, label) or "value")
     note = (
         "Floor: R2 from the kept labels alone. Excess: R2 from (z, kept labels) minus the floor, on stars never seen. "
-        "Erasure: lost fraction of what the same probes read from the raw spectra. "
+        "Lost: the share of what the same probes read from the raw spectra (R2) that they do not find in the latent; "
+        "retention: the share that they do. "
         "Test stars; \N{PLUS-MINUS SIGN} is the standard deviation over seeds."
     )
     return Grid("probes", "What each latent keeps and what it has lost", [], headings, rows, kinds, note)
@@ -191,7 +188,7 @@ def ratio_grid(table: Table1) -> Grid:
     paper = ["spectra", "pure"] if any((SPECTRA.key, label) in PAPER for label in table.labels) else []
     headings = ["representation", "label", "", "MAE", "over spectra", "over pure"]
     headings += ["over limit"] * limit
-    headings += ["paper: over spectra", "over pure"] * bool(paper) + ["reconstruction over pure"]
+    headings += ["paper: over spectra", "paper: over pure"] * bool(paper) + ["reconstruction over pure"]
     shown = [
         (one, label)
         for one in table.representations

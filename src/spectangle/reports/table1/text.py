@@ -4,6 +4,7 @@ import html
 import io
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,58 @@ from rich.table import Table
 from spectangle.reports.table1.collect import Table1
 from spectangle.reports.table1.layout import WORDS, Grid, long_rows
 
-__all__ = ["html_text", "latex_text", "markdown_text", "number_table", "table_text", "terminal_table"]
+__all__ = [
+    "html_text",
+    "latex_text",
+    "markdown_text",
+    "number_table",
+    "table_text",
+    "terminal_table",
+    "terminal_tables",
+]
 
 NARROW = 10  # characters of a heading in the terminal
 COMPACT: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
 SYMBOLS = WORDS | {"teff": r"$T_{\rm eff}$", "logg": r"$\log g$", "alpha_fe": r"[$\alpha$/Fe]"}
+
+
+def terminal_tables(grid: Grid, width: int) -> list[Table]:
+    """A grid for a terminal of some width: one table, or where it is too narrow several, each with the first columns
+    and some of the others, so that no line is broken.
+    """
+    texts = 1 if grid.groups else 3
+    columns = [
+        [heading, *cells] for heading, *cells in zip(_headings(grid, "\n", NARROW, once=True), *grid.rows, strict=True)
+    ]
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in columns]
+    step = 3 if grid.groups else 1
+    pieces, used = [[]], 0
+    for start in range(texts, len(columns), step):
+        places = list(range(start, start + step))
+        need = sum(widths[place] for place in places)
+        if pieces[-1] and used + need > width:
+            pieces.append([])
+        used = (used if pieces[-1] else sum(widths[:texts])) + need
+        pieces[-1] += places
+    return [terminal_table(_piece(grid, texts, places, i, len(pieces))) for i, places in enumerate(pieces)]
+
+
+def _piece(grid: Grid, texts: int, places: Sequence[int], number: int, count: int) -> Grid:
+    """Some columns of a grid behind its first ones; the note stands below the last piece."""
+    if count == 1:
+        return grid
+    kept = [*range(texts), *places]
+    shown = [i for i, row in enumerate(grid.rows) if not grid.groups or any(row[place] for place in places)]
+    groups = [grid.groups[0], *(grid.groups[1 + (place - 1) // 3] for place in places[::3])] if grid.groups else []
+    return replace(
+        grid,
+        title=f"{grid.title} ({number + 1} of {count})",
+        groups=groups,
+        headings=[grid.headings[place] for place in kept],
+        rows=[[grid.rows[i][place] for place in kept] for i in shown],
+        kinds=[grid.kinds[i] for i in shown],
+        note=grid.note if number == count - 1 else "",
+    )
 
 
 def terminal_table(grid: Grid) -> Table:
@@ -73,7 +121,7 @@ def markdown_text(grid: Grid) -> str:
 def _headings(grid: Grid, between: str = " ", width: int = 1000, once: bool = False) -> list[str]:
     """Headings of columns below those of their groups, broken at a width; ``once``: on the first column of each."""
     tops = [
-        between.join(textwrap.wrap(title, width)) if place == 0 or not once else ""
+        between.join(textwrap.wrap(title, width, break_long_words=False)) if place == 0 or not once else ""
         for title, columns in grid.groups
         for place in range(columns)
     ]
