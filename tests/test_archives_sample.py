@@ -11,8 +11,9 @@ from astropy.table import Table
 
 from spectangle.archives import Cuts, GaiaFiles, LabelSources, Pixels, prepare
 from spectangle.archives.convert import median_normalised, signal_to_noise
-from spectangle.archives.sample_report import _example_spectra, _label_figure
+from spectangle.archives.sample_report import _example_spectra
 from spectangle.errors import SpectangleError
+from spectangle.figures import label_figure
 from spectangle.survey.file import Survey
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -337,7 +338,7 @@ def test_figures_of_the_report_have_units_and_nothing_on_top_of_each_other(world
     assert len(words) == 6 and all(text.get_position()[0] > 1 for text in words)  # beside the frame
     assert all(re.search(r"\d K, .*\d dex", text.get_text()) for text in words)
     for catalogues, drawn in ((["APOGEE"], 1), (["APOGEE", "GALAH"], 3)):
-        axes = _label_figure(labels, units, np.resize(catalogues, len(labels["teff"]))).axes[0]
+        axes = label_figure(labels, units, np.resize(catalogues, len(labels["teff"]))).axes[0]
         assert len(axes.get_legend_handles_labels()[1]) == drawn
         axes.set_ylim(4, 60)
         assert [axes.yaxis.get_major_formatter()(v) for v in (5, 50)] == ["5", "50"]
