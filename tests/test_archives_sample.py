@@ -94,7 +94,12 @@ def test_funnel(world):
         "not FE_H_FLAG": 1,
         "every label measured": 0,
     }
-    expected |= {"8 <= G <= 14": 3, "teff error <= 200": 1, "m_h error <= 0.3": 1, "one row per star": 1}
+    expected |= {
+        "8 <= G <= 14": 3,
+        "teff error <= 200": 1,
+        "m_h error <= 0.3; cut: larger, or unknown (1)": 1,
+        "one row per star": 1,
+    }
     for step, removed in expected.items():
         assert steps["APOGEE DR17", step][1] == removed, step
     assert steps["GALAH DR3", "not flag_sp"] == (18, 2)

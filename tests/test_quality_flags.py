@@ -14,7 +14,7 @@ from spectangle.inference.calibrate import calibrate
 from spectangle.inference.flag_limits import limit_at, limit_by_level, limit_knots
 from spectangle.inference.load import load
 from spectangle.inference.misfit import Misfit, estimated_noise
-from spectangle.inference.quality import Quality
+from spectangle.inference.quality import Limits, Quality, quality
 from spectangle.inference.spoilt_stars import noise_levels, noisier, spoilt_stars
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import Run
@@ -139,6 +139,21 @@ def test_a_calibration_of_another_version_is_made_again(run: Path, model: Traine
     assert "another version" in caplog.text and stored.stat().st_size == len(whole)
     np.testing.assert_array_equal(again.calibration.limits, model.calibration.limits)
     assert len(load_stars(Run(run)).validation) == len(again.calibration.scores)
+
+
+def test_what_is_not_finite_sets_its_bit():
+    """A star whose chi2 overflowed had a misfit of NaN, and no flag."""
+    nan, inf = np.nan, np.inf
+    values = {
+        "snr": np.array([nan, 50, 50, 50, inf, nan]),
+        "masked": np.array([0, 0, 0, 0, 0, 1.0]),
+        "labels": np.array([[1.0], [1.0], [nan], [1.0], [1.0], [nan]]),
+        "ood": np.array([0.5, 0.5, 0.5, inf, 0.5, nan]),
+        "misfit": np.array([0.5, nan, 0.5, 0.5, 0.5, nan]),
+    }
+    words = quality(Limits(), label_range=np.array([[0.0], [2.0]]), **values)
+    bits = [0, Quality.POOR_RECONSTRUCTION, Quality.OUTSIDE_LABELS, Quality.OUT_OF_DISTRIBUTION, Quality.LOW_SNR]
+    assert words.tolist() == [*bits, Quality.NO_DATA | Quality.MASKED]
 
 
 def test_limits_follow_the_level_and_go_on_beyond_it():

@@ -49,6 +49,35 @@ def test_content_hash_depends_on_content_not_on_chunks(tmp_path):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_the_hash_of_short_text_is_that_of_64_bytes(tmp_path):
+    """Surveys once stored text as 64 bytes each: they are still what they were, and the same text has the same hash."""
+    write(tmp_path / "new.h5", 2)
+    shutil.copy(tmp_path / "new.h5", tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        words = file["columns/field"][:].astype("S64")
+        del file["columns/field"]
+        file["columns/field"] = words
+    with Survey(tmp_path / "old.h5", verify=True) as old, Survey(tmp_path / "new.h5", verify=True) as new:
+        assert old.column("field").tolist() == new.column("field").tolist()
+    assert new.content_hash == "21e6c7c11b5e962db183fc5c78e3f469a55d07f033bd4cc488e19c5957fb5289"
+
+
+def test_text_of_any_length_and_alphabet_is_kept(tmp_path):
+    words = ["", "α Cen A", "x" * 64, "x" * 64 + "A", "x" * 64 + "B", "é" * 40]
+    hashes = set()
+    for last in (words[-1], words[-1] + "é"):
+        with SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "é", "1", "tests") as writer:
+            for rows in ([0, 1], [2, 3, 4], [5]):
+                column = np.array([*words[:-1], last])[rows]
+                writer.append(
+                    np.array(rows), np.ones((len(rows), 8)), {"teff": np.ones(len(rows))}, columns={"w": column}
+                )
+        with Survey(tmp_path / "a.h5", verify=True) as survey:
+            assert [word.decode() for word in survey.column("w")] == [*words[:-1], last]
+            hashes.add(survey.content_hash)
+    assert len(hashes) == 2
+
+
 def test_labels_keep_their_order(toy_survey):
     assert Survey(toy_survey).labels == tuple(UNITS)
 

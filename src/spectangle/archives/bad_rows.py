@@ -35,6 +35,11 @@ class BadRows:
         self.sentences: list[str] = []
         self.unused: list[str] = []
 
+    @property
+    def other_columns(self) -> str:
+        """What to do where a file lacks a column, with {} for its key: see :func:`columns.require_columns`."""
+        return f"{self.keys}columns.{{}}=... If it holds no spectra, take it out of the folder."
+
     def note(self, ids) -> None:
         """Note that rows with these ids [n] were read."""
         self.read += len(ids)

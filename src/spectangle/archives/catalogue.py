@@ -108,5 +108,7 @@ def _wanted(known: Release, changed: Mapping[str, str | None], names: list[str],
 
 
 def _flagged(flags: np.ndarray, bit: int | None) -> np.ndarray:
-    """Whether stars [n] are flagged."""
-    return flags.astype(np.int64) != 0 if bit is None else (flags.astype(np.int64) >> bit) & 1 == 1
+    """Whether stars [n] are flagged; an unknown flag (NaN) is not 0, and has no bit."""
+    unknown = np.isnan(flags) if flags.dtype.kind == "f" else np.zeros(len(flags), dtype=bool)
+    known = np.where(unknown, flags.dtype.type(), flags).astype(np.int64)
+    return unknown | (known != 0) if bit is None else (known >> bit) & 1 == 1

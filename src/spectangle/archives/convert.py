@@ -23,9 +23,11 @@ from spectangle.survey.format import locked
 
 __all__ = ["Job", "convert", "open_part", "part_path", "words_in"]
 
-FORMAT = 3  # of the part files
+FORMAT = 4  # of the part files
 COOL_MARGIN = 0.02
-OTHER_GRID = "has another wavelength grid than the files before it; prepare them apart, or use pixels.method=resample."
+OTHER_GRID = (
+    "has another wavelength grid than the spectra before it; prepare them apart, or use pixels.method=resample."
+)
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,15 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
 
 
 def _append(file: Any, pixels: Pixels, number: int, chunk: SpectraChunk) -> None:
+    if len(chunk) == 0:
+        return
     grid = pixels.grid(chunk.wavelength)
     if "wavelength" not in file:
         check_vacuum(chunk.wavelength, chunk.flux, str(chunk.path))
         file["wavelength"] = grid
         file["covered"] = np.zeros(len(grid), dtype=bool)
     elif not np.array_equal(file["wavelength"][:], grid):
-        raise SpectangleError(f"{chunk.path} {OTHER_GRID}")
-    if len(chunk) == 0:
-        return
+        raise SpectangleError(f"{chunk.path}: star {chunk.source_id[0]} {OTHER_GRID}")
     flux, error = pixels.apply(chunk.wavelength, chunk.flux, chunk.flux_error)
     masked = ~np.isfinite(flux)
     filled = pixels.filled(flux)

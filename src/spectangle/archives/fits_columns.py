@@ -4,7 +4,9 @@ A memory map would do as well, but its pages count as memory of the process on a
 need scaling (TSCAL, TZERO) or live in a compressed file go through astropy.
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def fits_column_names(path: Path) -> list[str]:
     if not Path(path).is_file():
         raise SpectangleError(f"There is no file {path}; check the path of the catalogue.")
     try:
-        with fits.open(path, memmap=True) as hdus:
+        with _opened(path) as hdus:
             return [name for hdu in _tables(hdus, path) for name in hdu.columns.names]
     except (OSError, TypeError, ValueError) as error:
         raise SpectangleError(
@@ -53,7 +55,7 @@ def read_fits_columns(path: Path, wanted: Mapping[str, str], mend: str = "") -> 
     if not Path(path).is_file():
         raise SpectangleError(f"There is no file {path}; check the path of the catalogue.")
     try:
-        with fits.open(path, memmap=True) as hdus:
+        with _opened(path) as hdus:
             hdu = _table(hdus, wanted, path)
             found = require_columns(wanted, hdu.columns.names, str(path), mend)
             for column in found.values():
@@ -70,6 +72,15 @@ def read_fits_columns(path: Path, wanted: Mapping[str, str], mend: str = "") -> 
         raise SpectangleError(
             f"{path} cannot be read as FITS ({error}): it is truncated or of another format. Download it again."
         ) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A FITS file without astropy's own warnings: what is wrong with it is said in a sentence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with fits.open(path, memmap=True) as hdus:
+            yield hdus
 
 
 def _tables(hdus, path: Path) -> list[Any]:

@@ -41,7 +41,11 @@ GENERIC = {
 }  # loaders that guess; all others know a survey
 WAVELENGTH_HDUS = ("WAVELENGTH", "WAVE", "LAMBDA", "LOGLAM")
 STANDARD_AXIS = re.compile(r"(WAVE|AWAV|FREQ|WAVN|ENER)(-LOG|-[A-Z]2[A-Z])?")
-ERROR_NAMES = dict.fromkeys(("ERROR", "ERRORS", "SIGMA", "NOISE", "STDDEV", "FLUX_ERROR"), "ERR")
+ERROR_NAMES = dict.fromkeys(
+    ("ERR", "ERROR", "ERRORS", "SIGMA", "NOISE", "STDDEV", "UNCERT", "UNCERTAINTY", "FLUX_ERROR", "FLUX_ERR"), "STD"
+) | {"VARIANCE": "VAR", "INVVAR": "IVAR", "FLUX_IVAR": "IVAR"}  # as specutils' loader knows them
+ERRORS = {"STD": "error", "VAR": "variance", "IVAR": "ivar"}  # and as columns of a table
+MASKS = ("MASK", "DQ", "QUALITY")
 FLUX_HDUS = ("FLUX", "SCI", "DATA", "PRIMARY")
 
 
@@ -144,11 +148,14 @@ def _image(hdulist: Any, hdu: Any, where: str, form: SpectrumForm) -> Spectrum:
 
 
 def _by_extension(hdulist: Any, hdu: Any, axis: Any, where: str, form: SpectrumForm) -> Spectrum:
-    """Flux, wavelengths and, if there is one, the error in images of their own."""
+    """Flux, wavelengths and, if they are there, the error and the mask in images of their own."""
     name = axis.name.lower()
     table = {"flux": _only_row(hdu.data, where), name: _only_row(axis.data, where)}
-    if error := next((other for other in ("ERR", "UNCERT", "IVAR", *ERROR_NAMES) if other in hdulist), None):
-        table["ivar" if error == "IVAR" else "error"] = _only_row(hdulist[error].data, where)
+    for other in _images(hdulist):
+        kind = str(other.name)
+        column = "mask" if kind in MASKS else ERRORS.get(ERROR_NAMES.get(kind, kind))
+        if column and other is not hdu and np.size(other.data) == np.size(hdu.data):
+            table.setdefault(column, _only_row(other.data, where))
     unit = {name: str(axis.header["BUNIT"])} if str(axis.header.get("BUNIT", "")).strip() else None
     return table_spectrum(Table(table, units=unit), header_of(hdulist), where, form)
 

@@ -17,7 +17,8 @@ import pyarrow.csv
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.flux_lists import NULLS, parse_lists
-from spectangle.archives.source_ids import RoundedIds, check_not_rounded, parse_id, positions_in
+from spectangle.archives.own_grids import chunks_by_grid, only_wanted
+from spectangle.archives.source_ids import RoundedIds, check_not_rounded, parse_id
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.table_file import EmptyTable, names_in
 from spectangle.errors import SpectangleError
@@ -81,24 +82,22 @@ def read_bulk(
     Arguments:
         path: The file, gzip or plain text.
         bad: Where to count rows that cannot be read.
-        columns: Names of source_id, flux, flux_error in the file.
-        grid: Function of the number of pixels that gives the wavelengths [P] in nm.
+        columns: Names of source_id, flux, flux_error, wavelength in the file.
+        grid: Function of the number of pixels that gives the wavelengths [P] in nm of a file without them.
         wanted: Sorted ids [m] int64; None reads every star.
 
     Raises:
         SpectangleError: The file is truncated, lacks a column, or has too many bad rows.
     """
     n_comments, lines = header_lines(path)
-    keys = {key: columns[key] for key in ("source_id", "flux", "flux_error")}
     names, separator = names_in(lines[0])
-    if find_column(columns["flux_error"], names) is None:
-        del keys["flux_error"]
-    found = require_columns(keys, names, str(path), f"{bad.keys}columns.{{}}=...")
+    there = [key for key in ("flux_error", "wavelength") if find_column(columns[key], names) is not None]
+    keys = {key: columns[key] for key in ("source_id", "flux", *there)}
+    found = require_columns(keys, names, str(path), bad.other_columns)
     counter = _RowCounter(path, bad, header=n_comments + 1)
     n_pixels = None
     for batch in _batches(path, n_comments, separator or " ", found, counter):
-        chunk = _chunk(path, batch, found, counter.numbers(len(batch)), bad, n_pixels, wanted, grid)
-        if chunk is not None:
+        for chunk in _chunks(path, batch, found, counter.numbers(len(batch)), bad, n_pixels, wanted, grid):
             n_pixels = len(chunk.wavelength)
             yield chunk
 
@@ -177,28 +176,32 @@ def _opened(path: Path) -> Any:
     return stream
 
 
-def _chunk(path, batch, found, rows, bad, n_pixels, wanted, grid) -> SpectraChunk | None:
-    """Turn the wanted rows of a batch into a chunk; None when there is none."""
+def _chunks(path, batch, found, rows, bad, n_pixels, wanted, grid) -> Iterator[SpectraChunk]:
+    """Turn the wanted rows of a batch into a chunk for each grid that they have."""
     ids, readable = _ids(path, batch.column(found["source_id"]), rows, bad)
     bad.note(ids)
     check_not_rounded(ids[readable], f"{path}, column {found['source_id']}")
-    keep = readable if wanted is None else readable & (positions_in(ids, wanted) >= 0)
+    keep = readable & only_wanted(ids, wanted)
     if not keep.any():
-        return None
+        return
     batch = batch.filter(pa.array(keep))
     flux, reasons = parse_lists(batch.column(found["flux"]), n_pixels)
     if flux.shape[1] < 2:
         raise SpectangleError(f"{path}: column '{found['flux']}' {ONE_PIXEL}")
-    error = None
-    if "flux_error" in found:
-        error, more = parse_lists(batch.column(found["flux_error"]), flux.shape[1])
-        reasons = {i: f"flux: {why}" for i, why in reasons.items()} | {
-            i: f"flux_error: {why}" for i, why in more.items() if i not in reasons
-        }
+    reasons = {i: f"flux: {why}" for i, why in reasons.items()}
+    others: dict[str, np.ndarray] = {}
+    for key in ("flux_error", "wavelength"):
+        if key in found:
+            others[key], more = parse_lists(batch.column(found[key]), flux.shape[1])
+            reasons = {i: f"{key}: {why}" for i, why in more.items()} | reasons
     for i, why in sorted(reasons.items()):
         bad.skip(path, int(rows[keep][i]), why)
-    chunk = SpectraChunk(path, rows[keep], ids[keep], flux, error, grid(flux.shape[1]))
-    return chunk.keep(~np.isin(np.arange(len(chunk)), list(reasons)))
+    good = ~np.isin(np.arange(len(flux)), list(reasons))
+    chunk = SpectraChunk(path, rows[keep], ids[keep], flux, others.get("flux_error"), grid(flux.shape[1])).keep(good)
+    if "wavelength" in others:
+        yield from chunks_by_grid(chunk, others["wavelength"][good].astype(np.float64).round(5))
+    else:
+        yield chunk
 
 
 def _ids(path, column: pa.Array, rows: np.ndarray, bad: BadRows) -> tuple[np.ndarray, np.ndarray]:

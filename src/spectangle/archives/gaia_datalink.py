@@ -22,16 +22,16 @@ from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.flux_lists import parse_lists
 from spectangle.archives.gaia_bulk import ONE_PIXEL, header_lines, is_gzip, read_bulk
-from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded, positions_in
+from spectangle.archives.own_grids import RVS_RANGE, chunks_by_grid, only_wanted
+from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.table_file import EmptyTable, NoTable, decompressed, form_of, names_in, tables_in
-from spectangle.archives.wavelengths import check_range, nanometres
+from spectangle.archives.wavelengths import check_range
 from spectangle.errors import SpectangleError
 
 __all__ = ["SUFFIXES", "no_rvs", "read_gaia"]
 
 SUFFIXES = (".csv", ".tsv", ".ecsv", ".txt", ".xml", ".vot", ".votable", ".fits", ".fit", ".fts", ".parquet", ".zip")
-RVS_RANGE = (840.0, 880.0)  # nm; the window of the instrument, whatever the grid of a release
 OTHER_PRODUCTS = re.compile(
     r"(^|[^A-Z])(XP_|EPOCH_|MCMC_)|_XP([^A-Z]|$)|PHOTOMETRY|ASTROMETRY"
 )  # in names of DataLink's files
@@ -129,21 +129,27 @@ def _from_table(path: Path, table: Any, bad, columns, grid, wanted) -> Iterator[
     for key in ("source_id", "flux_error", "wavelength"):
         if find_column(columns[key], table.colnames) is not None:
             keys[key] = columns[key]
-    found = require_columns(keys, table.colnames, str(path), f"{bad.keys}columns.{{}}=...")
+    found = require_columns(keys, table.colnames, str(path), bad.other_columns)
     flux = table[found["flux"]]
     per_star = flux.ndim == 2 or flux.dtype.kind in "OSU"
     if flux.dtype.kind in "SU" and not re.search(r"[\[(,]", str(flux[0])):
         raise SpectangleError(
             f"{path}: column '{found['flux']}' holds text ('{flux[0]}'); numbers or lists of numbers were expected."
         )
-    chunk = _raw(path, table, found, bad, grid) if per_star else _individual(path, table, found, columns)
+    chunk, grids = _raw(path, table, found, bad, grid) if per_star else _individual(path, table, found, columns)
     bad.note(chunk.source_id)
     check_not_rounded(chunk.source_id, f"{path}, column {columns['source_id']}")
-    yield chunk if wanted is None else chunk.keep(positions_in(chunk.source_id, wanted) >= 0)
+    keep = only_wanted(chunk.source_id, wanted)
+    if grids is None:
+        yield chunk.keep(keep)
+    else:
+        yield from chunks_by_grid(chunk.keep(keep), grids[keep], table[found["wavelength"]].unit)
 
 
-def _individual(path: Path, table: Any, found: Mapping[str, str], columns: Mapping[str, str]) -> SpectraChunk:
-    """One star, or several one after the other, with a row per pixel."""
+def _individual(
+    path: Path, table: Any, found: Mapping[str, str], columns: Mapping[str, str]
+) -> tuple[SpectraChunk, np.ndarray]:
+    """One star, or several one after the other, with a row per pixel; and the wavelengths [n, P] of each."""
     if "wavelength" not in found:
         missing = columns["wavelength"]
         raise SpectangleError(
@@ -167,16 +173,17 @@ def _individual(path: Path, table: Any, found: Mapping[str, str], columns: Mappi
     order = np.argsort(ids, kind="stable")
     column = table[found["wavelength"]]
     _refuse_air(path, column)
-    wavelength = nanometres(_floats(column, np.float64)[order][: counts[0]], column.unit, str(path))
-    check_range(wavelength, str(path), RVS_RANGE)
     shape = (len(stars), -1)
+    grids = _floats(column, np.float64)[order].reshape(shape)
     flux = _floats(table[found["flux"]])[order].reshape(shape)
     error = _floats(table[found["flux_error"]])[order].reshape(shape) if "flux_error" in found else None
-    return SpectraChunk(path, first + 1, stars, flux, error, wavelength)
+    return SpectraChunk(path, first + 1, stars, flux, error, grids[0]), grids
 
 
-def _raw(path: Path, table: Any, found: Mapping[str, str], bad: BadRows, grid) -> SpectraChunk:
-    """A row per star, with arrays."""
+def _raw(
+    path: Path, table: Any, found: Mapping[str, str], bad: BadRows, grid
+) -> tuple[SpectraChunk, np.ndarray | None]:
+    """A row per star, with arrays; and the wavelengths [n, P] of each, None where the file has none."""
     if "source_id" not in found:
         raise SpectangleError(
             f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.colnames)}."
@@ -193,17 +200,14 @@ def _raw(path: Path, table: Any, found: Mapping[str, str], bad: BadRows, grid) -
     )
     if flux.shape[1] < 2:
         raise SpectangleError(f"{path}: column '{found['flux']}' {ONE_PIXEL}")
-    wavelength = grid(flux.shape[1])
-    if "wavelength" in found:
-        column = table[found["wavelength"]]
-        _refuse_air(path, column)
-        wavelength = nanometres(
-            _arrays(path, column[:1], "wavelength", rows, keep, bad)[0].astype(np.float64).round(5),
-            column.unit,
-            str(path),
-        )
-    check_range(wavelength, str(path), RVS_RANGE)
-    return SpectraChunk(path, rows, ids, flux, error, wavelength).keep(keep)
+    if "wavelength" not in found:
+        wavelength = grid(flux.shape[1])
+        check_range(wavelength, str(path), RVS_RANGE)
+        return SpectraChunk(path, rows, ids, flux, error, wavelength).keep(keep), None
+    column = table[found["wavelength"]]
+    _refuse_air(path, column)
+    grids = _arrays(path, column, "wavelength", rows, keep, bad, flux.shape[1]).astype(np.float64).round(5)
+    return SpectraChunk(path, rows, ids, flux, error, grids[0]).keep(keep), grids[keep]
 
 
 def _arrays(path, column, name: str, rows, keep, bad: BadRows, n_values: int | None = None) -> np.ndarray:
@@ -233,9 +237,10 @@ def _arrays(path, column, name: str, rows, keep, bad: BadRows, n_values: int | N
 
 def _floats(column, dtype: Any = np.float32) -> np.ndarray:
     """Values as floats; masked ones become NaN."""
-    if isinstance(column, np.ma.MaskedArray):
-        return np.ma.filled(column.astype(dtype), np.nan)
-    return np.asarray(column, dtype=dtype)
+    with np.errstate(over="ignore"):  # fill values may be too large for a float32
+        if isinstance(column, np.ma.MaskedArray):
+            return np.ma.filled(column.astype(dtype), np.nan)
+        return np.asarray(column, dtype=dtype)
 
 
 def _refuse_air(path: Path, column: Any) -> None:

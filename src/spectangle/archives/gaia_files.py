@@ -1,6 +1,6 @@
 """Gaia RVS files on disk, of any form, as a source of spectra."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from glob import glob
@@ -40,6 +40,7 @@ class GaiaFiles:
     grid_step: float = 0.01
     verify_md5: bool = True
     release: str = "Gaia DR3"
+    besides: list[str] = field(default_factory=list, init=False, repr=False)  # tables of labels that may lie among them
 
     @property
     def origin(self) -> str:
@@ -53,7 +54,7 @@ class GaiaFiles:
         """
         groups: list[list[Path]] = []
         size = GROUP_BYTES
-        for path in _files(self.spectra)[0]:
+        for path in _files(self.spectra, self.besides)[0]:
             if size + path.stat().st_size > GROUP_BYTES or len(groups[-1]) >= GROUP_FILES:
                 groups.append([])
                 size = 0
@@ -75,14 +76,14 @@ class GaiaFiles:
 
     def left_out(self, chosen: np.ndarray, made: np.ndarray) -> list[str]:
         """A sentence for each file that is no spectrum by its name."""
-        return _files(self.spectra)[1]
+        return _files(self.spectra, self.besides)[1]
 
     def labels(self, bad: BadRows) -> LabelTable | None:
         """None: Gaia files hold no labels."""
         return None
 
 
-def _files(spectra: str) -> tuple[list[Path], list[str]]:
+def _files(spectra: str, besides: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
     """The files of spectra, and a sentence for each other one; a file that is named alone is taken whatever its
     ending.
     """
@@ -90,7 +91,12 @@ def _files(spectra: str) -> tuple[list[Path], list[str]]:
     if path.is_file():
         return [path], []
     found = sorted(path.rglob("*")) if path.is_dir() else [Path(name) for name in sorted(glob(spectra, recursive=True))]
-    reasons = {file: no_rvs(file.name) for file in found if file.is_file()}
+    other = {Path(name).resolve() for name in besides}
+    reasons = {
+        file: "is a table of labels" if file.resolve() in other else no_rvs(file.name)
+        for file in found
+        if file.is_file()
+    }
     files = [file for file, why in reasons.items() if why is None]
     if not files:
         endings = ", ".join(SUFFIXES)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spectangle.archives.labels import LabelTable, empty_of
+from spectangle.archives.labels import LabelTable, with_gaps
 from spectangle.archives.sample import Funnel
 from spectangle.archives.source_ids import NO_ID, positions_in
 from spectangle.errors import SpectangleError
@@ -47,7 +47,7 @@ class Catalogue:
         order = np.argsort(ids)
 
         def longer(values: np.ndarray) -> np.ndarray:
-            return np.concatenate([values, np.full(len(new), empty_of(values), dtype=values.dtype)])[order]
+            return _stacked([values, None], [len(values), len(new)])[order]
 
         parts = {
             name: {key: longer(values) for key, values in getattr(self, name).items()}
@@ -127,12 +127,14 @@ def _stack(tables: Sequence[LabelTable]) -> Catalogue:
         origins=tuple(t.origin for t in tables),
         units=tables[0].units,
         columns={
-            name: np.concatenate([_column(t, name) for t in tables])[order]
+            name: _stacked([t.columns.get(name) for t in tables], [len(t) for t in tables])[order]
             for name in dict.fromkeys(n for t in tables for n in t.columns)
         },
     )
 
 
-def _column(table: LabelTable, name: str) -> np.ndarray:
-    """A column of a table [n]; text that is empty where the table has none."""
-    return table.columns.get(name, np.full(len(table), ""))
+def _stacked(columns: Sequence[np.ndarray | None], lengths: Sequence[int]) -> np.ndarray:
+    """A column of several tables, one after the other; unknown for the stars of a table that has none."""
+    kind = np.concatenate([column[:0] for column in columns if column is not None]).dtype
+    parts = [np.zeros(n, kind) if column is None else column for column, n in zip(columns, lengths, strict=True)]
+    return with_gaps(np.concatenate(parts), np.repeat([column is None for column in columns], lengths))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.columns import find_column, require_columns
+from spectangle.archives.columns import find_column, numbers, require_columns
 from spectangle.archives.label_columns import LabelColumns, check_label_names, choose_labels, error_column
 from spectangle.archives.label_units import in_unit
-from spectangle.archives.labels import UNITS, LabelTable, empty_of, unit_of_label
+from spectangle.archives.labels import UNITS, LabelTable, as_text, unit_of_label, with_gaps
 from spectangle.archives.missing import error_or_nan, is_missing, why_missing
 from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
 from spectangle.archives.table_file import read_table
@@ -69,7 +69,7 @@ def ids_of(table: Any, path: str | Path, id_column: str, keys: str) -> np.ndarra
     column = require_columns({"id_column": id_column}, table.colnames, str(path), f"{keys}.{{}}=...")["id_column"]
     ids = as_source_ids(table[column], f"{path}, column {column}")
     check_not_rounded(ids, f"{path}, column {column}")
-    return ids
+    return np.where(ids < 0, NO_ID, ids)
 
 
 def labels_of(
@@ -114,7 +114,8 @@ def labels_of(
 def _filled(column: Any) -> np.ndarray:
     """Values [n] that a survey stores: numbers, or text."""
     values = np.ma.asarray(column)
-    return np.asarray(values.filled(empty_of(values)))
+    known = with_gaps(np.ma.getdata(values), np.ma.getmaskarray(values))
+    return as_text(known) if known.dtype.kind == "S" and (known.view(np.uint8) > 127).any() else known
 
 
 def with_ids(labels: LabelTable, path: str | Path) -> LabelTable:
@@ -173,12 +174,8 @@ def _floats(path, column: Any) -> np.ndarray:
             f"{path}: column '{column.name}' holds arrays{shape}; one number for each star was expected. Write "
             "each to a column."
         )
-    try:
-        return np.ma.filled(np.ma.asarray(column).astype(np.float32), np.nan)
-    except (TypeError, ValueError):
-        raise SpectangleError(
-            f"{path}: column '{column.name}' holds text ('{column[0]}'); numbers were expected."
-        ) from None
+    with np.errstate(over="ignore"):  # fill values may be too large for a float32
+        return numbers(column, str(path)).astype(np.float32)
 
 
 def _refuse_duplicates(path, ids: np.ndarray) -> None:

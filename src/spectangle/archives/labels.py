@@ -5,13 +5,13 @@ Shapes: n stars. The four labels of the paper are teff [K], logg [dex], m_h = [M
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-__all__ = ["UNITS", "LabelTable", "empty_of", "unit_of_label"]
+__all__ = ["UNITS", "LabelTable", "as_text", "unit_of_label", "with_gaps"]
 
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
+EXACT = 2**53  # integers up to here are floats as well
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,30 @@ class LabelTable:
         )
 
 
-def empty_of(values: np.ndarray) -> Any:
-    """What stands for no value in a column of this kind: text without letters, NaN, or 0."""
-    return "" if values.dtype.kind in "USO" else np.nan if values.dtype.kind == "f" else 0
+def with_gaps(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Values [n] of any kind where those of a mask [n] are unknown: empty text, or NaN, for which integers become
+    floats.
+
+    What has no unknown value stays as it is. Truth values, and integers beyond 2^53, become text.
+    """
+    if not missing.any():
+        return values
+    if values.dtype.kind == "b" or (values.dtype.kind in "iu" and (np.abs(values[~missing] / EXACT) > 1).any()):
+        values = values.astype(str)
+    if values.dtype.kind in "USO":
+        return np.where(missing, "" if values.dtype.kind == "O" else values.dtype.type(), values)
+    return np.where(missing, values.dtype.type(np.nan) if values.dtype.kind == "f" else np.nan, values)
+
+
+def as_text(values: np.ndarray) -> np.ndarray:
+    """Values [n] as text; bytes are UTF-8, or Latin-1 where they cannot be."""
+    values = np.asarray(values)
+    if values.dtype.kind != "S":
+        return values.astype(str)
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError:
+        return np.char.decode(values, "latin-1")
 
 
 def unit_of_label(name: str) -> str:

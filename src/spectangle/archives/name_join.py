@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.columns import find_column, require_columns
+from spectangle.archives.columns import NoNumber, find_column, require_columns
 from spectangle.archives.label_table import ids_of, labels_of
-from spectangle.archives.labels import LabelTable
+from spectangle.archives.labels import LabelTable, as_text, with_gaps
 from spectangle.archives.names import name_id, name_key, refuse_duplicates
 from spectangle.archives.source_ids import NO_ID
 from spectangle.archives.star_files import FITS_ENDINGS
@@ -58,7 +58,8 @@ def join_by_name(
         SpectangleError: None joins, two files or two rows have one star, or ids collide.
     """
     column = _match_column(table, where, keys.match_column)
-    row_keys = [_key(value) for value in np.ma.filled(table[column].astype(str), "")]
+    cells = np.ma.asarray(table[column])
+    row_keys = [_key(value) for value in as_text(with_gaps(np.ma.getdata(cells), np.ma.getmaskarray(cells)))]
     files = _by_key(names)
     rows = [row for row, key in enumerate(row_keys) if key in files]
     if not rows:
@@ -72,7 +73,10 @@ def join_by_name(
     ids = _ids(table[rows], where, stars, keys.id_column)
     refuse_duplicates(stars, ids.tolist(), where)
     besides, kept = {column: "the name", keys.id_column: "the id"}, keys.keep_columns
-    labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides, keep_columns=kept)
+    try:
+        labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides, keep_columns=kept)
+    except NoNumber as error:
+        raise error.in_row(rows[error.row]) from None
     columns = {"name": np.array(stars)} | labels.columns
     in_table = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
     numbers = {path: in_table[path] if path in in_table else name_id(name) for path, name in names.items()}

@@ -17,6 +17,7 @@ from spectangle.archives.apogee import read_apogee
 from spectangle.archives.assemble import assemble, ids_in
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.convert import Job
+from spectangle.archives.gaia_files import GaiaFiles
 from spectangle.archives.galah import read_galah
 from spectangle.archives.join import Catalogue, Overlap, join_catalogues
 from spectangle.archives.label_table import read_label_table
@@ -73,6 +74,11 @@ class LabelSources:
     def named(self) -> list[str]:
         """The catalogues that are given."""
         return [name for name in ("apogee", "galah", "table") if getattr(self, name) is not None]
+
+    @property
+    def files(self) -> list[str]:
+        """All files that are given."""
+        return [str(path) for path in (self.apogee, self.galah, self.galah_gaia, self.table) if path is not None]
 
     def read(self, bad: BadRows) -> list[LabelTable]:
         """Read those that are named, in the order of priority."""
@@ -132,6 +138,8 @@ def prepare(
         raise SpectangleError(f"{survey} exists already; choose another name with survey=..., or say overwrite=true.")
     if labels is not None and not labels.named and hasattr(archive, "download"):
         return _only_download(archive)
+    if labels is not None and isinstance(archive, GaiaFiles):
+        archive.besides[:] = labels.files
     cuts, funnel, bad = cuts or Cuts(), Funnel(), BadRows(max_bad_rows)
     tables = _tables(archive, labels or LabelSources(), bad)
     catalogue, overlaps = _catalogue(tables, cuts, funnel)

@@ -26,7 +26,7 @@ class Cuts:
 
     Arguments:
         g_min, g_max: Range of the Gaia G magnitude, both ends included; None: no cut.
-        max_errors: Largest label error allowed, {label: value}.
+        max_errors: Largest label error allowed, {label: value}; infinite: any, also an unknown one.
         quality_flags: Whether the catalogues' own flags remove stars.
         max_masked: Largest fraction of masked survey pixels.
         min_snr: Smallest S/N of the spectrum (median flux / flux_error of its pixels); None: no cut.
@@ -141,13 +141,17 @@ def _labelled(table: LabelTable) -> np.ndarray:
 
 
 def _error_cut(table: LabelTable, name: str, limit: float, required: bool, funnel: Funnel) -> LabelTable:
-    """Leave out stars whose error of a label is too large or unknown, or the label where it is not required."""
+    """Leave out stars whose error of a label is too large or unknown, or the label where it is not required. An
+    infinite limit leaves out none.
+    """
+    if np.isinf(limit):
+        return table
     with np.errstate(invalid="ignore"):
         good = (table.errors[name] <= limit) & ~is_missing(table.errors[name])
     if required:
-        return _cut(table, good, funnel, f"{name} error <= {limit:g}")
-    if np.isinf(limit):
-        return table
+        unknown = int(is_missing(table.errors[name]).sum())
+        why = f"; cut: larger, or unknown ({unknown:,})" if unknown else ""
+        return _cut(table, good, funnel, f"{name} error <= {limit:g}{why}")
     lost = int((~good & np.isfinite(table.labels[name])).sum())
     label = np.where(good, table.labels[name], np.float32(np.nan))
     funnel.add(table.origin, f"{name} error <= {limit:g}, or without it ({lost:,})", len(table))

@@ -13,6 +13,7 @@ __all__ = ["NO_ID", "RoundedIds", "as_source_ids", "check_not_rounded", "parse_i
 
 NO_ID = -1  # of a star that has none
 
+BLANK = ("", "null", "none", "na", "n/a", "nan", "--")  # cells without a value
 SPACING = 128
 CHANCE = 2.0**-20
 
@@ -22,7 +23,7 @@ class RoundedIds(SpectangleError):
 
 
 def as_source_ids(values, where: str) -> np.ndarray:
-    """Return identifiers [n] int64; masked ones become NO_ID.
+    """Return identifiers [n] int64; those that are masked, or text without an id ('', 'null'), become NO_ID.
 
     Arguments:
         values: Integers, or text of integers; never floats.
@@ -48,11 +49,18 @@ def as_source_ids(values, where: str) -> np.ndarray:
             "are lost. "
             "Read the table from the archive again with source_id as a 64-bit integer."
         )
-    texts = zip(values.tolist(), mask.tolist(), strict=True)
+    texts = values.tolist()
+    known = [not no and not _is_blank(text) for text, no in zip(texts, mask.tolist(), strict=True)]
     return np.array(
-        [NO_ID if no else parse_id(text, f"{where}, row {row}") for row, (text, no) in enumerate(texts, 1)],
+        [parse_id(texts[i], f"{where}, row {i + 1}") if here else NO_ID for i, here in enumerate(known)],
         dtype=np.int64,
     )
+
+
+def _is_blank(text: object) -> bool:
+    """Whether a cell of text says that there is no value."""
+    text = text.decode("latin-1") if isinstance(text, bytes) else str(text)
+    return text.strip().lower() in BLANK
 
 
 def check_not_rounded(ids: np.ndarray, where: str) -> None:

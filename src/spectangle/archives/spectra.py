@@ -1,4 +1,4 @@
-"""A chunk of spectra on its way from a file to a survey, and what makes a row of it bad.
+"""A chunk of spectra on its way from a file to a survey, what in it is no flux, and what makes a row of it bad.
 
 Shapes: n spectra in the chunk, P pixels.
 """
@@ -13,21 +13,21 @@ import numpy as np
 from spectangle.archives.bad_rows import BadRows
 from spectangle.errors import SpectangleError
 
-__all__ = ["SpectraChunk", "as_flux", "drop_bad_rows"]
+__all__ = ["SpectraChunk", "as_flux", "drop_bad_rows", "without_fill"]
 
-FILL = (-90.0, 1e15)  # outside lie fill values (-999, -9999, 1e20 ...): no normalised flux is there
+FILL = (-90.0, 1e15)  # outside lie fill values (-99, -9999, 1e20 ...): no normalised flux is there, nor its error
 
 
 @dataclass(frozen=True)
 class SpectraChunk:
-    """Spectra of n stars from one file.
+    """Spectra of n stars from one file. Fill values among them become NaN, whatever file they come from.
 
     Arguments:
         path: The file, for sentences.
         row: Row of each star in the file [n], from 1.
         source_id: Gaia ids [n] int64.
-        flux: Normalised flux [n, P] float32, NaN where missing.
-        flux_error: Its error [n, P] float32, NaN where missing; None where the archive has none.
+        flux: Normalised flux [n, P], NaN where missing.
+        flux_error: Its error [n, P], NaN where missing; None where the archive has none.
         wavelength: Vacuum wavelengths [P] in nm.
     """
 
@@ -37,6 +37,11 @@ class SpectraChunk:
     flux: np.ndarray
     flux_error: np.ndarray | None
     wavelength: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "flux", without_fill(self.flux))
+        if self.flux_error is not None:
+            object.__setattr__(self, "flux_error", without_fill(self.flux_error))
 
     def __len__(self) -> int:
         return len(self.source_id)
@@ -63,10 +68,15 @@ def as_flux(values: Any, where: str) -> np.ndarray:
     plain = np.asarray(getattr(values, "unmasked", np.ma.getdata(values)))
     if plain.dtype.kind not in "fiub":
         raise SpectangleError(f"{where} is of type {plain.dtype}; numbers were expected.")
-    plain = plain.astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        wrong = (plain < FILL[0]) | (plain > FILL[1])
-    wrong = wrong if mask is None or np.shape(mask) != plain.shape else wrong | mask
+    plain = without_fill(plain)
+    return plain if mask is None or np.shape(mask) != plain.shape else np.where(mask, np.float32(np.nan), plain)
+
+
+def without_fill(values: np.ndarray) -> np.ndarray:
+    """Normalised flux or errors [..., P] as float32, NaN in place of fill values."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        wrong = (values < FILL[0]) | (values > FILL[1])
+        plain = values.astype(np.float32, copy=False)
     return np.where(wrong, np.float32(np.nan), plain) if wrong.any() else plain
 
 

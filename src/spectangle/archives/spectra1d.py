@@ -150,7 +150,7 @@ class Spectra1D:
         except Unstated:
             raise
         except SpectangleError as error:
-            bad.add(1, [str(error)])
+            bad.add(1, [str(error).removesuffix(".")])
             return
         yield SpectraChunk(path, np.ones(1, dtype=int), number, spectrum.flux, spectrum.error, spectrum.wavelength)
 

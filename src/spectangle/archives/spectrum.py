@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectangle.archives.continuum import Continuum
+from spectangle.archives.spectra import FILL
 from spectangle.errors import SpectangleError
 
 __all__ = ["Spectrum", "normalised"]
@@ -34,8 +35,8 @@ class Spectrum:
 def normalised(spectrum: Spectrum, continuum: Continuum, window: Sequence[float] | None, where: str) -> Spectrum:
     """Mask what is no flux, divide flux and error [n, P] by the continuum, and cut to a window in nm.
 
-    Pixels of zero or negative flux or error are masked: no star emits them. The continuum is found on all pixels, so
-    that the window's edges have neighbours.
+    Pixels of zero or negative flux or error are masked: no star emits them. So are fill values such as 1e20, flux or
+    error. The continuum is found on all pixels, so that the window's edges have neighbours.
 
     Raises:
         SpectangleError: Fewer than two pixels lie in the window.
@@ -43,8 +44,10 @@ def normalised(spectrum: Spectrum, continuum: Continuum, window: Sequence[float]
     flux, error = np.asarray(spectrum.flux, dtype=np.float64), spectrum.error
     with np.errstate(invalid="ignore"):
         good = np.isfinite(flux) & (flux > 0)
+        largest = _largest(np.where(good, flux, np.nan))
+        good &= flux < largest
         if error is not None:
-            good &= np.isfinite(error) & (error > 0)
+            good &= (error > 0) & (error < largest)
     level = continuum.of(np.where(good, flux, np.nan))
     inside = slice(None) if window is None else _inside(spectrum.wavelength, window, where)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -54,6 +57,14 @@ def normalised(spectrum: Spectrum, continuum: Continuum, window: Sequence[float]
         ]
     assert values[0] is not None
     return Spectrum(spectrum.wavelength[inside], values[0], values[1], spectrum.medium)
+
+
+def _largest(flux: np.ndarray) -> np.ndarray:
+    """What fill values lie above [n, 1]: 1e15, or 1000 times the flux where its unit is so small that it is larger."""
+    ordinary = np.where(flux <= FILL[1], flux, np.nan)
+    usual = np.where(np.isfinite(ordinary).any(axis=-1, keepdims=True), ordinary, flux)
+    known = np.isfinite(usual).any(axis=-1, keepdims=True)
+    return np.maximum(1e3 * np.nanmedian(np.where(known, usual, 0.0), axis=-1, keepdims=True), FILL[1])
 
 
 def _inside(wavelength: np.ndarray, window: Sequence[float], where: str) -> slice:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.columns import find_column, require_columns
+from spectangle.archives.columns import find_column, numbers, require_columns
+from spectangle.archives.labels import as_text
 from spectangle.archives.spectrum import Spectrum
 from spectangle.archives.spectrum_form import SpectrumForm, in_nanometres, medium_of, unit_of, without_log
 from spectangle.archives.table_file import first_table
@@ -18,6 +19,7 @@ from spectangle.errors import SpectangleError
 __all__ = ["TEXT_ENDINGS", "read_text", "table_spectrum"]
 
 TEXT_ENDINGS = (".txt", ".dat", ".asc", ".ascii", ".csv", ".tsv", ".ecsv", ".tbl", ".xml", ".vot", ".votable")
+VARIANCES = {"ivar": -0.5, "flux_ivar": -0.5, "invvar": -0.5, "variance": 0.5, "var": 0.5, "flux_var": 0.5}  # powers
 NAMES = {
     "wavelength": [
         "wavelength",
@@ -57,8 +59,9 @@ NAMES = {
         "std",
         "stdev",
         "noise",
-        "ivar",
+        *VARIANCES,
     ],
+    "mask": ["mask", "dq"],
 }
 
 
@@ -80,13 +83,14 @@ def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: Spec
     """The spectrum of a table, wavelengths in nm, flux and error [P].
 
     Columns are those of `form.columns`, others are found by common names; without names they are wavelength, flux and,
-    if there is a third, its error. A name that starts with log means a logarithm, ivar an inverse variance.
+    if there is a third, its error. A name that starts with log means a logarithm, ivar an inverse variance, variance
+    what it says. Pixels whose mask is not 0 are masked.
 
     Raises:
         SpectangleError: There are no such columns, or no numbers in them.
     """
     found = _columns(table, where, form)
-    values = {key: _numbers(table[column], where) for key, column in found.items()}
+    values = {key: (_marked if key == "mask" else numbers)(table[column], where) for key, column in found.items()}
     if len({len(v) for v in values.values()}) > 1 or len(values["flux"]) < 2:
         lengths = ", ".join(str(len(v)) for v in values.values())
         raise SpectangleError(
@@ -101,14 +105,14 @@ def table_spectrum(table: Any, header: Mapping[str, Any], where: str, form: Spec
     medium = medium_of(header, column) if unit.physical_type == "length" else "vacuum"
     return Spectrum(
         in_nanometres(wavelength, unit),
-        values["flux"],
+        np.where(values["mask"], np.nan, values["flux"]) if "mask" in values else values["flux"],
         _error(values.get("flux_error"), found.get("flux_error", "")),
         medium,
     )
 
 
 def _columns(table: Any, where: str, form: SpectrumForm) -> dict[str, str]:
-    """{wavelength, flux, flux_error: column}, the last only where there is one."""
+    """{wavelength, flux, flux_error, mask: column}, the last two only where they are there."""
     given = require_columns(form.named, table.colnames, where, "archive.form.columns.{}=...")
     if re.fullmatch(r"col\d+", table.colnames[0]) and len(table.colnames) in (2, 3) and not given:
         return dict(zip(NAMES, table.colnames, strict=False))
@@ -126,18 +130,25 @@ def _first(names: Iterable[str], available: list[str]) -> str | None:
     return next((column for name in names if (column := find_column(name, available))), None)
 
 
-def _numbers(column: Any, where: str) -> np.ndarray:
-    """Values [P] float64 of a column of numbers, or of one row with an array; NaN where masked."""
-    try:
-        return np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan).reshape(-1)
-    except (TypeError, ValueError):
+def _marked(column: Any, where: str) -> np.ndarray:
+    """Which pixels [P] a mask marks: numbers that are not 0, or the words True and T; none where it has no value."""
+    cells = np.ma.asarray(column).reshape(-1)
+    if cells.dtype.kind in "US":
+        words = np.char.lower(as_text(cells.filled("")))
+        if np.isin(words, ("true", "t", "false", "f", "")).all():
+            return np.isin(words, ("true", "t"))
+    marks = np.nan_to_num(numbers(column, where)) != 0
+    if marks.all():
         raise SpectangleError(
-            f"{where}: column '{column.name}' holds text ('{column[0]}'); numbers were expected."
-        ) from None
+            f"{where}: column '{column.name}' marks every pixel; 0 was expected where the flux is good. Turn it round, "
+            "or rename it if it is no mask."
+        )
+    return marks
 
 
 def _error(values: np.ndarray | None, column: str) -> np.ndarray | None:
-    if values is None or column.lower() != "ivar":
+    """Standard deviations [P] of a column of them, of variances or of inverse variances."""
+    if values is None or (power := VARIANCES.get(column.lower())) is None:
         return values
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(values > 0, 1 / np.sqrt(values), np.nan)
+        return np.where(values > 0, values**power, np.nan)

@@ -64,7 +64,7 @@ def quality(
     ood: np.ndarray,
     misfit: np.ndarray,
 ) -> np.ndarray:
-    """Flag words [n] int32.
+    """Flag words [n] int32. What is not finite sets its bit, but for stars without a usable pixel, where all is NaN.
 
     Arguments:
         limits: Where the bits are set.
@@ -72,15 +72,15 @@ def quality(
         labels: Predicted labels [n, K].
         label_range: Smallest and largest label of the training stars [2, K].
     """
-    low, high = label_range
-    with np.errstate(invalid="ignore"):  # a comparison with NaN is false: no bit
+    (low, high), some = label_range, masked < 1
+    with np.errstate(invalid="ignore"):  # a comparison with NaN is false
         conditions = {
-            Quality.NO_DATA: masked >= 1,
-            Quality.LOW_SNR: snr < limits.min_snr,
+            Quality.NO_DATA: ~some,
+            Quality.LOW_SNR: (snr < limits.min_snr) | np.isinf(snr),  # NaN: no errors came
             Quality.MASKED: masked > limits.max_masked,
-            Quality.OUTSIDE_LABELS: ((labels < low) | (labels > high)).any(axis=1),
-            Quality.OUT_OF_DISTRIBUTION: ood > limits.max_ood,
-            Quality.POOR_RECONSTRUCTION: misfit > limits.max_misfit,
+            Quality.OUTSIDE_LABELS: some & ~((labels >= low) & (labels <= high)).all(axis=1),
+            Quality.OUT_OF_DISTRIBUTION: some & ~(ood <= limits.max_ood),
+            Quality.POOR_RECONSTRUCTION: some & ~(misfit <= limits.max_misfit),
         }
     words = np.zeros(len(snr), dtype=np.int32)
     for bit, where in conditions.items():

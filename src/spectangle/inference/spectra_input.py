@@ -175,8 +175,8 @@ def _from_survey(path: str, grid: np.ndarray) -> InputSpectra:
             ids = survey.source_id
             labels = {name: survey.label(name) for name in survey.labels}
             for start, stop in survey.chunks(CHUNK):
-                flux, error = to_grid(
-                    np.asarray(survey.wavelength), survey.flux(start, stop), survey.flux_error(start, stop), grid, path
+                flux, error = arrays_on_grid(
+                    survey.flux(start, stop), survey.flux_error(start, stop), np.asarray(survey.wavelength), grid, path
                 )
                 yield StarChunk(
                     ids[start:stop], flux, error, {name: values[start:stop] for name, values in labels.items()}

@@ -7,7 +7,7 @@ Shapes: N stars, P pixels.
     wavelength      [P]    float64      attributes unit = nm, medium = vacuum
     source_id       [N]    int64        never a float: Gaia ids need 63 bits
     labels/<name>   [N]    float32      attribute unit
-    label_errors/<name>, columns/<name> optional, one value per star
+    label_errors/<name>, columns/<name> optional, one value per star; text is UTF-8
 
 File attributes: origin, release, created_by, content_hash.
 """
@@ -88,8 +88,9 @@ class Survey:
         return group[name][:] if name in group else None
 
     def column(self, name: str) -> np.ndarray:
-        """Any other value per star [N]."""
-        return self._dataset("columns", name)[:]
+        """Any other value per star [N]; text as bytes in UTF-8."""
+        values = self._dataset("columns", name)[:]
+        return values.astype(np.bytes_) if values.dtype.kind == "O" else values
 
     def flux(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Flux of stars start to stop [n, P] float32."""

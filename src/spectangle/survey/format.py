@@ -36,9 +36,8 @@ class ContentHasher:
         self._hashes: dict = {}
 
     def update(self, name: str, values: np.ndarray) -> None:
-        if values.dtype.kind == "O":
-            values = np.array([str(v) for v in values.ravel()]).astype("S64")
-        self._hashes.setdefault(name, hashlib.sha256()).update(np.ascontiguousarray(values).tobytes())
+        content = b"".join(map(_padded, values.ravel())) if values.dtype.kind == "O" else values.tobytes()
+        self._hashes.setdefault(name, hashlib.sha256()).update(content)
 
     def hexdigest(self) -> str:
         joined = "".join(f"{name}:{self._hashes[name].hexdigest()};" for name in sorted(self._hashes))
@@ -65,8 +64,21 @@ def locked(path: Path, error: BaseException) -> str | None:
 
 
 def storable(values: np.ndarray) -> np.ndarray:
+    """Values as a survey stores them: text [n] as UTF-8 of any length, all else as it is."""
     values = np.asarray(values)
-    return values.astype("S64") if values.dtype.kind in "UO" else values
+    return np.array([_encoded(v) for v in values.ravel()], dtype=object) if values.dtype.kind in "UO" else values
+
+
+def _encoded(text: Any) -> bytes:
+    """A text in UTF-8; what HDF5 cannot hold (NUL) or UTF-8 does not know (halves of file names) is replaced."""
+    content = text if isinstance(text, bytes) else str(text).encode("utf-8", "replace")
+    return content.rstrip(b"\0").replace(b"\0", b"?")
+
+
+def _padded(text: Any) -> bytes:
+    """What is hashed of a text: 64 bytes, as surveys once stored it; a longer one whole, and its length."""
+    content = _encoded(text)
+    return content.ljust(64, b"\0") if len(content) <= 64 else content + b"\0%d" % len(content)
 
 
 def check_names(names: Iterable[str], what: str) -> None:
@@ -111,10 +123,10 @@ def _problems(file: Any) -> Iterator[str]:
     """Yield what breaks the format, each with its mend; the later checks rely on the earlier ones."""
     for name in ("flux", "wavelength", "source_id", "labels"):
         if name not in file:
-            yield f"'{name}' is missing; write it with spectangle.survey.file.SurveyWriter."
+            yield f"'{name}' is missing; write it with spectangle.survey.writer.SurveyWriter."
     for key in ("origin", "release", "created_by", "content_hash"):
         if key not in file.attrs:
-            yield f"the file attribute '{key}' is missing; write it with spectangle.survey.file.SurveyWriter."
+            yield f"the file attribute '{key}' is missing; write it with spectangle.survey.writer.SurveyWriter."
     if file["source_id"].dtype != np.int64:
         yield (
             f"source_id is {file['source_id'].dtype}, not int64; read the ids again from the archive, since floats "

@@ -142,7 +142,7 @@ class SurveyWriter:
                 name,
                 shape=(0, *values.shape[1:]),
                 maxshape=(None, *values.shape[1:]),
-                dtype=values.dtype,
+                dtype=h5py.string_dtype() if values.dtype.kind == "O" else values.dtype,
                 chunks=(rows, *values.shape[1:]),
             )
             if name.startswith("labels/"):
