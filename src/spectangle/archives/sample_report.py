@@ -46,7 +46,7 @@ def write_report(result: "Prepared", max_stars: int = 100_000) -> Path:
 
 
 def _sections(result: "Prepared", survey: Survey, max_stars: int):
-    origin = np.char.decode(survey.column("label_origin").astype("S64"), "utf-8")
+    origin = np.char.decode(survey.column("label_origin"), "utf-8")
     step = max(1, -(-len(survey) // max_stars))
     labels = {name: survey.label(name) for name in survey.labels}
     yield f"<h1>The sample of {html.escape(result.survey.name)}</h1>"
