@@ -221,5 +221,5 @@ def test_the_limit_is_a_line_of_the_figure(random):
     figure = noise_residual_figure(residuals, np.geomspace(10, 200, 300), {"teff": "K"}, limit={"teff": some})
     [line] = [one for one in figure.axes[0].lines if one.get_label() == "limit"]
     assert 0.2 < np.mean(np.asarray(line.get_ydata())) < 0.6 and line.get_linestyle() == "--"
-    legend = figure.axes[0].get_legend()
-    assert legend is not None and {text.get_text() for text in legend.get_texts()} == {"latent", "spectra", "limit"}
+    [legend] = figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"latent", "spectra", "limit"}
