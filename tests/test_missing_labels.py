@@ -110,7 +110,16 @@ def test_chance_is_never_above_what_all_stars_tell():
     bins[:14, 0] = torch.from_numpy(random.integers(0, 10, 14))
     shares = torch.bincount(bins[:14, 0], minlength=10)[None] / 14
     chance = BinPriors(shares, [True]).fit(entangled, bins).chance(entangled, bins, "categorical")
-    assert chance.item() <= torch.special.entr(shares).sum().item() + 1e-5
+    assert chance.item() == pytest.approx(torch.special.entr(shares).sum().item(), rel=1e-5)
+
+
+def test_what_the_kept_labels_tell_is_learnt_from_other_stars():
+    """Of a label that does not follow from them, chance is the entropy, also where a cell has few stars."""
+    random = np.random.default_rng(0)
+    entangled, bins = torch.from_numpy(random.normal(size=(3000, 2))).float(), random.integers(0, 10, (3000, 1))
+    shares = torch.bincount(torch.from_numpy(bins[:, 0]), minlength=10)[None] / 3000
+    chance = BinPriors(shares, [True]).fit(entangled, torch.from_numpy(bins))
+    assert chance.chance(entangled, torch.from_numpy(bins), "categorical").item() == pytest.approx(np.log(10), abs=0.01)
 
 
 def test_a_weight_of_two_is_the_star_twice():

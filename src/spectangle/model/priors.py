@@ -78,7 +78,9 @@ class BinPriors(nn.Module):
         own = nn.functional.one_hot(bins.T.clamp(min=0), shares.shape[-1])
         left_out = (shares * (size + 1) - own) / size.clamp(min=1)
         conditional = cross_entropy(left_out.clamp(min=1e-6).log(), bins.T, loss)
-        return torch.where(self.conditional, torch.minimum(conditional, everyone), everyone)
+        of_all = (own * known[..., None]).sum(1, keepdim=True) / known.sum(1).clamp(min=1)[:, None, None]
+        without = cross_entropy(of_all.clamp(min=1e-12).log().expand_as(shares), bins.T, loss)
+        return torch.where(self.conditional, torch.minimum(conditional, without), everyone)
 
     def _cell(self, entangled: Tensor) -> Tensor:
         return torch.cdist(entangled.to(self.cells), self.cells).argmin(1)
