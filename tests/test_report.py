@@ -21,7 +21,8 @@ from spectangle.errors import SpectangleError
 from spectangle.files import write_beside
 from spectangle.reports.make import difference_table
 from spectangle.runs.sweep_folder import write_sweep_record
-from spectangle.sweeps.leaderboard import Leaderboard, alike
+from spectangle.sweeps.column_words import alike
+from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.leaderboard_page import importance, importance_note, write_report
 from spectangle.sweeps.live_page import LivePage
 from spectangle.sweeps.liveness import WorkerRecord

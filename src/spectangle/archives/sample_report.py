@@ -96,15 +96,16 @@ def _example_spectra(survey: Survey, labels: Mapping[str, np.ndarray], units: Ma
     order = np.argsort(labels[first])  # without a label: last
     rows = order[np.linspace(0, len(order) - 1, min(n, len(order))).astype(int)]
     flux = np.concatenate([survey.flux(row, row + 1) for row in rows])
-    return spectra_figure(np.asarray(survey.wavelength), flux, [_title(survey, labels, units, row) for row in rows])
+    ids = survey.source_id
+    titles = [f"{ids[row]}\n{_labels_in_lines(labels, units, row)}" for row in rows]
+    return spectra_figure(np.asarray(survey.wavelength), flux, titles)
 
 
-def _title(survey: Survey, labels: Mapping[str, np.ndarray], units: Mapping[str, str], row: int) -> str:
-    """Identifier and labels of a star, in lines."""
+def _labels_in_lines(labels: Mapping[str, np.ndarray], units: Mapping[str, str], row: int) -> str:
+    """Labels that a star has, with their units."""
     known = {name: values[row] for name, values in labels.items() if np.isfinite(values[row])}
     words = [f"{symbol(name)} {value:.4g} {units[name]}".rstrip() for name, value in known.items()]
-    lines = [", ".join(words[j : j + LABELS_IN_A_LINE]) for j in range(0, len(words), LABELS_IN_A_LINE)]
-    return "\n".join([str(survey.source_id[row]), *lines])
+    return "\n".join(", ".join(words[j : j + LABELS_IN_A_LINE]) for j in range(0, len(words), LABELS_IN_A_LINE))
 
 
 def _counts(result: "Prepared") -> str:

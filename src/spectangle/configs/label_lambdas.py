@@ -4,9 +4,16 @@ from collections.abc import Mapping, Sequence
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["OTHERS", "lambda_by_label"]
+__all__ = ["FATES", "OTHERS", "fate", "lambda_by_label"]
 
 OTHERS = "others"  # the key that stands for every label that is not named
+FATES = ("entangled", "neutral", "disentangled")  # what becomes of a label: lambda below, at and above 0
+
+
+def fate(value: float | None) -> str:
+    """What lambda does to a label, one of :data:`FATES`."""
+    value = value or 0.0
+    return FATES[1 + (value > 0) - (value < 0)]
 
 
 def lambda_by_label(

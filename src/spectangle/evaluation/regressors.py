@@ -174,8 +174,8 @@ def _fit(regressor: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | Non
         return regressor.fit(X, y, **{key: weights})
     except TypeError as error:
         raise SpectangleError(
-            f"labels.weight=errors needs a regressor that takes weights ({error}); use regressor=sklearn, torch, small "
-            "or ridge, or labels.weight=none."
+            f"labels.weight=errors needs a regressor that takes weights ({error}); use regressor=averaged, "
+            "sklearn, torch, small or ridge, or labels.weight=none."
         ) from error
 
 

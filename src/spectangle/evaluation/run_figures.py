@@ -14,6 +14,7 @@ import lightning as L
 import numpy as np
 from matplotlib.figure import Figure
 
+from spectangle.configs.label_lambdas import FATES, fate
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.at_limit import limit_residuals
@@ -248,11 +249,6 @@ def _latent_map(model: "DisentanglingAutoencoder", seen: ReadStars, n: int) -> F
 
 def labels_by_fate(model: "DisentanglingAutoencoder") -> dict[str, list[str]]:
     """Labels that a latent keeps, leaves alone and loses, by these words, without those that stand for none."""
-    words = {"entangled": -1, "neutral": 0, "disentangled": 1}
-    sign = {
-        name: (value > 0) - (value < 0)
-        for name, value in zip(model.targets, model.adversary.lambdas, strict=True)
-        if name in model.labels
-    }
-    groups = {word: [name for name, own in sign.items() if own == wanted] for word, wanted in words.items()}
+    lambdas = list(zip(model.targets, model.adversary.lambdas, strict=True))[: len(model.labels)]
+    groups = {word: [name for name, value in lambdas if fate(value) == word] for word in FATES}
     return {word: names for word, names in groups.items() if names}

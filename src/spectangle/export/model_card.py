@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spectangle.configs.label_lambdas import fate
 from spectangle.errors import SpectangleError
 from spectangle.inference.quality import Quality
 from spectangle.metrics import number
@@ -22,7 +23,6 @@ SOURCES = {
     "test/spectra": "raw spectra (baseline)",
     "limit": "limit (best possible reader)",
 }
-WORDS = {1: "disentangled", -1: "entangled", 0: "neutral"}
 
 
 def model_card(model: "TrainedModel", run: Run) -> str:
@@ -140,7 +140,7 @@ def _latent(model: "TrainedModel") -> str:
         probes = [
             number(model.metrics.get(key)) for key in (f"probe/{name}/r2", f"disentanglement/{name}", f"excess/{name}")
         ]
-        rows.append((name, f"{value:+g}", WORDS[(value > 0) - (value < 0)], *probes))
+        rows.append((name, f"{value:+g}", fate(value), *probes))
     return f"""## What the latent knows
 
 {_sample(model)}Independent regressors on the frozen latent, put together (R2): each test star is read by probes

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spectangle.configs.label_lambdas import fate
 from spectangle.console import progress_bar
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
@@ -156,7 +157,7 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
                 f"{folder} has other labels or another wavelength grid than {folders[0]}; an ensemble needs runs "
                 "of the same survey."
             )
-        if _signs(model) != _signs(first):
+        if [*map(fate, model.lambdas.values())] != [*map(fate, first.lambdas.values())]:
             raise SpectangleError(
                 f"{folder} keeps or loses other labels than {folders[0]}; an ensemble needs runs that differ in seed= "
                 "only."
@@ -170,11 +171,6 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
             "that differ in seed= only."
         )
     return models, calibrate(models, data[0])
-
-
-def _signs(model: TrainedModel) -> list[int]:
-    """What lambda does to each label: 1 loses it, -1 keeps it."""
-    return [(value > 0) - (value < 0) for value in model.lambdas.values()]
 
 
 def read_all(

@@ -213,8 +213,7 @@ class ResidualLabels:
     labels leak dropped ones through the population of stars; an adversary on the residual is aimed at the excess only.
 
     Arguments:
-        kept: Columns of the kept (entangled) labels.
-        dropped: Columns of the disentangled labels.
+        entangled, disentangled: Columns of the labels that are kept and lost.
     """
 
     def __init__(self, entangled: Sequence[int], disentangled: Sequence[int]):

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from spectangle.configs.label_lambdas import FATES, fate
 from spectangle.configs.nested import flat
 from spectangle.errors import SpectangleError
 from spectangle.metrics import number
@@ -22,7 +23,6 @@ __all__ = ["attribute_fold_table", "fold_groups", "fold_table"]
 
 APART = ("data.fold", "seed", "threads", "logger", "callbacks")  # what the runs of one experiment may differ in
 NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
-WORDS = {-1: "entangled", 0: "neutral", 1: "disentangled"}
 
 
 def fold_groups(folder: str | Path) -> dict[str, list[Run]]:
@@ -88,11 +88,10 @@ def fold_table(title: str, runs: Sequence[Run], narrow: bool = False) -> Table:
         unit = runs[0].units.get(label, "")
         paths = (f"test/spectra/{label}/mae", f"test/latent/{label}/mae")
         ratio = [fold[paths[1]] / fold[paths[0]] for fold in folds.values() if paths[0] in fold]
-        sign = (lambdas[label] > 0) - (lambdas[label] < 0)
         cells = [_spread(_values(folds, path), unit) for path in paths] + [_spread(ratio)]
         cells += [_spread(_values(folds, path)) for path in (f"probe/{label}/r2", f"floor/{label}", f"excess/{label}")]
         cells += [f"{stars[label]:,.0f}"] if differ else []
-        cells = [f"{label} [{unit}]" if unit else label, WORDS[sign], *cells]
+        cells = [f"{label} [{unit}]" if unit else label, fate(lambdas[label]), *cells]
         table.add_row(*(escape(_two_lines(cell) if narrow else cell) for cell in cells))
     return table
 
@@ -109,11 +108,10 @@ def attribute_fold_table(runs: Sequence[Run], narrow: bool = False) -> Table | N
     for name in ("attribute", "in the latent", "balanced accuracy", "chance", "excess", "stars"):
         _add_column(table, name, narrow, left=name in ("attribute", "in the latent"))
     for name in attributes:
-        strength = float(lambdas.get(name) or 0)
         paths = (f"probe/{name}/balanced_accuracy", f"probe/{name}/chance", f"excess/{name}")
         cells = [_spread(_values(folds, path)) for path in paths]
         stars = sum(_values(folds, f"probe/{name}/stars"))
-        cells = [name, WORDS[(strength > 0) - (strength < 0)], *cells, f"{stars:,.0f}"]
+        cells = [name, fate(lambdas.get(name)), *cells, f"{stars:,.0f}"]
         table.add_row(*(escape(_two_lines(cell) if narrow else cell) for cell in cells))
     return table
 
@@ -156,10 +154,10 @@ def _spread(values: Sequence[float], unit: str = "") -> str:
 
 
 def _title(run: Run) -> str:
-    lambdas = {name: float(value or 0) for name, value in run.config["lambdas"].items()}
+    lambdas = run.config["lambdas"]
     parts = [
         f"{word} {', '.join(names)}"
-        for sign, word in WORDS.items()
-        if (names := [name for name, v in lambdas.items() if (v > 0) - (v < 0) == sign])
+        for word in FATES
+        if (names := [name for name, value in lambdas.items() if fate(value) == word])
     ]
     return "; ".join(parts)

@@ -24,9 +24,10 @@ from spectangle.errors import SpectangleError
 from spectangle.files import write_beside
 from spectangle.runs.folder import Run, metric_value
 from spectangle.runs.sweep_folder import ConfigurationFolder, list_runs, sweep_record
+from spectangle.sweeps.column_words import alike, heading, with_spread
 from spectangle.sweeps.liveness import alive
 
-__all__ = ["Entry", "Leaderboard", "alike"]
+__all__ = ["Entry", "Leaderboard"]
 
 ORDER = {
     "complete": 0,
@@ -40,7 +41,6 @@ ORDER = {
 }
 FAILED = ("failed", "lost")
 DIED = ("it ended with exit code", "it was killed")  # what is known of a process that could not say more
-HEADING = 11  # columns of the terminal for a line of a heading
 
 
 @dataclass
@@ -149,10 +149,10 @@ class Leaderboard:
         table.add_column("configuration", no_wrap=True)
         shown = [entry for entry in self.entries if not (hide_failed and entry.state in FAILED)]
         for key in self.varying:
-            table.add_column(escape(_heading(key)), overflow="fold")
+            table.add_column(escape(heading(key)), overflow="fold")
         for name, direction in zip(self.objectives, self.directions, strict=True):
             table.add_column(
-                escape(_heading(name)) + (" ↓" if direction == "minimize" else " ↑"), justify="right", overflow="fold"
+                escape(heading(name)) + (" ↓" if direction == "minimize" else " ↑"), justify="right", overflow="fold"
             )
         for index, (entry, cells) in enumerate(zip(shown[:limit], self._cells(shown[:limit]), strict=True)):
             place = "*" if entry.front and len(self.objectives) > 1 else str(index + 1)
@@ -168,7 +168,7 @@ class Leaderboard:
         for i in range(len(self.objectives)):
             texts = alike([entry.values[i] if entry.values else None for entry in entries])
             spreads = [entry.spread[i] if entry.spread else None for entry in entries]
-            columns.append([_with_spread(text, spread) for text, spread in zip(texts, spreads, strict=True)])
+            columns.append([with_spread(text, spread) for text, spread in zip(texts, spreads, strict=True)])
         return list(zip(*columns, strict=True))
 
     def failures(self, limit: int = 30) -> Table | None:
@@ -293,52 +293,6 @@ def _mean_metrics(runs: Sequence[Run]) -> dict[str, float]:
         for key in keys
         if all(key in metrics for metrics in found)
     }
-
-
-def alike(values: Sequence[Any]) -> list[str]:
-    """The values of a column in words: numbers with as many significant digits each, four at most, so that they can be
-    compared; whole numbers as they are.
-    """
-    numbers = [value for value in values if _is_number(value) and value]
-    if all(isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) for value in numbers):
-        return [f"{value:.0f}" if _is_number(value) else _word(value) for value in values]
-    digits = max(len(f"{value:.3e}".partition("e")[0].rstrip("0").strip("-").replace(".", "")) for value in numbers)
-    wide = any(not 1e-4 <= abs(value) < 1e5 for value in numbers)
-    return [_digits(value, digits, wide) if _is_number(value) else _word(value) for value in values]
-
-
-def _digits(value: float, digits: int, wide: bool) -> str:
-    """A number with some significant digits, as a power of ten in a column that is wide."""
-    if not value:
-        return "0"
-    text = f"{value:.{digits - 1}e}"
-    return text if wide else f"{value:.{max(0, digits - 1 - int(text.partition('e')[2]))}f}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _with_spread(text: str, spread: float | None) -> str:
-    """A value in words with its spread, in the places that the value has."""
-    if not text or spread is None:
-        return text
-    places = len(text.partition(".")[2])
-    return f"{text} ± {f'{spread:.1e}' if 'e' in text else f'{spread:.{places}f}'}"
-
-
-def _heading(name: str) -> str:
-    """A key or metric path over several short lines, broken after its dots, slashes and underscores."""
-    lines = [""]
-    for piece in re.findall(r"[^./_ ]+[./_ ]*|\W+", name):
-        if lines[-1] and len(lines[-1] + piece.rstrip()) > HEADING:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _word(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _ecsv(columns: Sequence[str], rows: Sequence[Sequence[Any]], meta: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from spectangle.configs.label_lambdas import fate
 from spectangle.console import render
 from spectangle.data.module import SpectraDataModule
 from spectangle.devices import use_accelerator
@@ -122,11 +123,7 @@ def announce(run: Run, data: SpectraDataModule, model: DisentanglingAutoencoder)
 
 def signs(model: DisentanglingAutoencoder) -> dict[str, str]:
     """What lambda does to each label."""
-    words = {1: "disentangled", -1: "entangled", 0: "neutral"}
-    return {
-        name: words[(value > 0) - (value < 0)]
-        for name, value in zip(model.targets, model.adversary.lambdas, strict=True)
-    }
+    return dict(zip(model.targets, map(fate, model.adversary.lambdas), strict=True))
 
 
 def quiet_lightning() -> None:

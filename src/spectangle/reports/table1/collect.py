@@ -51,7 +51,7 @@ class Representation:
     Arguments:
         key: Short and unique: ``spectra``, ``pure``, ``first``, ``second``, or what else was found.
         title: For readers.
-        kept, dropped: Labels that it is meant to keep and to lose.
+        entangled, disentangled: Labels that it is meant to keep and to lose.
     """
 
     key: str
