@@ -122,6 +122,14 @@ def test_a_batch_counts_once(data):
     assert trainer.global_step == 2 * len(data.train_dataloader())
 
 
+def test_a_sanity_check_is_no_part_of_the_first_epoch(data):
+    found = []
+    for steps in (0, 2):
+        trainer = fit(build(data), data, epochs=1, num_sanity_val_steps=steps)
+        found.append({name: float(value) for name, value in trainer.logged_metrics.items()})
+    assert "train/reconstruction" in found[0] and found[1] == found[0]
+
+
 @pytest.mark.parametrize("adversary", [{}, {"discriminators": "joint"}, {"schedule": "plateau"}])
 @pytest.mark.parametrize("conditioning", ["observed", "synthetic"])
 def test_a_reloaded_model_gives_the_same_latents(data, tmp_path, adversary, conditioning):

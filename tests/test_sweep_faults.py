@@ -34,6 +34,7 @@ from spectangle.sweeps.locks import FolderLock, folder_lock
 from spectangle.sweeps.pack import remove_empty_logs
 from spectangle.sweeps.plan import Options, Plan
 from spectangle.sweeps.space import identity, override, parse_space, written
+from spectangle.sweeps.status import StatusLine
 from spectangle.sweeps.storage import Journal, open_storage
 from spectangle.sweeps.study import Study
 from spectangle.sweeps.worker import Worker
@@ -91,6 +92,15 @@ def test_a_study_of_another_folder_is_refused(tmp_path):
     Study(make_plan(tmp_path / "a", **options))
     with pytest.raises(SpectangleError, match="is that of the sweep in .*/a"):
         Study(make_plan(tmp_path / "b", **options))
+
+
+def test_time_is_left_only_where_somebody_works(tmp_path):
+    study = Study(make_plan(tmp_path / "a", "x=choice(0.1,0.2,0.3)"))
+    line = StatusLine(study)
+    study.tell(study.claim("worker"), Outcome("complete", [0.1], facts={"seconds": 30.0}))
+    assert line.text() == "1/3 done, best score 0.1 (x=0.1)"
+    study.claim("worker")
+    assert line.text() == "1/3 done, 1 running, best score 0.1 (x=0.1), about 60 s left"
 
 
 # ---------------------------------------------------------------------- dead, stalled and slow

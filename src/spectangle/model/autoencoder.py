@@ -290,8 +290,10 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
             self._log_training()
 
     def on_validation_epoch_end(self) -> None:
+        means = self._epoch.take()  # of a sanity check too: they are no part of the first epoch
         if not self.trainer.sanity_checking:
-            self._log_validation()
+            self._log_discriminators("val", means["discriminator"])
+            self.log("val/reconstruction", means["reconstruction"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
@@ -365,11 +367,6 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
         self._log_discriminators("train", means["discriminator"])
         self.log_dict({"train/reconstruction": means["reconstruction"], "train/loss": means["loss"]})
         self.log("train/lambda_factor", float(self.adversary.factor(self._progress(0))))
-
-    def _log_validation(self) -> None:
-        means = self._epoch.take()
-        self._log_discriminators("val", means["discriminator"])
-        self.log("val/reconstruction", means["reconstruction"])
 
     def _log_discriminators(self, stage: str, cross_entropy: Tensor) -> None:
         gains = self.adversary.chance - cross_entropy

@@ -106,7 +106,8 @@ class Member:
         """
         self.load(answer["state"], optimizers)
         sums = {name: torch.tensor(total, device=self.device) for name, total in answer["sums"].items()}
-        return sums, answer["counts"]
+        counts = {name: torch.as_tensor(count, device=self.device) for name, count in answer["counts"].items()}
+        return sums, counts
 
     def load(self, state: Mapping[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Write a state of :meth:`Stack.states` into the model and into its optimizers."""

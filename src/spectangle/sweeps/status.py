@@ -79,9 +79,10 @@ class StatusLine:
             for trial in self.study.trials
             if trial.state == TrialState.COMPLETE and "seconds" in trial.user_attrs
         ]
-        workers = max(1, sum(trial.state == TrialState.RUNNING for trial in self.study.trials))
+        workers = sum(trial.state == TrialState.RUNNING for trial in self.study.trials)
         open_ones = self.study.n_trials - finished
-        return duration(open_ones * sum(seconds) / len(seconds) / workers) if seconds and open_ones > 0 else ""
+        known = seconds and workers and open_ones > 0  # a sweep that was stopped has no workers
+        return duration(open_ones * sum(seconds) / len(seconds) / workers) if known else ""
 
 
 def describe_plan(plan: Plan) -> RenderableType:
