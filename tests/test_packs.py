@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import logging
 import os
 import pickle
 import signal
@@ -516,6 +517,21 @@ def survey_of(path, seed):
     return data
 
 
+def test_a_pack_holds_what_it_trains_once(data, monkeypatch):
+    """Also when a run has left, whose part lay in one tensor with the others'."""
+    server, kind = Serving(0, monkeypatch).server, "some"
+    members = [Member.of(m := build(data, seed), m.configure_optimizers(), seed, 3) for seed in range(3)]
+    server.members = {pipe: member for pipe, member in zip("abc", members, strict=True)}
+    memories = [weakref.ref(mean) for member in members for group in member.groups for mean in group.means]
+    stack = weakref.ref(server._stack(kind, list("abc"), "32-true"))
+    assert not any(memory() is not None for memory in memories)
+    stacked = [weakref.ref(tensor) for group in stack().groups for kind in group.stacked[1:] for tensor in kind]
+    del server.members["c"], members
+    server._stack(kind, list("ab"), "32-true")
+    gc.collect()
+    assert stack() is None and not any(tensor() is not None for tensor in stacked)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "plateau"])
 def test_a_run_trains_by_its_pack_and_one_that_leaves_stops_nobody(toy_survey, monkeypatch, schedule):
     """The second run ends after its first epoch."""
@@ -869,13 +885,19 @@ def test_a_fit_waits_for_others_no_longer_than_some_time(monkeypatch):
     assert pack.lines[0].begin(some_fit(0))() is not None and pack.banks == [1]
 
 
-def test_fits_that_have_no_room_together_are_done_one_by_one(monkeypatch):
+def test_fits_that_have_no_room_together_are_done_one_by_one(monkeypatch, caplog):
+    caplog.set_level(logging.CRITICAL, "spectangle.packs.pack_server")  # a record of pytest's would hold the error
     pack = OnGPU(2, monkeypatch)
+
+    held = []
 
     def narrow(fits, device):
         pack.banks.append(len(fits))
         if len(fits) > 1:
+            bank = torch.zeros(3)
+            held.append(weakref.ref(bank))
             raise torch.OutOfMemoryError("CUDA out of memory")
+        assert held[0]() is None  # what had no room has gone
         return fit_together(fits, device)
 
     monkeypatch.setattr(NetworkFit, "together", staticmethod(narrow))

@@ -210,6 +210,19 @@ def test_axes_are_legible_and_can_be_brushed(tmp_path: Path):
 
 @pytest.mark.browser
 @needs_browser
+def test_axes_of_parameters_name_what_was_swept(tmp_path: Path):
+    write_report(made_up(tmp_path, {(a, b): [a + b, b] for a in (5, 10, 25) for b in (0.1, 1, 10)}))
+    with Browser(800, 1200) as browser:
+        browser.open((tmp_path / "report.html").as_uri())
+        words = browser.run("return [...document.querySelectorAll('#each svg text')].map(t => t.textContent)")
+        assert words[words.index("25") - 2 : words.index("25") + 1] == ["5", "10", "25"]
+        assert "0.1,1,10" in ",".join(words)
+        marks = browser.run("return [...document.querySelectorAll('#parallel .halo')].map(t => t.textContent)")
+        assert marks[:6] == ["5", "10", "25", "0.1", "1", "10"] and not browser.console()
+
+
+@pytest.mark.browser
+@needs_browser
 def test_colours_have_contrast_in_both_themes_and_the_best_has_the_most(tmp_path: Path):
     """Also when the theme changes while the page is open; the words follow."""
     write_report(made_up(tmp_path, {(a, 0): [a, a] for a in range(6)}))

@@ -128,6 +128,7 @@ def wait_for(condition, process, seconds=90):
         (["lambdas.vmic=0.1"], "Name these instead: lambdas=none lambdas.teff=-1 lambdas.others=1"),
         (["bins.count=1"], "bins.count is 1"),
         (["trainer.devices=2"], "trainer.devices is 2; a run trains on one device"),
+        (["trainer.precision=bf16-true"], "trainer.precision is bf16-true; a run trains in 32-true, 64-true"),
         (["model.latent=0"], "model.latent is 0"),
         (["data.path=/nowhere/stars.h5"], "There is no survey file /nowhere/stars.h5"),
         (["data.labels=[teff,age]"], "has no label 'age'"),

@@ -4,15 +4,20 @@ import torch
 
 __all__ = ["chosen_device", "use_accelerator"]
 
-_accelerator = "auto"
+_accelerator: str = "auto"
+_index: int | None = None
 
 
-def use_accelerator(name: str) -> None:
-    """Let what this process computes beside Lightning use the same device: ``cpu`` leaves every GPU alone."""
-    global _accelerator
-    _accelerator = name
+def use_accelerator(name: str, index: int | None = None) -> None:
+    """Let what this process computes beside Lightning use the same device: ``cpu`` leaves every GPU alone, an index
+    all GPUs but one.
+    """
+    global _accelerator, _index
+    _accelerator, _index = name, index
 
 
 def chosen_device() -> torch.device:
     """The device for tensors that no trainer places."""
-    return torch.device("cuda" if _accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    if _accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda" if _index is None else f"cuda:{_index}")

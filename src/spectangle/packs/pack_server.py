@@ -132,10 +132,12 @@ class PackServer:
             fitted = next(iter(fits.values())).together(list(fits.values()), self.device)
         except Exception as error:  # whatever it is, the runs are not to wait for it
             reason = _reason("fit", error)
-            if len(fits) > 1:
-                return {pipe: self._fitted({pipe: fit})[pipe] for pipe, fit in fits.items()}
-            return dict.fromkeys(fits, {"unfitted": reason})
-        return {pipe: {"fitted": own} for pipe, own in zip(fits, fitted, strict=True)}
+        else:
+            return {pipe: {"fitted": own} for pipe, own in zip(fits, fitted, strict=True)}
+        # outside of the handler, whose error holds all that the fit had on the device
+        if len(fits) > 1:
+            return {pipe: self._fitted({pipe: fit})[pipe] for pipe, fit in fits.items()}
+        return dict.fromkeys(fits, {"unfitted": reason})
 
     def _welcome(self, pipe: Connection, message: dict[str, Any]) -> None:
         key = message["stars"]
@@ -188,12 +190,13 @@ class PackServer:
             stack.hand_back()
         if stack is None or before != pipes:
             stack = Stack([self.members[pipe] for pipe in pipes], precision)
+            stack.hand_back()  # what the members came with, or had in another stack, is in this one: it goes
         self.stacks[kind] = (pipes, stack)
         return stack
 
     def _leave_training(self, pipe: Connection) -> None:
         for kind, (pipes, stack) in list(self.stacks.items()):
-            if pipe in pipes:  # its memory is wanted by the next stack
+            if pipe in pipes:
                 stack.hand_back()
                 del self.stacks[kind]
         for kept in (self.requests, self.ahead, self.members, self.kinds):

@@ -78,6 +78,7 @@ UNFIT = {  # options of Lightning's Trainer that this training has no use for, a
     "limit_val_batches": "every epoch is judged by all validation stars",
     "check_val_every_n_epoch": "every epoch is judged by all validation stars",
 }
+PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16", "16-mixed", "16", "None")
 OF_VALIDATION = ("limit_val_batches", "check_val_every_n_epoch")  # 0 is none of it
 ONE_IS_ALL = ("accumulate_grad_batches", "check_val_every_n_epoch")  # 1 is what they are anyway
 GIVEN = ("_target_", "_convert_", "_partial_", "_recursive_")
@@ -232,6 +233,12 @@ def _check_trainer(cfg: DictConfig) -> None:
         raise SpectangleError(
             f"trainer.devices is {_word(devices)}; a run trains on one device: on several, each would see all stars. "
             "Give 1, or [2] for the third GPU; several GPUs share a sweep: sweep.workers=4."
+        )
+    precision = str(cfg.trainer.get("precision", "32-true"))
+    if precision not in PRECISIONS:
+        raise SpectangleError(
+            f"trainer.precision is {precision}; a run trains in 32-true, 64-true, bf16-mixed or 16-mixed: weights and "
+            "losses need at least single precision."
         )
     try:
         instantiate(cfg.trainer, logger=False)

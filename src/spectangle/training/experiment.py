@@ -69,7 +69,9 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     quiet_lightning()
     use_threads()  # before the first sum: threads that begin earlier go on with numbers near zero
     packed = joins_pack(cfg)  # then the pack has the GPU
-    use_accelerator("cpu" if packed else OmegaConf.select(cfg, "trainer.accelerator", default="auto"))
+    devices = OmegaConf.select(cfg, "trainer.devices")
+    gpu = devices[0] if OmegaConf.is_list(devices) and len(devices) == 1 and isinstance(devices[0], int) else None
+    use_accelerator("cpu" if packed else OmegaConf.select(cfg, "trainer.accelerator", default="auto"), gpu)
     check_config(cfg)  # it tries the regressors; the loggers are open: they see it fail
     if packed:
         cfg = OmegaConf.merge(cfg, {"trainer": {"accelerator": "cpu", "devices": 1}})  # pyright: ignore
