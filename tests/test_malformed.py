@@ -118,6 +118,8 @@ def test_malformed_inputs_are_sentences(tmp_path, survey, caplog):
         ("trainer.fast_dev_run", True, "it leaves no checkpoint"),
         ("trainer.check_val_every_n_epoch", 2, "every epoch is judged by all validation stars"),
         ("trainer.limit_val_batches", 0, "every epoch is judged by all validation stars"),
+        ("trainer.val_check_interval", 0.5, "every epoch is judged once, when it ends"),
+        ("trainer.val_check_interval", 1, "every epoch is judged once, when it ends"),
         ("callbacks.checkpoint.save_top_k", 0, "a run keeps the epoch that its numbers are taken from"),
         ("trainer.precision", "17", "trainer.precision is 17"),
         ("model.latent", 0, "model.latent is 0"),

@@ -521,7 +521,7 @@ def test_a_pack_holds_what_it_trains_once(data, monkeypatch):
     """Also when a run has left, whose part lay in one tensor with the others'."""
     server, kind = Serving(0, monkeypatch).server, "some"
     members = [Member.of(m := build(data, seed), m.configure_optimizers(), seed, 3) for seed in range(3)]
-    server.members = {pipe: member for pipe, member in zip("abc", members, strict=True)}
+    server.members = dict(zip("abc", members, strict=True))
     memories = [weakref.ref(mean) for member in members for group in member.groups for mean in group.means]
     stack = weakref.ref(server._stack(kind, list("abc"), "32-true"))
     assert not any(memory() is not None for memory in memories)
@@ -697,8 +697,6 @@ def test_what_a_callback_changes_is_not_lost_to_a_stack_of_its_own(data):
     [
         "trainer.precision=16-mixed",
         "+trainer.detect_anomaly=true",
-        "+trainer.val_check_interval=0.5",
-        "+trainer.val_check_interval=1",
         "+callbacks.checkpoint.every_n_train_steps=5",
     ],
 )

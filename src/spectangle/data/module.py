@@ -147,6 +147,8 @@ class SpectraDataModule(L.LightningDataModule):
             stars.classes = classify(stars.targets)
 
     def train_dataloader(self) -> Batches:
+        self.setup()
+
         def order() -> Tensor:
             epoch = self.trainer.current_epoch if self.trainer is not None else 0
             return star_order(len(self.train), self.seed, epoch)
@@ -154,6 +156,7 @@ class SpectraDataModule(L.LightningDataModule):
         return Batches(self.training_tensors, self.batch_size, order)
 
     def val_dataloader(self) -> Batches:
+        self.setup()
         return Batches(self._on_device(self.validation), 4096)
 
     @property

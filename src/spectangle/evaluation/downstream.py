@@ -31,16 +31,13 @@ __all__ = ["DownstreamRegressor", "best_model"]
 
 
 def best_model(trainer: L.Trainer, model: "DisentanglingAutoencoder") -> "DisentanglingAutoencoder":
-    """The model of the best checkpoint, or the model as it is where no checkpoint was written."""
-    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    path = (
-        Path(folder or "") / "best.ckpt"
-    )  # not where the folder was when it was written: it may have been moved since
-    return (
-        type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval()
-        if folder and path.is_file()
-        else model
-    )
+    """The model of the best checkpoint of the trainer's first checkpoint callback, or the model as it is where that has
+    written none.
+    """
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    if not path or not Path(path).is_file():
+        return model
+    return type(model).load_from_checkpoint(path, map_location=model.device, weights_only=True).eval()
 
 
 class DownstreamRegressor(L.Callback):

@@ -210,8 +210,7 @@ class Adversary(nn.Module):
         """Fit residuals, bins and prior to training labels [N, K], NaN where one is missing, and to the scaled labels
         without gaps [N, K] that training will hand over.
         """
-        if self.condition_on == "residual":
-            self.residual = ResidualLabels(self.entangled, self.disentangled).fit(labels.numpy())
+        self._fit_residual(labels)
         binned = self._binnable(labels)
         self.bins.fit(binned)
         if self.joint:
@@ -220,6 +219,20 @@ class Adversary(nn.Module):
             self.class_prior = counts / counts.sum()
             self.build_bank(self.n_outputs)
         self._set_chance(labels, told)
+
+    def recall(self, labels: Tensor, told: Tensor) -> None:
+        """Fit what a checkpoint does not keep, residuals and what chance knows, to the same; bins and classes stay."""
+        self._fit_residual(labels)
+        self._set_chance(labels, told)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether bins and chance have been fitted to stars."""
+        return hasattr(self, "priors")
+
+    def _fit_residual(self, labels: Tensor) -> None:
+        if self.condition_on == "residual":
+            self.residual = ResidualLabels(self.entangled, self.disentangled).fit(labels.numpy())
 
     def _set_chance(self, labels: Tensor, told: Tensor) -> None:
         """Fit what discriminators can know without the latent, and the loss that this gives them."""

@@ -17,6 +17,7 @@ from spectangle.model.conditional_autoencoder import ConditionalAutoencoder
 from spectangle.model.epoch_means import EpochMeans, star_counts
 from spectangle.model.losses import at_least_single, training_progress
 from spectangle.model.optimizers import decay_rates, make_optimizers, optimizer_options
+from spectangle.model.training_setup import set_up
 
 __all__ = ["DisentanglingAutoencoder", "frozen"]
 
@@ -140,11 +141,21 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
             incomplete=incomplete,
         )
         self.pack: Any = None  # what trains this model in its place: the line to a pack, or a stack of its own
+        self.loaded = False  # from a checkpoint: what was calibrated is in it
         self._epoch = EpochMeans()
+
+    def setup(self, stage: str) -> None:
+        set_up(self, self.trainer, stage)
 
     def calibrate(self, flux: Tensor, labels: Tensor) -> None:
         """Fit scalers and bins to training flux [N, P] and labels and codes [N, K + A], NaN where one is missing."""
         self.adversary.calibrate(labels, self._targets(labels, self.fit_scalers(flux, labels)))
+
+    def recall(self, flux: Tensor, labels: Tensor) -> None:
+        """Fit to training stars, as :meth:`calibrate` takes them, what a checkpoint does not keep: scalers and bins
+        stay.
+        """
+        self.adversary.recall(labels, self._targets(labels, self.told(flux, labels)))
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         progress = self._progress(batch_index)
@@ -296,7 +307,7 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
             self.log("val/reconstruction", means["reconstruction"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint["state_dict"]
+        state, self.loaded = checkpoint["state_dict"], True
         if self.adversary.joint:
             self.adversary.classes = torch.zeros_like(state["adversary.classes"])
             self.adversary.class_prior = torch.zeros_like(state["adversary.class_prior"])

@@ -21,10 +21,6 @@ def why_alone(cfg: DictConfig) -> str | None:
         return "the trainer limits the batches of an epoch"
     if OmegaConf.select(cfg, "trainer.detect_anomaly"):
         return "the trainer looks for anomalies in every step"
-    if (interval := OmegaConf.select(cfg, "trainer.val_check_interval")) is not None and (
-        interval != 1.0 or isinstance(interval, int)  # 1 is a batch, 1.0 an epoch
-    ):
-        return "the trainer validates in the middle of an epoch"
     callbacks = OmegaConf.select(cfg, "callbacks")
     nodes = callbacks.values() if isinstance(callbacks, DictConfig) else ()
     nodes = [node for node in nodes if isinstance(node, DictConfig)]

@@ -77,6 +77,7 @@ UNFIT = {  # options of Lightning's Trainer that this training has no use for, a
     "min_steps": "lambda and both rates are schedules over trainer.max_epochs",
     "limit_val_batches": "every epoch is judged by all validation stars",
     "check_val_every_n_epoch": "every epoch is judged by all validation stars",
+    "val_check_interval": "every epoch is judged once, when it ends",
 }
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16", "16-mixed", "16", "None")
 OF_VALIDATION = ("limit_val_batches", "check_val_every_n_epoch")  # 0 is none of it
