@@ -8,8 +8,8 @@ __all__ = ["set_up"]
 
 
 def set_up(model: Any, trainer: Any, stage: str) -> None:
-    """Calibrate a DisentanglingAutoencoder that is not, on the training stars, and give all stars the classes of *its* bins: those of the
-    model that was trained on them before may be others.
+    """Calibrate a DisentanglingAutoencoder that is not, on the training stars, and give all stars the classes of *its*
+    bins: those of the model that was trained on them before may be others.
 
     Raises:
         SpectangleError: There is no data module, or the trainer does not go epoch by epoch.
