@@ -28,7 +28,7 @@ from spectangle.archives.gaia_files import COLUMNS
 from spectangle.archives.galah import read_galah
 from spectangle.archives.label_table import read_label_table
 from spectangle.archives.source_ids import as_source_ids, check_not_rounded
-from spectangle.archives.wavelengths import linear_grid
+from spectangle.archives.wavelengths import VacuumCheck, check_vacuum, linear_grid
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 
@@ -289,7 +289,8 @@ def test_wavelengths_in_the_wrong_unit(tmp_path, stars, unit):
     )
 
 
-def test_wavelengths_in_air(tmp_path, stars):
+def test_wavelengths_in_air(tmp_path):
+    stars = Stars(24, edge=0)
     np.save(tmp_path / "flux.npy", stars.flux)
     np.save(tmp_path / "wavelength.npy", stars.wavelength - 0.235)
     stars.table().write(tmp_path / "labels.ecsv")
@@ -303,6 +304,43 @@ def test_wavelengths_in_air(tmp_path, stars):
     table["wavelength"].description = "Wavelength in air"
     path = write_table(tmp_path / "a.xml", table)
     refused(lambda: list(read_gaia(path, BadRows(), COLUMNS, linear_grid)), "a.xml", "air", "vacuum")
+
+
+def shifted(stars: Stars, by: float) -> np.ndarray:
+    """The spectra [n, P] with their lines moved by so many nm."""
+    return np.stack([np.interp(stars.wavelength - by, stars.wavelength, one) for one in stars.flux])
+
+
+def test_one_star_is_not_in_air_whatever_its_noise_and_its_velocity(caplog):
+    stars = Stars(60, edge=0)
+    spoilt = stars.flux.copy()
+    spoilt[:, np.argmin(np.abs(stars.wavelength - 854.21))] = -0.9
+    for flux in (shifted(stars, -0.228), spoilt):  # -80 km/s; a pixel filled with noise
+        caplog.clear()
+        for one in flux[:5]:
+            check_vacuum(stars.wavelength, one[None], "a.fits")
+        assert "854.209" in caplog.text or flux is spoilt  # told, not refused
+    some = stars.flux.copy()
+    some[:20], some[20] = shifted(stars, -0.228)[:20], spoilt[20]
+    caplog.clear()
+    check_vacuum(stars.wavelength, some, "a.fits")
+    noisy = stars.flux + np.random.default_rng(0).normal(0, 1 / 8, (30, *stars.flux.shape))
+    for sample in noisy:  # S/N 8, a star and twenty at a time
+        check_vacuum(stars.wavelength, sample[:1], "a.fits")
+        check_vacuum(stars.wavelength, sample[:20], "a.fits")
+        with pytest.raises(SpectangleError, match="its place in air"):
+            check_vacuum(stars.wavelength - 0.235, sample, "a.fits")
+
+
+def test_files_of_a_star_each_are_judged_together(tmp_path):
+    stars = Stars(24, edge=0)
+    check = VacuumCheck()
+    for i in range(24):
+        check.add(stars.wavelength - 0.235, stars.flux[i : i + 1], f"{i}.fits")
+    refused(check.finish, "0.fits and 23 more", "854.209", "air")
+    check.finish()  # each star is judged once
+    part = stars.wavelength < 854.25  # the flank of the line is no line
+    check_vacuum(stars.wavelength[part], stars.flux[:, part], "a.fits")
 
 
 def test_another_grid_in_the_next_file(folder):

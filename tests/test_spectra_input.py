@@ -10,7 +10,7 @@ import astropy.units as u
 import h5py
 import numpy as np
 import pytest
-from archive_files import Stars
+from archive_files import Stars, individual_table, raw_table, write_table
 from astropy.table import MaskedColumn, Table
 
 from spectangle.archives import Cuts, Gandalf, Pixels, Plain, prepare
@@ -19,9 +19,10 @@ from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.generation.generate import generate
 from spectangle.inference.load import load
+from spectangle.inference.model_grid import to_grid
 from spectangle.inference.predict import predict
 from spectangle.inference.quality import Quality
-from spectangle.inference.spectra_input import check_arrays, star_ids, vacuum_grid
+from spectangle.inference.spectra_input import check_arrays, open_spectra, star_ids, vacuum_grid
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
 
@@ -119,7 +120,7 @@ def test_grids_may_have_a_unit(model, spectra, toy_runs, tmp_path):
 
 
 def test_air_is_seen_by_the_door():
-    stars = Stars(5, edge=0)
+    stars = Stars(24, edge=0)
     with pytest.raises(
         SpectangleError, match="its place in air .*; in vacuum it is at 854.444. State medium=air to convert them"
     ):
@@ -128,6 +129,7 @@ def test_air_is_seen_by_the_door():
         vacuum_grid(stars.wavelength - 0.235, "these", medium="air"), stars.wavelength, atol=5e-3
     )
     check_arrays(stars.flux, None, vacuum_grid(stars.wavelength - 0.235, "these", medium="air"), "these", "medium")
+    check_arrays(stars.flux, None, stars.wavelength - 0.235, "these", "medium", stated=True)
     with pytest.raises(SpectangleError, match="medium=water is not known; it can be air, vacuum"):
         vacuum_grid(stars.wavelength, "these", medium="water")
 
@@ -159,6 +161,37 @@ def test_archives_convert_air(form, tmp_path):
     with Survey(tmp_path / "my.h5") as survey:
         np.testing.assert_allclose(survey.wavelength, air_to_vacuum(air, "here"))
         assert abs(survey.wavelength[np.argmin(survey.flux().mean(0))] - 854.444) < 0.06
+
+
+def test_files_of_a_star_each_are_read_together(model, tmp_path):
+    stars = Stars(30)
+    for i in range(30):
+        if i > 19:  # the last ten without errors
+            table = individual_table(stars, i)
+            table.remove_column("flux_error")
+        else:
+            table = individual_table(stars, i)
+        write_table(tmp_path / f"RVS_{i:02d}.fits", table)
+    found = list(open_spectra(str(tmp_path), model.wavelength).chunks)
+    assert [len(chunk) for chunk in found] == [20, 10]
+    flux, error = to_grid(stars.wavelength, stars.flux, stars.error, model.wavelength, "these")
+    np.testing.assert_array_equal(np.concatenate([chunk.source_id for chunk in found]), stars.ids)
+    np.testing.assert_allclose(found[0].flux, flux[:20], rtol=1e-6)
+    np.testing.assert_allclose(found[0].flux_error, error[:20], rtol=1e-6)
+    assert found[1].flux_error is None
+
+
+def test_a_stated_medium_is_believed(model, tmp_path):
+    stars = Stars(24, edge=0)
+    table = raw_table(stars, with_wavelength=True)
+    table["wavelength"] -= 0.235
+    path = str(write_table(tmp_path / "RVS_RAW.fits", table))
+    with pytest.raises(SpectangleError, match="its place in air"):
+        list(open_spectra(path, model.wavelength).chunks)
+    (chunk,) = open_spectra(path, model.wavelength, medium="vacuum").chunks
+    assert len(chunk) == 24
+    with pytest.raises(SpectangleError, match="medium=air came with .*only arrays"):
+        open_spectra(path, model.wavelength, medium="air")
 
 
 def test_one_label_for_all_and_more_stars_than_there_are(toy_runs, model, tmp_path, spectra):

@@ -45,7 +45,7 @@ def predict(
     survey: str | None = None,
     max_bad_rows: int = 0,
     wavelength_unit: str = "nm",
-    medium: str = "vacuum",
+    medium: str | None = None,
     columns: Mapping[str, str] | None = None,
     disentangled: str = "flag",
     overwrite: bool = False,
