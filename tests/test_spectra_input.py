@@ -17,6 +17,7 @@ from spectangle.archives import Cuts, Gandalf, Pixels, Plain, prepare
 from spectangle.archives.air import air_to_vacuum
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.files import refuse_input
 from spectangle.generation.generate import generate
 from spectangle.inference.load import load
 from spectangle.inference.model_grid import to_grid
@@ -192,6 +193,33 @@ def test_a_stated_medium_is_believed(model, tmp_path):
     assert len(chunk) == 24
     with pytest.raises(SpectangleError, match="medium=air came with .*only arrays"):
         open_spectra(path, model.wavelength, medium="air")
+
+
+def test_what_is_read_is_never_written_over(toy_runs, tmp_path):
+    stars = Stars(2)
+    (tmp_path / "own").mkdir()
+    own = write_table(tmp_path / "own" / "RVS.fits", raw_table(stars))
+    whole, other = own.read_bytes(), tmp_path / "link.fits"
+    other.symlink_to(own)
+    for spectra, out, said in (
+        (own, own, "is read and would be written over"),
+        (own, other, "is read and would be written over"),
+        (own, own.parent / ".." / "own" / "RVS.fits", "is read and would be written over"),
+        (own.parent, own, "lies in the folder"),
+        (tmp_path, own.parent / "labels.fits", "read as one of them the next time. Write it to another folder"),
+        (own.parent / "*.fits", own.parent / "labels.fits", "is among the files that are read"),
+        (tmp_path / "**" / "*.fits", own.parent / "labels.fits", "is among the files that are read"),
+    ):
+        with pytest.raises(SpectangleError, match=said):
+            predict(str(toy_runs[0]), str(spectra), str(out), overwrite=True)
+    assert own.read_bytes() == whole and [path.name for path in own.parent.iterdir()] == ["RVS.fits"]
+    for spectra, out in (
+        (own.parent, tmp_path / "labels.fits"),
+        (own.parent / "*.fits", own.parent / "labels.ecsv"),
+        (tmp_path / "*.fits", own.parent / "labels.fits"),
+        (own, own.parent / "labels.fits"),
+    ):
+        refuse_input(out, (str(spectra), None))
 
 
 def test_one_label_for_all_and_more_stars_than_there_are(toy_runs, model, tmp_path, spectra):

@@ -2,15 +2,16 @@
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["made_once", "redacted", "refuse_existing", "whole_file", "write_beside"]
+__all__ = ["made_once", "redacted", "refuse_existing", "refuse_input", "whole_file", "write_beside"]
 
 PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
 
@@ -28,6 +29,36 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise SpectangleError(f"{path} exists already; choose another name, or say overwrite=true.")
+
+
+def refuse_input(out: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse an output that is also read, whatever may be replaced: it would destroy the input, or, in a folder or
+    pattern of inputs, be read as one the next time.
+
+    Arguments:
+        out: File to be written.
+        inputs: Files, folders (with their sub-folders) and patterns that are read; None is none.
+
+    Raises:
+        SpectangleError: The output is one of them, or among them.
+    """
+    for read in (Path(one) for one in inputs if one is not None):
+        if read.is_dir():
+            if read.resolve() in out.resolve().parents:
+                raise SpectangleError(
+                    f"{out} lies in the folder {read}, whose files are read: it would be read as one of them the next "
+                    "time. Write it to another folder."
+                )
+        elif (out.exists() and read.exists() and out.samefile(read)) or out.absolute() == read.absolute():
+            raise SpectangleError(f"{out} is read and would be written over; choose another name for the output.")
+        elif not read.exists() and _matches(out.absolute(), str(read.absolute())):
+            raise SpectangleError(
+                f"{out} is among the files that are read, {read}: choose another name or folder for the output."
+            )
+
+
+def _matches(path: PurePath, pattern: str) -> bool:
+    return fnmatch(str(path), pattern) if "**" in pattern else path.match(pattern)
 
 
 @contextmanager

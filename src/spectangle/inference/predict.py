@@ -15,6 +15,7 @@ from spectangle.configs.label_lambdas import fate
 from spectangle.console import progress_bar
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.files import refuse_input
 from spectangle.inference.calibrate import calibrate
 from spectangle.inference.calibration import Calibration
 from spectangle.inference.load import load
@@ -63,12 +64,13 @@ def predict(
         survey: Where the run's survey lies now, if it was moved.
         disentangled: What becomes of labels that the run disentangled: ``flag`` says so in the table, ``leave_out``
             drops their columns.
-        overwrite: Whether an existing table is replaced.
+        overwrite: Whether an existing table is replaced; what is read never is.
 
     Raises:
         SpectangleError: Anything wrong with the input, or no spectrum with a usable pixel.
     """
     path, folders = check_output(out, overwrite), run_folders(run)
+    refuse_input(path, (spectra, wavelength, flux_error, source_id))
     _check_choices(disentangled, latents, len(folders))
     models, calibration = load_ensemble(folders, survey)
     calibration.quantile(coverage)
