@@ -27,7 +27,7 @@ from spectangle.archives.gaia_datalink import read_gaia
 from spectangle.archives.gaia_files import COLUMNS
 from spectangle.archives.galah import read_galah
 from spectangle.archives.label_table import read_label_table
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded
+from spectangle.archives.source_ids import as_source_ids, check_not_rounded, parse_id
 from spectangle.archives.wavelengths import VacuumCheck, check_vacuum, linear_grid
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
@@ -304,6 +304,36 @@ def test_wavelengths_in_air(tmp_path):
     table["wavelength"].description = "Wavelength in air"
     path = write_table(tmp_path / "a.xml", table)
     refused(lambda: list(read_gaia(path, BadRows(), COLUMNS, linear_grid)), "a.xml", "air", "vacuum")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1_0", "which is no integer"),
+        ("\u0661\u0660", "which is no integer"),
+        ("9223372036854775808", "ids have 63 bits"),
+        ("-99999999999999999999", "ids have 63 bits"),
+        (b"12\xff4", r"came as '12\xff4', which is no integer"),
+        ("1.5e18", "a float"),
+    ],
+)
+def test_text_that_is_no_id(text, said):
+    refused(lambda: parse_id(text, "a.csv, row 2"), "a.csv, row 2", said)
+    refused(lambda: as_source_ids(np.array(["7", text], dtype=object), "a.csv"), "a.csv, row 2", said)
+    assert parse_id(" 12 ", "a") == 12 and parse_id(b"9223372036854775807", "a") == 2**63 - 1
+
+
+def test_ids_of_more_bits_are_bad_rows(tmp_path, stars):
+    rows = bulk_rows(stars)
+    for row, text in ((1, "9999999999999999999"), (3, "1_0")):
+        rows[row] = text + rows[row][rows[row].index(",") :]
+    bad = BadRows(2)
+    path = write_bulk(tmp_path / "a.csv", stars, rows)
+    chunks = list(read_gaia(path, bad, COLUMNS, linear_grid))
+    assert bad.count == 2 and "row 2: source_id came as '9999999999999999999'" in bad.sentences[0]
+    assert sum(map(len, chunks)) == len(stars.ids) - 2
+    named = write_table(tmp_path / "RVS_9999999999999999999.fits", individual_table(stars, 0, with_ids=False))
+    refused(lambda: list(read_gaia(named, BadRows(), COLUMNS, linear_grid)), "its name", "63 bits")
 
 
 def shifted(stars: Stars, by: float) -> np.ndarray:

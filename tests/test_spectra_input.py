@@ -103,6 +103,27 @@ def test_ids_of_any_shape_and_no_floats(model, spectra, toy_runs, tmp_path):
         np.testing.assert_array_equal(table["source_id"], ids[:number])
 
 
+def test_ids_that_were_floats_are_seen_in_every_input(toy_runs, toy_survey, model, tmp_path, caplog):
+    stars = Stars(60)
+    rounded = stars.ids.astype(float).astype(np.int64)
+    with Survey(toy_survey) as survey:
+        flux = survey.flux(0, 60)
+    np.savez(tmp_path / "a.npz", flux=flux, wavelength=model.wavelength, source_id=rounded)
+    (tmp_path / "own.h5").write_bytes(toy_survey.read_bytes())
+    with h5py.File(tmp_path / "own.h5", "r+") as file:
+        file["source_id"][:] = np.resize(rounded, 400) + 4096 * (np.arange(400) // 60)
+        file.attrs["origin"] = "observed"
+    (tmp_path / "fold").mkdir()
+    for i, one in enumerate(rounded):
+        write_table(tmp_path / "fold" / f"{i:02d}.fits", individual_table(stars, i, with_ids=False), source_id=one)
+    for name in ("a.npz", "own.h5", "fold"):
+        with pytest.raises(SpectangleError, match="passed through float64"):
+            predict(str(toy_runs[0]), str(tmp_path / name), str(tmp_path / "a.ecsv"))
+    np.savez(tmp_path / "a.npz", flux=flux, wavelength=model.wavelength, source_id=np.arange(60) // 2 // 29)
+    predict(str(toy_runs[0]), str(tmp_path / "a.npz"), str(tmp_path / "a.ecsv"))
+    assert "2 source_id came more than once (the first is 0), in 60 of the table's rows" in caplog.text
+
+
 def test_grids_may_have_a_unit(model, spectra, toy_runs, tmp_path):
     flux, _ = spectra
     angstrom = model.wavelength * 10

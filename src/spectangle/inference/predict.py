@@ -84,6 +84,7 @@ def predict(
             f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; "
             "check the file."
         )
+    _warn_of_twins(ids)
     table: Any = star_table(
         models[0], reading, ids, has_error, coverage, limits or Limits(), calibration, len(models), latents
     )
@@ -131,6 +132,19 @@ def _say_what_is_known(models: Sequence[TrainedModel], stars: InputSpectra, dise
             "%s: disentangled from the latent by this run, so that what is read is no measurement; %s.",
             ", ".join(model.disentangled),
             fate,
+        )
+
+
+def _warn_of_twins(ids: np.ndarray) -> None:
+    """Say how many ids [n] came more than once: a join on them would mix stars."""
+    unique, counts = np.unique(ids, return_counts=True)
+    if (several := counts > 1).any():
+        log.warning(
+            "%d source_id came more than once (the first is %d), in %d of the table's rows; a row each is written, so "
+            "take them apart before a join.",
+            several.sum(),
+            unique[several][0],
+            counts[several].sum(),
         )
 
 

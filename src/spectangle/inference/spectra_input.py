@@ -18,7 +18,7 @@ from spectangle.archives.air import in_vacuum
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.gaia_files import GaiaFiles
 from spectangle.archives.plain import load_array
-from spectangle.archives.source_ids import NO_ID, as_source_ids
+from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
 from spectangle.archives.spectra import as_flux
 from spectangle.archives.wavelengths import VacuumCheck, check_range, check_vacuum, nanometres
 from spectangle.errors import SpectangleError
@@ -127,7 +127,7 @@ def star_ids(source_id: Any, n: int, where: str) -> np.ndarray:
     """Identifiers [n] of stars, 1 to n where none are given.
 
     Raises:
-        SpectangleError: They are floats, or not one for each spectrum.
+        SpectangleError: They are floats or were, or not one for each spectrum.
     """
     if source_id is None:
         return np.arange(1, n + 1)
@@ -139,6 +139,7 @@ def star_ids(source_id: Any, n: int, where: str) -> np.ndarray:
             f"{where}, row {int(np.argmax(ids == NO_ID)) + 1}: the spectrum has no source_id; give one for each "
             "spectrum."
         )
+    check_not_rounded(ids, f"{where}, source_id")
     return ids
 
 
@@ -179,6 +180,8 @@ def check_arrays(
 def _from_survey(path: str, grid: np.ndarray) -> InputSpectra:
     with Survey(path) as survey:
         n_stars, synthetic = len(survey), is_synthetic(survey.attributes["origin"])
+        if not synthetic:  # made-up ids may be any numbers
+            check_not_rounded(survey.source_id, f"{path}, source_id")
         to_grid(
             np.asarray(survey.wavelength), survey.flux(0, 1), None, grid, path
         )  # refuse before the first bar is drawn
@@ -220,29 +223,33 @@ def _from_archive(
             for sentence in sentences:
                 log.warning("%s: %s", word, sentence)
 
-    return InputSpectra(None, _collected(chunks()))
+    return InputSpectra(None, _collected(chunks(), path))
 
 
-def _collected(chunks: Iterator[StarChunk]) -> Iterator[StarChunk]:
-    """Put small chunks together, in their order: files with a star each would be read by the model a star at a time."""
+def _collected(chunks: Iterator[StarChunk], where: str) -> Iterator[StarChunk]:
+    """Put small chunks together, in their order: files with a star each would be read by the model a star at a time,
+    and rounded ids are seen among many only.
+    """
     waiting: list[StarChunk] = []
     for chunk in chunks:
         if not len(chunk):
             continue
         other = waiting and (chunk.flux_error is None) != (waiting[0].flux_error is None)
         if other or sum(map(len, waiting)) + len(chunk) > CHUNK:
-            yield from _joined(waiting)
+            yield from _joined(waiting, where)
             waiting = []
         waiting.append(chunk)
-    yield from _joined(waiting)
+    yield from _joined(waiting, where)
 
 
-def _joined(chunks: list[StarChunk]) -> Iterator[StarChunk]:
+def _joined(chunks: list[StarChunk], where: str) -> Iterator[StarChunk]:
     """One chunk of several that all have errors, or all none; nothing of none."""
     if chunks:
         errors = [chunk.flux_error for chunk in chunks if chunk.flux_error is not None]
+        ids = np.concatenate([chunk.source_id for chunk in chunks])
+        check_not_rounded(ids, f"{where}, source_id")
         yield StarChunk(
-            np.concatenate([chunk.source_id for chunk in chunks]),
+            ids,
             np.concatenate([chunk.flux for chunk in chunks]),
             np.concatenate(errors) if errors else None,
         )
