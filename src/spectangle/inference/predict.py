@@ -191,21 +191,21 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
 
 def read_all(
     models: Sequence[TrainedModel], spectra: InputSpectra, latents: bool = False
-) -> tuple[Reading, np.ndarray, bool]:
-    """Read all stars chunk by chunk; return the readings (latents only if asked), the identifiers [n], and whether
-    there were errors.
+) -> tuple[Reading, np.ndarray, np.ndarray]:
+    """Read all stars chunk by chunk; return the readings (latents only if asked), the identifiers [n], and which stars
+    came with errors [n].
     """
-    readings, ids, has_error = [], [], False
+    readings, ids, has_error = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=spectra.n_stars)
         for chunk, reading in _in_parallel(models, spectra.chunks):
             readings.append(reading if latents else replace(reading, latent=np.empty((len(chunk), 0), np.float32)))
             ids.append(chunk.source_id)
-            has_error |= chunk.flux_error is not None
+            has_error.append(np.full(len(chunk), chunk.flux_error is not None))
             bar.advance(task, len(chunk))
     if not readings:
         raise SpectangleError("The input holds no spectrum.")
-    return join(readings), np.concatenate(ids), has_error
+    return join(readings), np.concatenate(ids), np.concatenate(has_error)
 
 
 def _in_parallel(models: Sequence[TrainedModel], chunks: Iterator[StarChunk]) -> Iterator[tuple[StarChunk, Reading]]:

@@ -53,7 +53,7 @@ def star_table(
     model: "TrainedNetworks",
     reading: Reading,
     source_id: np.ndarray,
-    has_error: bool,
+    has_error: bool | np.ndarray,
     coverage: float,
     limits: Limits,
     calibration: "Calibration | None" = None,
@@ -66,7 +66,7 @@ def star_table(
         model: Says which labels there are; the first one of an ensemble.
         reading: What was read.
         source_id: Identifiers [n] int64.
-        has_error: Whether the spectra came with errors.
+        has_error: Whether the spectra came with errors: all or none, or each star [n].
         coverage: Of the intervals.
         limits: Of the quality flags.
         calibration: Of the ensemble; default: the model's.
@@ -128,9 +128,16 @@ def _warn_of_few_stars(model: "TrainedNetworks", calibration: "Calibration", cov
 
 
 def _quality_columns(
-    model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", has_error: bool, limits: Limits
+    model: "TrainedNetworks",
+    reading: Reading,
+    calibration: "Calibration | None",
+    has_error: bool | np.ndarray,
+    limits: Limits,
 ) -> list[Column]:
-    per = "its flux error" if has_error else "the pixel's residual over validation stars (no flux errors came)"
+    residual = "the pixel's residual over validation stars"
+    per = "its flux error" if np.all(has_error) else f"{residual} (no flux errors came)"
+    if np.any(has_error) and not np.all(has_error):
+        per = f"its flux error or, of stars that came without (snr is NaN), {residual}"
     columns = [
         _column("snr", reading.snr, None, "mean of flux / flux error over the usable pixels", "stat.snr"),
         _column("masked_fraction", reading.masked, None, "fraction of pixels that were masked"),
