@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -340,6 +342,25 @@ def test_an_interruption_leaves_nothing_that_looks_complete(toy_runs, toy_survey
     with pytest.raises(KeyboardInterrupt):
         predict(str(toy_runs[0]), str(toy_survey), str(tmp_path / "stars.ecsv"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_that_a_killed_process_left_are_removed(toy_runs, toy_survey: Path, tmp_path: Path):
+    names = ["stars.ecsv.0123abcd.part", "stars.ecsv.0123abce.part", "other.ecsv.0123abcd.part", "stars.ecsv.mine.part"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0) if name != names[1] else None)  # names[1] may be being written
+    predict(str(toy_runs[0]), str(toy_survey), str(tmp_path / "stars.ecsv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "stars.ecsv"])
+
+
+def test_a_log_says_how_far_it_is(model, caplog, monkeypatch):
+    monkeypatch.setattr(sys.modules[read_all.__module__], "EVERY_S", 0.0)
+    caplog.set_level("INFO")
+    flux = np.full((5, 40), 0.8, dtype=np.float32)
+    for total, said in ((10, "5 of 10 stars read"), (None, "10 stars read")):
+        read_all([model], InputSpectra(total, iter([StarChunk(np.arange(5), flux, None)] * 2)))
+        assert said in caplog.text
+        caplog.clear()
 
 
 def test_a_survey_that_moved_is_found_where_the_user_says(toy_runs, tmp_path: Path):

@@ -1,18 +1,21 @@
 """Files: never written over by accident, whole or not at all, made once by many processes, and without passwords."""
 
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["made_once", "redacted", "refuse_existing", "refuse_input", "whole_file", "write_beside"]
+__all__ = ["made_once", "redacted", "refuse_existing", "refuse_input", "remove_leftovers", "whole_file", "write_beside"]
 
+LEFT_S = 86400.0  # a part that is so old is nobody's
 PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
 
 
@@ -75,6 +78,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left beside a file that :func:`whole_file` writes: parts that nobody has written to
+    for a day.
+    """
+    for part in path.parent.glob(f"{escape(path.name)}.{'[0-9a-f]' * 8}.part"):
+        with suppress(OSError):  # another process may have removed it, or it is somebody else's
+            if time.time() - part.stat().st_mtime > LEFT_S:
+                part.unlink()
 
 
 def write_beside(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """Labels of stars that nobody labelled: stream spectra through one run or an ensemble of runs (paper, Fig. 7)."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from spectangle.configs.label_lambdas import fate
-from spectangle.console import progress_bar
+from spectangle.console import console, progress_bar
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.files import refuse_input
@@ -29,6 +30,8 @@ from spectangle.runs.folder import Run, required
 from spectangle.survey.format import is_synthetic
 
 __all__ = ["predict", "run_folders"]
+
+EVERY_S = 30.0  # between lines that say how far it is, where there is no terminal
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +199,7 @@ def read_all(
     came with errors [n].
     """
     readings, ids, has_error = [], [], []
+    done, said = 0, time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=spectra.n_stars)
         for chunk, reading in _in_parallel(models, spectra.chunks):
@@ -203,6 +207,10 @@ def read_all(
             ids.append(chunk.source_id)
             has_error.append(np.full(len(chunk), chunk.flux_error is not None))
             bar.advance(task, len(chunk))
+            done += len(chunk)
+            if not console.is_terminal and time.monotonic() - said >= EVERY_S:  # a log of a job has no bar
+                said = time.monotonic()
+                log.info("%d%s stars read", done, "" if spectra.n_stars is None else f" of {spectra.n_stars}")
     if not readings:
         raise SpectangleError("The input holds no spectrum.")
     return join(readings), np.concatenate(ids), np.concatenate(has_error)

@@ -16,7 +16,7 @@ import numpy as np
 from astropy.table import Column, Table
 
 from spectangle.errors import SpectangleError
-from spectangle.files import refuse_existing, whole_file
+from spectangle.files import refuse_existing, remove_leftovers, whole_file
 from spectangle.inference.quality import Limits, Quality, quality
 from spectangle.inference.reading import Reading
 from spectangle.version import VERSION
@@ -204,11 +204,13 @@ def check_output(path: str | Path | None, overwrite: bool) -> Path:
 
 
 def write_table(table: Table, path: Path) -> None:
-    """Write a table beside its name, then rename: what has the name is whole.
+    """Write a table beside its name, then rename: what has the name is whole. Parts of it that killed processes left
+    are removed.
 
     Raises:
         SpectangleError: The disk is full or the folder is gone.
     """
+    remove_leftovers(path)
     try:
         with whole_file(path) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units of astropy that a format spells differently
