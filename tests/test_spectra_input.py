@@ -229,6 +229,7 @@ def test_what_is_read_is_never_written_over(toy_runs, tmp_path):
         (own.parent, own, "lies in the folder"),
         (tmp_path, own.parent / "labels.fits", "read as one of them the next time. Write it to another folder"),
         (own.parent / "*.fits", own.parent / "labels.fits", "is among the files that are read"),
+        (own.parent / "*.fits", own.parent / ".." / "own" / "labels.fits", "is among the files that are read"),
         (tmp_path / "**" / "*.fits", own.parent / "labels.fits", "is among the files that are read"),
     ):
         with pytest.raises(SpectangleError, match=said):

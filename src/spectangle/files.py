@@ -1,5 +1,6 @@
 """Files: never written over by accident, whole or not at all, made once by many processes, and without passwords."""
 
+import os
 import re
 import time
 import uuid
@@ -45,16 +46,17 @@ def refuse_input(out: Path, inputs: Iterable[str | Path | None]) -> None:
     Raises:
         SpectangleError: The output is one of them, or among them.
     """
-    for read in (Path(one) for one in inputs if one is not None):
+    plain = Path(os.path.abspath(out))  # without "..", as patterns are compared by their text
+    for read in (Path(os.path.abspath(one)) for one in inputs if one is not None):
         if read.is_dir():
             if read.resolve() in out.resolve().parents:
                 raise SpectangleError(
                     f"{out} lies in the folder {read}, whose files are read: it would be read as one of them the next "
                     "time. Write it to another folder."
                 )
-        elif (out.exists() and read.exists() and out.samefile(read)) or out.absolute() == read.absolute():
+        elif (out.exists() and read.exists() and out.samefile(read)) or plain == read:
             raise SpectangleError(f"{out} is read and would be written over; choose another name for the output.")
-        elif not read.exists() and _matches(out.absolute(), str(read.absolute())):
+        elif not read.exists() and _matches(plain, str(read)):
             raise SpectangleError(
                 f"{out} is among the files that are read, {read}: choose another name or folder for the output."
             )
