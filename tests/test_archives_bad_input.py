@@ -27,8 +27,8 @@ from spectangle.archives.gaia_datalink import read_gaia
 from spectangle.archives.gaia_files import COLUMNS
 from spectangle.archives.galah import read_galah
 from spectangle.archives.label_table import read_label_table
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded
-from spectangle.archives.wavelengths import linear_grid
+from spectangle.archives.source_ids import as_source_ids, check_not_rounded, parse_id
+from spectangle.archives.wavelengths import VacuumCheck, check_vacuum, linear_grid
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 
@@ -289,7 +289,8 @@ def test_wavelengths_in_the_wrong_unit(tmp_path, stars, unit):
     )
 
 
-def test_wavelengths_in_air(tmp_path, stars):
+def test_wavelengths_in_air(tmp_path):
+    stars = Stars(24, edge=0)
     np.save(tmp_path / "flux.npy", stars.flux)
     np.save(tmp_path / "wavelength.npy", stars.wavelength - 0.235)
     stars.table().write(tmp_path / "labels.ecsv")
@@ -303,6 +304,73 @@ def test_wavelengths_in_air(tmp_path, stars):
     table["wavelength"].description = "Wavelength in air"
     path = write_table(tmp_path / "a.xml", table)
     refused(lambda: list(read_gaia(path, BadRows(), COLUMNS, linear_grid)), "a.xml", "air", "vacuum")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1_0", "which is no integer"),
+        ("\u0661\u0660", "which is no integer"),
+        ("9223372036854775808", "ids have 63 bits"),
+        ("-99999999999999999999", "ids have 63 bits"),
+        (b"12\xff4", r"came as '12\xff4', which is no integer"),
+        ("1.5e18", "a float"),
+    ],
+)
+def test_text_that_is_no_id(text, said):
+    refused(lambda: parse_id(text, "a.csv, row 2"), "a.csv, row 2", said)
+    refused(lambda: as_source_ids(np.array(["7", text], dtype=object), "a.csv"), "a.csv, row 2", said)
+    assert parse_id(" 12 ", "a") == 12 and parse_id(b"9223372036854775807", "a") == 2**63 - 1
+
+
+def test_ids_of_more_bits_are_bad_rows(tmp_path, stars):
+    rows = bulk_rows(stars)
+    for row, text in ((1, "9999999999999999999"), (3, "1_0")):
+        rows[row] = text + rows[row][rows[row].index(",") :]
+    bad = BadRows(2)
+    path = write_bulk(tmp_path / "a.csv", stars, rows)
+    chunks = list(read_gaia(path, bad, COLUMNS, linear_grid))
+    assert bad.count == 2 and "row 2: source_id came as '9999999999999999999'" in bad.sentences[0]
+    assert sum(map(len, chunks)) == len(stars.ids) - 2
+    named = write_table(tmp_path / "RVS_9999999999999999999.fits", individual_table(stars, 0, with_ids=False))
+    refused(lambda: list(read_gaia(named, BadRows(), COLUMNS, linear_grid)), "its name", "63 bits")
+
+
+def shifted(stars: Stars, by: float) -> np.ndarray:
+    """The spectra [n, P] with their lines moved by so many nm."""
+    return np.stack([np.interp(stars.wavelength - by, stars.wavelength, one) for one in stars.flux])
+
+
+def test_one_star_is_not_in_air_whatever_its_noise_and_its_velocity(caplog):
+    stars = Stars(60, edge=0)
+    spoilt = stars.flux.copy()
+    spoilt[:, np.argmin(np.abs(stars.wavelength - 854.21))] = -0.9
+    for flux in (shifted(stars, -0.228), spoilt):  # -80 km/s; a pixel filled with noise
+        caplog.clear()
+        for one in flux[:5]:
+            check_vacuum(stars.wavelength, one[None], "a.fits")
+        assert "854.209" in caplog.text or flux is spoilt  # told, not refused
+    some = stars.flux.copy()
+    some[:20], some[20] = shifted(stars, -0.228)[:20], spoilt[20]
+    caplog.clear()
+    check_vacuum(stars.wavelength, some, "a.fits")
+    noisy = stars.flux + np.random.default_rng(0).normal(0, 1 / 8, (30, *stars.flux.shape))
+    for sample in noisy:  # S/N 8, a star and twenty at a time
+        check_vacuum(stars.wavelength, sample[:1], "a.fits")
+        check_vacuum(stars.wavelength, sample[:20], "a.fits")
+        with pytest.raises(SpectangleError, match="its place in air"):
+            check_vacuum(stars.wavelength - 0.235, sample, "a.fits")
+
+
+def test_files_of_a_star_each_are_judged_together(tmp_path):
+    stars = Stars(24, edge=0)
+    check = VacuumCheck()
+    for i in range(24):
+        check.add(stars.wavelength - 0.235, stars.flux[i : i + 1], f"{i}.fits")
+    refused(check.finish, "0.fits and 23 more", "854.209", "air")
+    check.finish()  # each star is judged once
+    part = stars.wavelength < 854.25  # the flank of the line is no line
+    check_vacuum(stars.wavelength[part], stars.flux[:, part], "a.fits")
 
 
 def test_another_grid_in_the_next_file(folder):

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +29,11 @@ from spectangle.inference.calibrate import _half_step
 from spectangle.inference.calibration import Calibration, nearest_distance
 from spectangle.inference.load import load
 from spectangle.inference.model_grid import to_grid
-from spectangle.inference.predict import predict
+from spectangle.inference.predict import predict, read_all
 from spectangle.inference.quality import Limits, Quality, quality
 from spectangle.inference.reading import Reading
 from spectangle.inference.readout import Readout
+from spectangle.inference.spectra_input import InputSpectra, StarChunk
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
 from spectangle.threads import use_threads
@@ -253,6 +256,25 @@ def test_without_errors_there_is_no_low_snr(model, toy_survey: Path):
     assert np.isnan(table["snr"]).all() and not np.any(np.asarray(table["flags"]) & Quality.LOW_SNR)
 
 
+def test_stars_without_errors_are_judged_as_such_beside_others(model, toy_survey: Path):
+    with Survey(toy_survey) as survey:
+        flux, error, ids = survey.flux(0, 40), survey.flux_error(0, 40), survey.source_id[:40]
+    kinds = {"a": slice(0, 25), "b": slice(25, 40)}
+    spectra = InputSpectra(40, iter([StarChunk(ids[:25], flux[:25], error[:25]), StarChunk(ids[25:], flux[25:], None)]))
+    reading, _, has_error = read_all([model], spectra)
+    np.testing.assert_array_equal(has_error, np.arange(40) < 25)
+    mixed = star_table.star_table(model, reading, ids, has_error, 0.6827, Limits())
+    apart = [
+        model.predict(flux[rows], error[rows] if name == "a" else None, source_id=ids[rows])
+        for name, rows in kinds.items()
+    ]
+    for column in ("ood_score", "misfit_score", "flags", "chi2"):
+        np.testing.assert_allclose(mixed[column], np.concatenate([one[column] for one in apart]), rtol=1e-4)
+    assert "its flux error or, of stars that came without" in mixed["chi2"].description
+    assert "its flux error)^2" in apart[0]["chi2"].description
+    assert "(no flux errors came)" in apart[1]["chi2"].description
+
+
 def test_strange_spectra_are_told_from_normal_ones(model, toy_survey: Path):
     with Survey(toy_survey) as survey:
         flux = survey.flux()
@@ -320,6 +342,25 @@ def test_an_interruption_leaves_nothing_that_looks_complete(toy_runs, toy_survey
     with pytest.raises(KeyboardInterrupt):
         predict(str(toy_runs[0]), str(toy_survey), str(tmp_path / "stars.ecsv"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_that_a_killed_process_left_are_removed(toy_runs, toy_survey: Path, tmp_path: Path):
+    names = ["stars.ecsv.0123abcd.part", "stars.ecsv.0123abce.part", "other.ecsv.0123abcd.part", "stars.ecsv.mine.part"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0) if name != names[1] else None)  # names[1] may be being written
+    predict(str(toy_runs[0]), str(toy_survey), str(tmp_path / "stars.ecsv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "stars.ecsv"])
+
+
+def test_a_log_says_how_far_it_is(model, caplog, monkeypatch):
+    monkeypatch.setattr(sys.modules[read_all.__module__], "EVERY_S", 0.0)
+    caplog.set_level("INFO")
+    flux = np.full((5, 40), 0.8, dtype=np.float32)
+    for total, said in ((10, "5 of 10 stars read"), (None, "10 stars read")):
+        read_all([model], InputSpectra(total, iter([StarChunk(np.arange(5), flux, None)] * 2)))
+        assert said in caplog.text
+        caplog.clear()
 
 
 def test_a_survey_that_moved_is_found_where_the_user_says(toy_runs, tmp_path: Path):

@@ -10,18 +10,20 @@ import astropy.units as u
 import h5py
 import numpy as np
 import pytest
-from archive_files import Stars
+from archive_files import Stars, individual_table, raw_table, write_table
 from astropy.table import MaskedColumn, Table
 
 from spectangle.archives import Cuts, Gandalf, Pixels, Plain, prepare
 from spectangle.archives.air import air_to_vacuum
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.files import refuse_input
 from spectangle.generation.generate import generate
 from spectangle.inference.load import load
+from spectangle.inference.model_grid import to_grid
 from spectangle.inference.predict import predict
 from spectangle.inference.quality import Quality
-from spectangle.inference.spectra_input import check_arrays, star_ids, vacuum_grid
+from spectangle.inference.spectra_input import check_arrays, open_spectra, star_ids, vacuum_grid
 from spectangle.runs.folder import Run
 from spectangle.survey.file import Survey
 
@@ -101,6 +103,27 @@ def test_ids_of_any_shape_and_no_floats(model, spectra, toy_runs, tmp_path):
         np.testing.assert_array_equal(table["source_id"], ids[:number])
 
 
+def test_ids_that_were_floats_are_seen_in_every_input(toy_runs, toy_survey, model, tmp_path, caplog):
+    stars = Stars(60)
+    rounded = stars.ids.astype(float).astype(np.int64)
+    with Survey(toy_survey) as survey:
+        flux = survey.flux(0, 60)
+    np.savez(tmp_path / "a.npz", flux=flux, wavelength=model.wavelength, source_id=rounded)
+    (tmp_path / "own.h5").write_bytes(toy_survey.read_bytes())
+    with h5py.File(tmp_path / "own.h5", "r+") as file:
+        file["source_id"][:] = np.resize(rounded, 400) + 4096 * (np.arange(400) // 60)
+        file.attrs["origin"] = "observed"
+    (tmp_path / "fold").mkdir()
+    for i, one in enumerate(rounded):
+        write_table(tmp_path / "fold" / f"{i:02d}.fits", individual_table(stars, i, with_ids=False), source_id=one)
+    for name in ("a.npz", "own.h5", "fold"):
+        with pytest.raises(SpectangleError, match="passed through float64"):
+            predict(str(toy_runs[0]), str(tmp_path / name), str(tmp_path / "a.ecsv"))
+    np.savez(tmp_path / "a.npz", flux=flux, wavelength=model.wavelength, source_id=np.arange(60) // 2 // 29)
+    predict(str(toy_runs[0]), str(tmp_path / "a.npz"), str(tmp_path / "a.ecsv"))
+    assert "2 source_id came more than once (the first is 0), in 60 of the table's rows" in caplog.text
+
+
 def test_grids_may_have_a_unit(model, spectra, toy_runs, tmp_path):
     flux, _ = spectra
     angstrom = model.wavelength * 10
@@ -119,7 +142,7 @@ def test_grids_may_have_a_unit(model, spectra, toy_runs, tmp_path):
 
 
 def test_air_is_seen_by_the_door():
-    stars = Stars(5, edge=0)
+    stars = Stars(24, edge=0)
     with pytest.raises(
         SpectangleError, match="its place in air .*; in vacuum it is at 854.444. State medium=air to convert them"
     ):
@@ -128,6 +151,7 @@ def test_air_is_seen_by_the_door():
         vacuum_grid(stars.wavelength - 0.235, "these", medium="air"), stars.wavelength, atol=5e-3
     )
     check_arrays(stars.flux, None, vacuum_grid(stars.wavelength - 0.235, "these", medium="air"), "these", "medium")
+    check_arrays(stars.flux, None, stars.wavelength - 0.235, "these", "medium", stated=True)
     with pytest.raises(SpectangleError, match="medium=water is not known; it can be air, vacuum"):
         vacuum_grid(stars.wavelength, "these", medium="water")
 
@@ -159,6 +183,65 @@ def test_archives_convert_air(form, tmp_path):
     with Survey(tmp_path / "my.h5") as survey:
         np.testing.assert_allclose(survey.wavelength, air_to_vacuum(air, "here"))
         assert abs(survey.wavelength[np.argmin(survey.flux().mean(0))] - 854.444) < 0.06
+
+
+def test_files_of_a_star_each_are_read_together(model, tmp_path):
+    stars = Stars(30)
+    for i in range(30):
+        if i > 19:  # the last ten without errors
+            table = individual_table(stars, i)
+            table.remove_column("flux_error")
+        else:
+            table = individual_table(stars, i)
+        write_table(tmp_path / f"RVS_{i:02d}.fits", table)
+    found = list(open_spectra(str(tmp_path), model.wavelength).chunks)
+    assert [len(chunk) for chunk in found] == [20, 10]
+    flux, error = to_grid(stars.wavelength, stars.flux, stars.error, model.wavelength, "these")
+    np.testing.assert_array_equal(np.concatenate([chunk.source_id for chunk in found]), stars.ids)
+    np.testing.assert_allclose(found[0].flux, flux[:20], rtol=1e-6)
+    np.testing.assert_allclose(found[0].flux_error, error[:20], rtol=1e-6)
+    assert found[1].flux_error is None
+
+
+def test_a_stated_medium_is_believed(model, tmp_path):
+    stars = Stars(24, edge=0)
+    table = raw_table(stars, with_wavelength=True)
+    table["wavelength"] -= 0.235
+    path = str(write_table(tmp_path / "RVS_RAW.fits", table))
+    with pytest.raises(SpectangleError, match="its place in air"):
+        list(open_spectra(path, model.wavelength).chunks)
+    (chunk,) = open_spectra(path, model.wavelength, medium="vacuum").chunks
+    assert len(chunk) == 24
+    with pytest.raises(SpectangleError, match="medium=air came with .*only arrays"):
+        open_spectra(path, model.wavelength, medium="air")
+
+
+def test_what_is_read_is_never_written_over(toy_runs, tmp_path):
+    stars = Stars(2)
+    (tmp_path / "own").mkdir()
+    own = write_table(tmp_path / "own" / "RVS.fits", raw_table(stars))
+    whole, other = own.read_bytes(), tmp_path / "link.fits"
+    other.symlink_to(own)
+    for spectra, out, said in (
+        (own, own, "is read and would be written over"),
+        (own, other, "is read and would be written over"),
+        (own, own.parent / ".." / "own" / "RVS.fits", "is read and would be written over"),
+        (own.parent, own, "lies in the folder"),
+        (tmp_path, own.parent / "labels.fits", "read as one of them the next time. Write it to another folder"),
+        (own.parent / "*.fits", own.parent / "labels.fits", "is among the files that are read"),
+        (own.parent / "*.fits", own.parent / ".." / "own" / "labels.fits", "is among the files that are read"),
+        (tmp_path / "**" / "*.fits", own.parent / "labels.fits", "is among the files that are read"),
+    ):
+        with pytest.raises(SpectangleError, match=said):
+            predict(str(toy_runs[0]), str(spectra), str(out), overwrite=True)
+    assert own.read_bytes() == whole and [path.name for path in own.parent.iterdir()] == ["RVS.fits"]
+    for spectra, out in (
+        (own.parent, tmp_path / "labels.fits"),
+        (own.parent / "*.fits", own.parent / "labels.ecsv"),
+        (tmp_path / "*.fits", own.parent / "labels.fits"),
+        (own, own.parent / "labels.fits"),
+    ):
+        refuse_input(out, (str(spectra), None))
 
 
 def test_one_label_for_all_and_more_stars_than_there_are(toy_runs, model, tmp_path, spectra):

@@ -1,17 +1,22 @@
 """Files: never written over by accident, whole or not at all, made once by many processes, and without passwords."""
 
+import os
 import re
+import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
+from glob import escape
+from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["made_once", "redacted", "refuse_existing", "whole_file", "write_beside"]
+__all__ = ["made_once", "redacted", "refuse_existing", "refuse_input", "remove_leftovers", "whole_file", "write_beside"]
 
+LEFT_S = 86400.0  # a part that is so old is nobody's
 PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
 
 
@@ -30,6 +35,37 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise SpectangleError(f"{path} exists already; choose another name, or say overwrite=true.")
 
 
+def refuse_input(out: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse an output that is also read, whatever may be replaced: it would destroy the input, or, in a folder or
+    pattern of inputs, be read as one the next time.
+
+    Arguments:
+        out: File to be written.
+        inputs: Files, folders (with their sub-folders) and patterns that are read; None is none.
+
+    Raises:
+        SpectangleError: The output is one of them, or among them.
+    """
+    plain = Path(os.path.abspath(out))  # without "..", as patterns are compared by their text
+    for read in (Path(os.path.abspath(one)) for one in inputs if one is not None):
+        if read.is_dir():
+            if read.resolve() in out.resolve().parents:
+                raise SpectangleError(
+                    f"{out} lies in the folder {read}, whose files are read: it would be read as one of them the next "
+                    "time. Write it to another folder."
+                )
+        elif (out.exists() and read.exists() and out.samefile(read)) or plain == read:
+            raise SpectangleError(f"{out} is read and would be written over; choose another name for the output.")
+        elif not read.exists() and _matches(plain, str(read)):
+            raise SpectangleError(
+                f"{out} is among the files that are read, {read}: choose another name or folder for the output."
+            )
+
+
+def _matches(path: PurePath, pattern: str) -> bool:
+    return fnmatch(str(path), pattern) if "**" in pattern else path.match(pattern)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a name beside a file's to write to, and rename it when the block ends well: what has the file's name is
@@ -44,6 +80,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left beside a file that :func:`whole_file` writes: parts that nobody has written to
+    for a day.
+    """
+    for part in path.parent.glob(f"{escape(path.name)}.{'[0-9a-f]' * 8}.part"):
+        with suppress(OSError):  # another process may have removed it, or it is somebody else's
+            if time.time() - part.stat().st_mtime > LEFT_S:
+                part.unlink()
 
 
 def write_beside(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.resample import Pixels
 from spectangle.archives.spectra import SpectraChunk, drop_bad_rows
-from spectangle.archives.wavelengths import check_vacuum
+from spectangle.archives.wavelengths import VacuumCheck
 from spectangle.errors import SpectangleError
 from spectangle.survey.format import locked
 
@@ -85,13 +85,16 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
     """
     if part.is_file():
         return part
-    bad = BadRows(job.max_bad_rows)
+    bad, vacuum = BadRows(job.max_bad_rows), VacuumCheck()
     beside = part.with_suffix(f".{np.random.default_rng().integers(1 << 32):08x}.part")
     try:
         with h5py.File(beside, "w") as file:
             for number, path in enumerate(paths):
                 for chunk in job.source.read(path, bad, job.wanted):
-                    _append(file, job.pixels, number, drop_bad_rows(chunk, bad, job.pixels.nonpositive_error))
+                    good = drop_bad_rows(chunk, bad, job.pixels.nonpositive_error)
+                    vacuum.add(good.wavelength, good.flux, str(path))
+                    _append(file, job.pixels, number, good)
+            vacuum.finish()
             _drop_partial_errors(file)
             for name, words in (
                 ("paths", [str(p) for p in paths]),
@@ -114,7 +117,6 @@ def _append(file: Any, pixels: Pixels, number: int, chunk: SpectraChunk) -> None
         return
     grid = pixels.grid(chunk.wavelength)
     if "wavelength" not in file:
-        check_vacuum(chunk.wavelength, chunk.flux, str(chunk.path))
         file["wavelength"] = grid
         file["covered"] = np.zeros(len(grid), dtype=bool)
     elif not np.array_equal(file["wavelength"][:], grid):

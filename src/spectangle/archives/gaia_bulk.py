@@ -218,6 +218,6 @@ def _ids(path, column: pa.Array, rows: np.ndarray, bad: BadRows) -> tuple[np.nda
         except RoundedIds:
             raise
         except SpectangleError:
-            bad.skip(path, int(rows[i]), f"source_id came as '{text}', which is no integer")
+            bad.skip(path, int(rows[i]), f"source_id came as '{text}', which is no integer of 63 bits")
             readable[i] = False
     return ids, readable

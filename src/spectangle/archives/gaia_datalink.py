@@ -23,7 +23,7 @@ from spectangle.archives.columns import find_column, require_columns
 from spectangle.archives.flux_lists import parse_lists
 from spectangle.archives.gaia_bulk import ONE_PIXEL, header_lines, is_gzip, read_bulk
 from spectangle.archives.own_grids import RVS_RANGE, chunks_by_grid, only_wanted
-from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
+from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded, parse_id
 from spectangle.archives.spectra import SpectraChunk
 from spectangle.archives.table_file import EmptyTable, NoTable, decompressed, form_of, names_in, tables_in
 from spectangle.archives.wavelengths import check_range
@@ -257,7 +257,7 @@ def _id_outside(path: Path, table: Table, name: str) -> int:
         if key in meta:
             return int(as_source_ids(np.atleast_1d(meta[key]), f"{path}, header {key}")[0])
     if digits := re.search(r"(?<!\d)\d{10,19}(?!\d)", path.name):
-        return int(digits[0])
+        return parse_id(digits[0], f"{path}, its name")
     raise SpectangleError(
         f"{path}: no source_id was found as a column, in the header or in the file name; rename the file to end "
         "in the id."

@@ -12,6 +12,7 @@ small.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -129,7 +130,7 @@ def resample_pixels(
     wavelength: np.ndarray, flux: np.ndarray, error: np.ndarray | None, grid: np.ndarray, min_covered: float = 0.5
 ):
     """Resample flux and error [n, P] to a grid [Q]; pixels covered less than `min_covered` by good ones are NaN."""
-    overlap = _overlaps(wavelength, grid)
+    overlap, squared = _overlaps(*(np.asarray(one, dtype=np.float64).tobytes() for one in (wavelength, grid)))
     good = np.isfinite(flux) if error is None else np.isfinite(flux) & np.isfinite(error) & (error > 0)
     total = overlap @ good.T.astype(np.float64)
     width = np.diff(_edges(grid))[:, None]
@@ -138,7 +139,7 @@ def resample_pixels(
         out = np.where(enough & (total > 0), (overlap @ np.where(good, flux, 0).T) / total, np.nan).T.astype(np.float32)
         if error is None:
             return out, None
-        variance = overlap.power(2) @ np.where(good, error.astype(np.float64) ** 2, 0).T
+        variance = squared @ np.where(good, error.astype(np.float64) ** 2, 0).T
         return out, np.where(enough & (total > 0), np.sqrt(variance) / total, np.nan).T.astype(np.float32)
 
 
@@ -152,13 +153,18 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
-def _overlaps(old: np.ndarray, new: np.ndarray) -> csr_array:
-    """Length [Q, P] in nm that each old pixel shares with each new one."""
-    old_edges, new_edges = _edges(old), _edges(new)
-    first = np.clip(np.searchsorted(old_edges, new_edges[:-1], "right") - 1, 0, len(old) - 1)
-    last = np.clip(np.searchsorted(old_edges, new_edges[1:], "left"), 1, len(old))
+@lru_cache(maxsize=4)  # a folder of files with a star each has one grid
+def _overlaps(old: bytes, new: bytes) -> tuple[csr_array, csr_array]:
+    """Length [Q, P] in nm that each old pixel shares with each new one, and its square, for grids [P] and [Q] as bytes
+    of float64.
+    """
+    old_edges, new_edges = _edges(np.frombuffer(old)), _edges(np.frombuffer(new))
+    n_old, n_new = len(old_edges) - 1, len(new_edges) - 1
+    first = np.clip(np.searchsorted(old_edges, new_edges[:-1], "right") - 1, 0, n_old - 1)
+    last = np.clip(np.searchsorted(old_edges, new_edges[1:], "left"), 1, n_old)
     counts = np.maximum(last - first, 0)
-    row = np.repeat(np.arange(len(new)), counts)
-    column = np.concatenate([np.arange(a, a + c) for a, c in zip(first, counts, strict=True)])
+    row = np.repeat(np.arange(n_new), counts)
+    column = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
     shared = np.minimum(old_edges[column + 1], new_edges[row + 1]) - np.maximum(old_edges[column], new_edges[row])
-    return csr_array((shared.clip(0), (row, column)), shape=(len(new), len(old)))
+    overlap = csr_array((shared.clip(0), (row, column)), shape=(n_new, n_old))
+    return overlap, overlap.power(2)

@@ -5,6 +5,8 @@ ids are multiples of 128 (Gaia DR3 data model, gaia_source.source_id). Above 2^6
 or more apart, so in a table that passed through float64 every large id is a multiple of that spacing.
 """
 
+import re
+
 import numpy as np
 
 from spectangle.errors import SpectangleError
@@ -16,6 +18,7 @@ NO_ID = -1  # of a star that has none
 BLANK = ("", "null", "none", "na", "n/a", "nan", "--")  # cells without a value
 SPACING = 128
 CHANCE = 2.0**-20
+WHOLE = re.compile(r"[+-]?[0-9]{1,40}")
 
 
 class RoundedIds(SpectangleError):
@@ -91,14 +94,18 @@ def parse_id(text, where: str) -> int:
 
     Raises:
         RoundedIds: It was written as a float.
-        SpectangleError: It is no integer.
+        SpectangleError: It is no integer, or has more than 63 bits.
     """
-    text = text.decode() if isinstance(text, bytes) else str(text)
+    text = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else str(text)
+    if WHOLE.fullmatch(text.strip()):  # int() also takes 1_0, and the digits of other scripts
+        if abs(number := int(text)) > np.iinfo(np.int64).max:
+            raise SpectangleError(
+                f"{where}: source_id came as '{text}'; ids have 63 bits: whole numbers up to 9223372036854775807."
+            )
+        return number
     try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
+        if "_" in text or not text.isascii():
+            raise ValueError
         float(text)
     except ValueError:
         raise SpectangleError(

@@ -4,14 +4,22 @@ Gaia RVS bulk files have no wavelength column; the grid is 846 + 0.01 i nm in va
 rvs_mean_spectrum).
 """
 
+import logging
+
 import astropy.units as u
 import numpy as np
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["check_range", "check_vacuum", "linear_grid", "nanometres"]
+__all__ = ["VacuumCheck", "check_range", "check_vacuum", "linear_grid", "nanometres"]
 
 CA_II_VACUUM, CA_II_AIR = 854.444, 854.209  # nm, the strongest line of the triplet
+LINE = np.arange(CA_II_AIR - 0.44, CA_II_VACUUM + 0.44, 0.02)  # nm, where it is looked for
+MARGIN = 0.06  # nm from its place in air
+ENOUGH, MANY = 20, 256  # stars that can be refused; stars that are looked at together
+SIGMAS = 3.0  # by which the line must be deeper at its place in air than at that in vacuum
+
+log = logging.getLogger(__name__)
 
 
 def linear_grid(n_pixels: int, start: float = 846.0, step: float = 0.01) -> np.ndarray:
@@ -61,29 +69,93 @@ def check_range(
     )
 
 
-def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, key: str = "", margin: float = 0.06) -> None:
-    """Refuse rest-frame RVS spectra whose Ca II 854 nm line lies where it lies in air.
+class VacuumCheck:
+    """Refuse rest-frame RVS spectra whose Ca II 854 nm line lies where it lies in air: 854.209 nm, not 854.444 nm.
 
-    The line is at 854.444 nm in vacuum and 854.209 nm in air. Nothing is checked where the grid does not cover it or
-    the mean spectrum shows no clear line.
+    A sample is judged, never a star: noise, a spoilt pixel or a velocity of -80 km/s put the line of one there. Stars
+    that come a few at a time are judged together, on whatever grids they came. Nothing is said where the grid does not
+    cover the line or the median spectrum shows no clear one, and too few stars are a warning at most.
 
     Arguments:
-        wavelength: Grid [P] in nm.
-        flux: Spectra [n, P]; their mean is looked at.
-        where: File, for the sentence.
         key: What states that they are in air, where the command can convert them.
-        margin: Distance in nm at which the line is in its place.
     """
-    window = (wavelength > CA_II_AIR - 0.4) & (wavelength < CA_II_VACUUM + 0.4)
-    if window.sum() < 8 or len(flux) == 0:
-        return
-    good = np.isfinite(flux[:, window])
-    line = np.where(good, flux[:, window], 0).sum(axis=0) / good.sum(axis=0).clip(1)
-    line[~good.any(axis=0)] = 1.0
-    centre = wavelength[window][np.argmin(line)]
-    if line.min() < 0.85 * np.median(line[[0, 1, -2, -1]]) and abs(centre - CA_II_AIR) < margin:
-        raise SpectangleError(
+
+    def __init__(self, key: str = ""):
+        self._key = key
+        self._waiting: list[np.ndarray] = []
+        self._where: list[str] = []
+
+    def add(self, wavelength: np.ndarray, flux: np.ndarray, where: str) -> None:
+        """Look at spectra [n, P] on a grid [P] in nm; `where` is their file, for the sentence.
+
+        Raises:
+            SpectangleError: The stars seen so far are in air.
+        """
+        covered = wavelength[0] <= LINE[0] and wavelength[-1] >= LINE[-1]
+        if not covered or ((wavelength > LINE[0]) & (wavelength < LINE[-1])).sum() < 8 or len(flux) == 0:
+            return
+        nearest = np.searchsorted((wavelength[1:] + wavelength[:-1]) / 2, LINE)
+        near = flux[:MANY, nearest]
+        if len(near) >= ENOUGH:
+            self._judge(near, where)
+            return
+        self._waiting.append(near)
+        self._where.append(where)
+        if sum(map(len, self._waiting)) >= MANY:
+            self.finish()
+
+    def finish(self) -> None:
+        """Judge the stars that came a few at a time.
+
+        Raises:
+            SpectangleError: They are in air.
+        """
+        waiting, where = self._waiting, list(dict.fromkeys(self._where))
+        self._waiting, self._where = [], []
+        if waiting:
+            more = f" and {len(where) - 1} more" if len(where) > 1 else ""
+            self._judge(np.concatenate(waiting), f"{where[0]}{more}")
+
+    def _judge(self, near: np.ndarray, where: str) -> None:
+        """Judge the flux [n, L] of n stars near the line."""
+        stars = _box(near[np.isfinite(near).all(axis=1)])
+        if not len(stars):
+            return
+        line, places = np.median(stars, axis=0), _box(LINE[None])[0]
+        centre = places[np.argmin(line)]
+        if line.min() >= 0.85 * np.median(line[[0, 1, -2, -1]]) or abs(centre - CA_II_AIR) >= MARGIN:
+            return
+        air, vacuum = (np.argmin(np.abs(places - place)) for place in (CA_II_AIR, CA_II_VACUUM))
+        deeper = stars[:, vacuum] - stars[:, air]
+        scatter = 1.4826 * np.median(np.abs(deeper - np.median(deeper)))
+        said = (
             f"{where}: the Ca II line lies at {centre:.3f} nm, its place in air ({CA_II_AIR}); in vacuum it is at "
             f"{CA_II_VACUUM}. "
-            + (f"State {key}=air to convert them." if key else "Convert the wavelengths to vacuum first.")
         )
+        if len(stars) >= ENOUGH and np.median(deeper) > SIGMAS * 1.2533 * scatter / np.sqrt(len(stars)):
+            advice = (
+                f"State {self._key}=air to convert them." if self._key else "Convert the wavelengths to vacuum first."
+            )
+            raise SpectangleError(said + advice)
+        log.warning(
+            "%sThey are read as they are: %d spectra are too few, or too noisy, to tell air from noise and velocities. "
+            "Convert them first if their wavelengths are in air.",
+            said,
+            len(stars),
+        )
+
+
+def check_vacuum(wavelength: np.ndarray, flux: np.ndarray, where: str, key: str = "") -> None:
+    """Judge spectra [n, P] on one grid [P] in nm at once, see :class:`VacuumCheck`.
+
+    Raises:
+        SpectangleError: They are in air.
+    """
+    check = VacuumCheck(key)
+    check.add(wavelength, flux, where)
+    check.finish()
+
+
+def _box(near: np.ndarray) -> np.ndarray:
+    """Means over 0.1 nm [n, L - 4] of values [n, L]: narrower than the line, and wide enough for noise to even out."""
+    return np.lib.stride_tricks.sliding_window_view(near, 5, axis=1).mean(axis=2, dtype=np.float64)

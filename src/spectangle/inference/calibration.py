@@ -91,10 +91,19 @@ class Calibration:
         first, second = (Misfit(basis, *(torch.from_numpy(array[kind]) for array in arrays)) for kind in (0, 1))
         return first, second
 
-    def quality_scores(self, reading: Reading, has_error: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Distance and misfit [n] of stars, in units of what 99 % of normal stars of the same S/N keep within."""
-        kind = 0 if has_error else 1
-        distance, *misfits = (limit_at(reading.level, self.limit_knots[kind], one) for one in self.limits[kind])
+    def quality_scores(self, reading: Reading, has_error: bool | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distance and misfit [n] of stars, in units of what 99 % of normal stars of the same S/N keep within.
+
+        Arguments:
+            reading: What was read of n stars.
+            has_error: Whether the spectra came with errors: all or none, or each star [n].
+        """
+        known = np.broadcast_to(has_error, len(reading))
+        limits = [
+            [limit_at(reading.level, knots, one) for one in ones]
+            for knots, ones in zip(self.limit_knots, self.limits, strict=True)
+        ]
+        distance, *misfits = (np.where(known, one, other) for one, other in zip(*limits, strict=True))
         return reading.distance / distance, np.max(reading.misfit / np.stack(misfits, axis=1), axis=1)
 
     def label_distance(self, labels: np.ndarray) -> np.ndarray:

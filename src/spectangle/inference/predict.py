@@ -1,6 +1,7 @@
 """Labels of stars that nobody labelled: stream spectra through one run or an ensemble of runs (paper, Fig. 7)."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 
 from spectangle.configs.label_lambdas import fate
-from spectangle.console import progress_bar
+from spectangle.console import console, progress_bar
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.files import refuse_input
 from spectangle.inference.calibrate import calibrate
 from spectangle.inference.calibration import Calibration
 from spectangle.inference.load import load
@@ -28,6 +30,8 @@ from spectangle.runs.folder import Run, required
 from spectangle.survey.format import is_synthetic
 
 __all__ = ["predict", "run_folders"]
+
+EVERY_S = 30.0  # between lines that say how far it is, where there is no terminal
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,7 @@ def predict(
     survey: str | None = None,
     max_bad_rows: int = 0,
     wavelength_unit: str = "nm",
-    medium: str = "vacuum",
+    medium: str | None = None,
     columns: Mapping[str, str] | None = None,
     disentangled: str = "flag",
     overwrite: bool = False,
@@ -63,12 +67,13 @@ def predict(
         survey: Where the run's survey lies now, if it was moved.
         disentangled: What becomes of labels that the run disentangled: ``flag`` says so in the table, ``leave_out``
             drops their columns.
-        overwrite: Whether an existing table is replaced.
+        overwrite: Whether an existing table is replaced; what is read never is.
 
     Raises:
         SpectangleError: Anything wrong with the input, or no spectrum with a usable pixel.
     """
     path, folders = check_output(out, overwrite), run_folders(run)
+    refuse_input(path, (spectra, wavelength, flux_error, source_id))
     _check_choices(disentangled, latents, len(folders))
     models, calibration = load_ensemble(folders, survey)
     calibration.quantile(coverage)
@@ -82,6 +87,7 @@ def predict(
             f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; "
             "check the file."
         )
+    _warn_of_twins(ids)
     table: Any = star_table(
         models[0], reading, ids, has_error, coverage, limits or Limits(), calibration, len(models), latents
     )
@@ -132,6 +138,19 @@ def _say_what_is_known(models: Sequence[TrainedModel], stars: InputSpectra, dise
         )
 
 
+def _warn_of_twins(ids: np.ndarray) -> None:
+    """Say how many ids [n] came more than once: a join on them would mix stars."""
+    unique, counts = np.unique(ids, return_counts=True)
+    if (several := counts > 1).any():
+        log.warning(
+            "%d source_id came more than once (the first is %d), in %d of the table's rows; a row each is written, so "
+            "take them apart before a join.",
+            several.sum(),
+            unique[several][0],
+            counts[several].sum(),
+        )
+
+
 def run_folders(run: str | Sequence[str] | None) -> list[str]:
     """The folders that ``run=`` names."""
     folders = [run] if isinstance(run, str) else [str(one) for one in run or ()]
@@ -175,21 +194,26 @@ def load_ensemble(folders: Sequence[str], survey: str | None = None) -> tuple[li
 
 def read_all(
     models: Sequence[TrainedModel], spectra: InputSpectra, latents: bool = False
-) -> tuple[Reading, np.ndarray, bool]:
-    """Read all stars chunk by chunk; return the readings (latents only if asked), the identifiers [n], and whether
-    there were errors.
+) -> tuple[Reading, np.ndarray, np.ndarray]:
+    """Read all stars chunk by chunk; return the readings (latents only if asked), the identifiers [n], and which stars
+    came with errors [n].
     """
-    readings, ids, has_error = [], [], False
+    readings, ids, has_error = [], [], []
+    done, said = 0, time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=spectra.n_stars)
         for chunk, reading in _in_parallel(models, spectra.chunks):
             readings.append(reading if latents else replace(reading, latent=np.empty((len(chunk), 0), np.float32)))
             ids.append(chunk.source_id)
-            has_error |= chunk.flux_error is not None
+            has_error.append(np.full(len(chunk), chunk.flux_error is not None))
             bar.advance(task, len(chunk))
+            done += len(chunk)
+            if not console.is_terminal and time.monotonic() - said >= EVERY_S:  # a log of a job has no bar
+                said = time.monotonic()
+                log.info("%d%s stars read", done, "" if spectra.n_stars is None else f" of {spectra.n_stars}")
     if not readings:
         raise SpectangleError("The input holds no spectrum.")
-    return join(readings), np.concatenate(ids), has_error
+    return join(readings), np.concatenate(ids), np.concatenate(has_error)
 
 
 def _in_parallel(models: Sequence[TrainedModel], chunks: Iterator[StarChunk]) -> Iterator[tuple[StarChunk, Reading]]:

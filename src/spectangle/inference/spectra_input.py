@@ -18,9 +18,9 @@ from spectangle.archives.air import in_vacuum
 from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.gaia_files import GaiaFiles
 from spectangle.archives.plain import load_array
-from spectangle.archives.source_ids import NO_ID, as_source_ids
+from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
 from spectangle.archives.spectra import as_flux
-from spectangle.archives.wavelengths import check_range, check_vacuum, nanometres
+from spectangle.archives.wavelengths import VacuumCheck, check_range, check_vacuum, nanometres
 from spectangle.errors import SpectangleError
 from spectangle.inference.model_grid import to_grid
 from spectangle.survey.file import Survey
@@ -68,7 +68,7 @@ def open_spectra(
     source_id: str | None = None,
     max_bad_rows: int = 0,
     wavelength_unit: str = "nm",
-    medium: str = "vacuum",
+    medium: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> InputSpectra:
     """Open spectra of any kind and put them on a model's grid.
@@ -79,7 +79,9 @@ def open_spectra(
         grid: Vacuum wavelengths [P] in nm of the model.
         wavelength, flux_error, source_id: For .npy, the other arrays.
         max_bad_rows: Of an archive, see :class:`~spectangle.archives.bad_rows.BadRows`.
-        wavelength_unit, medium: Of arrays; air is converted.
+        wavelength_unit: Of arrays.
+        medium: ``air`` (of arrays) is converted; ``vacuum`` is believed; None: vacuum, unless a line lies where it lies
+            in air.
         columns: Names of columns of an archive's files, see :class:`~spectangle.archives.gaia_files.GaiaFiles`.
 
     Raises:
@@ -92,9 +94,15 @@ def open_spectra(
         return _from_survey(path, grid)
     if suffix in (".npy", ".npz"):
         arrays = _npz(path) if suffix == ".npz" else _npy(path, wavelength, flux_error, source_id)
-        known = vacuum_grid(arrays["wavelength"], path, wavelength_unit, medium, ("wavelength_unit", "medium"))
-        return _from_arrays(path, arrays, known, grid)
-    return _from_archive(path, grid, max_bad_rows, columns)
+        keys = ("wavelength_unit", "medium")
+        known = vacuum_grid(arrays["wavelength"], path, wavelength_unit, medium or "vacuum", keys)
+        return _from_arrays(path, arrays, known, grid, stated=medium is not None)
+    if medium not in (None, "vacuum"):
+        raise SpectangleError(
+            f"medium={medium} came with {path}: only arrays (.npy, .npz) can be converted, and files of an archive "
+            "are in vacuum. Leave medium out, or write the spectra as an array."
+        )
+    return _from_archive(path, grid, max_bad_rows, columns, stated=medium is not None)
 
 
 def vacuum_grid(
@@ -119,7 +127,7 @@ def star_ids(source_id: Any, n: int, where: str) -> np.ndarray:
     """Identifiers [n] of stars, 1 to n where none are given.
 
     Raises:
-        SpectangleError: They are floats, or not one for each spectrum.
+        SpectangleError: They are floats or were, or not one for each spectrum.
     """
     if source_id is None:
         return np.arange(1, n + 1)
@@ -131,6 +139,7 @@ def star_ids(source_id: Any, n: int, where: str) -> np.ndarray:
             f"{where}, row {int(np.argmax(ids == NO_ID)) + 1}: the spectrum has no source_id; give one for each "
             "spectrum."
         )
+    check_not_rounded(ids, f"{where}, source_id")
     return ids
 
 
@@ -145,8 +154,12 @@ def arrays_on_grid(
     return to_grid(wavelength, values, error, grid, where)
 
 
-def check_arrays(flux: Any, flux_error: Any, wavelength: np.ndarray, where: str, key: str = "") -> None:
-    """Refuse arrays that do not belong together, and rest-frame spectra with their lines where they lie in air."""
+def check_arrays(
+    flux: Any, flux_error: Any, wavelength: np.ndarray, where: str, key: str = "", stated: bool = False
+) -> None:
+    """Refuse arrays that do not belong together, and rest-frame spectra with their lines where they lie in air, unless
+    their medium is stated.
+    """
     shapes = {"flux": np.shape(flux), "wavelength": wavelength.shape} | (
         {} if flux_error is None else {"flux_error": np.shape(flux_error)}
     )
@@ -160,12 +173,15 @@ def check_arrays(flux: Any, flux_error: Any, wavelength: np.ndarray, where: str,
             f"{where}: the arrays have the shapes {said}; expected are flux [stars, pixels], wavelength [pixels] "
             "and flux_error like flux."
         )
-    check_vacuum(wavelength, as_flux(flux[:256], f"{where}, flux"), where, key)
+    if not stated:
+        check_vacuum(wavelength, as_flux(flux[:256], f"{where}, flux"), where, key)
 
 
 def _from_survey(path: str, grid: np.ndarray) -> InputSpectra:
     with Survey(path) as survey:
         n_stars, synthetic = len(survey), is_synthetic(survey.attributes["origin"])
+        if not synthetic:  # made-up ids may be any numbers
+            check_not_rounded(survey.source_id, f"{path}, source_id")
         to_grid(
             np.asarray(survey.wavelength), survey.flux(0, 1), None, grid, path
         )  # refuse before the first bar is drawn
@@ -185,16 +201,21 @@ def _from_survey(path: str, grid: np.ndarray) -> InputSpectra:
     return InputSpectra(n_stars, chunks(), synthetic)
 
 
-def _from_archive(path: str, grid: np.ndarray, max_bad_rows: int, columns: Mapping[str, str] | None) -> InputSpectra:
+def _from_archive(
+    path: str, grid: np.ndarray, max_bad_rows: int, columns: Mapping[str, str] | None, stated: bool
+) -> InputSpectra:
     archive, bad = GaiaFiles(path, dict(columns or {}), verify_md5=False), BadRows(max_bad_rows, keys="")
     groups = archive.work()
 
     def chunks() -> Iterator[StarChunk]:
+        vacuum = VacuumCheck()
         for file in (file for group in groups for file in group):
             for chunk in archive.read(file, bad):
-                check_vacuum(chunk.wavelength, chunk.flux, str(file))
+                if not stated:
+                    vacuum.add(chunk.wavelength, chunk.flux, str(file))
                 flux, error = to_grid(chunk.wavelength, chunk.flux, chunk.flux_error, grid, str(file))
                 yield StarChunk(chunk.source_id, flux, error)
+        vacuum.finish()
         for word, sentences in (
             ("skipped", bad.sentences),
             ("not used", bad.unused + archive.left_out(NOBODY, NOBODY)),
@@ -202,13 +223,44 @@ def _from_archive(path: str, grid: np.ndarray, max_bad_rows: int, columns: Mappi
             for sentence in sentences:
                 log.warning("%s: %s", word, sentence)
 
-    return InputSpectra(None, chunks())
+    return InputSpectra(None, _collected(chunks(), path))
 
 
-def _from_arrays(path: str, arrays: dict[str, np.ndarray], wavelength: np.ndarray, grid: np.ndarray) -> InputSpectra:
+def _collected(chunks: Iterator[StarChunk], where: str) -> Iterator[StarChunk]:
+    """Put small chunks together, in their order: files with a star each would be read by the model a star at a time,
+    and rounded ids are seen among many only.
+    """
+    waiting: list[StarChunk] = []
+    for chunk in chunks:
+        if not len(chunk):
+            continue
+        other = waiting and (chunk.flux_error is None) != (waiting[0].flux_error is None)
+        if other or sum(map(len, waiting)) + len(chunk) > CHUNK:
+            yield from _joined(waiting, where)
+            waiting = []
+        waiting.append(chunk)
+    yield from _joined(waiting, where)
+
+
+def _joined(chunks: list[StarChunk], where: str) -> Iterator[StarChunk]:
+    """One chunk of several that all have errors, or all none; nothing of none."""
+    if chunks:
+        errors = [chunk.flux_error for chunk in chunks if chunk.flux_error is not None]
+        ids = np.concatenate([chunk.source_id for chunk in chunks])
+        check_not_rounded(ids, f"{where}, source_id")
+        yield StarChunk(
+            ids,
+            np.concatenate([chunk.flux for chunk in chunks]),
+            np.concatenate(errors) if errors else None,
+        )
+
+
+def _from_arrays(
+    path: str, arrays: dict[str, np.ndarray], wavelength: np.ndarray, grid: np.ndarray, stated: bool
+) -> InputSpectra:
     flux, error = np.atleast_2d(arrays["flux"]), arrays.get("flux_error")
     error = None if error is None else np.atleast_2d(error)
-    check_arrays(flux, error, wavelength, path, "medium")
+    check_arrays(flux, error, wavelength, path, "medium", stated)
     arrays_on_grid(flux[:1], None, wavelength, grid, path)
     ids = star_ids(arrays.get("source_id"), len(flux), path)
     if "source_id" not in arrays:

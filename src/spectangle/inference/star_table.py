@@ -16,7 +16,7 @@ import numpy as np
 from astropy.table import Column, Table
 
 from spectangle.errors import SpectangleError
-from spectangle.files import refuse_existing, whole_file
+from spectangle.files import refuse_existing, remove_leftovers, whole_file
 from spectangle.inference.quality import Limits, Quality, quality
 from spectangle.inference.reading import Reading
 from spectangle.version import VERSION
@@ -53,7 +53,7 @@ def star_table(
     model: "TrainedNetworks",
     reading: Reading,
     source_id: np.ndarray,
-    has_error: bool,
+    has_error: bool | np.ndarray,
     coverage: float,
     limits: Limits,
     calibration: "Calibration | None" = None,
@@ -66,7 +66,7 @@ def star_table(
         model: Says which labels there are; the first one of an ensemble.
         reading: What was read.
         source_id: Identifiers [n] int64.
-        has_error: Whether the spectra came with errors.
+        has_error: Whether the spectra came with errors: all or none, or each star [n].
         coverage: Of the intervals.
         limits: Of the quality flags.
         calibration: Of the ensemble; default: the model's.
@@ -128,9 +128,16 @@ def _warn_of_few_stars(model: "TrainedNetworks", calibration: "Calibration", cov
 
 
 def _quality_columns(
-    model: "TrainedNetworks", reading: Reading, calibration: "Calibration | None", has_error: bool, limits: Limits
+    model: "TrainedNetworks",
+    reading: Reading,
+    calibration: "Calibration | None",
+    has_error: bool | np.ndarray,
+    limits: Limits,
 ) -> list[Column]:
-    per = "its flux error" if has_error else "the pixel's residual over validation stars (no flux errors came)"
+    residual = "the pixel's residual over validation stars"
+    per = "its flux error" if np.all(has_error) else f"{residual} (no flux errors came)"
+    if np.any(has_error) and not np.all(has_error):
+        per = f"its flux error or, of stars that came without (snr is NaN), {residual}"
     columns = [
         _column("snr", reading.snr, None, "mean of flux / flux error over the usable pixels", "stat.snr"),
         _column("masked_fraction", reading.masked, None, "fraction of pixels that were masked"),
@@ -197,11 +204,13 @@ def check_output(path: str | Path | None, overwrite: bool) -> Path:
 
 
 def write_table(table: Table, path: Path) -> None:
-    """Write a table beside its name, then rename: what has the name is whole.
+    """Write a table beside its name, then rename: what has the name is whole. Parts of it that killed processes left
+    are removed.
 
     Raises:
         SpectangleError: The disk is full or the folder is gone.
     """
+    remove_leftovers(path)
     try:
         with whole_file(path) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units of astropy that a format spells differently
