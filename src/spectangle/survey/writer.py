@@ -13,7 +13,7 @@ import numpy as np
 
 from spectangle.errors import SpectangleError
 from spectangle.runs.environment import command_line
-from spectangle.survey.format import STAR_GROUPS, ContentHasher, check_names, locked, star_datasets, storable
+from spectangle.survey.format import STAR_GROUPS, ContentHasher, check_names, locked, star_datasets
 from spectangle.version import VERSION
 
 __all__ = ["SurveyWriter"]
@@ -24,29 +24,31 @@ class SurveyWriter:
 
     Arguments:
         path: Final file name.
-        wavelength: Vacuum wavelengths [P] in nm.
+        wavelength: Vacuum wavelengths [P] in nm, or an astropy Quantity.
         label_units: Unit of each label by name.
         origin: Where the stars come from, for instance ``Gaia DR3 x APOGEE DR17``.
         release: Data release or version.
         created_by: Command and version; default: this command line and the package version.
 
     Raises:
-        SpectangleError: The disk is full, the folder cannot be written, a name has a slash, or a chunk does not fit the
-            format.
+        SpectangleError: The disk is full, the folder cannot be written, a name has a slash, the wavelengths seem to be
+            in another unit, or a chunk does not fit the format.
     """
 
     def __init__(
         self,
         path: str | Path,
-        wavelength: np.ndarray,
+        wavelength: Any,
         label_units: Mapping[str, str],
         origin: str,
         release: str,
         created_by: str | None = None,
     ):
+        from spectangle.survey.given import as_wavelength  # its rules are the archives', which write surveys
+
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
-        self._wavelength = np.asarray(wavelength, dtype=np.float64)
+        self._wavelength = as_wavelength(wavelength, f"The survey {self.path.name}")
         self._units = dict(label_units)
         check_names(self._units, "label")
         self._attributes = {
@@ -70,34 +72,45 @@ class SurveyWriter:
 
     def append(
         self,
-        source_id: np.ndarray,
-        flux: np.ndarray,
-        labels: Mapping[str, np.ndarray],
-        flux_error: np.ndarray | None = None,
-        label_errors: Mapping[str, np.ndarray] | None = None,
-        columns: Mapping[str, np.ndarray] | None = None,
+        source_id: Any,
+        flux: Any,
+        labels: Mapping[str, Any],
+        flux_error: Any = None,
+        label_errors: Mapping[str, Any] | None = None,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
-        """Append n stars: source_id [n] int64, flux and flux_error [n, P], each label, error and column [n]."""
-        source_id = np.asarray(source_id)
-        if source_id.dtype.kind not in "iu":
-            raise SpectangleError(
-                f"source_id came as {source_id.dtype}; it must be an integer type, or Gaia ids lose digits."
-            )
+        """Append n stars: source_id [n] int64, flux and flux_error [n, P], each label, error and column [n].
+
+        Masked and fill values of flux and errors, and masked labels, are stored as NaN; labels with a unit (astropy's
+        Quantity or Column) are converted to the survey's.
+
+        Raises:
+            SpectangleError: An array is of a wrong type, shape or unit, a name is not the survey's, or the disk is
+                full.
+        """
+        from spectangle.survey.given import as_column, as_flux, as_ids, as_label
+
+        ids = as_ids(source_id, "source_id")
         if set(labels) != set(self._units):
             raise SpectangleError(f"Labels {sorted(labels)} were appended to a survey of labels {sorted(self._units)}.")
         for what, names in (("label error", label_errors), ("column", columns)):
             check_names(names or (), what)
-        arrays = {"flux": np.asarray(flux, np.float32), "source_id": source_id.astype(np.int64)}
+        arrays = {"flux": as_flux(flux, "flux"), "source_id": ids}
         if flux_error is not None:
-            arrays["flux_error"] = np.asarray(flux_error, np.float32)
-        arrays |= {f"labels/{name}": np.asarray(labels[name], np.float32) for name in self._units}
-        arrays |= {f"label_errors/{name}": np.asarray(v, np.float32) for name, v in (label_errors or {}).items()}
-        arrays |= {f"columns/{name}": storable(v) for name, v in (columns or {}).items()}
+            arrays["flux_error"] = as_flux(flux_error, "flux_error")
+        arrays |= {
+            f"labels/{name}": as_label(labels[name], unit, f"label {name}") for name, unit in self._units.items()
+        }
+        arrays |= {
+            f"label_errors/{name}": as_label(v, self._units.get(name, ""), f"label error {name}", error=True)
+            for name, v in (label_errors or {}).items()
+        }
+        arrays |= {f"columns/{name}": as_column(v, f"column {name}") for name, v in (columns or {}).items()}
         self._check_shapes(arrays)
         with _disk_errors(self.path):
             for name, values in arrays.items():
                 self._append(name, values)
-        self.n_stars += len(source_id)
+        self.n_stars += len(ids)
 
     def __exit__(self, kind, error, trace) -> None:
         try:
