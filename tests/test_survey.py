@@ -1,14 +1,17 @@
 """The survey file: what is written is read back, and what breaks the format is refused with its mend."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import astropy.units as u
 import h5py
 import numpy as np
 import pytest
-from astropy.table import MaskedColumn
+from astropy.table import MaskedColumn, Table
 from conftest import UNITS, write_toy_survey
+from small_disk import small_disk
 
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
@@ -271,3 +274,57 @@ def test_infrared_wavelengths_are_taken_with_their_unit(tmp_path: Path):
         writer.append(np.arange(2), np.ones((2, 8)), {"teff": np.ones(2)})
     with Survey(tmp_path / "a.h5") as survey:
         assert np.allclose(survey.wavelength[[0, -1]], [4600, 4900])
+
+
+WRITING = """
+import sys, numpy as np
+from spectangle.errors import SpectangleError
+from spectangle.survey.writer import SurveyWriter
+try:
+    with SurveyWriter(sys.argv[1], np.linspace(846, 870, 100), {"teff": "K"}, "toy", "1", "tests") as writer:
+        for start in range(0, 4000, int(sys.argv[2])):
+            ids = np.arange(start, start + int(sys.argv[2]))
+            words = np.array(["a star with a long name"] * len(ids))
+            writer.append(ids, np.ones((len(ids), 100)), {"teff": ids}, columns={"name": words})
+except SpectangleError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("size", "stars"), [("4k", 1000), ("60k", 1000), ("200k", 50), ("300k", 4000), ("1m", 10)])
+def test_a_disk_that_is_full_at_any_moment_is_one_sentence(tmp_path: Path, size: str, stars: int):
+    """HDF5 ended in a segmentation fault at exit, or read ids that were not yet written as zeros."""
+    with small_disk(tmp_path / "disk", size) as disk:
+        code = [sys.executable, "-c", WRITING, str(disk / "a.h5"), str(stars)]
+        done = subprocess.run(code, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("\n") == 1 and "could not be written ([Errno 28] No space left" in done.stdout
+        assert not list(disk.iterdir())
+
+
+@pytest.mark.parametrize("size", ["300k", "2m"])
+def test_a_preparation_that_fills_the_disk_is_one_sentence(tmp_path: Path, size: str):
+    """It printed 680 lines of tracebacks, "Disable slist on flush dest failure"."""
+    n = 300
+    np.save(tmp_path / "flux.npy", np.ones((n, 2400), np.float32))
+    np.save(tmp_path / "wavelength.npy", 846 + 0.01 * np.arange(2400))
+    ids, teff = 128 * np.arange(1, n + 1), np.linspace(4000, 6000, n)
+    Table({"source_id": ids, "teff": teff, "logg": np.full(n, 4.0)}).write(tmp_path / "stars.ecsv")
+    with small_disk(tmp_path / "disk", size) as disk:
+        words = ["archive=plain", f"spectra={tmp_path}/flux.npy", f"labels_table={tmp_path}/stars.ecsv"]
+        words += [f"archive.wavelength={tmp_path}/wavelength.npy", f"survey={disk}/my.h5"]
+        done = subprocess.run([sys.executable, "-m", "spectangle", "prepare", *words], capture_output=True, text=True)
+        errors = [line for line in done.stderr.splitlines() if "error" in line.lower() or "Traceback" in line]
+        assert done.returncode == 1 and len(errors) == 1
+        assert "could not be written ([Errno 28] No space left on device); free some space" in errors[0]
+
+
+def test_two_programs_do_not_write_one_survey(tmp_path: Path):
+    with SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1") as writer:
+        with (
+            pytest.raises(SpectangleError, match="cannot be locked"),
+            SurveyWriter(tmp_path / "a.h5", WAVELENGTH, {"teff": "K"}, "toy", "1"),
+        ):
+            pass
+        writer.append(np.arange(2), np.ones((2, 8)), {"teff": np.ones(2)})
+    assert len(Survey(tmp_path / "a.h5", verify=True)) == 2

@@ -13,6 +13,7 @@ import numpy as np
 
 from spectangle.errors import SpectangleError
 from spectangle.runs.environment import command_line
+from spectangle.survey.disk_file import DiskFile
 from spectangle.survey.format import STAR_GROUPS, ContentHasher, check_names, locked, star_datasets
 from spectangle.version import VERSION
 
@@ -57,17 +58,19 @@ class SurveyWriter:
             "created_by": created_by or f"{command_line()} (spectangle {VERSION})",
         }
         self._hasher = ContentHasher()
+        self._ids: list[np.ndarray] = []  # kept: what was written may still be on its way to the disk
         self.n_stars = 0
 
     def __enter__(self) -> "SurveyWriter":
         with _disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: Any = h5py.File(self._part, "w")
-            wavelength = self._file.create_dataset("wavelength", data=self._wavelength)
-            wavelength.attrs.update(unit="nm", medium="vacuum")
-            for group in STAR_GROUPS:
-                self._file.create_group(group, track_order=True)  # labels keep the order that they were given in
-            self._hasher.update("wavelength", self._wavelength)
+            self._disk = DiskFile(self._part)
+            try:
+                self._begin()
+                self._disk.check()
+            except BaseException:
+                self._drop()
+                raise
         return self
 
     def append(
@@ -110,6 +113,8 @@ class SurveyWriter:
         with _disk_errors(self.path):
             for name, values in arrays.items():
                 self._append(name, values)
+            self._disk.check()
+        self._ids.append(ids)
         self.n_stars += len(ids)
 
     def __exit__(self, kind, error, trace) -> None:
@@ -117,21 +122,36 @@ class SurveyWriter:
             if kind is None:
                 self._finish()
         finally:
-            with suppress(Exception):
-                self._file.close()
-            self._part.unlink(missing_ok=True)
+            self._drop()
+
+    def _begin(self) -> None:
+        self._file: Any = h5py.File(self._disk, "w")
+        wavelength = self._file.create_dataset("wavelength", data=self._wavelength)
+        wavelength.attrs.update(unit="nm", medium="vacuum")
+        for group in STAR_GROUPS:
+            self._file.create_group(group, track_order=True)  # labels keep the order that they were given in
+        self._hasher.update("wavelength", self._wavelength)
+        self._file.flush()
 
     def _finish(self) -> None:
         if self.n_stars == 0:
             raise SpectangleError(f"No star was written to {self.path}: a survey needs at least one.")
-        ids = self._file["source_id"][:]
-        if len(np.unique(ids)) != len(ids):
-            values, counts = np.unique(ids, return_counts=True)
+        values, counts = np.unique(np.concatenate(self._ids), return_counts=True)
+        if (counts > 1).any():
             raise SpectangleError(f"source_id {values[counts > 1][0]} comes more than once; keep one row per star.")
         with _disk_errors(self.path):
             self._file.attrs.update(self._attributes, content_hash=self._hasher.hexdigest())
             self._file.close()
+            self._disk.check()
+            self._disk.close()
             self._part.replace(self.path)
+
+    def _drop(self) -> None:
+        """Leave nothing open and no part of a file."""
+        with suppress(Exception):
+            self._file.close()
+        self._disk.close()
+        self._part.unlink(missing_ok=True)
 
     def _check_shapes(self, arrays: Mapping[str, np.ndarray]) -> None:
         n = len(arrays["source_id"])
