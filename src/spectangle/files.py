@@ -1,16 +1,18 @@
 """Files: never written over by accident, whole or not at all, made once by many processes, and without passwords."""
 
+import glob
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from filelock import FileLock, Timeout
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["made_once", "redacted", "refuse_existing", "whole_file", "write_beside"]
+__all__ = ["check_folder", "made_once", "redacted", "refuse_existing", "refuse_input", "whole_file", "write_beside"]
 
 PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
 
@@ -28,6 +30,37 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     """
     if path.exists() and not overwrite:
         raise SpectangleError(f"{path} exists already; choose another name, or say overwrite=true.")
+
+
+def refuse_input(out: Path, inputs: Iterable[Path | str | None]) -> None:
+    """Refuse an output that is one of the inputs, by whatever name: it would be lost, overwrite=true or not.
+
+    Arguments:
+        out: File to be written.
+        inputs: Files or patterns of files that are read; None is left out.
+
+    Raises:
+        SpectangleError: It is one of them.
+    """
+    if not out.exists():
+        return
+    for given in filter(None, inputs):
+        for one in [str(given), *glob.glob(str(given))]:
+            if Path(one).exists() and out.samefile(one):
+                raise SpectangleError(f"out={out} is {one}, which is read; choose another name for what is written.")
+
+
+def check_folder(path: Path) -> None:
+    """Check that a file can be written, before hours of work; its folder is made if need be.
+
+    Raises:
+        SpectangleError: The folder cannot be made, or nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise SpectangleError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
 
 
 @contextmanager
