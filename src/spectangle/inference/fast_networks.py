@@ -87,11 +87,17 @@ class FastNetworks:
         A stochastic latent needs ``noise`` [B, Z], the draws of these stars: its mean is never read.
         """
         centred = flux - self.mean
-        z = self.activation(self.encoder(self._read(centred)))
-        if self.channel is not None:
-            z = self.channel(z, noise)
+        z = self._latent(centred, noise)
         labels = self.readout.read(z, self.readout_layers)
         return labels, z, self.decoder(self.decoder_inputs(z, self.label_scaler(labels))).sub_(centred)
+
+    def latent(self, flux: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latent [B, Z] alone of spectra [B, P] without masked pixels, with ``noise`` as above."""
+        return self._latent(flux - self.mean, noise)
+
+    def _latent(self, centred: Tensor, noise: Tensor | None) -> Tensor:
+        z = self.activation(self.encoder(self._read(centred)))
+        return z if self.channel is None else self.channel(z, noise)
 
     def _read(self, centred: Tensor) -> Tensor:
         """What the encoder's layers see of centred spectra [B, P]."""

@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from spectangle.errors import SpectangleError
 from spectangle.inference.quality import Limits
-from spectangle.inference.read import read_spectra
+from spectangle.inference.read import read_latents, read_spectra
 from spectangle.inference.spectra_input import arrays_on_grid, check_arrays, star_ids, vacuum_grid
 from spectangle.inference.star_table import star_table
 from spectangle.inference.trained_networks import TrainedNetworks
@@ -31,7 +31,7 @@ class TrainedModel(TrainedNetworks):
         is read.
         """
         flux, _ = self._on_grid(flux, wavelength)
-        return read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra")).latent
+        return read_latents(self, flux, star_ids(source_id, len(flux), "The spectra"))
 
     def predict(
         self,
