@@ -1,9 +1,11 @@
 """The fast networks of prediction are the trained ones, to rounding, whatever the model's options are."""
 
+import numpy as np
 import pytest
 import torch
 
 from spectangle.inference.fast_networks import FastLayers, FastNetworks
+from spectangle.inference.read import read_spectra
 from spectangle.inference.readout import Readout
 from spectangle.inference.trained import TrainedModel
 from spectangle.model.autoencoder import DisentanglingAutoencoder
@@ -55,6 +57,19 @@ def test_fast_is_trained(options: dict, fused: bool, monkeypatch):
         torch.testing.assert_close(
             residual, model.network.decode(expected, model.readout(expected)) - flux, rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(options) or "default")
+def test_encoding_reads_the_same_latents_and_nothing_else(options: dict, monkeypatch):
+    """It decoded, compared and read labels for nothing."""
+    model = trained_model(options)
+    model.network.hparams["wavelength"] = 846.0 + np.arange(40)
+    flux = (0.8 + 0.1 * torch.randn(2100, 40)).numpy()
+    flux[3, 5], flux[1500], ids = np.nan, np.nan, np.arange(7, 2107)
+    expected = read_spectra([model], flux, None, ids).latent
+    monkeypatch.setattr(FastNetworks, "__call__", lambda *_: pytest.fail("all was read"))
+    latent = model.encode(flux, source_id=ids)
+    assert latent.tobytes() == expected.tobytes() and np.isnan(latent).all(axis=1).nonzero()[0].tolist() == [1500]
 
 
 @torch.no_grad()

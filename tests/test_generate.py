@@ -10,11 +10,13 @@ from commands import Command, leftovers
 
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
+from spectangle.generation import parents
 from spectangle.generation.check import check_generation, compare_with_emulator, reread
 from spectangle.generation.generate import generate
 from spectangle.generation.label_changes import label_grid
 from spectangle.generation.parents import Parents
 from spectangle.generation.swaps import Swap, Truth, swap_labels
+from spectangle.inference import spectra_input
 from spectangle.inference.load import load
 from spectangle.model.load import load_autoencoder
 from spectangle.runs.folder import Run
@@ -209,3 +211,46 @@ def test_the_emulator_judges_a_perfect_generator_perfect(toy_runs):
 
     result = compare_with_emulator(Perfect(), parents, swap, Truth(labels, np.full(12, 5.0), np.zeros(12)))  # pyright: ignore[reportArgumentType]
     assert result["captured"] == pytest.approx(1, abs=1e-6) and result["rms_generated"] < 1e-6 < result["rms_unchanged"]
+
+
+@pytest.mark.parametrize(("asked", "chunks"), [({"n_stars": 10}, 1), ({"n_stars": 40}, 2), ({"source_id": 35}, 2)])
+def test_no_more_is_read_than_is_needed(toy_runs, toy_survey, tmp_path: Path, monkeypatch, asked: dict, chunks: int):
+    """The whole file was read for its first 100 stars: 7 GB of a million."""
+    read, flux = [], Survey.flux
+    monkeypatch.setattr(spectra_input, "CHUNK", 32)
+    monkeypatch.setattr(Survey, "flux", lambda self, *rows: (read.append(rows), flux(self, *rows))[1])
+    with Survey(toy_survey) as survey:
+        ids = survey.source_id
+    if "source_id" in asked:
+        asked = {"source_id": [int(ids[asked["source_id"]]), int(ids[3])]}
+    made = generate(
+        str(toy_runs[0]), str(tmp_path / "a.h5"), {"m_h": -0.5}, spectra=str(toy_survey), figure=False, **asked
+    )
+    with Survey(made) as survey:
+        assert survey.source_id.tolist() == asked.get("source_id", ids[: asked.get("n_stars")].tolist())
+    assert len([rows for rows in read if rows != (0, 1)]) == chunks  # the first row is looked at before
+
+
+def test_what_is_read_is_not_written_over(toy_runs, toy_survey, tmp_path: Path):
+    path = tmp_path / "stars.h5"
+    path.write_bytes(toy_survey.read_bytes())
+    (tmp_path / "same.h5").symlink_to(path)
+    for out in ("stars.h5", "same.h5"):
+        with pytest.raises(SpectangleError, match="which is read; choose another name"):
+            generate(str(toy_runs[0]), str(tmp_path / out), {"m_h": 0}, spectra=str(path), overwrite=True)
+    assert path.read_bytes() == toy_survey.read_bytes()
+    with pytest.raises(SpectangleError, match="which is read"):
+        generate(str(toy_runs[0]), str(path), {"m_h": 0}, survey=str(path), overwrite=True)
+
+
+def test_what_cannot_end_well_is_refused_before_the_work(toy_runs, tmp_path: Path, monkeypatch):
+    model = load(toy_runs[0])
+    np.savez(
+        tmp_path / "a.npz", flux=np.ones((3, len(model.wavelength))), wavelength=model.wavelength, source_id=[1, 2, 1]
+    )
+    monkeypatch.setattr(parents, "read_spectra", lambda *_: pytest.fail("it was encoded"))
+    with pytest.raises(SpectangleError, match="source_id 1 comes more than once"):
+        generate(str(toy_runs[0]), str(tmp_path / "a.h5"), {"m_h": 0}, spectra=str(tmp_path / "a.npz"))
+    monkeypatch.setattr("spectangle.generation.generate.load", lambda *_: pytest.fail("the run was loaded"))
+    with pytest.raises(SpectangleError, match="cannot be written .*; choose another folder"):
+        generate(str(toy_runs[0]), str(tmp_path / "a.npz" / "a.h5"), {"m_h": 0})

@@ -2,6 +2,8 @@
 refused.
 """
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +264,39 @@ def test_stars_without_a_pixel_are_left_out_of_what_is_generated(toy_runs, model
     )
     with Survey(made) as survey:
         assert survey.source_id.tolist() == [1, 3, 4, 5, 6] and np.isfinite(survey.flux()).all()
+
+
+def test_a_model_that_was_used_can_be_copied(model, spectra):
+    """The networks laid out by oneDNN cannot: NotImplementedError of OpaqueTensorImpl."""
+    latent = model.encode(spectra[0])
+    model.predict(*spectra)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.encode(spectra[0]).tobytes() == latent.tobytes()
+        for errors in (None, spectra[1]):
+            theirs, ours = other.predict(spectra[0], errors), model.predict(spectra[0], errors)
+            assert all(np.array_equal(theirs[name], ours[name], equal_nan=True) for name in ("teff", "chi2", "flags"))
+
+
+def test_arrays_of_another_shape_are_a_sentence(model, spectra):
+    flux = spectra[0][:3]
+    latent, labels = model.encode(flux), np.ones((3, len(model.labels)))
+    for call in (model.predict, model.encode, model.generate):
+        with pytest.raises(SpectangleError, match="there is none; give at least one"):
+            call(flux[:0])
+    for wrong in (
+        (latent[:2], labels),
+        (latent[:, 1:], labels),
+        (latent, labels[:, 1:]),
+        (latent[0], labels[0]),
+        (1, 2),
+    ):
+        with pytest.raises(SpectangleError, match=r"latent has the shape .* expected are \[n, \d+\] and \[n, \d+\]"):
+            model.decode(*wrong)
+    with pytest.raises(SpectangleError, match=r"teff has the shape \(2,\) and there are 3 spectra"):
+        model.generate(flux, teff=[5000, 6000])
+    with pytest.raises(SpectangleError, match="teff is of type .*; numbers were expected"):
+        model.generate(flux, teff="hot")
+    assert np.array_equal(model.generate(flux, teff=6 * u.kK), model.generate(flux, teff=[6000.0] * 3))
 
 
 def test_a_locked_file_is_no_truncated_one(toy_survey, tmp_path):

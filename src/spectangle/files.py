@@ -9,12 +9,22 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path, PurePath
+from tempfile import TemporaryFile
 
 from filelock import FileLock, Timeout
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["made_once", "redacted", "refuse_existing", "refuse_input", "remove_leftovers", "whole_file", "write_beside"]
+__all__ = [
+    "check_folder",
+    "made_once",
+    "redacted",
+    "refuse_existing",
+    "refuse_input",
+    "remove_leftovers",
+    "whole_file",
+    "write_beside",
+]
 
 LEFT_S = 86400.0  # a part that is so old is nobody's
 PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s@]+@")
@@ -47,7 +57,7 @@ def refuse_input(out: Path, inputs: Iterable[str | Path | None]) -> None:
         SpectangleError: The output is one of them, or among them.
     """
     plain = Path(os.path.abspath(out))  # without "..", as patterns are compared by their text
-    for read in (Path(os.path.abspath(one)) for one in inputs if one is not None):
+    for read in (Path(os.path.abspath(one)) for one in inputs if one):
         if read.is_dir():
             if read.resolve() in out.resolve().parents:
                 raise SpectangleError(
@@ -64,6 +74,19 @@ def refuse_input(out: Path, inputs: Iterable[str | Path | None]) -> None:
 
 def _matches(path: PurePath, pattern: str) -> bool:
     return fnmatch(str(path), pattern) if "**" in pattern else path.match(pattern)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a file can be written, before hours of work; its folder is made if need be.
+
+    Raises:
+        SpectangleError: The folder cannot be made, or nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise SpectangleError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
 
 
 @contextmanager

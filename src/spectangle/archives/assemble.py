@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import astropy.units as u
 import numpy as np
 
 from spectangle.archives.bad_rows import BadRows
@@ -63,7 +64,7 @@ def assemble(
     if wavelength is None:
         raise _empty_join(parts, catalogue, tally, bad)
     tally.empty_pixels = int(np.sum(~covered))
-    with SurveyWriter(survey, wavelength[covered], catalogue.units, origin, release) as writer:
+    with SurveyWriter(survey, wavelength[covered] * u.nm, catalogue.units, origin, release) as writer:
         for part in parts:
             with open_part(part) as file:
                 for start in range(0, len(file["source_id"]) if "source_id" in file else 0, CHUNK):

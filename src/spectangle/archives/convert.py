@@ -19,6 +19,7 @@ from spectangle.archives.resample import Pixels
 from spectangle.archives.spectra import SpectraChunk, drop_bad_rows
 from spectangle.archives.wavelengths import VacuumCheck
 from spectangle.errors import SpectangleError
+from spectangle.survey.disk_file import hdf5_to_write
 from spectangle.survey.format import locked
 
 __all__ = ["Job", "convert", "open_part", "part_path", "words_in"]
@@ -88,7 +89,7 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
     bad, vacuum = BadRows(job.max_bad_rows), VacuumCheck()
     beside = part.with_suffix(f".{np.random.default_rng().integers(1 << 32):08x}.part")
     try:
-        with h5py.File(beside, "w") as file:
+        with hdf5_to_write(beside) as file:
             for number, path in enumerate(paths):
                 for chunk in job.source.read(path, bad, job.wanted):
                     good = drop_bad_rows(chunk, bad, job.pixels.nonpositive_error)
@@ -104,7 +105,7 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
                 file[name] = json.dumps(words)  # no attribute: those hold 64 kB at most
             file.attrs.update(bad_rows=bad.count, rows=bad.read, example_id=bad.example_id)
         beside.replace(part)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py has both
         sentence = f"{part} could not be written ({error}); free some space or choose another folder for the survey."
         raise SpectangleError(locked(part, error) or sentence) from None
     finally:

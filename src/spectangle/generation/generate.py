@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from spectangle.errors import SpectangleError
-from spectangle.files import refuse_existing
+from spectangle.files import check_folder, refuse_existing, refuse_input
 from spectangle.generation.figure import draw_generated
 from spectangle.generation.label_changes import beyond, changed_labels, label_grid
 from spectangle.generation.parents import Parents, parents_of
 from spectangle.inference.load import load
 from spectangle.inference.trained import TrainedModel
-from spectangle.runs.folder import required
+from spectangle.runs.folder import Run, required
 from spectangle.survey.writer import SurveyWriter
 
 __all__ = ["generate"]
@@ -57,7 +57,8 @@ def generate(
     run, path, n_stars = required(run), _check_output(out, overwrite), _whole(n_stars)
     model = load(run, survey)
     grid = label_grid(set or {}, model.labels, model.network.targets[len(model.labels) :])
-    parents = parents_of(model, run, spectra, survey, source_id, n_stars)
+    refuse_input(path, [spectra or survey or Run(run).survey_path])
+    parents = parents_of(model, run, spectra, survey, source_id, n_stars, distinct=len(grid) == 1)
     changed = changed_labels(parents.labels, model.labels, grid)
     _warn(model, changed, grid)
     _write(
@@ -85,6 +86,7 @@ def _check_output(out: str | None, overwrite: bool) -> Path:
             f"out is {out or 'empty'}; generated spectra are written as a survey file: out=generated.h5."
         )
     refuse_existing(Path(out), overwrite)
+    check_folder(Path(out))
     return Path(out)
 
 

@@ -42,13 +42,22 @@ def parents_of(
     survey: str | None = None,
     source_id: Sequence[int] | None = None,
     n_stars: int | None = None,
+    distinct: bool = False,
 ) -> Parents:
     """Read the stars to start from, each with the latent that belongs to its source_id; labels that their catalogue
     lacks are read from the spectra. Test stars that lack labels are left out where the encoder needs these.
 
+    Arguments:
+        model, run: The model, and the folder that it comes from.
+        spectra: As for spectangle predict, read no further than is needed; None: the test stars of the run.
+        survey: Where the run's survey lies now, if it was moved.
+        source_id: Only these stars.
+        n_stars: Without source_id, the first so many; None = all.
+        distinct: Whether a source_id that comes twice is refused.
+
     Raises:
-        SpectangleError: The decoder is told no labels, a source_id is not among the stars, or stars lack labels that
-            the encoder needs.
+        SpectangleError: The decoder is told no labels, a source_id is not among the stars or comes twice, or stars lack
+            labels that the encoder needs.
     """
     model.check_told()
     if spectra is None:
@@ -56,16 +65,12 @@ def parents_of(
         if model.network.conditional_encoder and not source_id:
             test = test[_labelled(test.labels.numpy())]
         ids, flux, labels = test.source_id, test.flux.numpy(), test.labels.numpy()
+        rows = _chosen(ids, source_id, n_stars)
     else:
-        ids, flux, labels = _read(model, spectra)
-    if source_id:
-        if missing := [one for one in source_id if one not in ids]:
-            raise SpectangleError(
-                f"source_id {missing[0]} is not among the {len(ids)} stars; they run from {ids.min()} to {ids.max()}."
-            )
-        rows = np.array([np.flatnonzero(ids == one)[0] for one in source_id])
-    else:
-        rows = np.arange(len(ids))[:n_stars]
+        ids, flux, labels = _read(model, spectra, source_id, n_stars)
+        rows = np.arange(len(ids))
+    if distinct:
+        _refuse_twice(ids[rows])
     rows = rows[_usable(flux[rows], ids[rows])]
     ids, flux, labels = ids[rows], flux[rows], labels[rows]
     if not model.network.conditional_encoder:
@@ -112,11 +117,52 @@ def _usable(flux: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return usable
 
 
-def _read(model: TrainedModel, spectra: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    ids, flux, labels = [], [], []
+def _read(
+    model: TrainedModel, spectra: str, source_id: Sequence[int] | None, n_stars: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """source_id [n], flux [n, P] and labels [n, K] of the stars asked for; reading ends with the last of them."""
+    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    all_ids, n_kept = [], 0
     for chunk in open_spectra(spectra, model.wavelength).chunks:
-        ids.append(chunk.source_id)
-        flux.append(chunk.flux)
+        all_ids.append(chunk.source_id)
+        if source_id:
+            rows = np.flatnonzero(np.isin(chunk.source_id, source_id))
+        else:
+            rows = np.arange(len(chunk))[: None if n_stars is None else n_stars - n_kept]
         unknown = np.full(len(chunk), np.nan, np.float32)
-        labels.append(np.column_stack([(chunk.labels or {}).get(name, unknown) for name in model.labels]))
-    return np.concatenate(ids), np.concatenate(flux), np.concatenate(labels)
+        labels = np.column_stack([(chunk.labels or {}).get(name, unknown) for name in model.labels])
+        kept.append((chunk.source_id[rows], chunk.flux[rows], labels[rows]))
+        n_kept += len(rows)
+        if n_kept == n_stars and not source_id:
+            break
+        if source_id and set(source_id) <= set(np.concatenate([ids for ids, *_ in kept]).tolist()):
+            break
+    if not all_ids:
+        raise SpectangleError(f"{spectra}: the input holds no spectrum.")
+    ids, flux, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    if source_id:
+        _refuse_missing(np.concatenate(all_ids), source_id)
+        rows = _chosen(ids, source_id, None)
+        return ids[rows], flux[rows], labels[rows]
+    return ids, flux, labels
+
+
+def _chosen(ids: np.ndarray, source_id: Sequence[int] | None, n_stars: int | None) -> np.ndarray:
+    """Rows of the stars asked for, among ids [n]."""
+    if not source_id:
+        return np.arange(len(ids))[:n_stars]
+    _refuse_missing(ids, source_id)
+    return np.array([np.flatnonzero(ids == one)[0] for one in source_id])
+
+
+def _refuse_missing(ids: np.ndarray, source_id: Sequence[int]) -> None:
+    if missing := sorted(set(source_id) - set(ids.tolist()), key=list(source_id).index):
+        raise SpectangleError(
+            f"source_id {missing[0]} is not among the {len(ids)} stars; they run from {ids.min()} to {ids.max()}."
+        )
+
+
+def _refuse_twice(ids: np.ndarray) -> None:
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        raise SpectangleError(f"source_id {values[counts > 1][0]} comes more than once; keep one row per star.")

@@ -33,12 +33,25 @@ class FastLayers:
     """
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor]]):
+        names = ["relu"] * (len(layers) - 1) + ["none"]
+        self._lay_out([(*layer, name) for layer, name in zip(layers, names, strict=True)])
+
+    def _lay_out(self, layers: Sequence[tuple[Tensor, Tensor, str]]) -> None:
         self.fused = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         self.layers: list[tuple[Any, Tensor, str]] = []
-        for i, (weight, bias) in enumerate(layers):
+        for weight, bias, activation in layers:
             weight, bias = weight.detach().contiguous(), bias.detach().contiguous()
             laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH) if self.fused else weight
-            self.layers.append((laid_out, bias, "relu" if i < len(layers) - 1 else "none"))
+            self.layers.append((laid_out, bias, activation))
+
+    @torch.inference_mode()
+    def __getstate__(self) -> list[tuple[Tensor, Tensor, str]]:
+        """Weights in plain order: what oneDNN has laid out for this processor can be neither pickled nor copied."""
+        return [(w.to_dense() if self.fused else w, bias, activation) for w, bias, activation in self.layers]
+
+    @torch.inference_mode()
+    def __setstate__(self, layers: Sequence[tuple[Tensor, Tensor, str]]) -> None:
+        self._lay_out(layers)
 
     def __call__(self, x: Tensor) -> Tensor:
         for weight, bias, activation in self.layers:
@@ -87,11 +100,17 @@ class FastNetworks:
         A stochastic latent needs ``noise`` [B, Z], the draws of these stars: its mean is never read.
         """
         centred = flux - self.mean
-        z = self.activation(self.encoder(self._read(centred)))
-        if self.channel is not None:
-            z = self.channel(z, noise)
+        z = self._latent(centred, noise)
         labels = self.readout.read(z, self.readout_layers)
         return labels, z, self.decoder(self.decoder_inputs(z, self.label_scaler(labels))).sub_(centred)
+
+    def latent(self, flux: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latent [B, Z] alone of spectra [B, P] without masked pixels, with ``noise`` as above."""
+        return self._latent(flux - self.mean, noise)
+
+    def _latent(self, centred: Tensor, noise: Tensor | None) -> Tensor:
+        z = self.activation(self.encoder(self._read(centred)))
+        return z if self.channel is None else self.channel(z, noise)
 
     def _read(self, centred: Tensor) -> Tensor:
         """What the encoder's layers see of centred spectra [B, P]."""

@@ -14,7 +14,7 @@ from spectangle.inference.misfit import estimated_noise
 from spectangle.inference.reading import Reading, join
 from spectangle.inference.trained_networks import TrainedNetworks
 
-__all__ = ["read_spectra"]
+__all__ = ["read_latents", "read_spectra"]
 
 
 @torch.inference_mode()
@@ -47,6 +47,27 @@ def read_spectra(
             _read_batch(models, _tensor(flux[rows]), None if flux_error is None else _tensor(flux_error[rows]), noises)
         )
     return join(batches)
+
+
+@torch.inference_mode()
+def read_latents(
+    model: TrainedNetworks, flux: np.ndarray, source_id: np.ndarray | None, batch_size: int = 1024
+) -> np.ndarray:
+    """Latents [n, Z] that :func:`read_spectra` reads of spectra [n, P], without what it compares them with.
+
+    Arguments:
+        model, flux, source_id, batch_size: As there.
+    """
+    noise = model.network.draws(source_id, len(flux))
+    latents = []
+    for start in range(0, len(flux), batch_size):
+        rows = slice(start, start + batch_size)
+        batch = _tensor(flux[rows])
+        bad = torch.from_numpy(np.flatnonzero(~np.isfinite(batch.numpy())))
+        blank = torch.bincount(bad // batch.shape[1], minlength=len(batch)) == batch.shape[1]
+        z = model.fast.latent(_fill(batch, bad, model.fill), None if noise is None else noise[rows])
+        latents.append(torch.where(blank[:, None], torch.nan, z).numpy())
+    return np.concatenate(latents)
 
 
 def _read_batch(

@@ -9,14 +9,13 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import Column, Table
 
 from spectangle.errors import SpectangleError
-from spectangle.files import refuse_existing, remove_leftovers, whole_file
+from spectangle.files import check_folder, refuse_existing, remove_leftovers, whole_file
 from spectangle.inference.quality import Limits, Quality, quality
 from spectangle.inference.reading import Reading
 from spectangle.version import VERSION
@@ -195,11 +194,7 @@ def check_output(path: str | Path | None, overwrite: bool) -> Path:
     if path.suffix.lower() not in WRITERS:
         raise SpectangleError(f"out={path} ends in '{path.suffix}'; a table can be written as {', '.join(WRITERS)}.")
     refuse_existing(path, overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise SpectangleError(f"{path} cannot be written ({error.strerror}); choose another folder.") from None
+    check_folder(path)
     return path
 
 

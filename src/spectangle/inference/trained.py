@@ -11,10 +11,11 @@ from astropy.table import Table
 
 from spectangle.errors import SpectangleError
 from spectangle.inference.quality import Limits
-from spectangle.inference.read import read_spectra
+from spectangle.inference.read import read_latents, read_spectra
 from spectangle.inference.spectra_input import arrays_on_grid, check_arrays, star_ids, vacuum_grid
 from spectangle.inference.star_table import star_table
 from spectangle.inference.trained_networks import TrainedNetworks
+from spectangle.survey.given import as_label
 
 __all__ = ["TrainedModel"]
 
@@ -31,7 +32,7 @@ class TrainedModel(TrainedNetworks):
         is read.
         """
         flux, _ = self._on_grid(flux, wavelength)
-        return read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra")).latent
+        return read_latents(self, flux, star_ids(source_id, len(flux), "The spectra"))
 
     def predict(
         self,
@@ -71,7 +72,8 @@ class TrainedModel(TrainedNetworks):
         The latent is that of :meth:`encode` with the same ``source_id`` [n] (default: 1 to n).
 
         Raises:
-            SpectangleError: A label is not one of the model's, or its decoder is told none.
+            SpectangleError: A label is not one of the model's or no number for each spectrum, or the decoder is told
+                none.
         """
         self.check_told()
         if unknown := set(labels) - set(self.labels):
@@ -82,16 +84,24 @@ class TrainedModel(TrainedNetworks):
         reading = read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra"))
         values = reading.labels.copy()
         for name, value in labels.items():
-            if not np.isfinite(np.ma.filled(np.ma.asarray(value, dtype=np.float64), np.nan)).all():
-                raise SpectangleError(
-                    f"{name} has values that are missing or not finite; give a number for each spectrum."
-                )
-            values[:, self.labels.index(name)] = value
+            values[:, self.labels.index(name)] = self._wanted(name, value, len(flux))
         return self.decode(reading.latent, values)
 
     @torch.inference_mode()
     def decode(self, latent: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Spectra [n, P] of latents [n, Z] and labels [n, K]."""
+        """Spectra [n, P] of latents [n, Z] and labels [n, K].
+
+        Raises:
+            SpectangleError: The shapes are others.
+        """
+        width, known = self.network.hparams["latent"], len(self.labels)
+        latent_shape, label_shape = np.shape(latent), np.shape(labels)
+        n = len(latent) if latent_shape else 0
+        if latent_shape != (n, width) or label_shape not in ((n, known), (n, len(self.network.targets))):
+            raise SpectangleError(
+                f"latent has the shape {latent_shape} and labels {label_shape}; expected are [n, {width}] and "
+                f"[n, {known}], a row for each spectrum, with the labels {', '.join(self.labels)}."
+            )
         return self.network.decode(
             torch.as_tensor(latent, dtype=torch.float32), torch.as_tensor(labels, dtype=torch.float32)
         ).numpy()
@@ -107,6 +117,18 @@ class TrainedModel(TrainedNetworks):
                 "The decoder of this model is told no labels (model.conditioning=none, a regular autoencoder), so that "
                 "other labels change no spectrum. Train with model.conditioning=observed."
             )
+
+    def _wanted(self, name: str, value: Any, n: int) -> np.ndarray:
+        """Values [n] or one value of a label that is asked for."""
+        values = as_label(value, self.units[name], name)
+        if not np.isfinite(values).all():
+            raise SpectangleError(f"{name} has values that are missing or not finite; give a number for each spectrum.")
+        if values.shape not in ((), (1,), (n,)):
+            raise SpectangleError(
+                f"{name} has the shape {values.shape} and there are {n} spectra; give one number, or one for each "
+                "spectrum."
+            )
+        return values
 
     def _on_grid(self, flux: Any, wavelength: Any, flux_error: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Flux and errors [n, P] on the model's grid, through the door that spectangle predict's arrays take as
@@ -125,6 +147,8 @@ class TrainedModel(TrainedNetworks):
                 f"The spectra have {flux.shape[-1]} pixels and their grid has {len(grid)}; give the grid that "
                 "they are on: wavelength=..."
             )
+        if not len(flux):
+            raise SpectangleError(f"The spectra have the shape {flux.shape}: there is none; give at least one.")
         check_arrays(flux, flux_error, grid, "The spectra")
         return arrays_on_grid(flux, flux_error, grid, self.wavelength, "The spectra")
 

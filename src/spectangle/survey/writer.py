@@ -13,7 +13,8 @@ import numpy as np
 
 from spectangle.errors import SpectangleError
 from spectangle.runs.environment import command_line
-from spectangle.survey.format import STAR_GROUPS, ContentHasher, check_names, locked, star_datasets, storable
+from spectangle.survey.disk_file import DiskFile
+from spectangle.survey.format import STAR_GROUPS, ContentHasher, check_names, locked, star_datasets
 from spectangle.version import VERSION
 
 __all__ = ["SurveyWriter"]
@@ -24,29 +25,31 @@ class SurveyWriter:
 
     Arguments:
         path: Final file name.
-        wavelength: Vacuum wavelengths [P] in nm.
+        wavelength: Vacuum wavelengths [P] in nm, or an astropy Quantity.
         label_units: Unit of each label by name.
         origin: Where the stars come from, for instance ``Gaia DR3 x APOGEE DR17``.
         release: Data release or version.
         created_by: Command and version; default: this command line and the package version.
 
     Raises:
-        SpectangleError: The disk is full, the folder cannot be written, a name has a slash, or a chunk does not fit the
-            format.
+        SpectangleError: The disk is full, the folder cannot be written, a name has a slash, the wavelengths seem to be
+            in another unit, or a chunk does not fit the format.
     """
 
     def __init__(
         self,
         path: str | Path,
-        wavelength: np.ndarray,
+        wavelength: Any,
         label_units: Mapping[str, str],
         origin: str,
         release: str,
         created_by: str | None = None,
     ):
+        from spectangle.survey.given import as_wavelength  # its rules are the archives', which write surveys
+
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
-        self._wavelength = np.asarray(wavelength, dtype=np.float64)
+        self._wavelength = as_wavelength(wavelength, f"The survey {self.path.name}")
         self._units = dict(label_units)
         check_names(self._units, "label")
         self._attributes = {
@@ -55,70 +58,100 @@ class SurveyWriter:
             "created_by": created_by or f"{command_line()} (spectangle {VERSION})",
         }
         self._hasher = ContentHasher()
+        self._ids: list[np.ndarray] = []  # kept: what was written may still be on its way to the disk
         self.n_stars = 0
 
     def __enter__(self) -> "SurveyWriter":
         with _disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: Any = h5py.File(self._part, "w")
-            wavelength = self._file.create_dataset("wavelength", data=self._wavelength)
-            wavelength.attrs.update(unit="nm", medium="vacuum")
-            for group in STAR_GROUPS:
-                self._file.create_group(group, track_order=True)  # labels keep the order that they were given in
-            self._hasher.update("wavelength", self._wavelength)
+            self._disk = DiskFile(self._part)
+            try:
+                self._begin()
+                self._disk.check()
+            except BaseException:
+                self._drop()
+                raise
         return self
 
     def append(
         self,
-        source_id: np.ndarray,
-        flux: np.ndarray,
-        labels: Mapping[str, np.ndarray],
-        flux_error: np.ndarray | None = None,
-        label_errors: Mapping[str, np.ndarray] | None = None,
-        columns: Mapping[str, np.ndarray] | None = None,
+        source_id: Any,
+        flux: Any,
+        labels: Mapping[str, Any],
+        flux_error: Any = None,
+        label_errors: Mapping[str, Any] | None = None,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
-        """Append n stars: source_id [n] int64, flux and flux_error [n, P], each label, error and column [n]."""
-        source_id = np.asarray(source_id)
-        if source_id.dtype.kind not in "iu":
-            raise SpectangleError(
-                f"source_id came as {source_id.dtype}; it must be an integer type, or Gaia ids lose digits."
-            )
+        """Append n stars: source_id [n] int64, flux and flux_error [n, P], each label, error and column [n].
+
+        Masked and fill values of flux and errors, and masked labels, are stored as NaN; labels with a unit (astropy's
+        Quantity or Column) are converted to the survey's.
+
+        Raises:
+            SpectangleError: An array is of a wrong type, shape or unit, a name is not the survey's, or the disk is
+                full.
+        """
+        from spectangle.survey.given import as_column, as_flux, as_ids, as_label
+
+        ids = as_ids(source_id, "source_id")
         if set(labels) != set(self._units):
             raise SpectangleError(f"Labels {sorted(labels)} were appended to a survey of labels {sorted(self._units)}.")
         for what, names in (("label error", label_errors), ("column", columns)):
             check_names(names or (), what)
-        arrays = {"flux": np.asarray(flux, np.float32), "source_id": source_id.astype(np.int64)}
+        arrays = {"flux": as_flux(flux, "flux"), "source_id": ids}
         if flux_error is not None:
-            arrays["flux_error"] = np.asarray(flux_error, np.float32)
-        arrays |= {f"labels/{name}": np.asarray(labels[name], np.float32) for name in self._units}
-        arrays |= {f"label_errors/{name}": np.asarray(v, np.float32) for name, v in (label_errors or {}).items()}
-        arrays |= {f"columns/{name}": storable(v) for name, v in (columns or {}).items()}
+            arrays["flux_error"] = as_flux(flux_error, "flux_error")
+        arrays |= {
+            f"labels/{name}": as_label(labels[name], unit, f"label {name}") for name, unit in self._units.items()
+        }
+        arrays |= {
+            f"label_errors/{name}": as_label(v, self._units.get(name, ""), f"label error {name}", error=True)
+            for name, v in (label_errors or {}).items()
+        }
+        arrays |= {f"columns/{name}": as_column(v, f"column {name}") for name, v in (columns or {}).items()}
         self._check_shapes(arrays)
         with _disk_errors(self.path):
             for name, values in arrays.items():
                 self._append(name, values)
-        self.n_stars += len(source_id)
+            self._disk.check()
+        self._ids.append(ids)
+        self.n_stars += len(ids)
 
     def __exit__(self, kind, error, trace) -> None:
         try:
             if kind is None:
                 self._finish()
         finally:
-            with suppress(Exception):
-                self._file.close()
-            self._part.unlink(missing_ok=True)
+            self._drop()
+
+    def _begin(self) -> None:
+        self._file: Any = h5py.File(self._disk, "w")
+        wavelength = self._file.create_dataset("wavelength", data=self._wavelength)
+        wavelength.attrs.update(unit="nm", medium="vacuum")
+        for group in STAR_GROUPS:
+            self._file.create_group(group, track_order=True)  # labels keep the order that they were given in
+        self._hasher.update("wavelength", self._wavelength)
+        self._file.flush()
 
     def _finish(self) -> None:
         if self.n_stars == 0:
             raise SpectangleError(f"No star was written to {self.path}: a survey needs at least one.")
-        ids = self._file["source_id"][:]
-        if len(np.unique(ids)) != len(ids):
-            values, counts = np.unique(ids, return_counts=True)
+        values, counts = np.unique(np.concatenate(self._ids), return_counts=True)
+        if (counts > 1).any():
             raise SpectangleError(f"source_id {values[counts > 1][0]} comes more than once; keep one row per star.")
         with _disk_errors(self.path):
             self._file.attrs.update(self._attributes, content_hash=self._hasher.hexdigest())
             self._file.close()
+            self._disk.check()
+            self._disk.close()
             self._part.replace(self.path)
+
+    def _drop(self) -> None:
+        """Leave nothing open and no part of a file."""
+        with suppress(Exception):
+            self._file.close()
+        self._disk.close()
+        self._part.unlink(missing_ok=True)
 
     def _check_shapes(self, arrays: Mapping[str, np.ndarray]) -> None:
         n = len(arrays["source_id"])
