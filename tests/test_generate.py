@@ -239,7 +239,7 @@ def test_what_is_read_is_not_written_over(toy_runs, toy_survey, tmp_path: Path):
         with pytest.raises(SpectangleError, match="is read and would be written over; choose another name"):
             generate(str(toy_runs[0]), str(tmp_path / out), {"m_h": 0}, spectra=str(path), overwrite=True)
     assert path.read_bytes() == toy_survey.read_bytes()
-    with pytest.raises(SpectangleError, match="which is read"):
+    with pytest.raises(SpectangleError, match="is read and would be written over"):
         generate(str(toy_runs[0]), str(path), {"m_h": 0}, survey=str(path), overwrite=True)
 
 
