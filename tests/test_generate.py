@@ -254,3 +254,13 @@ def test_what_cannot_end_well_is_refused_before_the_work(toy_runs, tmp_path: Pat
     monkeypatch.setattr("spectangle.generation.generate.load", lambda *_: pytest.fail("the run was loaded"))
     with pytest.raises(SpectangleError, match="cannot be written .*; choose another folder"):
         generate(str(toy_runs[0]), str(tmp_path / "a.npz" / "a.h5"), {"m_h": 0})
+
+
+def test_a_picture_for_which_there_is_no_room_is_a_sentence(toy_runs, tmp_path: Path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(SpectangleError, match="a.png could not be written .*; the spectra are there"):
+        generate(str(toy_runs[0]), str(tmp_path / "a.h5"), {"m_h": 0}, n_stars=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]

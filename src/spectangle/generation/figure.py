@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from spectangle.errors import SpectangleError
 from spectangle.figures.style import minus, symbol
 from spectangle.files import whole_file
 from spectangle.generation.parents import Parents
@@ -23,6 +24,9 @@ INK, GREY, ACCENT = "#1d2733", "#8a94a0", "#c2410c"
 def draw_generated(model: TrainedModel, parents: Parents, changed: np.ndarray, path: Path) -> Path:
     """Draw the first star and its changed spectra, labels [G, K], to a PNG; of many, MOST that are spread over the
     grid.
+
+    Raises:
+        SpectangleError: It cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -42,8 +46,13 @@ def draw_generated(model: TrainedModel, parents: Parents, changed: np.ndarray, p
         _draw_calcium(axes, model.wavelength)
     bottom.set_xlabel("vacuum wavelength [nm]")
     figure.legend(*bottom.get_legend_handles_labels(), fontsize=8, ncols=4, loc="outside lower center", frameon=False)
-    with whole_file(path) as part:
-        figure.savefig(part, dpi=120, format="png")
+    try:
+        with whole_file(path) as part:
+            figure.savefig(part, dpi=120, format="png")
+    except OSError as error:
+        raise SpectangleError(
+            f"{path} could not be written ({error}); the spectra are there. Free some space, or say figure=false."
+        ) from error
     return path
 
 
