@@ -122,10 +122,18 @@ class ReadoutPart(nn.Module):
         z = (z - self.mean) / self.scale
         labels = layers(z)
         if self.n_centres:
-            centres = self.centres  # products, not square(): ONNX has Pow, which no converter takes to old opsets
-            square = (z * z).sum(1, keepdim=True) + (centres * centres).sum(1) - 2 * z @ centres.T
-            labels = (labels + torch.exp(-self.gamma * square) @ self.weights + self.offset) / 2
+            labels = (labels + self._machines(z.double()).float() + self.offset) / 2
         return torch.addcmul(self.label_mean, labels, self.label_scale)
+
+    def _machines(self, z: Tensor) -> Tensor:
+        """The sum over Gaussians [B, K] at standardised latents [B, Z], both in double precision.
+
+        Thousands of weights of both signs, up to C each, cancel to a label of order 1: in single precision some 1e-5 of
+        its standard deviation is left to the order of the sum, which differs between torch, onnxruntime and machines.
+        """
+        centres = self.centres.double()  # products, not square(): ONNX has Pow, which no converter takes to old opsets
+        square = (z * z).sum(1, keepdim=True) + (centres * centres).sum(1) - 2 * z @ centres.T
+        return torch.exp(-self.gamma.double() * square) @ self.weights.double()
 
     @torch.no_grad()
     def fill(self, buffers: Mapping[str, np.ndarray], weights: list[np.ndarray], biases: list[np.ndarray]) -> None:
