@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from astropy.table import Table
 from commands import ROOT
 from omegaconf import OmegaConf
 
@@ -35,13 +36,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 def train(folder: Path, survey: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    quick = [word for word in QUICK if not (word.startswith("regressor.") and "regressor=squares" in words)]
+    other = any(word.startswith("regressor=") for word in words)
+    quick = [word for word in QUICK if not (other and word.startswith("regressor."))]
     probes = [] if "probes=mine" in words else ["callbacks.probes=null"]
     model = [] if "model=mine" in words else ["model=tiny"]
-    line = [sys.executable, str(ROOT / "train.py"), *words, *quick, *probes, *model, f"data.path={survey}"]
+    line = [str(ROOT / "train.py"), *words, *quick, *probes, *model, f"data.path={survey}"]
+    return run(folder, *line, **environment)
+
+
+def spectangle(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    return run(folder, "-m", "spectangle", *words)
+
+
+def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    """Python in the folder, with the variables of the page."""
     paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     own = {OWN: "mylib", "PYTHONPATH": paths} | environment
-    return subprocess.run(line, cwd=folder, env=os.environ | own, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *words], cwd=folder, env=os.environ | own, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -76,6 +87,29 @@ def test_what_nobody_named_is_refused_before_anything_is_made(named, target, sen
     done = train(folder, toy_survey, f"+callbacks.mine={{_target_: {target}}}", **{OWN: named})
     assert done.returncode == 1 and re.search(f"error: .*{sentence}", done.stderr), done.stderr
     assert "Traceback" not in done.stderr and not done.stdout and not list(folder.glob("runs/**/manifest.json"))
+
+
+def test_a_regressor_that_is_no_network_predicts_and_is_not_exported(folder, toy_survey):
+    (folder / "myconf/regressor/forest.yaml").write_text(
+        "_target_: sklearn.ensemble.RandomForestRegressor\nn_estimators: 5\n"
+    )
+    for name in ("forest", "squares"):
+        words = ["-cd", "myconf", f"regressor={name}", f"hydra.run.dir={name}"]
+        done = train(folder, toy_survey, *words)
+        assert done.returncode == 0, done.stderr
+        answers = [
+            spectangle(folder, word, f"run={name}", *rest)
+            for word, *rest in (
+                ("predict", f"spectra={toy_survey}", f"out={name}.ecsv"),
+                ("export", f"out={name}-exported"),
+                ("explore", f"save={name}.html"),
+            )
+        ]
+        assert [answer.returncode for answer in answers] == [0, 1, 1], [answer.stderr for answer in answers]
+        assert len(Table.read(folder / f"{name}.ecsv")) == 400
+        for answer, word in zip(answers[1:], ("not be exported", "reads labels in the browser"), strict=True):
+            assert word in answer.stderr and "can be copied into the model" in answer.stderr
+        assert not (folder / f"{name}-exported").exists() and not (folder / f"{name}.html").exists()
 
 
 def test_named_packages_join_those_of_the_project(monkeypatch):

@@ -60,6 +60,13 @@ class Readout(nn.Module):
         labels = [part.read(z, own) for part, own in zip(self._parts, layers, strict=True)]
         return labels[0] if len(labels) == 1 else torch.cat(labels, dim=1)[:, self.order]
 
+    def check_copied(self, what: str) -> None:
+        """Refuse what needs the regressor as networks where it is none; it is.
+
+        Arguments:
+            what: A clause on what cannot be done without them.
+        """
+
     @classmethod
     def from_regressor(cls, regressor: Any) -> "Readout":
         """Copy the weights of a fitted regressor of :mod:`spectangle.evaluation.regressors`.
@@ -156,8 +163,8 @@ def _copied(regressor: Any) -> tuple[dict[str, Any], tuple[dict[str, np.ndarray]
     except AttributeError:
         raise SpectangleError(
             f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=averaged, "
-            "sklearn, torch, small and ridge can be copied into the model. Train with one of them: spectangle train "
-            "resume=RUN regressor=averaged."
+            "sklearn, torch, small and ridge can be copied into the model. Train a run with one of them: "
+            "regressor=averaged."
         ) from None
     if getattr(fitted, "activation", "relu") != "relu":
         raise SpectangleError(
