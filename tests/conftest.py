@@ -58,7 +58,7 @@ def write_toy_survey(
 PROCESSES = (
     *("slurm", "sweep_faults", "report", "sweeper", "tracking", "train", "dashboards", "wheel", "streams", "entry"),
     *("shared_folders", "submission", "prepare", "threads", "explorer", "malformed", "archives_download", "miles"),
-    *("any_labels", "packed_sweeps", "processes", "extras"),
+    *("any_labels", "packed_sweeps", "processes", "extras", "extending"),
 )
 TRAINED = {"toy_runs", "stochastic_run", "exported", "run", "model"}
 

@@ -1,5 +1,6 @@
 """export.py: what others get is the same model; and the notebook that shows how to use it."""
 
+import copy
 import io
 import json
 import os
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Command, leftovers
+import torch
+from commands import Command, leftovers, run_train
 
 import spectangle
 from spectangle.errors import SpectangleError
@@ -81,6 +83,20 @@ def test_a_small_regressor_is_written_with_its_machines(toy_runs, tmp_path: Path
     labels = latents[:, : len(model.labels)] * 2 + 0.1 * random.normal(size=(200, len(model.labels)))
     readout = Readout.from_regressor(small_survey_regressor(hidden=(9,), members=1, max_iter=20).fit(latents, labels))
     assert export_onnx(replace(model, readout=readout), tmp_path / "small.onnx") < 1e-5
+
+
+def test_the_run_of_a_small_survey_agrees_with_double_precision(toy_survey: Path, tmp_path: Path):
+    """Its machines are a sum over a thousand stars whose weights cancel: what is rounded there is no disagreement."""
+    options = ["experiment=small_survey", "trainer.max_epochs=2", "data=survey", f"data.path={toy_survey}", "threads=1"]
+    few = ["callbacks.probes=null", "callbacks.figures=null", "callbacks.regressor.cache=null", "lambdas=first_pair"]
+    run_train(*options, *few, f"hydra.run.dir={tmp_path / 'run'}")
+    model = load(tmp_path / "run", calibrated=False)
+    assert model.readout.parts[0].n_centres > 500
+    assert export_onnx(model, tmp_path / "model.onnx") < 2e-6
+    latent = torch.randn(200, len(model.readout.scale), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        read, exact = model.readout(latent), copy.deepcopy(model.readout).double()(latent.double())
+    assert float(((read - exact) / model.readout.label_scale).abs().max()) < 2e-6
 
 
 def test_nothing_in_the_folder_needs_pickle_and_the_card_tells_the_numbers(exported: Path, toy_runs):

@@ -20,7 +20,7 @@ from spectra_files import write_image
 
 from spectangle.archives import Miles, prepare
 from spectangle.archives.miles_table import parse_table
-from spectangle.commands.app import TARGETS
+from spectangle.configs.targets import targets
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 
@@ -67,7 +67,7 @@ def made(tmp_path: Path, *overrides: str):
     with hydra.initialize_config_dir(str(ROOT / "conf")):
         config = hydra.compose("prepare", ["archive=miles", *overrides])
     parts = {
-        key: instantiate(config[key], _convert_="all", _execution_whitelist_=TARGETS)
+        key: instantiate(config[key], _convert_="all", _execution_whitelist_=targets())
         for key in ("archive", "cuts", "pixels")
     }
     return prepare(**parts, survey=tmp_path / "miles.h5", overwrite=True, report=False)

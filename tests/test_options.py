@@ -18,7 +18,7 @@ from test_model import build, fit
 
 from spectangle.archives import GaiaFiles, Gandalf, LabelSources, Plain
 from spectangle.archives.bad_rows import BadRows
-from spectangle.commands.app import TARGETS
+from spectangle.configs.targets import targets
 from spectangle.data.embedded_survey import EmbeddedSurveyDataModule
 from spectangle.data.module import SpectraDataModule
 from spectangle.errors import SpectangleError
@@ -29,7 +29,7 @@ from spectangle.sweeps.slurm import sbatch_options
 
 def made(node: DictConfig, **changes: Any) -> Any:
     """What a node of the config is a recipe of."""
-    return instantiate(node, **changes, _execution_whitelist_=TARGETS)
+    return instantiate(node, **changes, _execution_whitelist_=targets())
 
 
 # ---------------------------------------------------------------------- archives

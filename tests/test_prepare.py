@@ -16,7 +16,7 @@ from commands import Command, run_train
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spectangle.commands.app import TARGETS
+from spectangle.configs.targets import targets
 from spectangle.survey.file import Survey
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +139,7 @@ def test_every_key_is_a_constructor_argument(archive):
     for node in nodes:
         keys = set(node) - {"_target_"}
         assert keys == set(inspect.signature(get_class(node._target_)).parameters), node._target_
-        instantiate(node, _convert_="all", _execution_whitelist_=TARGETS)
+        instantiate(node, _convert_="all", _execution_whitelist_=targets())
     from spectangle.archives import prepare
 
     rest = set(config) - {"spectra", "ids", "folder", "labels_table"}

@@ -22,6 +22,7 @@ from yaml import YAMLError
 from spectangle.configs.arguments import CONF, SHORT, SWEEPS, label_key, named_sweep, resume_arguments, sweep_arguments
 from spectangle.configs.nested import flat
 from spectangle.configs.resolvers import register_resolvers
+from spectangle.configs.targets import check_targets, targets
 from spectangle.errors import SpectangleError, did_you_mean, root_cause
 from spectangle.signals import Stopped, stopping_on
 from spectangle.streams import unbreakable_output
@@ -29,8 +30,6 @@ from spectangle.threads import let_threads_sleep
 
 __all__ = ["hydra_app"]
 
-# what a config may build: the project's own classes and those of the libraries that its groups name
-TARGETS = ["spectangle.*", "lightning.*", "sklearn.*", "hydra.*", "hydra_plugins.*", "optuna.*"]
 let_threads_sleep()  # this is the first import of every command
 # by config: the node whose keys are the labels of the survey
 OF_LABELS = {"config": "lambdas", "generate": "set", "prepare": "cuts.max_errors"}
@@ -62,13 +61,15 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
             progress.begun = True
             try:
                 refuse_unknown_keys(config_name, HydraConfig.get().overrides.task)
+                check_targets(cfg)
                 return function(cfg)
             except EXPLAINED as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise
                 progress.failed = error  # Hydra would print the overrides above our sentence
 
-        command = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)(job)
+        def command() -> None:
+            hydra.main(str(CONF), config_name, execution_whitelist=targets())(job)()
 
         def run() -> None:
             progress.begun, progress.failed = False, None

@@ -3,8 +3,10 @@
 Shapes: N stars, F features (800 pixels or 25 latents), K labels.
 """
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
+from spectangle.configs.targets import OWN, own_packages
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
 from spectangle.files import whole_file
@@ -28,6 +31,7 @@ __all__ = [
     "NetworksAndKernel",
     "TorchMLPRegressor",
     "averaged_regressor",
+    "check_kept",
     "load_regressor",
     "load_run_regressor",
     "ridge_regressor",
@@ -37,14 +41,13 @@ __all__ = [
     "torch_regressor",
 ]
 
-# the optimiser that scikit-learn keeps in a fitted MLPRegressor holds numbers only
 TRUSTED = [
     "spectangle.evaluation.averaged_networks.AveragedMLPRegressor",
     "spectangle.evaluation.regressors.LabelGroups",
     "spectangle.evaluation.regressors.NetworksAndKernel",
     "spectangle.evaluation.regressors.TorchMLPRegressor",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
 ]
+REMEDY = f"If you trust their package, name it in the environment ({OWN}), else use another regressor."
 
 
 def sklearn_regressor(
@@ -281,16 +284,49 @@ class TorchMLPRegressor(RegressorMixin, BaseEstimator):
 
 
 def load_regressor(path: str | Path) -> BaseEstimator:
-    """Load a fitted regressor; a file that holds anything but scikit-learn's and our own types is refused."""
+    """Load a fitted regressor; a file that holds anything but scikit-learn's types, our own and those of packages that
+    ``SPECTANGLE_TARGETS`` names is refused.
+
+    Raises:
+        SpectangleError: It holds something else.
+    """
     import skops.io
 
-    unknown = set(skops.io.get_untrusted_types(file=path)) - set(TRUSTED)
+    types = skops.io.get_untrusted_types(file=path)
+    if unknown := _unknown(types):
+        raise SpectangleError(f"{path} holds the types {', '.join(unknown)}, which are not known to be safe. {REMEDY}")
+    return skops.io.load(path, trusted=types)
+
+
+def check_kept(regressor: BaseEstimator) -> None:
+    """Refuse a fitted regressor that could not be read back from the file that it is kept in.
+
+    Raises:
+        SpectangleError: It holds types that are not known to be safe, or skops cannot keep it.
+    """
+    import skops.io
+
+    try:
+        data = skops.io.dumps(regressor)
+        types = skops.io.get_untrusted_types(data=data)
+        unknown = _unknown(types)
+        if not unknown:
+            skops.io.loads(data, trusted=types)
+    except Exception as error:
+        raise SpectangleError(f"it cannot be kept in a file without pickle ({error})") from error
     if unknown:
-        raise SpectangleError(
-            f"{path} holds the types {', '.join(sorted(unknown))}, which are not known to be safe; fit the "
-            "regressor again."
-        )
-    return skops.io.load(path, trusted=TRUSTED)
+        raise SpectangleError(f"it holds the types {', '.join(unknown)}, which no file is trusted with. {REMEDY}")
+
+
+def _unknown(types: Sequence[str]) -> list[str]:
+    """Those of the types that are neither ours, nor of a package that was named, nor classes of scikit-learn.
+
+    Its classes (trees, neighbours, kernels) hold numbers and run nothing when they are loaded; functions, its own
+    included, may do anything when they are called.
+    """
+    own = tuple(f"{package}." for package in own_packages())
+    others = sorted(name for name in types if name not in TRUSTED and not name.startswith(own))
+    return [name for name in others if not (name.startswith("sklearn.") and inspect.isclass(locate(name)))]
 
 
 def load_run_regressor(run: Run, representation: str = "latent") -> Any:

@@ -95,6 +95,8 @@ def make_bundle(
     """
     runs = [Run(required(run))] + ([Run(compare)] if compare else [])
     models = [load(one.path, survey, calibrated=False) for one in runs]
+    for model in models:
+        model.readout.check_copied(f"The explorer reads labels in the browser, and cannot for {model.identity['run']}")
     data = load_stars(runs[0], survey)
     if len(runs) == 2 and (
         models[1].labels != models[0].labels or load_stars(runs[1], survey).fingerprint != data.fingerprint

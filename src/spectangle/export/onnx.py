@@ -55,7 +55,8 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
     """Write the graph and compare it with torch; return the largest difference in standard deviations.
 
     Raises:
-        SpectangleError: The encoder needs labels, the packages are not there, or onnxruntime disagrees.
+        SpectangleError: The encoder needs labels, the regressor has no layers, the packages are not there, or
+            onnxruntime disagrees.
     """
     if model.network.conditional_encoder:
         raise SpectangleError(
@@ -69,6 +70,7 @@ def export_onnx(model: "TrainedModel", path: Path) -> float:
         raise SpectangleError(
             f"ONNX needs {error.name}: pip install 'spectangle[export]', or say onnx=false."
         ) from None
+    model.readout.check_copied("This run can predict, but not be written as ONNX")
     graph = _Inference(model).eval()
     inputs = _examples(model)
     _write(graph, inputs, path)

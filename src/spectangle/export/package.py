@@ -50,7 +50,7 @@ def export(
         overwrite: Whether an existing folder of an exported model is replaced.
 
     Raises:
-        SpectangleError: The run is not finished, or the folder cannot be written.
+        SpectangleError: The run is not finished, its regressor cannot be exported, or the folder cannot be written.
     """
     run = required(run)
     folder = _check_folder(out, overwrite)
@@ -81,9 +81,14 @@ def export(
 
 
 def write_model(model: TrainedModel, run: Run, folder: Path) -> None:
-    """Write weights, config and card."""
+    """Write weights, config and card.
+
+    Raises:
+        SpectangleError: The regressor has no weights that could be written.
+    """
     from safetensors.numpy import save
 
+    model.readout.check_copied("This run can predict, but not be exported")
     config = {
         "format": EXPORT_FORMAT,
         "spectangle": VERSION,

@@ -12,6 +12,7 @@ from spectangle.errors import SpectangleError
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.inference.calibrate import calibrate
 from spectangle.inference.calibration import Calibration
+from spectangle.inference.python_readout import readout_of
 from spectangle.inference.readout import Readout
 from spectangle.inference.trained import TrainedModel
 from spectangle.model.autoencoder import DisentanglingAutoencoder
@@ -44,9 +45,7 @@ def load(path: str | Path, survey: str | Path | None = None, calibrated: bool = 
 
 def _load_run(run: Run, survey: str | Path | None, calibrated: bool) -> TrainedModel:
     metrics = run.metrics
-    model = TrainedModel(
-        load_autoencoder(run), Readout.from_regressor(load_run_regressor(run)), _identity(run), metrics
-    )
+    model = TrainedModel(load_autoencoder(run), readout_of(load_run_regressor(run)), _identity(run), metrics)
     if not calibrated or model.network.conditional_encoder:
         return model
     stored = run.derived(f"calibration-{run.checkpoint_hash[:12]}.npz")

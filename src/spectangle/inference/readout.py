@@ -60,6 +60,13 @@ class Readout(nn.Module):
         labels = [part.read(z, own) for part, own in zip(self._parts, layers, strict=True)]
         return labels[0] if len(labels) == 1 else torch.cat(labels, dim=1)[:, self.order]
 
+    def check_copied(self, what: str) -> None:
+        """Refuse what needs the regressor as networks where it is none; it is.
+
+        Arguments:
+            what: A clause on what cannot be done without them.
+        """
+
     @classmethod
     def from_regressor(cls, regressor: Any) -> "Readout":
         """Copy the weights of a fitted regressor of :mod:`spectangle.evaluation.regressors`.
@@ -122,10 +129,18 @@ class ReadoutPart(nn.Module):
         z = (z - self.mean) / self.scale
         labels = layers(z)
         if self.n_centres:
-            centres = self.centres  # products, not square(): ONNX has Pow, which no converter takes to old opsets
-            square = (z * z).sum(1, keepdim=True) + (centres * centres).sum(1) - 2 * z @ centres.T
-            labels = (labels + torch.exp(-self.gamma * square) @ self.weights + self.offset) / 2
+            labels = (labels + self._machines(z.double()).float() + self.offset) / 2
         return torch.addcmul(self.label_mean, labels, self.label_scale)
+
+    def _machines(self, z: Tensor) -> Tensor:
+        """The sum over Gaussians [B, K] at standardised latents [B, Z], both in double precision.
+
+        Thousands of weights of both signs, up to C each, cancel to a label of order 1: in single precision some 1e-5 of
+        its standard deviation is left to the order of the sum, which differs between torch, onnxruntime and machines.
+        """
+        centres = self.centres.double()  # products, not square(): ONNX has Pow, which no converter takes to old opsets
+        square = (z * z).sum(1, keepdim=True) + (centres * centres).sum(1) - 2 * z @ centres.T
+        return torch.exp(-self.gamma.double() * square) @ self.weights.double()
 
     @torch.no_grad()
     def fill(self, buffers: Mapping[str, np.ndarray], weights: list[np.ndarray], biases: list[np.ndarray]) -> None:
@@ -148,8 +163,8 @@ def _copied(regressor: Any) -> tuple[dict[str, Any], tuple[dict[str, np.ndarray]
     except AttributeError:
         raise SpectangleError(
             f"The run's regressor is {type(regressor).__name__}; only the networks of regressor=averaged, "
-            "sklearn, torch, small and ridge can be copied into the model. Train with one of them: spectangle train "
-            "resume=RUN regressor=averaged."
+            "sklearn, torch, small and ridge can be copied into the model. Train a run with one of them: "
+            "regressor=averaged."
         ) from None
     if getattr(fitted, "activation", "relu") != "relu":
         raise SpectangleError(

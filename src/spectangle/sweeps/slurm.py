@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.configs.arguments import quoted
+from spectangle.configs.targets import OWN
 from spectangle.console import console
 from spectangle.errors import SpectangleError
 from spectangle.files import redacted, write_beside
@@ -19,6 +20,8 @@ from spectangle.runs.environment import command_again
 from spectangle.sweeps.plan import Plan
 
 __all__ = ["sbatch_options", "submit_workers", "worker_script"]
+
+OF_OWN_CLASSES = (OWN, "PYTHONPATH")  # the script is also submitted from shells that do not have them
 
 
 def submit_workers(plan: Plan, options: DictConfig) -> str:
@@ -90,6 +93,7 @@ def worker_script(plan: Plan, options: dict[str, Any], command: list[str]) -> st
     program = shlex.join(command_again([command[0], *arguments]))
     run = [
         f"cd {shlex.quote(os.getcwd())}",
+        *(f"export {name}={shlex.quote(os.environ[name])}" for name in OF_OWN_CLASSES if name in os.environ),
         *options["setup"],
         f"exec {program}  # exec: SLURM signals the worker itself",
     ]

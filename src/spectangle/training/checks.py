@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectangle.errors import SpectangleError, root_cause
+from spectangle.evaluation.regressors import LabelGroups, check_kept
 from spectangle.training.seeds import check_seed
 
 __all__ = ["check_config", "fits"]
@@ -139,7 +140,7 @@ def check_config(cfg: DictConfig) -> None:
             _check_estimator(f"probes.{size}.{name}", node)
     for path in ("regressor", "callbacks.regressor.paper", "callbacks.regressor.paper_on_gpu"):
         if (node := OmegaConf.select(cfg, path)) is not None:
-            _check_estimator(path, node)
+            _check_estimator(path, node, kept=path == "regressor")  # from its file it predicts; others are only scored
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -263,7 +264,7 @@ def _check_arguments(path: str, node: DictConfig) -> None:
             )
 
 
-def _check_estimator(path: str, node: Any) -> None:
+def _check_estimator(path: str, node: Any, kept: bool = False) -> None:
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise SpectangleError(
             f"{path} is {_word(node)}; it must name a scikit-learn regressor: _target_ and its parameters."
@@ -275,6 +276,8 @@ def _check_estimator(path: str, node: Any) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             estimator.set_params(**few).fit(x, x[:, 0])  # what its own checks let through fails here
+        if kept:
+            check_kept(LabelGroups(estimator).fit(x, x[:, :1]))
     except Exception as error:
         raise SpectangleError(f"{path} does not work: {_reason(error)}.") from error
 
