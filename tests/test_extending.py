@@ -67,6 +67,9 @@ def test_the_examples_of_the_page_run(command, folder, toy_survey):
         assert any("squares" in path.read_text() for path in folder.glob("runs/**/train.log"))
     if "model=mine" in command:
         assert "4 numbers for 4 labels" in done.stdout
+        (metrics,) = folder.glob("runs/**/metrics.json")
+        read = spectangle(folder, "predict", f"run={metrics.parent}", f"spectra={toy_survey}", "out=read.ecsv")
+        assert read.returncode == 0 and "is read as a plain" in " ".join((read.stdout + read.stderr).split())
 
 
 @pytest.mark.parametrize(

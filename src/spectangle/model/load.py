@@ -27,8 +27,8 @@ def load_autoencoder(run: Run, checkpoint: str = "best") -> DisentanglingAutoenc
     made = run.config.get("model", {}).get("_target_", PLAIN)
     if made != PLAIN:
         log.warning(
-            "%s was trained as %s and is read as a plain DisentanglingAutoencoder: where the class encodes or decodes in "
-            "its own way, what is read is wrong.",
+            "%s was trained as %s and is read as a plain DisentanglingAutoencoder: where the class encodes or decodes "
+            "in its own way, what is read is wrong.",
             run.path,
             made,
         )
