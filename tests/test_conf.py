@@ -15,6 +15,7 @@ from spectangle.configs.resolvers import register_resolvers
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
 from spectangle.model.scaling import LabelBins
+from spectangle.training.known_keys import check_keys
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = [
@@ -158,3 +159,10 @@ def test_the_pure_latent_is_that_of_a_regular_autoencoder_unless_asked(overrides
     """With all lambda 0, noise and a decoder that is told the labels would only lose them."""
     model = composed(*overrides).model
     assert (model.latent_rate, model.conditioning) == (rate, conditioning)
+
+
+@pytest.mark.parametrize(
+    "override", [*configs(), *(f"logger={path.stem}" for path in (CONF / "logger").glob("*.yaml"))]
+)
+def test_every_key_is_known_to_what_refuses_others(override):
+    check_keys(composed(override))

@@ -298,3 +298,8 @@ def test_half_precision_scales_the_losses_of_both_players(data):
         ends.append(copy.deepcopy(dict(model.adversary.named_parameters())))
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name])
+
+
+def test_an_option_of_the_optimizers_that_is_none_is_refused(data):
+    with pytest.raises(SpectangleError, match="no key optimizer.learning_rate: nothing would read it"):
+        build(data, optimizer={"learning_rate": 1e-9})

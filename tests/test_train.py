@@ -148,6 +148,38 @@ def wait_for(condition, process, seconds=90):
         (["trainer.max_epochs=0"], "trainer.max_epochs is 0"),
         (["callbacks.checkpoint.monitor=val/nonsense"], "callbacks.checkpoint.monitor names val/nonsense, which this"),
         (["objective=val/reconstructoin"], "does not measure. Did you mean 'val/reconstruction'?"),
+        (["+optimizer.lrr=1"], "There is no key optimizer.lrr: nothing would read it. Did you mean 'lr'?"),
+        (["+optimizer.momentum=0.9"], "There is no key optimizer.momentum: nothing would read it. There are: betas"),
+        (
+            ["+labels.foo=1"],
+            "There is no key labels.foo: nothing would read it. There are: attributes, require, weight",
+        ),
+        (["+logger.foo=1"], "There is no key logger.foo: nothing would read it."),
+        (["+experiment.foo=1"], "There is no key experiment.foo"),
+        (["+model.extra=1"], "There is no key model.extra: nothing would read it. There are: adversary"),
+        (
+            ["+model.bins.x=1"],
+            "There is no key bins.x: nothing would read it. There are: count, entangled_count, strategy",
+        ),
+        (["+bins.counts=4"], "Did you mean 'count'?"),
+        (["+adversary.hiden=3"], "Did you mean 'hidden'?"),
+        (["+adversary.latent=3"], "There is no key adversary.latent"),
+        (["+data.fld=5"], "There is no key data.fld: nothing would read it. Did you mean 'fold'?"),
+        (["+data.attribute=[x]"], "Did you mean 'attributes'?"),
+        (
+            ["+trainer.max_epoch=3"],
+            "There is no key trainer.max_epoch: nothing would read it. Did you mean 'max_epochs'?",
+        ),
+        (["+callbacks.checkpoint.foo=1"], "There is no key callbacks.checkpoint.foo"),
+        (["+callbacks.last.foo=1"], "There is no key callbacks.last.foo: nothing would read it. There are: dirpath"),
+        (["+callbacks.progress.foo=1"], "There is no key callbacks.progress.foo: nothing would read it."),
+        (["+callbacks.mine={_target_: lightning.pytorch.callbacks.Timer, duratoin: x}"], "Did you mean 'duration'?"),
+        (["+callbacks.mine={_target_: lightning.pytorch.callbacks.Tmer}"], "callbacks.mine builds lightning.pytorch"),
+        (["+callbacks.mine=3"], "callbacks.mine is 3 in the config; it must say what it builds"),
+        (
+            ["model.latent=${nothing}"],
+            "model.latent refers to what is not there: Interpolation key 'nothing' not found",
+        ),
         (["callbacks.checkpoint.mode=abc"], "Lightning cannot train with this config"),
     ],
 )
@@ -255,3 +287,9 @@ def test_a_checkpoint_of_another_version_is_a_sentence(toy_runs, tmp_path):
     torch.save(checkpoint, run.best_checkpoint)
     with pytest.raises(SpectangleError, match="does not fit this version of spectangle .*the run was made by"):
         load_autoencoder(run)
+
+
+@pytest.mark.parametrize(("key", "hint"), [("hydra.foo", ""), ("hydra.jobs.x", " Did you mean 'job'?")])
+def test_a_key_that_hydra_does_not_have_is_refused(train, tmp_path, key, hint):
+    code, _, err = train(f"+{key}=1", f"hydra.run.dir={tmp_path / 'run'}")
+    assert code == 1 and f"error: '{key}' was added with a plus, and nothing reads it.{hint} `--cfg" in err

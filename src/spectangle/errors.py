@@ -1,9 +1,9 @@
 """The one exception that a user is meant to read, and what its sentences share."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["SpectangleError", "did_you_mean", "root_cause"]
+__all__ = ["SpectangleError", "did_you_mean", "refuse_unknown", "root_cause"]
 
 
 class SpectangleError(Exception):
@@ -24,3 +24,21 @@ def did_you_mean(word: str, words: Sequence[str]) -> str:
     """A question that names the nearest of some words, to stand after a full stop; empty if none is near."""
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def refuse_unknown(path: str, keys: Iterable[object], known: Iterable[str]) -> None:
+    """Refuse keys that nobody would read.
+
+    Arguments:
+        path: What they are keys of.
+        keys: Those that are there.
+        known: Those that are read.
+
+    Raises:
+        SpectangleError: Names the first one, and the nearest that there is.
+    """
+    names = sorted(known)
+    for key in keys:
+        if key not in names:
+            hint = did_you_mean(str(key), names) or (f" There are: {', '.join(names)}." if names else "")
+            raise SpectangleError(f"There is no key {path}.{key}: nothing would read it.{hint}")

@@ -8,10 +8,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -33,6 +35,7 @@ __all__ = ["hydra_app"]
 let_threads_sleep()  # this is the first import of every command
 # by config: the node whose keys are the labels of the survey
 OF_LABELS = {"config": "lambdas", "generate": "set", "prepare": "cuts.max_errors"}
+HYDRA = {field.name for field in fields(HydraConf)}
 OF_SWEEPER = "hydra.sweeper."  # which is written sweep. for short
 EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
@@ -60,7 +63,8 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
         def job(cfg: DictConfig) -> object:
             progress.begun = True
             try:
-                refuse_unknown_keys(config_name, HydraConfig.get().overrides.task)
+                given: Any = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)  # as they were typed
+                refuse_unknown_keys(config_name, given["task"] + given["hydra"])
                 check_targets(cfg)
                 return function(cfg)
             except EXPLAINED as error:
@@ -136,13 +140,14 @@ def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
     refuses itself.
 
     Raises:
-        SpectangleError: A key's first part is no key of the command and no group.
+        SpectangleError: A key's first part is no key of the command and no group, or its second none of Hydra's.
     """
     known = _top_keys(config_name)
     for key in (override.lstrip("+").partition("=")[0] for override in overrides if override.startswith("+")):
-        first = re.split(r"[.@/]", key)[0]
-        if first not in known and first != "hydra":
-            hint = did_you_mean(first, sorted(known))
+        first, second = (*re.split(r"[.@/]", key), "")[:2]
+        names, name = (HYDRA, second) if first == "hydra" else (known, first)
+        if name not in names:
+            hint = did_you_mean(name, sorted(names))
             raise SpectangleError(
                 f"'{key}' was added with a plus, and nothing reads it.{hint} `--cfg job` shows every key."
             )

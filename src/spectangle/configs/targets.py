@@ -2,12 +2,13 @@
 
 import os
 from pydoc import ErrorDuringImport, locate
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["OWN", "check_targets", "own_packages", "targets"]
+__all__ = ["OWN", "check_targets", "located", "own_packages", "targets"]
 
 LIBRARIES = ("spectangle", "lightning", "sklearn", "hydra", "hydra_plugins", "optuna")
 OWN = "SPECTANGLE_TARGETS"  # not a key: a config that comes from others must not say what it may run
@@ -66,12 +67,22 @@ def _check_target(path: str, target: str) -> None:
             f"{path} builds {target}, and a config may only build classes of spectangle and of the libraries it uses. "
             f"If {package} is yours, or you trust it, say so in the environment: {OWN}={known} (docs/extending.md)."
         )
+    located(path, target)
+
+
+def located(path: str, target: str) -> Any:
+    """The class or function that a node of a config builds.
+
+    Raises:
+        SpectangleError: It cannot be imported.
+    """
     try:
         found, reason = locate(target), "there is no such name"
     except ErrorDuringImport as error:
         found, reason = None, " ".join(str(error).split())
     if found is None:
         raise SpectangleError(
-            f"{path} builds {target}, which cannot be imported ({reason}). If {package} is not installed, name the "
-            "folder that it is in: PYTHONPATH=FOLDER."
+            f"{path} builds {target}, which cannot be imported ({reason}). Look at its spelling; if "
+            f"{target.partition('.')[0]} is not installed, name the folder that it is in: PYTHONPATH=FOLDER."
         )
+    return found

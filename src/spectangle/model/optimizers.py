@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from spectangle.errors import refuse_unknown
 from spectangle.model.losses import decay_factor
 
-__all__ = ["decay_rates", "make_optimizers", "optimizer_options"]
+__all__ = ["OPTIONS", "decay_rates", "make_optimizers", "optimizer_options"]
 
 DEFAULTS: dict[str, Any] = {
     "lr": 1e-3,
@@ -19,10 +20,16 @@ DEFAULTS: dict[str, Any] = {
     "discriminator_betas": (0.5, 0.999),
     "discriminator_lr_end": 0.2,
 }
+OPTIONS = (*DEFAULTS, "sigma_lr")
 
 
 def optimizer_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All options of the optimizers, those that are not given by their defaults."""
+    """All options of the optimizers, those that are not given by their defaults.
+
+    Raises:
+        SpectangleError: An option is none of theirs.
+    """
+    refuse_unknown("optimizer", given or {}, OPTIONS)
     return DEFAULTS | dict(given or {})
 
 

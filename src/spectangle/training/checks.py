@@ -5,7 +5,7 @@ import math
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.evaluation.regressors import LabelGroups, check_kept
+from spectangle.training.known_keys import GIVEN, built_nodes, check_keys
 from spectangle.training.seeds import check_seed
 
 __all__ = ["check_config", "fits"]
@@ -83,7 +84,6 @@ UNFIT = {  # options of Lightning's Trainer that this training has no use for, a
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16", "16-mixed", "16", "None")
 OF_VALIDATION = ("limit_val_batches", "check_val_every_n_epoch")  # 0 is none of it
 ONE_IS_ALL = ("accumulate_grad_batches", "check_val_every_n_epoch")  # 1 is what they are anyway
-GIVEN = ("_target_", "_convert_", "_partial_", "_recursive_")
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -92,6 +92,7 @@ def check_config(cfg: DictConfig) -> None:
     Raises:
         SpectangleError: A value has the wrong kind or is out of range; says which, and what it should be.
     """
+    check_keys(cfg)
     for key in SEEDS:
         if OmegaConf.select(cfg, key.rpartition(".")[0] or key) is not None and _has(cfg, key):
             check_seed(key, _value(cfg, key))
@@ -115,13 +116,15 @@ def check_config(cfg: DictConfig) -> None:
             "callbacks.checkpoint.save_top_k is 0; a run keeps the epoch that its numbers are taken from: give 1 or "
             "more, or -1 for all."
         )
-    for name, node in (_group(cfg, "callbacks") | {"regressor": cfg.get("regressor")}).items():
+    callbacks = {f"callbacks.{name}": node for name, node in _group(cfg, "callbacks").items()}
+    for name, node in (callbacks | {"regressor": cfg.get("regressor")}).items():
         if node is not None and (not isinstance(node, DictConfig) or "_target_" not in node):
             raise SpectangleError(
                 f"{name} is {_word(node)} in the config; it must say what it builds (_target_); callbacks may be null."
             )
-    for path, node in _nodes(cfg):
-        _check_arguments(path, node)
+    for path, node in built_nodes(cfg):
+        if str(node._get_node("_target_")._value()).startswith("spectangle."):  # pyright: ignore
+            _check_arguments(path, node)
     for size, suite in _group(cfg, "probes").items():
         if size == "gpu_packs_without":
             large = _group(cfg, "probes").get("large") or {}
@@ -287,20 +290,6 @@ def _group(cfg: DictConfig, name: str) -> dict[str, Any]:
     if node is not None and not isinstance(node, DictConfig):
         raise SpectangleError(f"{name} is {_word(node)}; it must be a mapping of names to what they build.")
     return {str(key): value for key, value in (node or {}).items()}
-
-
-def _nodes(cfg: DictConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    for key in cfg:
-        child = cfg._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_interpolation() and not child._is_none():
-            name = f"{path}.{key}" if path else str(key)
-            if "_target_" in child and _ours(child):
-                yield name, child
-            yield from _nodes(child, name)
-
-
-def _ours(node: DictConfig) -> bool:
-    return str(node._get_node("_target_")._value()).startswith("spectangle.")  # pyright: ignore
 
 
 def _has(cfg: DictConfig, key: str) -> bool:
