@@ -122,7 +122,7 @@ def _read(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """source_id [n], flux [n, P] and labels [n, K] of the stars asked for; reading ends with the last of them."""
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    all_ids, n_kept = [], 0
+    all_ids, n_kept, missing = [], 0, set(source_id or ())
     for chunk in open_spectra(spectra, model.wavelength).chunks:
         all_ids.append(chunk.source_id)
         if source_id:
@@ -133,18 +133,16 @@ def _read(
         labels = np.column_stack([(chunk.labels or {}).get(name, unknown) for name in model.labels])
         kept.append((chunk.source_id[rows], chunk.flux[rows], labels[rows]))
         n_kept += len(rows)
-        if n_kept == n_stars and not source_id:
-            break
-        if source_id and set(source_id) <= set(np.concatenate([ids for ids, *_ in kept]).tolist()):
+        missing -= set(chunk.source_id[rows].tolist())
+        if not missing if source_id else n_kept == n_stars:
             break
     if not all_ids:
         raise SpectangleError(f"{spectra}: the input holds no spectrum.")
     ids, flux, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    if source_id:
-        _refuse_missing(np.concatenate(all_ids), source_id)
-        rows = _chosen(ids, source_id, None)
-        return ids[rows], flux[rows], labels[rows]
-    return ids, flux, labels
+    if missing:
+        _refuse_missing(np.concatenate(all_ids), source_id or ())
+    rows = _chosen(ids, source_id, n_stars)
+    return ids[rows], flux[rows], labels[rows]
 
 
 def _chosen(ids: np.ndarray, source_id: Sequence[int] | None, n_stars: int | None) -> np.ndarray:

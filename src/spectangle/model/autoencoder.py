@@ -155,7 +155,7 @@ class DisentanglingAutoencoder(ConditionalAutoencoder):
         """Fit to training stars, as :meth:`calibrate` takes them, what a checkpoint does not keep: scalers and bins
         stay.
         """
-        self.adversary.recall(labels, self._targets(labels, self.told(flux, labels)))
+        self.adversary.recall(labels, self._targets(labels, self.told(self.flux_scaler(flux), labels)))
 
     def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> None:
         progress = self._progress(batch_index)

@@ -83,16 +83,17 @@ class ConditionalAutoencoder(L.LightningModule):
         """
         self.flux_scaler.fit(flux)
         self.label_scaler.fit(labels)
-        told = self.told(flux, labels)
+        x = self.flux_scaler(flux)
+        told = self.told(x, labels)
         if self.encoder.projection is not None:
-            self.encoder.projection.fit(self.flux_scaler(flux), told)
+            self.encoder.projection.fit(x, told)
         return told
 
-    def told(self, flux: Tensor, labels: Tensor) -> Tensor:
-        """What the decoder is told of training stars, with the labels that it is to be told filled in, for flux [N, P]
-        and labels and codes [N, K + A], NaN where one is missing.
+    def told(self, x: Tensor, labels: Tensor) -> Tensor:
+        """What the decoder is told of training stars, with the labels that it is to be told filled in, for scaled flux
+        [N, P] and labels and codes [N, K + A], NaN where one is missing.
         """
-        return self.label_scaler(ridge_filled(self.flux_scaler(flux), labels, self.label_scaler.incomplete))
+        return self.label_scaler(ridge_filled(x, labels, self.label_scaler.incomplete))
 
     def encode(self, flux: Tensor, labels: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         """Latent [B, Z] of spectra [B, P] in flux units; labels [B, K] in their units if the encoder is conditional.
