@@ -26,7 +26,6 @@ class Command:
 
 def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     monkeypatch.setattr(sys, "argv", ["spectangle", *words])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     try:
         main()
     except SystemExit as end:

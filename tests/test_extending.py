@@ -51,8 +51,7 @@ def spectangle(folder: Path, *words: str) -> subprocess.CompletedProcess:
 def run(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
     """Python in the folder, with the variables of the page."""
     paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # as a user has it: commands that other tests ran in this process ask Hydra for full errors
-    own = {OWN: "mylib", "PYTHONPATH": paths, "HYDRA_FULL_ERROR": "0"} | environment
+    own = {OWN: "mylib", "PYTHONPATH": paths} | environment
     return subprocess.run([sys.executable, *words], cwd=folder, env=os.environ | own, capture_output=True, text=True)
 
 

@@ -41,7 +41,7 @@ def call(folder: Path, *words: str, code: int = 0) -> str:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, json.dumps(of_extras()), *words],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"},  # tests that call commands in here set it
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -31,7 +31,7 @@ ARCHIVES = {
 
 
 def command(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "spectangle", name, *arguments],
         cwd=folder,

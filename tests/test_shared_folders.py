@@ -41,7 +41,7 @@ def call(
             "--bounding-set=-all,+dac_read_search",
         ]
     )
-    setting = environment() | {"HYDRA_FULL_ERROR": "0", "MPLCONFIGDIR": str(folder)}
+    setting = environment() | {"MPLCONFIGDIR": str(folder)}
     done = subprocess.run(
         [*who, *line], cwd=folder, env=setting, umask=umask, capture_output=True, text=True, timeout=240
     )

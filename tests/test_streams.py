@@ -131,9 +131,13 @@ def test_a_folder_of_any_name_can_be_trained_in_resumed_and_swept(toy_survey, tm
     code, out, err = call("train", f"resume={folder}")
     assert code == 0 and f"{folder} is finished already" in out, err
     write_sweep(tmp_path, params={"x": "choice('[/x/y]', '[b]')"})
-    env = environment() | {"HYDRA_FULL_ERROR": "0"}
     done = subprocess.run(
-        command(tmp_path, f"sweep.dir={folder}/s"), env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120
+        command(tmp_path, f"sweep.dir={folder}/s"),
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert "Traceback" not in done.stdout + done.stderr and str(folder / "s") in done.stdout + done.stderr
 

@@ -1,12 +1,15 @@
 """What goes wrong with predict, generate, export and explore ends in one sentence, exit code 1, and no file."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Command
+
+from spectangle.errors import SpectangleError
 
 COMMANDS = {"predict": "stars.ecsv", "generate": "new.h5", "export": "model", "explore": "page.html"}
 
@@ -35,6 +38,16 @@ def files(folder: Path) -> list[Path]:
 
 def out(name: str, folder: Path) -> str:
     return f"{'save' if name == 'explore' else 'out'}={folder / COMMANDS[name]}"
+
+
+def test_a_traceback_is_for_those_who_ask_for_it(refuse, monkeypatch, capsys, tmp_path: Path):
+    """What a command asks Hydra for stayed in the environment, for all that came after it and all that it started."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    refuse("predict", f"run={tmp_path}", out("predict", tmp_path), "spectra=x.fits")
+    assert "HYDRA_FULL_ERROR" not in os.environ
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(SpectangleError, match="is not a run folder"):
+        Command(monkeypatch, capsys)("predict", f"run={tmp_path}", out("predict", tmp_path), "spectra=x.fits")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -7,7 +7,8 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,19 @@ let_threads_sleep()  # this is the first import of every command
 OF_LABELS = {"config": "lambdas", "generate": "set", "prepare": "cuts.max_errors"}
 HYDRA = {field.name for field in fields(HydraConf)}
 OF_SWEEPER = "hydra.sweeper."  # which is written sweep. for short
+FULL_ERROR = "HYDRA_FULL_ERROR"
 EXPLAINED = (SpectangleError, HydraException, OmegaConfBaseException, YAMLError)
 
 
 @dataclass
 class Progress:
-    """How far a command came: whether its function has begun, and the error that it ended with."""
+    """How far a command came: whether its function has begun, the error that it ended with, and what the user's
+    HYDRA_FULL_ERROR is.
+    """
 
     begun: bool = False
     failed: Exception | None = None
+    full_error: str | None = None
 
 
 def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
@@ -66,7 +71,8 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
                 given: Any = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)  # as they were typed
                 refuse_unknown_keys(config_name, given["task"] + given["hydra"])
                 check_targets(cfg)
-                return function(cfg)
+                with full_errors(progress.full_error):  # as it was given: what the command starts inherits it
+                    return function(cfg)
             except EXPLAINED as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise
@@ -77,6 +83,7 @@ def hydra_app(config_name: str = "config") -> Callable[[Callable[[DictConfig], o
 
         def run() -> None:
             progress.begun, progress.failed = False, None
+            progress.full_error = os.environ.get(FULL_ERROR)
             with unbreakable_output():
                 if {"--help", "-h"} & set(sys.argv[1:]):
                     command_or_sentence(lambda: show_help(config_name, function), config_name, progress)
@@ -92,10 +99,9 @@ def command_or_sentence(command: Callable[[], object], config_name: str, progres
     """Run a command; end the process with a sentence where its error has one, and with the exit code that says how it
     ended.
     """
-    full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits before we can explain
+    full = progress.full_error not in (None, "", "0")
     try:
-        with stopping_on(signal.SIGTERM, signal.SIGHUP):
+        with stopping_on(signal.SIGTERM, signal.SIGHUP), full_errors("1"):  # else Hydra prints and exits first
             command()
         if progress.failed:
             raise progress.failed
@@ -113,6 +119,24 @@ def command_or_sentence(command: Callable[[], object], config_name: str, progres
             raise
         print(f"error: Hydra cannot make a config of {shlex.join(sys.argv[1:])}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+@contextmanager
+def full_errors(value: str | None) -> Iterator[None]:
+    """Set HYDRA_FULL_ERROR for a while (None: take it away)."""
+    before = os.environ.get(FULL_ERROR)
+    try:
+        _set(value)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(FULL_ERROR, None)
+    else:
+        os.environ[FULL_ERROR] = value
 
 
 def spell_out(config_name: str) -> None:

@@ -34,12 +34,11 @@ COMMANDS = {
 def main() -> None:
     """Run the command that the first word names; ``python -m spectangle`` is the same."""
     first, *rest = sys.argv[1:] or ["--help"]
+    if first in COMMANDS:
+        sys.argv = [f"spectangle {first}", *rest]
+        return import_module(f"spectangle.commands.{first}").main()
     try:
-        if first in COMMANDS:
-            sys.argv = [f"spectangle {first}", *rest]
-            import_module(f"spectangle.commands.{first}").main()
-        else:
-            print(answer(first, rest))
+        print(answer(first, rest))
     except SpectangleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
