@@ -106,7 +106,7 @@ def arrow_lists(column) -> None:
 
 
 def ours_lists(column) -> None:
-    from spectangle.archives.flux_lists import parse_lists
+    from spectangle.archives.gaia.flux_lists import parse_lists
 
     parse_lists(column)
 

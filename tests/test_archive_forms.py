@@ -13,12 +13,12 @@ from astropy.io import fits
 from astropy.table import Table
 
 from spectangle.archives import GaiaFiles, LabelSources, prepare
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.gaia_datalink import read_gaia
-from spectangle.archives.gaia_files import COLUMNS
-from spectangle.archives.table_file import read_table
-from spectangle.archives.wavelengths import linear_grid
+from spectangle.archives.gaia.gaia_datalink import read_gaia
+from spectangle.archives.gaia.gaia_files import COLUMNS
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.table_file import read_table
 from spectangle.errors import SpectangleError
+from spectangle.survey.wavelengths import linear_grid
 
 
 @pytest.fixture(scope="module")

@@ -22,15 +22,15 @@ from astropy.io import fits
 from astropy.table import Table
 
 from spectangle.archives import Gandalf, Plain
-from spectangle.archives.apogee import read_apogee
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.fits_columns import read_fits_columns
-from spectangle.archives.gaia_datalink import read_gaia
-from spectangle.archives.gaia_files import COLUMNS
-from spectangle.archives.galah import read_galah
-from spectangle.archives.label_table import read_label_table
-from spectangle.archives.resample import Pixels, bin_pixels, resample_pixels
-from spectangle.archives.wavelengths import linear_grid
+from spectangle.archives.gaia.gaia_datalink import read_gaia
+from spectangle.archives.gaia.gaia_files import COLUMNS
+from spectangle.archives.labels.apogee import read_apogee
+from spectangle.archives.labels.galah import read_galah
+from spectangle.archives.labels.plain_labels import read_label_table
+from spectangle.archives.spectra.resample import Pixels, bin_pixels, resample_pixels
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.fits_columns import read_fits_columns
+from spectangle.survey.wavelengths import linear_grid
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -80,7 +80,7 @@ def test_bulk_reads_only_wanted_stars(tmp_path, stars):
 
 
 def test_bulk_in_many_blocks_numbers_its_rows(tmp_path, monkeypatch):
-    import spectangle.archives.gaia_bulk as module
+    import spectangle.archives.gaia.gaia_bulk as module
 
     stars = Stars(30, n_pixels=201)
     rows = bulk_rows(stars)

@@ -21,16 +21,16 @@ from archive_files import (
 from astropy.table import Table
 
 from spectangle.archives import Cuts, GaiaFiles, Gandalf, LabelSources, Pixels, Plain, prepare
-from spectangle.archives.apogee import read_apogee
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.gaia_datalink import read_gaia
-from spectangle.archives.gaia_files import COLUMNS
-from spectangle.archives.galah import read_galah
-from spectangle.archives.label_table import read_label_table
-from spectangle.archives.source_ids import as_source_ids, check_not_rounded, parse_id
-from spectangle.archives.wavelengths import VacuumCheck, check_vacuum, linear_grid
+from spectangle.archives.gaia.gaia_datalink import read_gaia
+from spectangle.archives.gaia.gaia_files import COLUMNS
+from spectangle.archives.labels.apogee import read_apogee
+from spectangle.archives.labels.galah import read_galah
+from spectangle.archives.labels.plain_labels import read_label_table
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
+from spectangle.survey.source_ids import as_source_ids, check_not_rounded, parse_id
+from spectangle.survey.wavelengths import VacuumCheck, check_vacuum, linear_grid
 
 NO_MAGNITUDE = Cuts(g_min=None, g_max=None)
 
@@ -104,7 +104,7 @@ def test_md5(folder):
     assert run(folder, verify_md5=False).tally.after_snr == 12
     (folder / "my.h5").unlink()
     sums.write_text(f"{good}  RvsMeanSpectrum_0.csv.gz\n")
-    from spectangle.archives import checksum
+    from spectangle.archives.gaia import checksum
 
     checksum._sums.cache_clear()
     assert run(folder).tally.after_snr == 12

@@ -209,7 +209,7 @@ def test_bulk_and_individual_files_make_the_same_survey(world):
 
 
 def test_two_processes_make_the_same_survey(world, monkeypatch):
-    import spectangle.archives.gaia_files as module
+    import spectangle.archives.gaia.gaia_files as module
 
     folder, _ = world
     monkeypatch.setattr(module, "GROUP_FILES", 1)
@@ -222,7 +222,7 @@ def test_two_processes_make_the_same_survey(world, monkeypatch):
 
 
 def test_an_interrupted_run_goes_on(world, monkeypatch, capsys):
-    import spectangle.archives.gaia_files as files
+    import spectangle.archives.gaia.gaia_files as files
     import spectangle.archives.parallel as module
 
     folder, _ = world
@@ -263,7 +263,7 @@ class Dying(GaiaFiles):
 
 def test_a_killed_process_is_a_sentence(world, monkeypatch):
     folder, _ = world
-    monkeypatch.setattr("spectangle.archives.gaia_files.GROUP_FILES", 1)
+    monkeypatch.setattr("spectangle.archives.gaia.gaia_files.GROUP_FILES", 1)
     with pytest.raises(SpectangleError, match=r"killed.*workers=1.*goes on"):
         prepare(Dying(str(folder / "rvs")), folder / "my.h5", sources(folder), workers=2)
     assert not (folder / "my.h5").exists()
@@ -283,7 +283,7 @@ def test_a_stop_while_writing_leaves_no_survey(world, monkeypatch):
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(SurveyWriter, "append", stop)
-    monkeypatch.setattr("spectangle.archives.gaia_files.GROUP_FILES", 1)
+    monkeypatch.setattr("spectangle.archives.gaia.gaia_files.GROUP_FILES", 1)
     with pytest.raises(KeyboardInterrupt):
         run(folder)
     assert not (folder / "my.h5").exists()

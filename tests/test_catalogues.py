@@ -8,8 +8,8 @@ from archive_files import Stars, write_apogee, write_galah
 from astropy.io import fits
 from astropy.table import Table
 
-from spectangle.archives.apogee import read_apogee
-from spectangle.archives.galah import read_galah
+from spectangle.archives.labels.apogee import read_apogee
+from spectangle.archives.labels.galah import read_galah
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
 from spectangle.errors import SpectangleError
 

@@ -12,8 +12,8 @@ from archive_files import Stars, write_apogee, write_bulk
 from astropy.table import MaskedColumn, Table
 
 from spectangle.archives import Cuts, GaiaFiles, LabelSources, Pixels, Plain, prepare
-from spectangle.archives.label_columns import label_name
-from spectangle.archives.missing import is_missing
+from spectangle.archives.labels.label_columns import label_name
+from spectangle.archives.tables.missing import is_missing
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 

@@ -19,13 +19,13 @@ from archive_files import (
 from astropy.table import MaskedColumn, vstack
 
 from spectangle.archives import Cuts, GaiaFiles, LabelSources, Pixels, prepare
-from spectangle.archives.apogee import read_apogee
+from spectangle.archives.labels.apogee import read_apogee
 from spectangle.archives.sample import Funnel, apply_cuts
-from spectangle.archives.source_ids import NO_ID, as_source_ids
 from spectangle.data.stars import class_codes
 from spectangle.errors import SpectangleError
 from spectangle.inference.spectra_input import open_spectra
 from spectangle.survey.file import Survey
+from spectangle.survey.source_ids import NO_ID, as_source_ids
 
 SHIFT = 0.3  # nm, by which the grid of every second star differs
 GRID = np.round(847 + 0.03 * np.arange(700), 6)

@@ -9,7 +9,7 @@ from astropy.table import Table
 from spectra_files import STEP, WAVELENGTH, line, write_image, write_labels
 
 from spectangle.archives import Continuum, Cuts, Pixels, Spectra1D, prepare
-from spectangle.archives.spectrum import Spectrum, normalised
+from spectangle.archives.spectra.spectrum import Spectrum, normalised
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 

@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from spectra_files import write_image
 
 from spectangle.archives import Miles, prepare
-from spectangle.archives.miles_table import parse_table
+from spectangle.archives.miles.miles_table import parse_table
 from spectangle.configs.targets import targets
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey

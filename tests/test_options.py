@@ -17,7 +17,7 @@ from test_conf import CONF, composed
 from test_model import build, fit
 
 from spectangle.archives import GaiaFiles, Gandalf, LabelSources, Plain
-from spectangle.archives.bad_rows import BadRows
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.configs.targets import targets
 from spectangle.data.embedded_survey import EmbeddedSurveyDataModule
 from spectangle.data.module import SpectraDataModule

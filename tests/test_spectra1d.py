@@ -12,10 +12,10 @@ pytest.importorskip("specutils", reason="the reader of 1-D spectra needs specuti
 from spectra_files import FORMS, MEDIA, STEP, VACUUM, WAVELENGTH, centre_of, line, write_image, write_labels
 
 from spectangle.archives import Continuum, Cuts, Pixels, Spectra1D, SpectrumForm, prepare
-from spectangle.archives.air import air_to_vacuum
-from spectangle.archives.continuum import METHODS
-from spectangle.archives.names import name_id, name_ids
-from spectangle.archives.spectrum import Spectrum, normalised
+from spectangle.archives.labels.names import name_id, name_ids
+from spectangle.archives.spectra.air import air_to_vacuum
+from spectangle.archives.spectra.continuum import METHODS
+from spectangle.archives.spectra.spectrum import Spectrum, normalised
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 
@@ -342,7 +342,7 @@ def test_without_specutils_there_is_a_sentence(monkeypatch):
 
 
 def test_names_with_one_id_are_refused(monkeypatch):
-    monkeypatch.setattr("spectangle.archives.names.name_id", lambda name: 7)
+    monkeypatch.setattr("spectangle.archives.labels.names.name_id", lambda name: 7)
     with pytest.raises(SpectangleError, match="star 'A' of row 1 and star 'B' of row 2 have the same id; rename one"):
         name_ids(["A", "B"], "here")
     with pytest.raises(SpectangleError, match="row 1: the star has no name"):

@@ -16,7 +16,7 @@ from archive_files import Stars, individual_table, raw_table, write_table
 from astropy.table import MaskedColumn, Table
 
 from spectangle.archives import Cuts, Gandalf, Pixels, Plain, prepare
-from spectangle.archives.air import air_to_vacuum
+from spectangle.archives.spectra.air import air_to_vacuum
 from spectangle.data.load import load_stars
 from spectangle.errors import SpectangleError
 from spectangle.files import refuse_input

@@ -2,18 +2,18 @@
 files.
 """
 
-from spectangle.archives.continuum import Continuum
-from spectangle.archives.download import GaiaDataLink
-from spectangle.archives.gaia_files import GaiaFiles
+from spectangle.archives.gaia.download import GaiaDataLink
+from spectangle.archives.gaia.gaia_files import GaiaFiles
 from spectangle.archives.gandalf import Gandalf
-from spectangle.archives.miles import Miles
+from spectangle.archives.miles.library import Miles
 from spectangle.archives.plain import Plain
 from spectangle.archives.preparation import LabelSources, prepare
 from spectangle.archives.prepared import Prepared
-from spectangle.archives.resample import Pixels
 from spectangle.archives.sample import Cuts
-from spectangle.archives.spectra1d import Spectra1D
-from spectangle.archives.spectrum_form import SpectrumForm
+from spectangle.archives.spectra.continuum import Continuum
+from spectangle.archives.spectra.resample import Pixels
+from spectangle.archives.spectra.spectra1d import Spectra1D
+from spectangle.archives.spectra.spectrum_form import SpectrumForm
 
 __all__ = [
     "Continuum",

@@ -7,12 +7,12 @@ from pathlib import Path
 import astropy.units as u
 import numpy as np
 
-from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.convert import OTHER_GRID, open_part, words_in
 from spectangle.archives.join import UNLABELLED, Catalogue
 from spectangle.archives.sample import PAPER, Cuts, Funnel
-from spectangle.archives.source_ids import positions_in
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import positions_in
 from spectangle.survey.writer import SurveyWriter
 
 __all__ = ["Tally", "assemble", "ids_in"]

@@ -14,13 +14,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.resample import Pixels
-from spectangle.archives.spectra import SpectraChunk, drop_bad_rows
-from spectangle.archives.wavelengths import VacuumCheck
+from spectangle.archives.spectra.chunk import SpectraChunk, drop_bad_rows
+from spectangle.archives.spectra.resample import Pixels
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.errors import SpectangleError
 from spectangle.survey.disk_file import hdf5_to_write
 from spectangle.survey.format import locked
+from spectangle.survey.wavelengths import VacuumCheck
 
 __all__ = ["Job", "convert", "open_part", "part_path", "words_in"]
 

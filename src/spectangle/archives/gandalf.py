@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.air import in_vacuum
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.label_columns import check_label_names
-from spectangle.archives.label_table import with_ids
-from spectangle.archives.labels import LabelTable, unit_of_label
+from spectangle.archives.labels.label_columns import check_label_names
+from spectangle.archives.labels.label_table import LabelTable, unit_of_label
+from spectangle.archives.labels.plain_labels import with_ids
 from spectangle.archives.plain import array_chunks, load_array
-from spectangle.archives.source_ids import as_source_ids
-from spectangle.archives.spectra import SpectraChunk
-from spectangle.archives.wavelengths import check_range, nanometres
+from spectangle.archives.spectra.air import in_vacuum
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import as_source_ids
+from spectangle.survey.wavelengths import check_range, nanometres
 
 __all__ = ["Gandalf"]
 

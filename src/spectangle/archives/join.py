@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spectangle.archives.labels import LabelTable, with_gaps
+from spectangle.archives.labels.label_table import LabelTable, with_gaps
 from spectangle.archives.sample import Funnel
-from spectangle.archives.source_ids import NO_ID, positions_in
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import NO_ID, positions_in
 
 __all__ = ["UNLABELLED", "Catalogue", "Overlap", "join_catalogues"]
 

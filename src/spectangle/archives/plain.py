@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.air import in_vacuum
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.label_table import ids_of, read_label_table
-from spectangle.archives.labels import LabelTable
-from spectangle.archives.source_ids import NO_ID, check_not_rounded, positions_in
-from spectangle.archives.spectra import SpectraChunk, as_flux
-from spectangle.archives.table_file import read_table
-from spectangle.archives.wavelengths import check_range, check_vacuum, linear_grid, nanometres
+from spectangle.archives.labels.label_table import LabelTable
+from spectangle.archives.labels.plain_labels import ids_of, read_label_table
+from spectangle.archives.spectra.air import in_vacuum
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.table_file import read_table
 from spectangle.errors import SpectangleError
+from spectangle.survey.given import as_flux
+from spectangle.survey.source_ids import NO_ID, check_not_rounded, positions_in
+from spectangle.survey.wavelengths import check_range, check_vacuum, linear_grid, nanometres
 
 __all__ = ["Plain", "array_chunks", "load_array"]
 

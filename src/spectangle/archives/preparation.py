@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from spectangle.archives.apogee import read_apogee
 from spectangle.archives.assemble import assemble, ids_in
-from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.convert import Job
-from spectangle.archives.gaia_files import GaiaFiles
-from spectangle.archives.galah import read_galah
+from spectangle.archives.gaia.gaia_files import GaiaFiles
 from spectangle.archives.join import Catalogue, Overlap, join_catalogues
-from spectangle.archives.label_table import read_label_table
-from spectangle.archives.labels import LabelTable
+from spectangle.archives.labels.apogee import read_apogee
+from spectangle.archives.labels.galah import read_galah
+from spectangle.archives.labels.label_table import LabelTable
+from spectangle.archives.labels.plain_labels import read_label_table
 from spectangle.archives.parallel import read_spectra
 from spectangle.archives.prepared import Prepared
-from spectangle.archives.resample import Pixels
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
 from spectangle.archives.sample_report import label_gaps, write_report
+from spectangle.archives.spectra.resample import Pixels
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.console import console
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spectangle.archives.assemble import Tally
-from spectangle.archives.bad_rows import BadRows
 from spectangle.archives.join import Overlap
 from spectangle.archives.sample import Funnel
+from spectangle.archives.tables.bad_rows import BadRows
 
 __all__ = ["Prepared"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spectangle.archives.labels import UNITS, LabelTable
-from spectangle.archives.missing import is_missing
-from spectangle.archives.source_ids import NO_ID
+from spectangle.archives.labels.label_table import UNITS, LabelTable
+from spectangle.archives.tables.missing import is_missing
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import NO_ID
 
 __all__ = ["PAPER", "Cuts", "Funnel", "apply_cuts"]
 

@@ -5,7 +5,7 @@ Shapes: n stars, Q pixels as they came, P pixels of the model.
 
 import numpy as np
 
-from spectangle.archives.resample import bin_pixels, resample_pixels
+from spectangle.archives.spectra.resample import bin_pixels, resample_pixels
 from spectangle.errors import SpectangleError
 
 __all__ = ["to_grid"]

@@ -14,17 +14,17 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
-from spectangle.archives.air import in_vacuum
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.gaia_files import GaiaFiles
+from spectangle.archives.gaia.gaia_files import GaiaFiles
 from spectangle.archives.plain import load_array
-from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
-from spectangle.archives.spectra import as_flux
-from spectangle.archives.wavelengths import VacuumCheck, check_range, check_vacuum, nanometres
+from spectangle.archives.spectra.air import in_vacuum
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.errors import SpectangleError
 from spectangle.inference.model_grid import to_grid
 from spectangle.survey.file import Survey
 from spectangle.survey.format import is_synthetic
+from spectangle.survey.given import as_flux
+from spectangle.survey.source_ids import NO_ID, as_source_ids, check_not_rounded
+from spectangle.survey.wavelengths import VacuumCheck, check_range, check_vacuum, nanometres
 
 __all__ = ["InputSpectra", "StarChunk", "arrays_on_grid", "check_arrays", "open_spectra", "star_ids", "vacuum_grid"]
 
@@ -78,11 +78,11 @@ def open_spectra(
             file, folder or pattern of Gaia RVS spectra.
         grid: Vacuum wavelengths [P] in nm of the model.
         wavelength, flux_error, source_id: For .npy, the other arrays.
-        max_bad_rows: Of an archive, see :class:`~spectangle.archives.bad_rows.BadRows`.
+        max_bad_rows: Of an archive, see :class:`~spectangle.archives.tables.bad_rows.BadRows`.
         wavelength_unit: Of arrays.
         medium: ``air`` (of arrays) is converted; ``vacuum`` is believed; None: vacuum, unless a line lies where it lies
             in air.
-        columns: Names of columns of an archive's files, see :class:`~spectangle.archives.gaia_files.GaiaFiles`.
+        columns: Names of columns of an archive's files, see :class:`~spectangle.archives.gaia.gaia_files.GaiaFiles`.
 
     Raises:
         SpectangleError: The file is missing or broken, or its grid does not fit.

@@ -6,16 +6,18 @@ Shapes: n stars, P pixels.
 
 from typing import Any
 
+import astropy.units as u
 import numpy as np
 
-from spectangle.archives.label_units import in_unit
-from spectangle.archives.source_ids import NO_ID, as_source_ids
-from spectangle.archives.spectra import as_flux
-from spectangle.archives.wavelengths import check_range, nanometres
 from spectangle.errors import SpectangleError
 from spectangle.survey.format import storable
+from spectangle.survey.label_units import in_unit
+from spectangle.survey.source_ids import NO_ID, as_source_ids
+from spectangle.survey.wavelengths import check_range, nanometres
 
-__all__ = ["as_column", "as_flux", "as_ids", "as_label", "as_wavelength"]
+__all__ = ["FILL", "as_column", "as_flux", "as_ids", "as_label", "as_wavelength", "without_fill"]
+
+FILL = (-90.0, 1e15)  # outside lie fill values (-99, -9999, 1e20 ...): no normalised flux is there, nor its error
 
 
 def as_wavelength(values: Any, where: str) -> np.ndarray:
@@ -45,6 +47,31 @@ def as_ids(values: Any, where: str) -> np.ndarray:
             "star one."
         )
     return ids
+
+
+def as_flux(values: Any, where: str) -> np.ndarray:
+    """Flux or errors [..., P] as float32, whatever holds them; NaN where they are masked or fill values.
+
+    Raises:
+        SpectangleError: They are no numbers, or have a unit.
+    """
+    if str(getattr(values, "unit", None) or "") and isinstance(values, u.Quantity):
+        raise SpectangleError(
+            f"{where} has the unit {values.unit}; flux over its continuum has none. Normalise the spectra."
+        )
+    plain, mask = _parts(values)
+    if plain.dtype.kind not in "fiub":
+        raise SpectangleError(f"{where} is of type {plain.dtype}; numbers were expected.")
+    plain = without_fill(plain)
+    return plain if mask is None else np.where(mask, np.float32(np.nan), plain)
+
+
+def without_fill(values: np.ndarray) -> np.ndarray:
+    """Normalised flux or errors [..., P] as float32, NaN in place of fill values."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        wrong = (values < FILL[0]) | (values > FILL[1])
+        plain = values.astype(np.float32, copy=False)
+    return np.where(wrong, np.float32(np.nan), plain) if wrong.any() else plain
 
 
 def as_label(values: Any, unit: str, where: str, error: bool = False) -> np.ndarray:

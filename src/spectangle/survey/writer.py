@@ -15,6 +15,7 @@ from spectangle.errors import SpectangleError
 from spectangle.runs.environment import command_line
 from spectangle.survey.disk_file import DiskFile
 from spectangle.survey.format import STAR_GROUPS, ContentHasher, check_names, locked, star_datasets
+from spectangle.survey.given import as_column, as_flux, as_ids, as_label, as_wavelength
 from spectangle.version import VERSION
 
 __all__ = ["SurveyWriter"]
@@ -45,8 +46,6 @@ class SurveyWriter:
         release: str,
         created_by: str | None = None,
     ):
-        from spectangle.survey.given import as_wavelength  # its rules are the archives', which write surveys
-
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
         self._wavelength = as_wavelength(wavelength, f"The survey {self.path.name}")
@@ -91,8 +90,6 @@ class SurveyWriter:
             SpectangleError: An array is of a wrong type, shape or unit, a name is not the survey's, or the disk is
                 full.
         """
-        from spectangle.survey.given import as_column, as_flux, as_ids, as_label
-
         ids = as_ids(source_id, "source_id")
         if set(labels) != set(self._units):
             raise SpectangleError(f"Labels {sorted(labels)} were appended to a survey of labels {sorted(self._units)}.")

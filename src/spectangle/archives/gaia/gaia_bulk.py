@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.flux_lists import NULLS, parse_lists
-from spectangle.archives.own_grids import chunks_by_grid, only_wanted
-from spectangle.archives.source_ids import RoundedIds, check_not_rounded, parse_id
-from spectangle.archives.spectra import SpectraChunk
-from spectangle.archives.table_file import EmptyTable, names_in
+from spectangle.archives.gaia.flux_lists import NULLS, parse_lists
+from spectangle.archives.gaia.own_grids import chunks_by_grid, only_wanted
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.columns import find_column, require_columns
+from spectangle.archives.tables.table_file import EmptyTable, names_in
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import RoundedIds, check_not_rounded, parse_id
 
 __all__ = ["ONE_PIXEL", "header_lines", "is_gzip", "read_bulk"]
 

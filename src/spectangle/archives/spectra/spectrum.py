@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectangle.archives.continuum import Continuum
-from spectangle.archives.spectra import FILL
+from spectangle.archives.spectra.continuum import Continuum
 from spectangle.errors import SpectangleError
+from spectangle.survey.given import FILL
 
 __all__ = ["Spectrum", "normalised"]
 

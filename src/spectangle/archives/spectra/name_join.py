@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.columns import NoNumber, find_column, require_columns
-from spectangle.archives.label_table import ids_of, labels_of
-from spectangle.archives.labels import LabelTable, as_text, with_gaps
-from spectangle.archives.names import name_id, name_key, refuse_duplicates
-from spectangle.archives.source_ids import NO_ID
-from spectangle.archives.star_files import FITS_ENDINGS
-from spectangle.archives.table_spectrum import TEXT_ENDINGS
+from spectangle.archives.labels.label_table import LabelTable, as_text, with_gaps
+from spectangle.archives.labels.names import name_id, name_key, refuse_duplicates
+from spectangle.archives.labels.plain_labels import ids_of, labels_of
+from spectangle.archives.spectra.star_files import FITS_ENDINGS
+from spectangle.archives.spectra.table_spectrum import TEXT_ENDINGS
+from spectangle.archives.tables.columns import NoNumber, find_column, require_columns
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import NO_ID
 
 __all__ = ["TableKeys", "exclude_names", "join_by_name"]
 

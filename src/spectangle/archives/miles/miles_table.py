@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from spectangle.archives.labels import LabelTable, unit_of_label
-from spectangle.archives.names import name_ids
+from spectangle.archives.labels.label_table import LabelTable, unit_of_label
+from spectangle.archives.labels.names import name_ids
 from spectangle.errors import SpectangleError
 
 __all__ = ["MilesTable", "parse_csv", "parse_table"]

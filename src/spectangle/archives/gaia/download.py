@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.gaia_datalink import read_gaia
-from spectangle.archives.gaia_files import COLUMNS, GaiaFiles
-from spectangle.archives.label_table import ids_of
-from spectangle.archives.labels import LabelTable
-from spectangle.archives.source_ids import NO_ID, as_source_ids
-from spectangle.archives.table_file import read_table
-from spectangle.archives.wavelengths import linear_grid
+from spectangle.archives.gaia.gaia_datalink import read_gaia
+from spectangle.archives.gaia.gaia_files import COLUMNS, GaiaFiles
+from spectangle.archives.labels.label_table import LabelTable
+from spectangle.archives.labels.plain_labels import ids_of
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.columns import find_column, require_columns
+from spectangle.archives.tables.table_file import read_table
 from spectangle.console import console, progress_bar
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import NO_ID, as_source_ids
+from spectangle.survey.wavelengths import linear_grid
 
 __all__ = ["GaiaDataLink"]
 

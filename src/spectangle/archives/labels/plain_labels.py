@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.columns import find_column, numbers, require_columns
-from spectangle.archives.label_columns import LabelColumns, check_label_names, choose_labels, error_column
-from spectangle.archives.label_units import in_unit
-from spectangle.archives.labels import UNITS, LabelTable, as_text, unit_of_label, with_gaps
-from spectangle.archives.missing import error_or_nan, is_missing, why_missing
-from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
-from spectangle.archives.table_file import read_table
+from spectangle.archives.labels.label_columns import LabelColumns, check_label_names, choose_labels, error_column
+from spectangle.archives.labels.label_table import UNITS, LabelTable, as_text, unit_of_label, with_gaps
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.columns import find_column, numbers, require_columns
+from spectangle.archives.tables.missing import error_or_nan, is_missing, why_missing
+from spectangle.archives.tables.table_file import read_table
 from spectangle.errors import SpectangleError
+from spectangle.survey.label_units import in_unit
+from spectangle.survey.source_ids import NO_ID, as_source_ids, check_not_rounded
 
 __all__ = ["ids_of", "labels_of", "read_label_table", "with_ids"]
 

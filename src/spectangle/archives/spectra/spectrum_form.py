@@ -10,10 +10,10 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 
-from spectangle.archives.air import air_to_vacuum
-from spectangle.archives.spectrum import Spectrum
-from spectangle.archives.wavelengths import check_range, nanometres
+from spectangle.archives.spectra.air import air_to_vacuum
+from spectangle.archives.spectra.spectrum import Spectrum
 from spectangle.errors import SpectangleError
+from spectangle.survey.wavelengths import check_range, nanometres
 
 __all__ = ["RANGE", "SpectrumForm", "Unstated", "in_nanometres", "medium_of", "unit_of", "without_log"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.checksum import MD5_SUMS, verify_md5
-from spectangle.archives.gaia_datalink import SUFFIXES, no_rvs, read_gaia
-from spectangle.archives.labels import LabelTable
-from spectangle.archives.spectra import SpectraChunk
-from spectangle.archives.wavelengths import linear_grid
+from spectangle.archives.gaia.checksum import MD5_SUMS, verify_md5
+from spectangle.archives.gaia.gaia_datalink import SUFFIXES, no_rvs, read_gaia
+from spectangle.archives.labels.label_table import LabelTable
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.errors import SpectangleError
+from spectangle.survey.wavelengths import linear_grid
 
 __all__ = ["GaiaFiles"]
 

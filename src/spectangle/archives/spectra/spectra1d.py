@@ -8,23 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.common_grid import common_grid
-from spectangle.archives.continuum import Continuum
-from spectangle.archives.fits_file import open_fits
-from spectangle.archives.fits_spectrum import read_fits
-from spectangle.archives.labels import LabelTable
-from spectangle.archives.left_out import Star, why_left_out
-from spectangle.archives.name_join import TableKeys, exclude_names, join_by_name
-from spectangle.archives.resample import Pixels
-from spectangle.archives.source_ids import positions_in
-from spectangle.archives.spectra import SpectraChunk
-from spectangle.archives.spectrum import Spectrum, normalised
-from spectangle.archives.spectrum_form import SpectrumForm, Unstated
-from spectangle.archives.star_files import find_spectra, is_fits, name_in_file, name_of_file
-from spectangle.archives.table_file import read_table
-from spectangle.archives.table_spectrum import read_text
+from spectangle.archives.labels.label_table import LabelTable
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.archives.spectra.common_grid import common_grid
+from spectangle.archives.spectra.continuum import Continuum
+from spectangle.archives.spectra.fits_spectrum import read_fits
+from spectangle.archives.spectra.left_out import Star, why_left_out
+from spectangle.archives.spectra.name_join import TableKeys, exclude_names, join_by_name
+from spectangle.archives.spectra.resample import Pixels
+from spectangle.archives.spectra.spectrum import Spectrum, normalised
+from spectangle.archives.spectra.spectrum_form import SpectrumForm, Unstated
+from spectangle.archives.spectra.star_files import find_spectra, is_fits, name_in_file, name_of_file
+from spectangle.archives.spectra.table_spectrum import read_text
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.fits_file import open_fits
+from spectangle.archives.tables.table_file import read_table
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import positions_in
 
 __all__ = ["Spectra1D"]
 

@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 from astropy.table import Table
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.columns import find_column, require_columns
-from spectangle.archives.flux_lists import parse_lists
-from spectangle.archives.gaia_bulk import ONE_PIXEL, header_lines, is_gzip, read_bulk
-from spectangle.archives.own_grids import RVS_RANGE, chunks_by_grid, only_wanted
-from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded, parse_id
-from spectangle.archives.spectra import SpectraChunk
-from spectangle.archives.table_file import EmptyTable, NoTable, decompressed, form_of, names_in, tables_in
-from spectangle.archives.wavelengths import check_range
+from spectangle.archives.gaia.flux_lists import parse_lists
+from spectangle.archives.gaia.gaia_bulk import ONE_PIXEL, header_lines, is_gzip, read_bulk
+from spectangle.archives.gaia.own_grids import RVS_RANGE, chunks_by_grid, only_wanted
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.archives.tables.columns import find_column, require_columns
+from spectangle.archives.tables.table_file import EmptyTable, NoTable, decompressed, form_of, names_in, tables_in
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import NO_ID, as_source_ids, check_not_rounded, parse_id
+from spectangle.survey.wavelengths import check_range
 
 __all__ = ["SUFFIXES", "no_rvs", "read_gaia"]
 

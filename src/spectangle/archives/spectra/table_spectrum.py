@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.columns import find_column, numbers, require_columns
-from spectangle.archives.labels import as_text
-from spectangle.archives.spectrum import Spectrum
-from spectangle.archives.spectrum_form import SpectrumForm, in_nanometres, medium_of, unit_of, without_log
-from spectangle.archives.table_file import first_table
+from spectangle.archives.labels.label_table import as_text
+from spectangle.archives.spectra.spectrum import Spectrum
+from spectangle.archives.spectra.spectrum_form import SpectrumForm, in_nanometres, medium_of, unit_of, without_log
+from spectangle.archives.tables.columns import find_column, numbers, require_columns
+from spectangle.archives.tables.table_file import first_table
 from spectangle.errors import SpectangleError
 
 __all__ = ["TEXT_ENDINGS", "read_text", "table_spectrum"]

@@ -5,17 +5,13 @@ Shapes: n spectra in the chunk, P pixels.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import astropy.units as u
 import numpy as np
 
-from spectangle.archives.bad_rows import BadRows
-from spectangle.errors import SpectangleError
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.survey.given import without_fill
 
-__all__ = ["SpectraChunk", "as_flux", "drop_bad_rows", "without_fill"]
-
-FILL = (-90.0, 1e15)  # outside lie fill values (-99, -9999, 1e20 ...): no normalised flux is there, nor its error
+__all__ = ["SpectraChunk", "drop_bad_rows"]
 
 
 @dataclass(frozen=True)
@@ -52,32 +48,6 @@ class SpectraChunk:
             return self
         error = None if self.flux_error is None else self.flux_error[mask]
         return replace(self, row=self.row[mask], source_id=self.source_id[mask], flux=self.flux[mask], flux_error=error)
-
-
-def as_flux(values: Any, where: str) -> np.ndarray:
-    """Flux or errors [..., P] as float32, whatever holds them; NaN where they are masked or fill values.
-
-    Raises:
-        SpectangleError: They are no numbers, or have a unit.
-    """
-    if str(getattr(values, "unit", None) or "") and isinstance(values, u.Quantity):
-        raise SpectangleError(
-            f"{where} has the unit {values.unit}; flux over its continuum has none. Normalise the spectra."
-        )
-    mask = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else getattr(values, "mask", None)
-    plain = np.asarray(getattr(values, "unmasked", np.ma.getdata(values)))
-    if plain.dtype.kind not in "fiub":
-        raise SpectangleError(f"{where} is of type {plain.dtype}; numbers were expected.")
-    plain = without_fill(plain)
-    return plain if mask is None or np.shape(mask) != plain.shape else np.where(mask, np.float32(np.nan), plain)
-
-
-def without_fill(values: np.ndarray) -> np.ndarray:
-    """Normalised flux or errors [..., P] as float32, NaN in place of fill values."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        wrong = (values < FILL[0]) | (values > FILL[1])
-        plain = values.astype(np.float32, copy=False)
-    return np.where(wrong, np.float32(np.nan), plain) if wrong.any() else plain
 
 
 def drop_bad_rows(chunk: SpectraChunk, bad: BadRows, nonpositive_error: str = "skip_star") -> SpectraChunk:

@@ -10,8 +10,8 @@ for [alpha/Fe].
 from collections.abc import Mapping
 from pathlib import Path
 
-from spectangle.archives.catalogue import Release, read_catalogue
-from spectangle.archives.labels import LabelTable
+from spectangle.archives.labels.catalogue import Release, read_catalogue
+from spectangle.archives.labels.label_table import LabelTable
 
 __all__ = ["RELEASES", "read_apogee"]
 

@@ -13,10 +13,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from spectangle.archives.air import need_specutils
-from spectangle.archives.fits_file import cards, header_of
-from spectangle.archives.spectrum import Spectrum
-from spectangle.archives.spectrum_form import (
+from spectangle.archives.spectra.air import need_specutils
+from spectangle.archives.spectra.spectrum import Spectrum
+from spectangle.archives.spectra.spectrum_form import (
     RANGE,
     SpectrumForm,
     Unstated,
@@ -25,7 +24,8 @@ from spectangle.archives.spectrum_form import (
     unit_of,
     without_log,
 )
-from spectangle.archives.table_spectrum import table_spectrum
+from spectangle.archives.spectra.table_spectrum import table_spectrum
+from spectangle.archives.tables.fits_file import cards, header_of
 from spectangle.errors import SpectangleError
 
 __all__ = ["read_fits"]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.source_ids import positions_in
-from spectangle.archives.spectra import SpectraChunk
-from spectangle.archives.wavelengths import check_range, nanometres
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.survey.source_ids import positions_in
+from spectangle.survey.wavelengths import check_range, nanometres
 
 __all__ = ["RVS_RANGE", "chunks_by_grid", "only_wanted"]
 

@@ -6,10 +6,10 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from spectangle.archives.fits_file import header_of, open_fits
-from spectangle.archives.spectrum_form import SpectrumForm
-from spectangle.archives.table_file import form_of
-from spectangle.archives.table_spectrum import TEXT_ENDINGS, read_text
+from spectangle.archives.spectra.spectrum_form import SpectrumForm
+from spectangle.archives.spectra.table_spectrum import TEXT_ENDINGS, read_text
+from spectangle.archives.tables.fits_file import header_of, open_fits
+from spectangle.archives.tables.table_file import form_of
 from spectangle.errors import SpectangleError
 
 __all__ = ["FITS_ENDINGS", "find_spectra", "is_fits", "name_in_file", "name_of_file"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from spectangle.archives.columns import require_columns
+from spectangle.archives.tables.columns import require_columns
 from spectangle.errors import SpectangleError
 
 __all__ = ["fits_column_names", "read_fits_columns"]

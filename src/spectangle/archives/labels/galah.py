@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.catalogue import Release, read_catalogue
-from spectangle.archives.columns import find_column
-from spectangle.archives.fits_columns import fits_column_names, read_fits_columns
-from spectangle.archives.labels import LabelTable
-from spectangle.archives.source_ids import as_source_ids, positions_in
+from spectangle.archives.labels.catalogue import Release, read_catalogue
+from spectangle.archives.labels.label_table import LabelTable
+from spectangle.archives.tables.columns import find_column
+from spectangle.archives.tables.fits_columns import fits_column_names, read_fits_columns
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import as_source_ids, positions_in
 
 __all__ = ["RELEASES", "read_galah"]
 

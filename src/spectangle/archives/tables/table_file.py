@@ -15,8 +15,8 @@ from typing import Any
 from astropy.io import fits, votable
 from astropy.table import MaskedColumn, Table
 
-from spectangle.archives.columns import find_column
-from spectangle.archives.fits_file import cards, open_fits
+from spectangle.archives.tables.columns import find_column
+from spectangle.archives.tables.fits_file import cards, open_fits
 from spectangle.errors import SpectangleError
 
 __all__ = [

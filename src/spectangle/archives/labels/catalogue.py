@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.columns import find_column
-from spectangle.archives.fits_columns import fits_column_names, read_fits_columns
-from spectangle.archives.labels import UNITS, LabelTable
-from spectangle.archives.missing import error_or_nan
-from spectangle.archives.source_ids import NO_ID, as_source_ids, check_not_rounded
+from spectangle.archives.labels.label_table import UNITS, LabelTable
+from spectangle.archives.tables.columns import find_column
+from spectangle.archives.tables.fits_columns import fits_column_names, read_fits_columns
+from spectangle.archives.tables.missing import error_or_nan
 from spectangle.errors import SpectangleError
+from spectangle.survey.source_ids import NO_ID, as_source_ids, check_not_rounded
 
 __all__ = ["Release", "read_catalogue"]
 

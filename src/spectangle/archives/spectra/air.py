@@ -5,8 +5,8 @@ The index of refraction is a function of the vacuum wavelength, so that the form
 
 import numpy as np
 
-from spectangle.archives.wavelengths import nanometres
 from spectangle.errors import SpectangleError
+from spectangle.survey.wavelengths import nanometres
 
 __all__ = ["MEDIA", "air_to_vacuum", "in_vacuum", "need_specutils"]
 

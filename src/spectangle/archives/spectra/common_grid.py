@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.resample import Pixels
+from spectangle.archives.spectra.resample import Pixels
 from spectangle.errors import SpectangleError
 
 __all__ = ["common_grid"]

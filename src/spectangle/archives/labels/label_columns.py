@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.columns import find_column
-from spectangle.archives.labels import UNITS
-from spectangle.archives.missing import is_missing
+from spectangle.archives.labels.label_table import UNITS
+from spectangle.archives.tables.columns import find_column
+from spectangle.archives.tables.missing import is_missing
 from spectangle.errors import SpectangleError
 
 __all__ = ["LabelColumns", "check_label_names", "choose_labels", "error_column", "label_name"]

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from spectangle.archives.fits_file import open_fits
-from spectangle.archives.fits_spectrum import read_fits
-from spectangle.archives.miles_table import MilesTable, parse_csv, parse_table
-from spectangle.archives.spectrum_form import SpectrumForm
+from spectangle.archives.miles.miles_table import MilesTable, parse_csv, parse_table
+from spectangle.archives.spectra.fits_spectrum import read_fits
+from spectangle.archives.spectra.spectrum_form import SpectrumForm
+from spectangle.archives.tables.fits_file import open_fits
 from spectangle.errors import SpectangleError
 
 __all__ = ["MilesFiles", "find_miles"]

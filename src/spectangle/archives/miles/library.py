@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from spectangle.archives.air import air_to_vacuum
-from spectangle.archives.bad_rows import BadRows
-from spectangle.archives.continuum import Continuum
-from spectangle.archives.labels import LabelTable
-from spectangle.archives.left_out import Star, why_left_out
-from spectangle.archives.miles_files import MilesFiles, find_miles
-from spectangle.archives.name_join import exclude_names
-from spectangle.archives.source_ids import positions_in
-from spectangle.archives.spectra import SpectraChunk
-from spectangle.archives.spectrum import Spectrum, normalised
+from spectangle.archives.labels.label_table import LabelTable
+from spectangle.archives.miles.miles_files import MilesFiles, find_miles
+from spectangle.archives.spectra.air import air_to_vacuum
+from spectangle.archives.spectra.chunk import SpectraChunk
+from spectangle.archives.spectra.continuum import Continuum
+from spectangle.archives.spectra.left_out import Star, why_left_out
+from spectangle.archives.spectra.name_join import exclude_names
+from spectangle.archives.spectra.spectrum import Spectrum, normalised
+from spectangle.archives.tables.bad_rows import BadRows
+from spectangle.survey.source_ids import positions_in
 
 __all__ = ["Miles"]
 
