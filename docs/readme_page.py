@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the README as index.md; its links to files of the repository that are no pages become plain text."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
-    text = re.sub(r"\[([^\]]+)\]\((?!http)(?:\.\./)*(CHANGELOG\.md|CITATION\.cff)\)", r"\1", text)
+    text = re.sub(r"\[([^\]]+)\]\((?!http)(?:\.\./)*(CHANGELOG\.md|CONTRIBUTING\.md|CITATION\.cff)\)", r"\1", text)
     files.append(File.generated(config, "index.md", content=text))
     return files
 
