@@ -12,10 +12,11 @@ from spectangle.model.adversary import Adversary
 from spectangle.model.optimizers import OPTIONS
 from spectangle.model.scaling import LabelBins
 
-__all__ = ["GIVEN", "built_nodes", "check_keys"]
+__all__ = ["BY_MODEL", "GIVEN", "built_nodes", "check_keys"]
 
 GIVEN = ("_target_", "_args_", "_convert_", "_partial_", "_recursive_")  # Hydra's own
-BY_MODEL = {"labels", "latent", "lambdas", "bins", "classes"}  # what the model tells its adversary and its bins
+# what the model tells its adversary and its bins
+BY_MODEL = {"labels", "latent", "lambdas", "bins", "classes", "attributes", "incomplete"}
 
 
 def check_keys(cfg: DictConfig) -> None:
