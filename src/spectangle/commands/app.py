@@ -160,8 +160,8 @@ def show_help(config_name: str, function: Callable[[DictConfig], object]) -> Non
 def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
     """Refuse keys that a plus adds where no config has anything: nobody would read them.
 
-    Below a node that is there a key may be added (+trainer.deterministic=true); what a constructor does not take, it
-    refuses itself.
+    Below a node that is there a key may be added (+trainer.deterministic=true); what a constructor does not take is
+    refused before it is called.
 
     Raises:
         SpectangleError: A key's first part is no key of the command and no group, or its second none of Hydra's.
