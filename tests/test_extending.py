@@ -105,6 +105,8 @@ def test_the_archive_of_the_page_is_prepared_trained_on_and_predicted(folder):
     rows = write_lamost(folder / "dr10", range(1000, 1070))
     write_lamost(folder / "new", range(1069, 1078))
     Table(rows=rows, names=["obsid", "teff", "logg", "feh"]).write(folder / "stars.csv")
+    misspelt = spectangle(folder, "prepare", "-cd", "myconf", "archive=lamots", "folder=dr10")
+    assert "archive=lamots does not exist. Did you mean 'lamost'? The options" in misspelt.stderr
     assert [command.split()[0] for command in OF_THE_ARCHIVE] == ["prepare", "train", "prepare", "predict"]
     for command in OF_THE_ARCHIVE:
         word, *words = shlex.split(command)

@@ -115,6 +115,11 @@ def test_what_is_not_there_is_a_sentence(helped):
     assert "model=huge does not exist. The options of model are: paper" in helped("train", "model=huge", code=1)
 
 
+def test_an_option_of_a_group_below_another_that_is_not_there(monkeypatch, capsys):
+    code, _, errors = Command(monkeypatch, capsys)("train", "-m", "hydra/launcher=slrm")
+    assert code == 1 and "hydra/launcher=slrm does not exist. Did you mean 'slurm'? The options of hydra/l" in errors
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps_and_is_known_to_completion(helped, name):
     assert f"spectangle {name}" in helped(name)

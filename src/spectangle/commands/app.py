@@ -204,9 +204,9 @@ def explain(error: Exception, config_name: str) -> str:
     if isinstance(root, SpectangleError):
         return str(root)
     text = str(error)
-    if isinstance(error, MissingConfigException) and (option := re.search(r"'(\w[\w/]*)/([^/']+)'", text)):
+    if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w[\w/]*)/([^/']+)'", text)):
         group, name = option.groups()
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # those of a folder given with -cd as well
         if options:
             return (
                 f"{group}={name} does not exist.{did_you_mean(name, options)} The options of {group} are: "
