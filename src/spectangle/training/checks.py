@@ -13,9 +13,10 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spectangle.configs.constructors import GIVEN, built_nodes
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.evaluation.regressors import LabelGroups, check_kept
-from spectangle.training.known_keys import GIVEN, built_nodes, check_keys
+from spectangle.training.known_keys import check_keys
 from spectangle.training.seeds import check_seed
 
 __all__ = ["check_config", "fits"]
