@@ -151,6 +151,8 @@ def test_a_sweep_refuses_it_once_and_keeps_no_folder(folder, toy_survey):
     words += ["+callbacks.mine={_target_: mylib.LatentSize}"]
     done = train(folder, toy_survey, *words, **{OWN: ""})
     assert done.returncode == 1 and done.stderr.count("SPECTANGLE_TARGETS=mylib") == 1, done.stderr
+    done = train(folder, folder / "nothing.h5", *words)  # nor would any of them find the survey
+    assert done.returncode == 1 and done.stderr.count("There is no survey file") == 1, done.stderr
     assert not (folder / "refused").exists()
 
 

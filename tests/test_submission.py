@@ -9,7 +9,7 @@ import pytest
 
 from spectangle.errors import SpectangleError
 from spectangle.sweeps import submission
-from spectangle.sweeps.submission import check_partition, check_submission, disk_too_small, not_shared
+from spectangle.sweeps.submission import check_partition, check_submission, check_time, disk_too_small, not_shared
 
 MOUNTS = (
     "/dev/sda1 / ext4 rw 0 0\nfs:/home /home nfs4 rw 0 0\nfs:/my\\040data /my\\040data lustre rw 0 0\n/dev/sdb1 "
@@ -46,6 +46,18 @@ def test_partitions_are_compared_with_those_of_slurm():
     check_partition(None, ["cpu"])
     with pytest.raises(SpectangleError, match=r"no partition 'gpus'.* Did you mean 'gpu'\? There are: cpu, gpu"):
         check_partition("cpu,gpus", ["cpu", "gpu"])
+
+
+def test_a_time_limit_leaves_time_to_work(capsys):
+    """Workers of two minutes that give their run back two minutes before the limit died at once, unseen."""
+    for minutes, seconds in ((2, 120), (1, 200), (3, 170)):
+        with pytest.raises(SpectangleError, match=r"leaves no time to work.* Give time_min=1\d or more"):
+            check_time(minutes, seconds)
+    check_time(240, 120)
+    check_time(None, 120)
+    assert not capsys.readouterr().out
+    check_time(5, 120)
+    assert "leaves each start of a job about 120 s" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_disk_must_hold_the_runs_that_are_to_come(tmp_path, monkeypatch):

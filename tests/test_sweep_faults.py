@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,7 +21,7 @@ import pytest
 from conftest import write_toy_survey
 from omegaconf import OmegaConf
 from postgres import Postgres, why_not
-from sweep_tools import TRAIN, environment, records, start, starts, sweep, trials, wait_for, write_sweep
+from sweep_tools import TRAIN, command, environment, records, start, starts, sweep, trials, wait_for, write_sweep
 
 from spectangle.errors import SpectangleError
 from spectangle.files import redacted
@@ -33,6 +35,7 @@ from spectangle.sweeps.liveness import WorkerRecord
 from spectangle.sweeps.locks import FolderLock, folder_lock
 from spectangle.sweeps.pack import remove_empty_logs
 from spectangle.sweeps.plan import Options, Plan
+from spectangle.sweeps.slurm import HOLDING
 from spectangle.sweeps.space import identity, override, parse_space, written
 from spectangle.sweeps.status import StatusLine
 from spectangle.sweeps.storage import Journal, open_storage
@@ -591,3 +594,50 @@ def test_a_terminated_run_is_interrupted_and_not_failed(tmp_path):
 
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def test_a_time_limit_that_comes_early_waits_until_the_worker_listens(tmp_path: Path):
+    """It ended the worker while it was still importing: nothing was requeued, and nothing said."""
+    write_sweep(tmp_path, params={"x": "choice(0.1)"})
+    late = tmp_path / "sitecustomize.py"  # imports of a slow file system
+    late.write_text(f"import os, pathlib, time\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\ntime.sleep(1)\n")
+    # -S for the program that holds the signal back: its own start is not the one that is slow
+    line = [sys.executable, "-S", "-c", HOLDING, *command(tmp_path)]
+    worker = subprocess.Popen(
+        line, env=environment() | {"PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE, text=True
+    )
+    wait_for((tmp_path / "begun").exists)
+    worker.send_signal(signal.SIGUSR1)
+    output, _ = worker.communicate(timeout=100)
+    assert worker.returncode == 128 + signal.SIGUSR1 and "the same command goes on" in output
+
+
+def test_what_was_interrupted_goes_on_before_anything_begins(tmp_path: Path):
+    """With time limits shorter than a run all of a grid was begun before one was finished."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1,0.2,0.3)"))
+    first = study.claim("worker")
+    assert first is not None
+    study.tell(first, Outcome("interrupted", reason="time limit"))
+    fits = []
+    again = study.claim("worker", lambda params: fits.append(params) or True)
+    assert again is not None and again.name == first.name and fits == [first.params]
+    study.tell(again, Outcome("failed", reason="a fault"))
+    names = [claim.name for _ in range(3) if (claim := study.claim("worker"))]
+    assert names[2] == first.name and len(set(names)) == 3  # what failed waits for its turn
+
+
+def test_what_failed_with_another_config_is_tried_with_this_one(tmp_path: Path, capsys):
+    """A path was mended, and the sweep said again that it is wrong."""
+    plan = make_plan(tmp_path, "x=choice(0.1)", retries=0)
+    study = Study(plan)
+    claim = study.claim("worker")
+    assert claim is not None
+    ConfigurationFolder(tmp_path / claim.name).write_record(config=plan.digest)
+    study.tell(claim, Outcome("failed", reason="there is no survey file"))
+    renew_configurations(study)
+    assert study.claim("worker") is None
+    mended = Study(make_plan(tmp_path, "x=choice(0.1)", retries=0, lr=0.2, allow_change=True))
+    renew_configurations(mended)
+    assert "failed with another config; tried again" in capsys.readouterr().out
+    again = mended.claim("worker")
+    assert again is not None and again.name == claim.name

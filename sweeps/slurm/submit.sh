@@ -6,5 +6,5 @@ set -eu
 [ $# -ge 2 ] || { echo "usage: submit.sh SWEEP WORKERS [override ...]" >&2; exit 2; }
 sweep=$1 workers=$2
 shift 2
-cd "$(dirname "$0")/../.."
-exec "${PYTHON:-python}" train.py -cd sweeps -cn "$sweep" hydra/launcher=slurm_workers "hydra.launcher.workers=$workers" "$@"
+root=$(cd "$(dirname "$0")/../.." && pwd)  # paths of the command line are those of the folder that it is given in
+exec "${PYTHON:-python}" "$root/train.py" -cd "$root/sweeps" -cn "$sweep" hydra/launcher=slurm_workers "hydra.launcher.workers=$workers" "$@"

@@ -141,7 +141,15 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
                 for value in (then.get(part) or {}, now[part])
             )
             keys = sorted(key for key in {*a, *b} if a.get(key) != b.get(key) or (key in a) != (key in b))
-            words.append(f"{part} ({', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''})")
+            if part == "fixed":  # words of the command line, each with its value
+                old, new = ([key for key in keys if key in side] for side in (a, b))
+                words.append(f"fixed (was {_few(old) or 'nothing'}; is {_few(new) or 'nothing'})")
+            else:
+                words.append(f"{part} ({_few(keys)})")
         elif then.get(part) != now[part]:
             words.append(f"{part} (was {then.get(part)}, is {now[part]})")
     return "; ".join(words)
+
+
+def _few(keys: list[str]) -> str:
+    return ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "")

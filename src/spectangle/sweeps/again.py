@@ -20,7 +20,8 @@ ASIDE = ".aside"  # sub-folder of a sweep where the files of configurations that
 
 
 def renew_configurations(study: Study) -> None:
-    """Queue again what ``sweep.rerun`` names and what has lost its files; say what was made with another config.
+    """Queue again what ``sweep.rerun`` names, what has lost its files and what failed with another config; say what was
+    made with another one.
 
     Raises:
         SpectangleError: ``sweep.rerun`` names what is not there, or what runs just now.
@@ -35,11 +36,14 @@ def renew_configurations(study: Study) -> None:
             name for name, attempts in known.items() if any(trial.state == TrialState.COMPLETE for trial in attempts)
         ]
         gone = [name for name in complete if name not in asked and not _all_finished(study, name)]
-        study.set_aside([*asked, *gone], lock)
+        failed = [name for name in study.failed if name not in asked and _stale(study, name)]
+        study.set_aside([*asked, *gone, *failed], lock)
     for name in complete:
         _mend_record(study, name, known[name])
     if gone:
         console.print(f"{', '.join(gone)}: finished, but the results are gone; they run again", markup=False)
+    if failed:
+        console.print(f"{', '.join(failed)}: failed with another config; tried again with this one", markup=False)
     if stale := [name for name in complete if name not in (*asked, *gone) and _stale(study, name)]:
         console.print(
             f"{len(stale)} finished configurations were made with another config and are kept: {', '.join(stale)}. "

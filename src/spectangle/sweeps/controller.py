@@ -5,8 +5,10 @@ import shlex
 import signal
 import time
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from spectangle.configs.targets import check_targets
@@ -16,7 +18,7 @@ from spectangle.runs.sweep_folder import sweep_record
 from spectangle.signals import ending_signals
 from spectangle.sweeps.adoption import refuse_change
 from spectangle.sweeps.again import renew_configurations
-from spectangle.sweeps.children import Parcel, begin, start_method
+from spectangle.sweeps.children import Parcel, begin, hear_signals, start_method
 from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.leaderboard_page import write_report
 from spectangle.sweeps.live_page import LivePage
@@ -42,7 +44,8 @@ def run_sweep(plan: Plan, app: App) -> None:
         SpectangleError: Something failed in the end, or the folder holds another sweep.
         KeyboardInterrupt: The user stopped it; the same command goes on.
     """
-    check_targets(app.config)  # each run would refuse it, one after the other
+    check_targets(app.config)  # each run would refuse it, one after the other, as a survey that is not there
+    _check_survey(OmegaConf.select(app.config, "data.path"))
     if plan.options.dry_run:
         refuse_change(plan)
         return console.print(describe_plan(plan), soft_wrap=True)
@@ -69,6 +72,14 @@ def run_sweep(plan: Plan, app: App) -> None:
                 check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
             run_batches(plan, app, study)
     conclude(plan, study)
+
+
+def _check_survey(path: Any) -> None:
+    if isinstance(path, str) and not Path(path).is_file():
+        raise SpectangleError(
+            f"There is no survey file {Path(path).absolute()} (data.path), which every run of the sweep would read; "
+            "correct the path, or make the survey first: spectangle prepare."
+        )
 
 
 def submit(plan: Plan, app: App) -> None:
@@ -106,6 +117,7 @@ class Crew:
             preload(self.plan.options.preload)  # workers share the memory of what is imported here
         numbers = ending_signals(signal.SIGUSR1)
         before = [signal.signal(number, self._stop) for number in numbers]
+        hear_signals()  # SLURM's, which the batch script holds back until here
         try:
             self._tend()
         finally:
@@ -171,8 +183,7 @@ class Crew:
         if self.stopped_by is None:
             return
         if self.stopped_by == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ:
-            requeue()
-            raise SystemExit(0)
+            raise SystemExit(requeue())
         LivePage(self.plan.folder).write()
         console.print(f"stopped; the same command goes on in {self.plan.folder}", markup=False)
         if self.stopped_by == signal.SIGINT:

@@ -21,6 +21,11 @@ from spectangle.sweeps.plan import Plan
 
 __all__ = ["sbatch_options", "submit_workers", "worker_script"]
 
+# a time limit that comes while the worker still imports would end it, unseen: it waits until the worker listens
+HOLDING = (
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); "
+    "os.execvp(sys.argv[1], sys.argv[1:])"
+)
 OF_OWN_CLASSES = (OWN, "PYTHONPATH")  # the script is also submitted from shells that do not have them
 
 
@@ -95,7 +100,7 @@ def worker_script(plan: Plan, options: dict[str, Any], command: list[str]) -> st
         f"cd {shlex.quote(os.getcwd())}",
         *(f"export {name}={shlex.quote(os.environ[name])}" for name in OF_OWN_CLASSES if name in os.environ),
         *options["setup"],
-        f"exec {program}  # exec: SLURM signals the worker itself",
+        f"exec {shlex.join([sys.executable, '-c', HOLDING])} {program}  # exec: SLURM signals the worker itself",
     ]
     return "\n".join(["#!/bin/bash", *lines, "", *run]) + "\n"
 

@@ -66,7 +66,7 @@ class Study:
                 return None
             if fits is not None and (queued := self._queued()) is not None and not fits(queued):
                 return None
-            trial = self.study.ask()
+            trial = self._ask()
             trial.set_user_attr("worker", worker)
             if "configuration" not in trial.user_attrs:
                 trial.set_user_attr("proposal", self._next_proposal())
@@ -155,10 +155,33 @@ class Study:
         )
         return len(self.configurations) + sampling < self.n_trials
 
+    def _interrupted(self) -> list[FrozenTrial]:
+        """What is queued of the configurations that were interrupted: they are taken before others, since with short
+        time limits all would be begun before one is finished.
+        """
+        known = self.configurations
+
+        def begun(trial: FrozenTrial) -> bool:
+            attempts = known.get(trial.user_attrs.get("configuration", ""), [])
+            ended = [attempt for attempt in attempts if attempt.state.is_finished()]
+            return bool(ended) and "interrupted" in ended[-1].user_attrs
+
+        return [trial for trial in self._queue() if begun(trial)]
+
+    def _queue(self) -> list[FrozenTrial]:
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state == TrialState.WAITING]
+
     def _queued(self) -> dict[str, Any] | None:
         """Parameters of the configuration that is queued first: Optuna takes these in the order of their numbers."""
-        waiting = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state == TrialState.WAITING]
+        waiting = [*self._interrupted(), *self._queue()]
         return waiting[0].system_attrs.get("fixed_params") if waiting else None
+
+    def _ask(self) -> Trial:
+        """The trial that is queued first, or a new one."""
+        for trial in self._interrupted():
+            if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                return Trial(self.study, trial._trial_id)
+        return self.study.ask()
 
     def _next_proposal(self) -> int:
         """The number that a proposal is drawn with: the first that no other has, however many attempts were killed."""

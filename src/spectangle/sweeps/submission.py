@@ -1,5 +1,6 @@
 """Before jobs are submitted: does the partition exist, will the nodes see the folders, is there room on the disk?"""
 
+import math
 import os
 import re
 import shutil
@@ -15,9 +16,10 @@ from spectangle.caching import cache_folder
 from spectangle.console import console
 from spectangle.errors import SpectangleError, did_you_mean
 
-__all__ = ["check_partition", "check_submission", "disk_too_small", "not_shared"]
+__all__ = ["check_partition", "check_submission", "check_time", "disk_too_small", "not_shared"]
 
 PATIENCE_S = 30
+EARLY_S = 60  # by which SLURM may signal before it was asked to
 RUN_BYTES = 40e6  # of a run of the paper's size (checkpoints, regressors, figures), until one of this sweep tells
 SHARED = (
     "nfs",
@@ -48,8 +50,9 @@ def check_submission(folder: Path, options: Mapping[str, Any], runs: int) -> Non
         runs: Runs of the whole sweep.
 
     Raises:
-        SpectangleError: There is no such partition.
+        SpectangleError: There is no such partition, or jobs would have no time to work.
     """
+    check_time(options.get("time_min"), options.get("signal_s"))
     nodes = _nodes_by_partition()
     if not {"clusters", "cluster", "M"} & set(options["extra"] or {}):  # then it is another cluster's partition
         check_partition(options["partition"], list(nodes))
@@ -57,6 +60,29 @@ def check_submission(folder: Path, options: Mapping[str, Any], runs: int) -> Non
     places = {"cache": cache_folder(), "sweep folder": folder, "Python environment": Path(sys.prefix)}
     for sentence in (*not_shared(places, elsewhere), *disk_too_small(folder, runs)):
         console.print(f"warning: {sentence}", markup=False)
+
+
+def check_time(time_min: Any, signal_s: Any) -> None:
+    """Refuse a time limit that leaves a job no time to work; warn where it leaves little.
+
+    Raises:
+        SpectangleError: The job would be told to stop before it has started.
+    """
+    if not all(isinstance(value, (int, float)) for value in (time_min, signal_s)):
+        return
+    left = 60 * time_min - signal_s - EARLY_S
+    if left < -EARLY_S / 2:
+        raise SpectangleError(
+            f"hydra.launcher.time_min={time_min:g} leaves no time to work: a job gives its run back "
+            f"hydra.launcher.signal_s={signal_s:g} seconds before the limit, and SLURM says so up to {EARLY_S} s "
+            f"early. Give time_min={math.ceil((signal_s + EARLY_S) / 60) + 10} or more."
+        )
+    if left < 300:
+        console.print(
+            f"warning: hydra.launcher.time_min={time_min:g} leaves each start of a job about {max(0, left):.0f} s, "
+            "some of them for imports and for the survey; a run goes on from its last whole epoch.",
+            markup=False,
+        )
 
 
 def check_partition(wanted: str | None, known: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 import functools
 import gc
 import importlib
-import logging
 import os
 import signal
 import statistics
@@ -14,6 +13,7 @@ from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Any
 
+from spectangle.console import console
 from spectangle.errors import SpectangleError
 from spectangle.packs.pack_key import pack_key
 from spectangle.packs.shared_stars import shared_stars
@@ -31,7 +31,6 @@ from spectangle.threads import cores
 
 __all__ = ["NoRoom", "Worker", "available_gpus", "preload"]
 
-log = logging.getLogger(__name__)
 WAIT_S = 0.5
 READING_MIN = 10  # a worker that reads stars for longer may be taken for dead
 
@@ -277,10 +276,17 @@ def available_gpus() -> list[str]:
     return answer.stdout.split() if answer.returncode == 0 else []
 
 
-def requeue() -> None:
-    """Put this SLURM job back into the queue: it will go on where it stopped."""
+def requeue() -> int:
+    """Put this SLURM job back into the queue, where it will go on from what it has saved; return its exit code."""
     job = os.environ["SLURM_JOB_ID"]
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    log.info("the time limit is near: job %s goes back into the queue", job)
-    subprocess.run(["scontrol", "requeue", job], check=False)
+    now = time.strftime("%Y-%m-%d %H:%M:%S")  # said before: SLURM ends the job at once
+    console.print(f"{now} the time limit is near: job {job} goes back into the queue", markup=False)
+    answer = subprocess.run(["scontrol", "requeue", job], check=False, capture_output=True, text=True)
+    if answer.returncode:
+        console.print(
+            f"error: SLURM does not take job {job} back ({answer.stderr.strip()}); submit the sweep again, it goes on.",
+            markup=False,
+        )
+    return answer.returncode
