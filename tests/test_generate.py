@@ -231,6 +231,59 @@ def test_no_more_is_read_than_is_needed(toy_runs, toy_survey, tmp_path: Path, mo
     assert len([rows for rows in read if rows != (0, 1)]) == chunks  # the first row is looked at before
 
 
+@pytest.mark.parametrize("asked", [{"m_h": -0.5}, {"m_h": [-0.5, 0.3, 3.0], "teff": [4000, 9000]}])
+@pytest.mark.parametrize("stars", ["file", "test"])
+def test_stars_in_blocks_make_the_same_survey(toy_runs, toy_survey, tmp_path: Path, monkeypatch, caplog, asked, stars):
+    """All stars were held, with their labels at all points of the grid."""
+    options = {"spectra": str(toy_survey) if stars == "file" else None, "n_stars": None, "figure": False}
+    counts = []
+    for name, block, chunk in (("whole.h5", 8192, 2048), ("blocks.h5", 16, 7)):
+        monkeypatch.setattr(parents, "BLOCK", block)
+        monkeypatch.setattr(spectra_input, "CHUNK", chunk)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "spectangle"):
+            generate(str(toy_runs[0]), str(tmp_path / name), asked, **options)
+        counts.append([text.replace(name, "") for text in caplog.messages if "spectra" in text])
+    assert counts[0] and [text.split(": ", 1)[1] for text in counts[0]] == [
+        text.split(": ", 1)[1] for text in counts[1]
+    ]
+    with Survey(tmp_path / "whole.h5") as whole, Survey(tmp_path / "blocks.h5", verify=True) as blocks:
+        np.testing.assert_array_equal(blocks.source_id, whole.source_id)
+        np.testing.assert_allclose(blocks.flux(), whole.flux(), atol=1e-6)  # products of fewer rows end otherwise
+        for name in whole.columns:
+            np.testing.assert_allclose(blocks.column(name), whole.column(name), rtol=1e-5)
+
+
+def test_no_more_than_a_block_of_spectra_is_held(toy_runs, toy_survey, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(parents, "BLOCK", 16, raising=False)
+    monkeypatch.setattr(spectra_input, "CHUNK", 16)
+    read, encoded = parents.read_spectra, []
+    monkeypatch.setattr(
+        parents, "read_spectra", lambda models, flux, *rest: (encoded.append(len(flux)), read(models, flux, *rest))[1]
+    )
+    generate(str(toy_runs[0]), str(tmp_path / "a.h5"), {}, spectra=str(toy_survey), n_stars=None, figure=False)
+    assert encoded == [16] * 25
+
+
+def test_an_id_that_comes_again_blocks_later_is_refused(toy_runs, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(parents, "BLOCK", 2)
+    monkeypatch.setattr(spectra_input, "CHUNK", 2)
+    grid = load(toy_runs[0]).wavelength
+    flux = np.full((7, len(grid)), 0.8)
+    flux[[1, 4]] = np.nan
+    for ids, said in (([1, 2, 3, 4, 5, 6, 2], "source_id 2 comes more than once"), (None, None)):
+        more = {} if ids is None else {"source_id": ids}
+        np.savez(tmp_path / "a.npz", flux=flux, wavelength=grid, **more)
+        options = {"spectra": str(tmp_path / "a.npz"), "n_stars": None, "figure": False}
+        if said:
+            with pytest.raises(SpectangleError, match=said):
+                generate(str(toy_runs[0]), str(tmp_path / "a.h5"), {"m_h": 0}, **options)
+            assert leftovers(tmp_path) == [] and not (tmp_path / "a.h5").exists()
+        else:
+            with Survey(generate(str(toy_runs[0]), str(tmp_path / "a.h5"), {"m_h": 0}, **options)) as survey:
+                assert survey.source_id.tolist() == [1, 3, 4, 6, 7]
+
+
 def test_what_is_read_is_not_written_over(toy_runs, toy_survey, tmp_path: Path):
     path = tmp_path / "stars.h5"
     path.write_bytes(toy_survey.read_bytes())

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from spectangle.inference.load import load
 from spectangle.inference.model_grid import to_grid
 from spectangle.inference.predict import predict, read_all
 from spectangle.inference.quality import Limits, Quality, quality
+from spectangle.inference.read import read_spectra
 from spectangle.inference.reading import Reading
 from spectangle.inference.readout import Readout
 from spectangle.inference.spectra_input import InputSpectra, StarChunk
@@ -115,6 +117,31 @@ def test_text_in_pieces_is_the_same_text(model, toy_survey: Path, tmp_path: Path
     monkeypatch.setattr(star_table, "RECORD_ROWS", 7)
     star_table.write_table(table, tmp_path / "pieces.ecsv")
     assert (tmp_path / "whole.ecsv").read_text() == (tmp_path / "pieces.ecsv").read_text()
+
+
+def test_the_python_api_reads_chunks_in_threads_as_the_command_does(model, toy_survey: Path, monkeypatch):
+    """It gave each product to all threads, which wait for one another at every layer."""
+    with Survey(toy_survey) as survey:
+        stars = survey.flux(), survey.flux_error(), None, survey.source_id
+    whole, seen = model.predict(*stars), []
+
+    def watched(models, flux, *rest):
+        seen.append((threading.current_thread(), torch.get_num_threads(), len(flux)))
+        return read_spectra(models, flux, *rest)
+
+    monkeypatch.setattr("spectangle.inference.read_chunks.read_spectra", watched)
+    monkeypatch.setattr("spectangle.inference.spectra_input.CHUNK", 150)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        parts = model.predict(*stars)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert sorted(n for *_, n in seen) == [100, 150, 150] and {used for _, used, _ in seen} == {1}
+    assert threading.current_thread() not in {thread for thread, *_ in seen}
+    for name in whole.colnames:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-5, atol=1e-5)
 
 
 def test_the_readout_is_the_fitted_regressor(toy_runs, model):

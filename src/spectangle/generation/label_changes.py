@@ -13,7 +13,7 @@ import numpy as np
 from spectangle.errors import SpectangleError, did_you_mean
 from spectangle.inference.calibration import Calibration
 
-__all__ = ["beyond", "changed_labels", "label_grid"]
+__all__ = ["asked_values", "beyond", "changed_labels", "label_grid"]
 
 MOST = 1_000_000  # points of a grid
 
@@ -45,26 +45,22 @@ def label_grid(
     return [dict(zip(wanted, point, strict=True)) for point in itertools.product(*wanted.values())]
 
 
-def changed_labels(labels: np.ndarray, names: Sequence[str], grid: Sequence[Mapping[str, float]]) -> np.ndarray:
-    """Labels [n, G, K] of stars [n, K] at each point of the grid."""
-    changed = np.repeat(labels[:, None, :], len(grid), axis=1).astype(np.float32)
-    for g, point in enumerate(grid):
-        for name, value in point.items():
-            changed[:, g, list(names).index(name)] = value
-    return changed
+def asked_values(names: Sequence[str], grid: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """The values [G, K] float32 that labels get at each point of the grid; NaN where they stay as they are."""
+    return np.array([[point.get(name, np.nan) for name in names] for point in grid], dtype=np.float32)
+
+
+def changed_labels(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Labels [n, K] float32 of stars [n, K] with the values [n, K] of :func:`asked_values`."""
+    return np.where(np.isnan(values), labels, values).astype(np.float32)
 
 
 def beyond(
-    changed: np.ndarray,
-    grid: Sequence[Mapping[str, float]],
-    names: Sequence[str],
-    units: Mapping[str, str],
-    calibration: Calibration,
+    grid: Sequence[Mapping[str, float]], names: Sequence[str], units: Mapping[str, str], calibration: Calibration
 ) -> list[str]:
     """Say how far the values asked for lie beyond the training stars, in sentences.
 
     Arguments:
-        changed: Labels [n, G, K].
         grid: The values asked for.
         names, units: Of the labels.
         calibration: Knows the training stars.
@@ -77,12 +73,6 @@ def beyond(
             sentences.append(_sentence(name, min(values), low[k], "start at", units[name], high[k] - low[k]))
         if values and max(values) > high[k]:
             sentences.append(_sentence(name, max(values), high[k], "end at", units[name], high[k] - low[k]))
-    distance = calibration.label_distance(changed.reshape(-1, len(names)))
-    if (far := int((distance > 1).sum())) and grid != [{}]:
-        sentences.append(
-            f"{far} of {len(distance)} spectra have a combination of labels that no training star is near "
-            f"(farthest: {distance.max():.1f} x the normal distance); column label_distance says which, above 1."
-        )
     return sentences
 
 

@@ -4,8 +4,9 @@ Shapes: n stars, P pixels, K labels, Z latent.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,9 +18,14 @@ from spectangle.inference.spectra_input import open_spectra
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import Run
 
-__all__ = ["Parents", "parents_of"]
+__all__ = ["Parents", "parent_blocks", "parents_of"]
 
 log = logging.getLogger(__name__)
+
+# Whole batches of all that encodes and decodes them: stars give the same to the last digit in blocks as together.
+BLOCK = 8192
+
+Arrays: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]  # source_id [n], flux [n, P] and labels [n, K]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,13 @@ class Parents:
         return len(self.source_id)
 
 
-def parents_of(
+def parents_of(model: TrainedModel, run: str, spectra: str | None, *args: Any, **kwargs: Any) -> Parents:
+    """All stars of :func:`parent_blocks`, whose arguments these are, together."""
+    blocks = list(parent_blocks(model, run, spectra, *args, **kwargs))
+    return Parents(*(np.concatenate([getattr(block, field.name) for block in blocks]) for field in fields(Parents)))
+
+
+def parent_blocks(
     model: TrainedModel,
     run: str,
     spectra: str | None,
@@ -43,9 +55,10 @@ def parents_of(
     source_id: Sequence[int] | None = None,
     n_stars: int | None = None,
     distinct: bool = False,
-) -> Parents:
-    """Read the stars to start from, each with the latent that belongs to its source_id; labels that their catalogue
-    lacks are read from the spectra. Test stars that lack labels are left out where the encoder needs these.
+) -> Iterator[Parents]:
+    """Read the stars to start from, 8,192 at a time, each with the latent that belongs to its source_id; labels that
+    their catalogue lacks are read from the spectra. Test stars that lack labels are left out where the encoder needs
+    these.
 
     Arguments:
         model, run: The model, and the folder that it comes from.
@@ -56,23 +69,20 @@ def parents_of(
         distinct: Whether a source_id that comes twice is refused.
 
     Raises:
-        SpectangleError: The decoder is told no labels, a source_id is not among the stars or comes twice, or stars lack
-            labels that the encoder needs.
+        SpectangleError: The decoder is told no labels, a source_id is not among the stars or comes twice, stars lack
+            labels that the encoder needs, or no star has a usable pixel.
     """
     model.check_told()
-    if spectra is None:
-        test = load_stars(Run(run), survey).test
-        if model.network.conditional_encoder and not source_id:
-            test = test[_labelled(test.labels.numpy())]
-        ids, flux, labels = test.source_id, test.flux.numpy(), test.labels.numpy()
-        rows = _chosen(ids, source_id, n_stars)
-    else:
-        ids, flux, labels = _read(model, spectra, source_id, n_stars)
-        rows = np.arange(len(ids))
-    if distinct:
-        _refuse_twice(ids[rows])
-    rows = rows[_usable(flux[rows], ids[rows])]
-    ids, flux, labels = ids[rows], flux[rows], labels[rows]
+    stars = (
+        _test_stars(model, run, survey, source_id, n_stars)
+        if spectra is None
+        else _read(model, spectra, source_id, n_stars)
+    )
+    for ids, flux, labels in _in_blocks(_usable(_distinct(stars) if distinct else stars)):
+        yield _encoded(model, ids, flux, labels)
+
+
+def _encoded(model: TrainedModel, ids: np.ndarray, flux: np.ndarray, labels: np.ndarray) -> Parents:
     if not model.network.conditional_encoder:
         reading = read_spectra([model], flux, None, ids)
         labels = np.where(np.isfinite(labels), labels, reading.labels)
@@ -84,6 +94,19 @@ def parents_of(
         )
     filled = np.where(np.isfinite(flux), flux, model.fill.numpy()).astype(np.float32)
     return Parents(ids, flux, labels, model.network.embed(torch.from_numpy(filled), torch.from_numpy(labels), ids))
+
+
+def _test_stars(
+    model: TrainedModel, run: str, survey: str | None, source_id: Sequence[int] | None, n_stars: int | None
+) -> Iterator[Arrays]:
+    test = load_stars(Run(run), survey).test
+    if model.network.conditional_encoder and not source_id:
+        test = test[_labelled(test.labels.numpy())]
+    ids, flux, labels = test.source_id, test.flux.numpy(), test.labels.numpy()
+    rows = _chosen(ids, source_id, n_stars)
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        yield ids[part], flux[part], labels[part]
 
 
 def _labelled(labels: np.ndarray) -> np.ndarray:
@@ -103,25 +126,51 @@ def _labelled(labels: np.ndarray) -> np.ndarray:
     return complete
 
 
-def _usable(flux: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Which stars [n] have a pixel to start from; the others are named."""
-    usable = np.asarray(np.isfinite(flux).any(axis=1))
-    if not usable.any():
+def _distinct(stars: Iterable[Arrays]) -> Iterator[Arrays]:
+    """The same stars; refuses a source_id that came before."""
+    known = np.zeros(0, dtype=np.int64)
+    for ids, flux, labels in stars:
+        known = np.sort(np.concatenate([known, ids]), kind="stable")
+        if (twice := known[1:] == known[:-1]).any():
+            raise SpectangleError(f"source_id {known[1:][twice][0]} comes more than once; keep one row per star.")
+        yield ids, flux, labels
+
+
+def _usable(stars: Iterable[Arrays]) -> Iterator[Arrays]:
+    """The stars that have a pixel to start from; the others are named."""
+    n_stars, blank = 0, []
+    for ids, flux, labels in stars:
+        usable = np.asarray(np.isfinite(flux).any(axis=1))
+        n_stars += len(ids)
+        blank += ids[~usable].tolist()
+        yield ids[usable], flux[usable], labels[usable]
+    if len(blank) == n_stars:
         raise SpectangleError(
-            f"Every pixel of the {len(flux)} spectra is masked (NaN), so there is nothing to change; check the file."
+            f"Every pixel of the {n_stars} spectra is masked (NaN), so there is nothing to change; check the file."
         )
-    if not usable.all():
-        log.warning(
-            "%d star(s) have no usable pixel and are left out, the first is %d.", (~usable).sum(), ids[~usable][0]
-        )
-    return usable
+    if blank:
+        log.warning("%d star(s) have no usable pixel and are left out, the first is %d.", len(blank), blank[0])
 
 
-def _read(
-    model: TrainedModel, spectra: str, source_id: Sequence[int] | None, n_stars: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """source_id [n], flux [n, P] and labels [n, K] of the stars asked for; reading ends with the last of them."""
-    kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+def _in_blocks(stars: Iterable[Arrays]) -> Iterator[Arrays]:
+    """The same stars, BLOCK at a time and the rest."""
+    waiting: list[Arrays] = []
+    for part in stars:
+        waiting.append(part)
+        while sum(len(ids) for ids, *_ in waiting) >= BLOCK:
+            ids, flux, labels = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+            yield ids[:BLOCK], flux[:BLOCK], labels[:BLOCK]
+            waiting = [(ids[BLOCK:], flux[BLOCK:], labels[BLOCK:])]
+    if any(len(ids) for ids, *_ in waiting):
+        ids, flux, labels = (np.concatenate(parts) for parts in zip(*waiting, strict=True))
+        yield ids, flux, labels
+
+
+def _read(model: TrainedModel, spectra: str, source_id: Sequence[int] | None, n_stars: int | None) -> Iterator[Arrays]:
+    """The stars asked for, as they are read, or all together in the order in which they are named; reading ends with
+    the last of them.
+    """
+    named: list[Arrays] = []
     all_ids, n_kept, missing = [], 0, set(source_id or ())
     for chunk in open_spectra(spectra, model.wavelength).chunks:
         all_ids.append(chunk.source_id)
@@ -131,18 +180,23 @@ def _read(
             rows = np.arange(len(chunk))[: None if n_stars is None else n_stars - n_kept]
         unknown = np.full(len(chunk), np.nan, np.float32)
         labels = np.column_stack([(chunk.labels or {}).get(name, unknown) for name in model.labels])
-        kept.append((chunk.source_id[rows], chunk.flux[rows], labels[rows]))
+        kept = chunk.source_id[rows], chunk.flux[rows], labels[rows]
+        if source_id:
+            named.append(kept)
+        else:
+            yield kept
         n_kept += len(rows)
         missing -= set(chunk.source_id[rows].tolist())
         if not missing if source_id else n_kept == n_stars:
             break
     if not all_ids:
         raise SpectangleError(f"{spectra}: the input holds no spectrum.")
-    ids, flux, labels = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     if missing:
         _refuse_missing(np.concatenate(all_ids), source_id or ())
-    rows = _chosen(ids, source_id, n_stars)
-    return ids[rows], flux[rows], labels[rows]
+    if source_id:
+        ids, flux, labels = (np.concatenate(parts) for parts in zip(*named, strict=True))
+        rows = _chosen(ids, source_id, n_stars)
+        yield ids[rows], flux[rows], labels[rows]
 
 
 def _chosen(ids: np.ndarray, source_id: Sequence[int] | None, n_stars: int | None) -> np.ndarray:
@@ -158,9 +212,3 @@ def _refuse_missing(ids: np.ndarray, source_id: Sequence[int]) -> None:
         raise SpectangleError(
             f"source_id {missing[0]} is not among the {len(ids)} stars; they run from {ids.min()} to {ids.max()}."
         )
-
-
-def _refuse_twice(ids: np.ndarray) -> None:
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        raise SpectangleError(f"source_id {values[counts > 1][0]} comes more than once; keep one row per star.")

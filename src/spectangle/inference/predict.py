@@ -2,15 +2,12 @@
 
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from spectangle.configs.label_lambdas import fate
 from spectangle.console import console, progress_bar
@@ -21,9 +18,9 @@ from spectangle.inference.calibrate import calibrate
 from spectangle.inference.calibration import Calibration
 from spectangle.inference.load import load
 from spectangle.inference.quality import Limits, Quality
-from spectangle.inference.read import read_spectra
+from spectangle.inference.read_chunks import read_chunks
 from spectangle.inference.reading import Reading, join
-from spectangle.inference.spectra_input import InputSpectra, StarChunk, open_spectra
+from spectangle.inference.spectra_input import InputSpectra, open_spectra
 from spectangle.inference.star_table import check_output, star_table, write_table
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import Run, required
@@ -82,18 +79,13 @@ def predict(
     )
     _say_what_is_known(models, stars, disentangled)
     reading, ids, has_error = read_all(models, stars, latents)
-    if np.isnan(reading.labels).all():
-        raise SpectangleError(
-            f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; "
-            "check the file."
-        )
+    _refuse_blank(reading, spectra)
     _warn_of_twins(ids)
     table: Any = star_table(
         models[0], reading, ids, has_error, coverage, limits or Limits(), calibration, len(models), latents
     )
     table.meta["run"] = " ".join(model.identity["run"] for model in models)
-    if disentangled == "leave_out":
-        _leave_out(table, models[0].disentangled)
+    _leave_out(table, models[0].disentangled if disentangled == "leave_out" else ())
     write_table(table, path)
     _report(table, path, models[0].labels)
     return path
@@ -135,6 +127,14 @@ def _say_what_is_known(models: Sequence[TrainedModel], stars: InputSpectra, dise
             "%s: disentangled from the latent by this run, so that what is read is no measurement; %s.",
             ", ".join(model.disentangled),
             fate,
+        )
+
+
+def _refuse_blank(reading: Reading, spectra: str | None) -> None:
+    if np.isnan(reading.labels).all():
+        raise SpectangleError(
+            f"{spectra}: every pixel of every spectrum is masked (NaN), so there is nothing to predict from; "
+            "check the file."
         )
 
 
@@ -202,7 +202,7 @@ def read_all(
     done, said = 0, time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task("predicting", total=spectra.n_stars)
-        for chunk, reading in _in_parallel(models, spectra.chunks):
+        for chunk, reading in read_chunks(models, spectra.chunks):
             readings.append(reading if latents else replace(reading, latent=np.empty((len(chunk), 0), np.float32)))
             ids.append(chunk.source_id)
             has_error.append(np.full(len(chunk), chunk.flux_error is not None))
@@ -214,31 +214,6 @@ def read_all(
     if not readings:
         raise SpectangleError("The input holds no spectrum.")
     return join(readings), np.concatenate(ids), np.concatenate(has_error)
-
-
-def _in_parallel(models: Sequence[TrainedModel], chunks: Iterator[StarChunk]) -> Iterator[tuple[StarChunk, Reading]]:
-    """Read a chunk per thread, in the order of the file, while the next ones come from the disk.
-
-    One chunk per thread, not one matrix product on all threads: threads that share a product wait for the slowest at
-    every layer, which on a busy machine is most of the time.
-    """
-    threads = torch.get_num_threads()
-    pending: deque[tuple[StarChunk, Future[Reading]]] = deque()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            for chunk in chunks:
-                pending.append(
-                    (chunk, pool.submit(read_spectra, models, chunk.flux, chunk.flux_error, chunk.source_id))
-                )
-                if len(pending) > 2 * threads:
-                    first, reading = pending.popleft()
-                    yield first, reading.result()
-            while pending:
-                first, reading = pending.popleft()
-                yield first, reading.result()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _report(table: Any, path: Path, labels: Sequence[str]) -> None:

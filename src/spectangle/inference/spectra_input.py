@@ -26,7 +26,16 @@ from spectangle.survey.given import as_flux
 from spectangle.survey.source_ids import NO_ID, as_source_ids, check_not_rounded
 from spectangle.survey.wavelengths import VacuumCheck, check_range, check_vacuum, nanometres
 
-__all__ = ["InputSpectra", "StarChunk", "arrays_on_grid", "check_arrays", "open_spectra", "star_ids", "vacuum_grid"]
+__all__ = [
+    "InputSpectra",
+    "StarChunk",
+    "array_chunks",
+    "arrays_on_grid",
+    "check_arrays",
+    "open_spectra",
+    "star_ids",
+    "vacuum_grid",
+]
 
 CHUNK = 2048
 NOBODY = np.zeros(0, dtype=np.int64)
@@ -154,6 +163,16 @@ def arrays_on_grid(
     return to_grid(wavelength, values, error, grid, where)
 
 
+def array_chunks(
+    ids: np.ndarray, flux: Any, flux_error: Any, wavelength: np.ndarray, grid: np.ndarray, where: str
+) -> Iterator[StarChunk]:
+    """The stars of arrays [n, Q] some at a time, on a model's grid."""
+    for start in range(0, len(flux), CHUNK):
+        rows = slice(start, start + CHUNK)
+        error = None if flux_error is None else flux_error[rows]
+        yield StarChunk(ids[rows], *arrays_on_grid(flux[rows], error, wavelength, grid, where))
+
+
 def check_arrays(
     flux: Any, flux_error: Any, wavelength: np.ndarray, where: str, key: str = "", stated: bool = False
 ) -> None:
@@ -265,15 +284,7 @@ def _from_arrays(
     ids = star_ids(arrays.get("source_id"), len(flux), path)
     if "source_id" not in arrays:
         log.info("%s names no source_id; the stars are numbered from 1.", path)
-
-    def chunks() -> Iterator[StarChunk]:
-        for start in range(0, len(flux), CHUNK):
-            rows = slice(start, start + CHUNK)
-            yield StarChunk(
-                ids[rows], *arrays_on_grid(flux[rows], None if error is None else error[rows], wavelength, grid, path)
-            )
-
-    return InputSpectra(len(flux), chunks())
+    return InputSpectra(len(flux), array_chunks(ids, flux, error, wavelength, grid, path))
 
 
 def _npy(path: str, wavelength: str | None, flux_error: str | None, source_id: str | None) -> dict[str, np.ndarray]:

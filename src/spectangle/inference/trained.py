@@ -12,7 +12,9 @@ from astropy.table import Table
 from spectangle.errors import SpectangleError
 from spectangle.inference.quality import Limits
 from spectangle.inference.read import read_latents, read_spectra
-from spectangle.inference.spectra_input import arrays_on_grid, check_arrays, star_ids, vacuum_grid
+from spectangle.inference.read_chunks import read_chunks
+from spectangle.inference.reading import join
+from spectangle.inference.spectra_input import array_chunks, arrays_on_grid, check_arrays, star_ids, vacuum_grid
 from spectangle.inference.star_table import star_table
 from spectangle.inference.trained_networks import TrainedNetworks
 from spectangle.survey.given import as_label
@@ -31,7 +33,7 @@ class TrainedModel(TrainedNetworks):
         A stochastic latent is one fixed draw for each ``source_id`` [n] (default: 1 to n), the same whenever that star
         is read.
         """
-        flux, _ = self._on_grid(flux, wavelength)
+        flux = self._on_grid(flux, wavelength)
         return read_latents(self, flux, star_ids(source_id, len(flux), "The spectra"))
 
     def predict(
@@ -52,11 +54,11 @@ class TrainedModel(TrainedNetworks):
             coverage: Probability that the catalogue's label lies within the uncertainty.
             limits: Of the quality flags.
         """
-        flux, flux_error = self._on_grid(flux, wavelength, flux_error)
+        flux, flux_error, grid = self._checked(flux, wavelength, flux_error)
         ids = star_ids(source_id, len(flux), "The spectra")
-        return star_table(
-            self, read_spectra([self], flux, flux_error, ids), ids, flux_error is not None, coverage, limits or Limits()
-        )
+        chunks = array_chunks(ids, flux, flux_error, grid, self.wavelength, "The spectra")
+        reading = join(reading for _, reading in read_chunks([self], chunks))
+        return star_table(self, reading, ids, flux_error is not None, coverage, limits or Limits())
 
     @torch.inference_mode()
     def generate(
@@ -80,7 +82,7 @@ class TrainedModel(TrainedNetworks):
             raise SpectangleError(
                 f"This model does not know the label {sorted(unknown)[0]}; its labels are {', '.join(self.labels)}."
             )
-        flux, _ = self._on_grid(flux, wavelength)
+        flux = self._on_grid(flux, wavelength)
         reading = read_spectra([self], flux, None, star_ids(source_id, len(flux), "The spectra"))
         values = reading.labels.copy()
         for name, value in labels.items():
@@ -130,10 +132,13 @@ class TrainedModel(TrainedNetworks):
             )
         return values
 
-    def _on_grid(self, flux: Any, wavelength: Any, flux_error: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Flux and errors [n, P] on the model's grid, through the door that spectangle predict's arrays take as
-        well.
-        """
+    def _on_grid(self, flux: Any, wavelength: Any) -> np.ndarray:
+        """Flux [n, P] on the model's grid."""
+        flux, _, grid = self._checked(flux, wavelength, None)
+        return arrays_on_grid(flux, None, grid, self.wavelength, "The spectra")[0]
+
+    def _checked(self, flux: Any, wavelength: Any, flux_error: Any) -> tuple[Any, Any, np.ndarray]:
+        """Flux and errors [n, Q] with their grid [Q], through the door of spectangle predict's arrays."""
         if self.network.conditional_encoder:
             raise SpectangleError(
                 "This model was trained with model.conditioning=synthetic: its encoder needs the labels of a star, so "
@@ -150,7 +155,7 @@ class TrainedModel(TrainedNetworks):
         if not len(flux):
             raise SpectangleError(f"The spectra have the shape {flux.shape}: there is none; give at least one.")
         check_arrays(flux, flux_error, grid, "The spectra")
-        return arrays_on_grid(flux, flux_error, grid, self.wavelength, "The spectra")
+        return flux, flux_error, grid
 
 
 def _rows(values: Any) -> Any:

@@ -25,12 +25,13 @@ class RoundedIds(SpectangleError):
     """Ids that passed through floating point."""
 
 
-def as_source_ids(values, where: str) -> np.ndarray:
+def as_source_ids(values, where: str, first_row: int = 1) -> np.ndarray:
     """Return identifiers [n] int64; those that are masked, or text without an id ('', 'null'), become NO_ID.
 
     Arguments:
         values: Integers, or text of integers; never floats.
         where: File and column, for the sentence.
+        first_row: Row of the first in the file, for the sentence.
 
     Raises:
         SpectangleError: Floating-point numbers, or text that is no integer (the row is named).
@@ -55,7 +56,7 @@ def as_source_ids(values, where: str) -> np.ndarray:
     texts = values.tolist()
     known = [not no and not _is_blank(text) for text, no in zip(texts, mask.tolist(), strict=True)]
     return np.array(
-        [parse_id(texts[i], f"{where}, row {i + 1}") if here else NO_ID for i, here in enumerate(known)],
+        [parse_id(texts[i], f"{where}, row {first_row + i}") if here else NO_ID for i, here in enumerate(known)],
         dtype=np.int64,
     )
 

@@ -7,12 +7,13 @@ table (VOTable PARAM, FITS header, ECSV meta), it is found there, or at last in 
 """
 
 import gzip
+import io
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,8 @@ from spectangle.archives.gaia.own_grids import RVS_RANGE, chunks_by_grid, only_w
 from spectangle.archives.spectra.chunk import SpectraChunk
 from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.archives.tables.columns import find_column, require_columns
-from spectangle.archives.tables.table_file import EmptyTable, NoTable, decompressed, form_of, names_in, tables_in
+from spectangle.archives.tables.stored_table import StoredTable
+from spectangle.archives.tables.table_file import EmptyTable, NoTable, form_of, names_in, stored_tables
 from spectangle.errors import SpectangleError
 from spectangle.survey.source_ids import NO_ID, as_source_ids, check_not_rounded, parse_id
 from spectangle.survey.wavelengths import check_range
@@ -36,6 +38,7 @@ OTHER_PRODUCTS = re.compile(
     r"(^|[^A-Z])(XP_|EPOCH_|MCMC_)|_XP([^A-Z]|$)|PHOTOMETRY|ASTROMETRY"
 )  # in names of DataLink's files
 START = 4096  # bytes that tell the form of a file
+STARS = 1024  # with arrays of theirs that are read at a time: 10 MB of flux
 
 
 def no_rvs(name: str) -> str | None:
@@ -68,7 +71,8 @@ def read_gaia(
     elif _one_row_per_star(path, columns):
         yield from read_bulk(path, bad, columns, grid, wanted)
     else:
-        yield from _from_file(path, path.read_bytes(), bad, columns, grid, wanted)
+        with open(path, "rb") as file:
+            yield from _from_file(path, file, bad, columns, grid, wanted)
 
 
 def _one_row_per_star(path: Path, columns: Mapping[str, str]) -> bool:
@@ -106,12 +110,12 @@ def _from_zip(path: Path, bad: BadRows, columns, grid, wanted) -> Iterator[Spect
                 raise SpectangleError(
                     f"{path / member.filename} cannot be unpacked ({error}); download {path.name} again."
                 ) from None
-            yield from _from_file(path / member.filename, content, bad, columns, grid, wanted)
+            yield from _from_file(path / member.filename, io.BytesIO(content), bad, columns, grid, wanted)
 
 
-def _from_file(path: Path, content: bytes, bad: BadRows, columns, grid, wanted) -> Iterator[SpectraChunk]:
+def _from_file(path: Path, file: BinaryIO, bad: BadRows, columns, grid, wanted) -> Iterator[SpectraChunk]:
     try:
-        tables = [table for table in tables_in(decompressed(content, str(path)), str(path)) if len(table)]
+        tables = [table for table in stored_tables(file, str(path)) if table.n_rows]
         if not tables:
             raise EmptyTable(f"{path} has no row: it is a header only. Download it again.")
     except EmptyTable as error:
@@ -124,32 +128,30 @@ def _from_file(path: Path, content: bytes, bad: BadRows, columns, grid, wanted) 
         yield from _from_table(path, table, bad, columns, grid, wanted)
 
 
-def _from_table(path: Path, table: Any, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
+def _from_table(path: Path, table: StoredTable, bad, columns, grid, wanted) -> Iterator[SpectraChunk]:
     keys = {key: columns[key] for key in ("flux",)}
     for key in ("source_id", "flux_error", "wavelength"):
-        if find_column(columns[key], table.colnames) is not None:
+        if find_column(columns[key], table.names) is not None:
             keys[key] = columns[key]
-    found = require_columns(keys, table.colnames, str(path), bad.other_columns)
-    flux = table[found["flux"]]
-    per_star = flux.ndim == 2 or flux.dtype.kind in "OSU"
-    if flux.dtype.kind in "SU" and not re.search(r"[\[(,]", str(flux[0])):
-        raise SpectangleError(
-            f"{path}: column '{found['flux']}' holds text ('{flux[0]}'); numbers or lists of numbers were expected."
-        )
-    chunk, grids = _raw(path, table, found, bad, grid) if per_star else _individual(path, table, found, columns)
-    bad.note(chunk.source_id)
-    check_not_rounded(chunk.source_id, f"{path}, column {columns['source_id']}")
-    keep = only_wanted(chunk.source_id, wanted)
-    if grids is None:
-        yield chunk.keep(keep)
+    found = require_columns(keys, table.names, str(path), bad.other_columns)
+    if found["flux"] in table.wide:
+        chunks = _raw(path, table, found, bad, grid)
     else:
-        yield from chunks_by_grid(chunk.keep(keep), grids[keep], table[found["wavelength"]].unit)
+        chunks = iter([_individual(path, table.whole(), found, columns)])
+    for chunk, grids, unit in chunks:
+        bad.note(chunk.source_id)
+        check_not_rounded(chunk.source_id, f"{path}, column {columns['source_id']}")
+        keep = only_wanted(chunk.source_id, wanted)
+        if grids is None:
+            yield chunk.keep(keep)
+        else:
+            yield from chunks_by_grid(chunk.keep(keep), grids[keep], unit)
 
 
 def _individual(
     path: Path, table: Any, found: Mapping[str, str], columns: Mapping[str, str]
-) -> tuple[SpectraChunk, np.ndarray]:
-    """One star, or several one after the other, with a row per pixel; and the wavelengths [n, P] of each."""
+) -> tuple[SpectraChunk, np.ndarray, Any]:
+    """One star, or several one after the other, with a row per pixel; the wavelengths [n, P] of each, their unit."""
     if "wavelength" not in found:
         missing = columns["wavelength"]
         raise SpectangleError(
@@ -177,24 +179,45 @@ def _individual(
     grids = _floats(column, np.float64)[order].reshape(shape)
     flux = _floats(table[found["flux"]])[order].reshape(shape)
     error = _floats(table[found["flux_error"]])[order].reshape(shape) if "flux_error" in found else None
-    return SpectraChunk(path, first + 1, stars, flux, error, grids[0]), grids
+    return SpectraChunk(path, first + 1, stars, flux, error, grids[0]), grids, column.unit
 
 
 def _raw(
-    path: Path, table: Any, found: Mapping[str, str], bad: BadRows, grid
-) -> tuple[SpectraChunk, np.ndarray | None]:
-    """A row per star, with arrays; and the wavelengths [n, P] of each, None where the file has none."""
+    path: Path, table: StoredTable, found: Mapping[str, str], bad: BadRows, grid
+) -> Iterator[tuple[SpectraChunk, np.ndarray | None, Any]]:
+    """A row per star, with arrays, some stars at a time; the wavelengths [n, P] of each, None where the file has none,
+    and their unit.
+    """
     if "source_id" not in found:
         raise SpectangleError(
-            f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.colnames)}."
+            f"{path} has one row per star and no column 'source_id'; it has: {', '.join(table.names)}."
         )
-    ids = as_source_ids(table[found["source_id"]], f"{path}, column {found['source_id']}")
-    rows, keep = np.arange(1, len(ids) + 1), ids != NO_ID
+    n_pixels = None  # as the first star has them
+    for first, block in table.blocks(STARS):
+        if first == 1:
+            _refuse_words(path, block[found["flux"]], found["flux"])
+        chunk, grids, unit = _raw_block(path, block, first, found, bad, grid, n_pixels)
+        n_pixels = chunk.flux.shape[1]
+        yield chunk, grids, unit
+
+
+def _refuse_words(path: Path, flux: Any, name: str) -> None:
+    if flux.dtype.kind in "SU" and not re.search(r"[\[(,]", str(flux[0])):
+        raise SpectangleError(
+            f"{path}: column '{name}' holds text ('{flux[0]}'); numbers or lists of numbers were expected."
+        )
+
+
+def _raw_block(
+    path: Path, block: Any, first: int, found: Mapping[str, str], bad: BadRows, grid, n_pixels: int | None
+) -> tuple[SpectraChunk, np.ndarray | None, Any]:
+    ids = as_source_ids(block[found["source_id"]], f"{path}, column {found['source_id']}", first)
+    rows, keep = np.arange(first, first + len(ids)), ids != NO_ID
     for row in rows[~keep]:
         bad.skip(path, int(row), "the star has no source_id")
-    flux = _arrays(path, table[found["flux"]], "flux", rows, keep, bad)
+    flux = _arrays(path, block[found["flux"]], "flux", rows, keep, bad, n_pixels)
     error = (
-        _arrays(path, table[found["flux_error"]], "flux_error", rows, keep, bad, flux.shape[1])
+        _arrays(path, block[found["flux_error"]], "flux_error", rows, keep, bad, flux.shape[1])
         if "flux_error" in found
         else None
     )
@@ -203,11 +226,11 @@ def _raw(
     if "wavelength" not in found:
         wavelength = grid(flux.shape[1])
         check_range(wavelength, str(path), RVS_RANGE)
-        return SpectraChunk(path, rows, ids, flux, error, wavelength).keep(keep), None
-    column = table[found["wavelength"]]
+        return SpectraChunk(path, rows, ids, flux, error, wavelength).keep(keep), None, None
+    column = block[found["wavelength"]]
     _refuse_air(path, column)
     grids = _arrays(path, column, "wavelength", rows, keep, bad, flux.shape[1]).astype(np.float64).round(5)
-    return SpectraChunk(path, rows, ids, flux, error, grids[0]).keep(keep), grids[keep]
+    return SpectraChunk(path, rows, ids, flux, error, grids[0]).keep(keep), grids[keep], column.unit
 
 
 def _arrays(path, column, name: str, rows, keep, bad: BadRows, n_values: int | None = None) -> np.ndarray:

@@ -1,14 +1,15 @@
 """FITS files of spectra: opened whole or refused, and their headers, broken cards left out."""
 
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from astropy.io import fits
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["cards", "header_of", "open_fits"]
+__all__ = ["cards", "fits_parts", "header_of", "open_fits"]
 
 
 def open_fits(file: Any, where: str) -> Any:
@@ -17,14 +18,30 @@ def open_fits(file: Any, where: str) -> Any:
     Raises:
         SpectangleError: It is no FITS file, or is truncated.
     """
+    hdulist = fits_parts(file, where)
+    with _truncated_refused(where):
+        for hdu in hdulist:
+            _ = hdu.data
+    return hdulist
+
+
+def fits_parts(file: Any, where: str) -> Any:
+    """Open a FITS file and read its headers; the data are read from it where they are used.
+
+    Raises:
+        SpectangleError: It is no FITS file, or is truncated.
+    """
+    with _truncated_refused(where):
+        return fits.open(file, memmap=False, lazy_load_hdus=False)
+
+
+@contextmanager
+def _truncated_refused(where: str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("error", message=".*truncated.*")
-            hdulist: Any = fits.open(file, memmap=False, lazy_load_hdus=False)
-            for hdu in hdulist:
-                _ = hdu.data
-        return hdulist
+            yield
     except Exception as error:  # astropy raises many kinds
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SpectangleError(f"{where} cannot be read as FITS ({said}); copy or download it again.") from None

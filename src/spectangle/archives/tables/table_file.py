@@ -7,16 +7,17 @@ import gzip
 import io
 import lzma
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from astropy.io import fits, votable
-from astropy.table import MaskedColumn, Table
+from astropy.io import votable
+from astropy.table import Table
 
 from spectangle.archives.tables.columns import find_column
-from spectangle.archives.tables.fits_file import cards, open_fits
+from spectangle.archives.tables.fits_rows import fits_tables
+from spectangle.archives.tables.parquet_table import parquet_tables
+from spectangle.archives.tables.stored_table import StoredTable, in_memory, unreadable_refused
 from spectangle.errors import SpectangleError
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "form_of",
     "names_in",
     "read_table",
-    "tables_in",
+    "stored_tables",
     "text_of",
 ]
 
@@ -113,37 +114,33 @@ def names_in(line: str) -> tuple[list[str], str | None]:
     return [name.strip().strip("\"'") for name in line.strip().split(separator)], separator
 
 
-def tables_in(content: bytes, where: str) -> Iterator[Any]:
-    """Every table of a file, with what stands outside its columns as meta.
+def stored_tables(file: BinaryIO, where: str) -> list[StoredTable]:
+    """Every table of an open file, with what stands outside its columns as meta; FITS and Parquet are read while their
+    rows are asked for, all others at once.
 
     Raises:
         NoTable: The file is empty (:class:`EmptyTable`), or holds something else than tables.
         SpectangleError: It cannot be read.
     """
-    content = decompressed(content, where)
-    form = form_of(content)
+    form = form_of(file.read(max(map(len, MAGIC))))
+    file.seek(0)
+    if form not in READ_BY_ROWS:
+        content = decompressed(file.read(), where)
+        file, form = io.BytesIO(content), form_of(content)
     if form == "empty":
         raise EmptyTable(f"{where} is empty; download it again.")
     if form in NOT_A_TABLE:
         raise NoTable(f"{where} {NOT_A_TABLE[form]}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = list(READERS[form](content, where))
-    except SpectangleError:
-        raise
-    except Exception as error:  # astropy raises many kinds
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        said = "its lines do not have the same columns" if "guess table format" in said else said
-        raise SpectangleError(
-            f"{where} cannot be read as {form} ({said}); download the file again, or write it as ECSV, CSV, "
-            "VOTable or FITS."
-        ) from None
+    with unreadable_refused(where, form):
+        if reader := READ_BY_ROWS.get(form):
+            found = list(reader(file, where))
+        else:
+            found = [in_memory(table, where, form) for table in READERS[form](file.read(), where)]
     if not found:
         raise NoTable(
             f"{where} holds no table: as {form} it has " + ("images or headers only." if form == "FITS" else "none.")
         )
-    yield from found
+    return found
 
 
 NOT_A_TABLE = {
@@ -157,16 +154,16 @@ def first_table(content: bytes, where: str, wanted: Sequence[str] = ()) -> Any:
 
     Raises:
         EmptyTable: None has a row.
-        SpectangleError: See :func:`tables_in`.
+        SpectangleError: See :func:`stored_tables`.
     """
-    with_rows = [table for table in tables_in(content, where) if len(table)]
+    with_rows = [table for table in stored_tables(io.BytesIO(content), where) if table.n_rows]
     if not with_rows:
         raise EmptyTable(
             f"{where} has no row: it is a header only. Download it again, or write the table with its rows."
         )
     return next(
-        (table for table in with_rows if any(find_column(name, table.colnames) for name in wanted)), with_rows[0]
-    )
+        (table for table in with_rows if any(find_column(name, table.names) for name in wanted)), with_rows[0]
+    ).whole()
 
 
 def read_table(path: str | Path, wanted: Sequence[str] = ()) -> Any:
@@ -180,38 +177,11 @@ def read_table(path: str | Path, wanted: Sequence[str] = ()) -> Any:
     return first_table(Path(path).read_bytes(), str(path), wanted)
 
 
-def _fits_tables(content: bytes, where: str) -> Iterator[Any]:
-    with open_fits(io.BytesIO(content), where) as hdulist:
-        for hdu in hdulist:
-            if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU)):
-                table = Table.read(hdu)
-                table.meta = {**cards(hdulist[0].header), **table.meta}
-                yield table
-
-
 def _votable_tables(content: bytes, where: str) -> Iterator[Any]:
     for part in votable.parse(io.BytesIO(content)).iter_tables():
         table = part.to_table(use_names_over_ids=True)
         table.meta |= {param.name: param.value for param in part.params}
         yield table
-
-
-def _parquet_table(content: bytes, where: str) -> Iterator[Any]:
-    """Numbers and text with their nulls as masks: astropy's own reader needs pandas, which makes floats of ids with
-    nulls.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    columns = {}
-    for name, column in zip(
-        (table := pyarrow.parquet.read_table(io.BytesIO(content))).column_names, table.columns, strict=True
-    ):
-        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        known = column.fill_null("" if is_text else 0) if is_text or pa.types.is_integer(column.type) else column
-        values = known.to_numpy()
-        columns[name] = MaskedColumn(values.astype(str) if is_text else values, mask=column.is_null().to_numpy())
-    yield Table(columns)
 
 
 def _text_table(content: bytes, where: str) -> Iterator[Any]:
@@ -248,8 +218,8 @@ def _separated(text: str, separator: str, names: Sequence[str]) -> Any:
     return Table.read(text + "\n", format=form, guess=False, fill_values=FILL, **options)
 
 
-READERS = {"FITS": _fits_tables, "VOTable": _votable_tables, "Parquet": _parquet_table}
-READERS |= dict.fromkeys(("ECSV", "IPAC", "text"), _text_table)
+READ_BY_ROWS = {"FITS": fits_tables, "Parquet": parquet_tables}
+READERS = {"VOTable": _votable_tables} | dict.fromkeys(("ECSV", "IPAC", "text"), _text_table)
 
 
 def _is_number(text: str) -> bool:
