@@ -79,3 +79,10 @@ def test_residual_labels_keep_only_what_the_kept_labels_do_not_explain():
     assert np.array_equal(residual[:, 0], labels[:, 0])
     assert abs(np.corrcoef(residual[:, 1], np.sin(2 * kept))[0, 1]) < 0.1
     assert np.corrcoef(residual[:, 1], own)[0, 1] > 0.95
+
+
+def test_residual_labels_do_not_learn_their_stars_by_heart():
+    """Of a label that does not follow from the kept ones nothing is taken, and the same at each start."""
+    labels = np.random.default_rng(0).normal(size=(1000, 2))
+    first, again = (ResidualLabels(entangled=[0], disentangled=[1]).fit(labels)(labels)[:, 1] for _ in range(2))
+    assert first.std() > 0.9 * labels[:, 1].std() and np.array_equal(first, again)
