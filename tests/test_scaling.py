@@ -86,3 +86,12 @@ def test_residual_labels_do_not_learn_their_stars_by_heart():
     labels = np.random.default_rng(0).normal(size=(1000, 2))
     first, again = (ResidualLabels(entangled=[0], disentangled=[1]).fit(labels)(labels)[:, 1] for _ in range(2))
     assert first.std() > 0.9 * labels[:, 1].std() and np.array_equal(first, again)
+
+
+def test_residual_labels_are_learnt_from_every_star_that_has_the_label():
+    """Also from those that lack the kept one, which say what is usual there, or a third one."""
+    random = np.random.default_rng(0)
+    labels = random.normal(size=(1000, 3))
+    labels[::2, 0], labels[::2, 1], labels[5:, 2] = np.nan, 8 + random.normal(size=500), np.nan
+    residual = ResidualLabels(entangled=[0], disentangled=[1]).fit(labels)(labels)[:, 1]
+    assert abs(residual[::2].mean()) < 0.3 and abs(residual[1::2].mean()) < 0.3
