@@ -342,6 +342,100 @@ def test_one_forgotten_job_does_not_hide_the_others(monkeypatch):
     assert jobs.job_states(["8", "9"]) == {"8": "RUNNING", "9": "COMPLETED"}
 
 
+# ---------------------------------------------------------------------- what an attempt counts for
+
+
+def test_a_configuration_fails_for_good_after_its_retries_and_interruptions_are_none(tmp_path):
+    """One retry: two failures end it, whatever was interrupted in between, and not before."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1, max_failure_rate=0))
+    for number, state in enumerate(("interrupted", "failed", "interrupted", "interrupted", "failed")):
+        assert not study.done and not study.failed and not study.too_many_failures
+        claim = study.claim("worker")
+        assert claim and claim.trial.number == number
+        study.tell(claim, Outcome(state, reason=f"a reason {number}"))
+    assert study.done and len(study.failed) == 1 and study.too_many_failures and study.claim("worker") is None
+    assert ConfigurationFolder(tmp_path / study.failed[0]).record["reason"] == "a reason 4"
+
+
+def test_half_of_the_configurations_may_fail_and_a_retry_that_succeeds_is_no_failure(tmp_path):
+    study = Study(make_plan(tmp_path, "x=choice(0.1,0.2)", retries=1, max_failure_rate=0.5))
+    for state in ("failed", "failed", "failed"):  # the first, the second, the first again
+        study.tell(study.claim("worker"), Outcome(state))
+    assert len(study.failed) == 1 and not study.too_many_failures
+    claim = study.claim("worker")
+    finish(study, claim)
+    assert study.done and study.failed != [claim.name] and study.claim("worker") is None
+
+
+def test_an_attempt_that_somebody_has_ended_stays_as_it_ended(tmp_path):
+    """A worker that was taken for dead comes back with what its run found."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=0))
+    claim = study.claim("worker")
+    assert not study.lost(claim)
+    study.tell(claim, Outcome("failed", reason="its worker died"))
+    assert study.lost(claim)
+    study.tell(claim, Outcome("complete", [0.1]))
+    (trial,) = trials(tmp_path)
+    assert trial.state.name == "FAIL" and ConfigurationFolder(tmp_path / claim.name).record["state"] == "failed"
+    again = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1))
+    claim = again.claim("worker")
+    finish(again, claim)
+    assert again.lost(claim)
+
+
+def test_what_a_dead_worker_had_finished_is_kept_and_the_rest_runs_again(tmp_path):
+    """It died between its run's last number and the word to the study, or before."""
+    study, worker = Study(make_plan(tmp_path, retries=1)), WorkerRecord(tmp_path, 10)
+    done, begun = study.claim(worker.name), study.claim(worker.name)
+    Run(tmp_path / done.name, must_exist=False).write_metrics({"score": 0.7})
+    worker.remove()
+    again = study.claim(WorkerRecord(tmp_path, 10).name)
+    first, second, third = trials(tmp_path)
+    assert (first.state.name, first.values, second.state.name) == ("COMPLETE", [0.7], "FAIL")
+    assert ConfigurationFolder(tmp_path / done.name).record["values"] == [0.7]
+    assert (again.name, again.trial.number) == (begun.name, third.number)
+
+
+@pytest.mark.parametrize(("states", "is_dead"), [("CR", False), ("RC", False), ("CC", True), ("C?", True)])
+def test_a_configuration_is_alive_while_one_of_its_slurm_jobs_is(tmp_path, monkeypatch, states, is_dead):
+    study = Study(make_plan(tmp_path))
+    claim = study.claim("a controller that is gone")
+    claim.trial.set_user_attr("jobs", ["1", "2"])
+    known = {"C": "COMPLETED", "R": "RUNNING"}
+    found = {job: known[state] for job, state in zip("12", states, strict=True) if state in known}
+    monkeypatch.setattr("spectangle.sweeps.study.job_states", lambda asked: found if asked == ["1", "2"] else {})
+    assert (claim.trial.number in study._dead()) == is_dead
+
+
+def test_two_workers_draw_no_more_than_was_planned(tmp_path):
+    """One has begun to draw and has no parameters yet."""
+    study = Study(make_plan(tmp_path, "x=interval(0,1)", sampler=TPE, n_trials=1))
+    study.study.ask().set_user_attr("worker", WorkerRecord(tmp_path, 10).name)
+    assert study.claim("another") is None
+
+
+def test_a_proposal_whose_worker_died_before_it_was_drawn_is_drawn_by_the_next(tmp_path):
+    study = Study(make_plan(tmp_path, "x=interval(0,1)", sampler=TPE, n_trials=2))
+    trial = study.study.ask()
+    trial.set_user_attr("worker", "dead")
+    trial.set_user_attr("proposal", 0)
+    assert [study.claim("worker").trial.user_attrs["proposal"] for _ in range(1)] == [0]
+    assert study.storage.get_trial(trial._trial_id).user_attrs["discarded"] and len(study.trials) == 1
+
+
+def test_a_claim_that_fails_leaves_nothing_running(tmp_path, monkeypatch):
+    study = Study(make_plan(tmp_path))
+
+    def broken(*_):
+        raise OSError("the file server hangs")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="hangs"):
+        patched.setattr(study, "_register", broken)
+        study.claim("worker")
+    assert [trial.state.name for trial in trials(tmp_path)] == ["WAITING", "FAIL"][::-1]
+    assert len(run_all(study)) == 2
+
+
 # ---------------------------------------------------------------------- points
 
 
@@ -418,6 +512,13 @@ def test_stale_results_are_named_and_rerun_sets_them_aside(tmp_path, capsys):
     changed.plan.options.rerun = names[:1]
     renew_configurations(changed)
     assert len(list((tmp_path / ".aside").iterdir())) == 1 and len(run_all(changed)) == 1
+    changed.plan.options.rerun = names[1:]
+    renew_configurations(changed)
+    assert len(run_all(changed)) == 1 and len(changed.trials) == 2  # the first's old attempt stays forgotten
+    capsys.readouterr()
+    changed.plan.options.rerun = []
+    renew_configurations(changed)
+    assert changed.done and not capsys.readouterr().out
     changed.plan.options.rerun = ["c0"]
     with pytest.raises(SpectangleError, match="names c0, which this sweep does not have"):
         renew_configurations(changed)
