@@ -5,6 +5,7 @@ import torch
 
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
+from spectangle.model.priors import BinPriors
 
 LABELS = ["teff", "logg", "m_h"]
 LAMBDAS = {"teff": -1e-3, "logg": 2e-3, "m_h": 0.0}
@@ -185,6 +186,15 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
     assert torch.allclose(plain.chance, plain.entropy, atol=1e-6)
     assert conditional.chance[1] < 0.4 * plain.chance[1]
     assert torch.allclose(conditional.chance[[0, 2]], plain.chance[[0, 2]])
+
+
+def test_a_cell_of_kept_labels_rules_out_nothing_that_other_stars_are():
+    """Its shares are those of its stars and of one more that is drawn from everyone."""
+    labels, bins = torch.randn(50, 1), torch.tensor([[0, 2]] * 20 + [[0, 1]] * 30)
+    everyone = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]])
+    shares = BinPriors(everyone, [True, False]).fit(labels, bins)(labels[:7])  # one cell
+    assert shares[0].tolist() == [pytest.approx([50.5 / 51, 0.25 / 51, 0.25 / 51])] * 7
+    assert torch.equal(shares[1], everyone[1].expand(7, -1))
 
 
 @pytest.mark.parametrize("objective", ["capped", "uniform", "flipped"])

@@ -8,7 +8,7 @@ from conftest import write_toy_survey
 
 from spectangle.data.embedded_survey import EmbeddedSurveyDataModule
 from spectangle.data.module import SpectraDataModule
-from spectangle.data.stars import TEST, VALIDATION, Batches, flux_noise, roles
+from spectangle.data.stars import TEST, VALIDATION, Batches, flux_noise, roles, star_order
 from spectangle.errors import SpectangleError
 
 
@@ -37,6 +37,14 @@ def test_a_star_keeps_its_role_whoever_else_is_there():
     for some in (IDS[:20000], IDS[::-7], np.delete(IDS, 5)):
         assert all(role[star] == r for star, r in zip(some.tolist(), roles(some, 0.2, 0.1, 3), strict=True))
     assert (roles(IDS, 0.2, 0.1, 4) != roles(IDS, 0.2, 0.1, 3)).mean() > 0.3
+
+
+def test_another_seed_draws_test_and_validation_stars_anew():
+    """Each by itself: with validation stars that no seed changes, repeated splits would choose on the same stars."""
+    one, other = roles(IDS, 0.2, 0.25, 3), roles(IDS, 0.2, 0.25, 4)
+    assert (other[one == TEST] == TEST).mean() == pytest.approx(0.2, abs=0.02)
+    neither = (one != TEST) & (other != TEST)
+    assert (other[neither & (one == VALIDATION)] == VALIDATION).mean() == pytest.approx(0.25, abs=0.02)
 
 
 def test_folds_test_every_star_once_and_validate_on_others():
@@ -122,6 +130,12 @@ def test_every_star_comes_once_in_an_order_of_its_seed(toy_survey):
     assert order(0) == order(0) != order(1)
 
 
+def test_every_epoch_of_every_seed_has_an_order_of_its_own():
+    """Epochs of one seed are not those of the next one, later."""
+    orders = {tuple(star_order(50, seed, epoch).tolist()) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16 and all(sorted(order) == list(range(50)) for order in orders)
+
+
 def test_the_embedded_survey_is_made_once_and_then_read(own_cache):
     first = EmbeddedSurveyDataModule(n_stars=60)
     first.setup()
@@ -139,7 +153,7 @@ def test_noise_is_the_flux_error_or_what_the_spectrum_shows():
     flux = (smooth + true[:, None] * rng.standard_normal((3, 800))).astype(np.float32)
     np.testing.assert_allclose(flux_noise(flux, None), true, rtol=0.15)
     error = np.full_like(flux, 0.03)
-    error[0, :100], error[1] = 10.0, np.nan  # bad pixels; a star without errors
+    error[0, :100], error[1], error[2, :500] = 10.0, np.nan, 0.0  # bad pixels; a star without errors; unusable ones
     noise = flux_noise(flux, error)
     np.testing.assert_allclose(noise[[0, 2]], 0.03, rtol=1e-6)
     assert noise[1] == pytest.approx(0.05, rel=0.15)
