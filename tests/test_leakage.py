@@ -121,6 +121,63 @@ def test_stacking_chooses_on_other_folds_than_it_is_scored_on(random):
     assert np.allclose(stacked([], truth, fold)[fold == 0], truth[fold != 0].mean())
 
 
+def test_stacking_knows_no_zero_of_a_label(random):
+    """Kelvins: what is about 5000 K whoever is asked knows nothing, and gets no weight for it."""
+    truth, fold = random.normal(size=200), np.arange(200) % 5
+    candidates = [truth + random.normal(size=200), random.normal(size=200)]
+    plain = stacked(candidates, truth, fold)
+    hot = stacked([5000 + 700 * one for one in candidates], 5000 + 700 * truth, fold)
+    np.testing.assert_allclose(hot, 5000 + 700 * plain, rtol=1e-9)
+    assert r2(stacked([700 * candidates[1] + 5000], 5000 + 700 * truth, fold), 5000 + 700 * truth) < 0.05
+
+
+def test_what_points_the_wrong_way_gets_no_weight(random):
+    """A probe that errs on some stars is no knowledge of the others with its sign turned."""
+    truth, fold = random.normal(size=200), np.arange(200) % 5
+    assert stacked([-truth], truth, fold) == pytest.approx([truth[fold != part].mean() for part in fold])
+
+
+def test_folds_and_bootstrap_are_of_stars_and_not_of_their_order(random):
+    """The part that a star is predicted in follows from its id: a survey in another order has the same numbers, and a
+    second look the same interval.
+    """
+    z, labels, _ = population(random, n=60)
+    some, order = stars(z, labels), random.permutation(60)
+    fit, again = CrossFit({}, some, some), CrossFit({}, some, some[order])
+    assert np.array_equal(fit.fold[order], again.fold) and not np.array_equal(fit.fold, np.sort(fit.fold))
+    draws = [bootstrap_r2([z[:, 0]], labels[:, 1], 5, seed) for seed in (0, 0, 1)]
+    assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
+
+
+def test_stars_that_have_a_label_stay_in_their_folds(random):
+    """What was read of them in the latent was fitted without their fold."""
+    z, labels, _ = population(random, n=60)
+    labels[::4, 0] = np.nan
+    fit = CrossFit({"ridge": Ridge()}, stars(z[:9], labels[:9]), stars(z, labels), stars(z[:5], labels[:5]), folds=4)
+    some, rows = fit.having([0])
+    assert np.array_equal(some.fold, fit.fold[np.isfinite(labels[:, 0])]) and np.array_equal(rows, labels[:, 0] > -99)
+    assert [len(part) for part in (some.seen, some.scored, some.spare)] == [6, 45, 3] and some.folds == 4
+    assert fit.having([1]) == (fit, slice(None))
+
+
+def test_what_is_known_of_labels_is_said_of_all_their_stars(random):
+    """One star without a true label, or without an error, and the others' do not count as known."""
+    labels, errors, true = random.normal(size=(3, 5, 2))
+    some = stars(labels, labels, errors, true)
+    assert some.known([1])[1] == "true" and np.array_equal(some.known([1])[0], true[:, [1]])
+    true[3, 1] = np.nan
+    assert some.known([1])[1] == "errors" and np.array_equal(some.known([1])[0], labels[:, [1]])
+    assert some.known([0])[1] == "true"
+    errors[2, 1] = np.nan
+    assert some.known([1])[1] == "catalogue" and some.known([0, 1])[1] == "catalogue"
+
+
+def test_errors_are_added_once_more_as_often_as_simex_asks(random):
+    labels, errors = np.zeros((20000, 2)), np.tile([0.5, 2.0], (20000, 1))
+    blurred = stars(labels, labels, errors).blurred([1], 2.25, random)
+    assert not blurred.labels[:, 0].any() and blurred.labels[:, 1].std() == pytest.approx(1.5 * 2.0, rel=0.03)
+
+
 def population(random, n=4000, leaks_own=False, error=0.0):
     """m_h follows teff; the latent has teff, and m_h's own part if it leaks; the catalogue has errors."""
     teff, own = random.normal(size=(2, n))
