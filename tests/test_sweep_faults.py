@@ -511,6 +511,7 @@ def test_stale_results_are_named_and_rerun_sets_them_aside(tmp_path, capsys):
     assert changed.done and f"sweep.rerun=[{','.join(names)}]" in capsys.readouterr().out
     changed.plan.options.rerun = names[:1]
     renew_configurations(changed)
+    assert f"are kept: {names[1]}. Run" in capsys.readouterr().out
     assert len(list((tmp_path / ".aside").iterdir())) == 1 and len(run_all(changed)) == 1
     changed.plan.options.rerun = names[1:]
     renew_configurations(changed)
@@ -522,6 +523,40 @@ def test_stale_results_are_named_and_rerun_sets_them_aside(tmp_path, capsys):
     changed.plan.options.rerun = ["c0"]
     with pytest.raises(SpectangleError, match="names c0, which this sweep does not have"):
         renew_configurations(changed)
+
+
+def test_what_runs_just_now_is_not_set_aside(tmp_path):
+    """Also where an earlier attempt at it has ended; its files stay where its worker writes."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1))
+    study.tell(study.claim("worker"), Outcome("failed"))
+    claim = study.claim(WorkerRecord(tmp_path, 10).name)
+    study.plan.options.rerun = [claim.name]
+    with pytest.raises(SpectangleError, match=f"names {claim.name}, which a worker is running"):
+        renew_configurations(study)
+    finish(study, claim)
+    assert study.done and (tmp_path / claim.name / "metrics.json").exists()
+
+
+def test_a_configuration_that_took_two_attempts_is_mended_or_run_again_once(tmp_path, capsys):
+    """Its record is damaged: the study knows what was in it. Its numbers are gone, whether it is asked for or not: it
+    is queued once.
+    """
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1))
+    study.tell(study.claim("worker"), Outcome("failed", reason="it was killed"))
+    claim = study.claim("worker")
+    finish(study, claim, 0.5)
+    folder = ConfigurationFolder(tmp_path / claim.name)
+    (folder.path / "trial.json").write_text('{"na')
+    renew_configurations(study)
+    expected = {"name": claim.name, "state": "complete", "values": [0.5], "params": {"x": 0.1}, "attempts": 2}
+    assert study.done and expected.items() <= folder.record.items() and folder.record["trial"] == claim.trial.number
+    for asked in ([], [claim.name]):
+        (folder.path / "metrics.json").unlink()
+        study.plan.options.rerun = asked
+        renew_configurations(study)
+        assert ("the results are gone" in capsys.readouterr().out) == (not asked)
+        assert [trial.state.name for trial in study.trials] == ["WAITING"]
+        finish(study, study.claim("worker"), 0.5)
 
 
 # ---------------------------------------------------------------------- damaged files
