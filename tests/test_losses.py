@@ -86,7 +86,7 @@ def test_a_uniform_aim_is_the_cross_entropy_of_bins_drawn_from_the_prior(kind):
 
 
 def test_the_cap_is_of_the_kind_of_the_loss():
-    """Chance of the binary loss is higher than the entropy: capped at that, a discriminator that knows would be free."""
+    """Chance of the binary loss is above the entropy: capped at that, a discriminator that knows would be free."""
     bins = torch.arange(3).repeat(10)[None]
     logits, prior = torch.nn.functional.one_hot(bins, 3).float() * 0.5, torch.full((1, 3), 1 / 3)
     knows = cross_entropy(logits, bins, "binary")

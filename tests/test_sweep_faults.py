@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -29,7 +31,7 @@ from spectangle.sweeps import jobs, locks
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.claims import Outcome
 from spectangle.sweeps.leaderboard import Leaderboard
-from spectangle.sweeps.liveness import WorkerRecord
+from spectangle.sweeps.liveness import WorkerRecord, alive, living_workers, process_start
 from spectangle.sweeps.locks import FolderLock, folder_lock
 from spectangle.sweeps.pack import remove_empty_logs
 from spectangle.sweeps.plan import Options, Plan
@@ -256,6 +258,64 @@ def test_a_worker_that_is_just_taking_a_configuration_is_not_taken_for_dead(tmp_
             study._renew(dead, lock)
         state = study.storage.get_trial(trial._trial_id).state.name
         assert state == ("RUNNING" if taken else "FAIL")  # who died between the two is dead
+
+
+def process(code: str = "import time; time.sleep(60)") -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-S", "-E", "-c", code])
+
+
+def test_a_worker_of_this_machine_lives_while_its_process_or_one_of_its_runs_does(tmp_path):
+    """Whatever its heartbeat says; another process that got its number later is another one, and a zombie none."""
+    worker, run = WorkerRecord(tmp_path, 1e-6), process()
+    try:
+        assert alive(worker.path) and living_workers(tmp_path) == {worker.name}
+        own = {"pid": os.getpid(), "start": "1"}  # the number is taken by somebody who started at another time
+        worker.facts |= own
+        worker.set_children(run.pid)
+        assert alive(worker.path)
+        run.kill()
+        wait_for(lambda: process_start(run.pid) is None)  # nobody has waited for it yet
+        assert not alive(worker.path)
+        assert living_workers(tmp_path) == set() and not worker.path.exists()
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_a_worker_that_was_taken_for_dead_learns_it_and_does_not_come_back(tmp_path):
+    worker = WorkerRecord(tmp_path, 0.0)
+    assert worker.beat()
+    old = worker.path.stat().st_mtime - 100
+    os.utime(worker.path, (old, old))
+    assert worker.beat() and worker.path.stat().st_mtime > old + 50
+    worker.path.unlink()
+    worker.set_children(os.getpid())
+    assert not worker.beat() and not worker.path.exists() and not alive(worker.path)
+    lazy = WorkerRecord(tmp_path, 60)
+    os.utime(lazy.path, (old, old))
+    assert lazy.beat() and lazy.path.stat().st_mtime < old + 1  # none is due
+
+
+@pytest.mark.parametrize(
+    ("beats", "job", "expected"),
+    [(11, None, True), (14, None, False), (11, "RUNNING", True), (1, "COMPLETED", False), (14, "RUNNING", False)],
+)
+def test_a_worker_of_another_node_is_told_by_its_heartbeat_and_its_job(tmp_path, monkeypatch, beats, job, expected):
+    """Missing a few beats is no death: a file server may hide one. Its process number means nothing here."""
+    monkeypatch.setattr("spectangle.sweeps.liveness.job_states", lambda jobs: dict.fromkeys(jobs, job))
+    worker = WorkerRecord(tmp_path, 10)
+    worker.facts |= {"place": "another node", "slurm_job": "7" if job else None}
+    worker.write()
+    seen = worker.path.stat().st_mtime - 10 * beats
+    os.utime(worker.path, (seen, seen))
+    assert alive(worker.path) == expected
+    assert living_workers(tmp_path) == ({worker.name} if expected else set())
+
+
+def test_a_record_that_is_being_written_is_a_sign_of_life(tmp_path):
+    worker = WorkerRecord(tmp_path, 10)
+    worker.path.write_text('{"pl')
+    assert alive(worker.path) and living_workers(tmp_path) == {worker.name}
 
 
 def test_a_lock_that_is_held_long_is_not_broken_and_a_dead_one_is(tmp_path, monkeypatch):
@@ -557,6 +617,19 @@ def test_a_configuration_that_took_two_attempts_is_mended_or_run_again_once(tmp_
         assert ("the results are gone" in capsys.readouterr().out) == (not asked)
         assert [trial.state.name for trial in study.trials] == ["WAITING"]
         finish(study, study.claim("worker"), 0.5)
+
+
+def test_a_configuration_runs_again_if_one_of_its_seeds_has_lost_its_numbers(tmp_path):
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", trial_seeds=[0, 1]))
+    claim = study.claim("worker")
+    for run in ConfigurationFolder(tmp_path / claim.name).runs([0, 1]):
+        run.write_metrics({"score": 1.0})
+    study.tell(claim, Outcome("complete", [1.0]))
+    renew_configurations(study)
+    assert study.done
+    (tmp_path / claim.name / "seed=1" / "metrics.json").unlink()
+    renew_configurations(study)
+    assert not study.done
 
 
 # ---------------------------------------------------------------------- damaged files
