@@ -259,6 +259,14 @@ def test_where_nothing_can_be_learnt_the_usual_is_said(random):
     assert found == pytest.approx(np.tile(labels[2:].mean(0), (3, 1)))
 
 
+def test_a_fold_without_stars_to_learn_from_decides_for_all(random):
+    """A probe that learns in some folds and guesses in others would be judged on both at once."""
+    x = [random.normal(size=(n, 2)) for n in (40, 9)]
+    y = [part[:, :1] + 3 for part in x]
+    found = cross_fit.fitted_predictions({"ridge": Ridge()}, x, y, [x[1], x[0]])["ridge"]
+    assert all(np.allclose(part, np.concatenate(y).mean()) for part in found)
+
+
 def test_simex_reads_a_parabola_at_minus_one():
     def level(step):
         return 0.5 - 0.1 * step + 0.02 * step**2
