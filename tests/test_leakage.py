@@ -227,6 +227,25 @@ def test_the_floor_is_that_of_the_true_kept_labels(random):
     assert plain.floor < 0.4 and plain.excess > 0.1
     assert known.floor == pytest.approx(0.5, abs=0.03) and known.excess == pytest.approx(0, abs=0.02)
     assert corrected.floor == pytest.approx(0.5, abs=0.06) and abs(corrected.excess) < 0.06
+    assert all(one.low < one.excess < one.high < one.low + 0.1 for one in (plain, corrected, known))
+    assert excess(z, labels, errors, n=4000) == corrected  # the noise that is added is drawn alike
+
+
+def test_a_latent_that_knows_nothing_has_no_excess_and_none_that_is_negative(random):
+    """Whoever reads the latent may read the kept labels beside it."""
+    z, labels, _ = population(random)
+    found = excess(random.normal(size=z.shape), labels)
+    assert found.floor == pytest.approx(0.5, abs=0.05) and found.excess == pytest.approx(0, abs=0.01)
+
+
+def test_the_interval_of_an_excess_holds_95_of_100_resamples(random, monkeypatch):
+    def draws(predictions, *_):
+        assert len(predictions) == 2
+        return np.stack([np.linspace(0.3, 1.3, 1001), np.full(1001, 0.3)])
+
+    monkeypatch.setattr("spectangle.evaluation.leakage.bootstrap_r2", draws)
+    found = excess(*population(random)[:2])
+    assert [found.low, found.high] == pytest.approx([0.025, 0.975])
 
 
 @pytest.mark.parametrize("part", ["seen", "scored"])
@@ -272,6 +291,7 @@ def test_simex_reads_a_parabola_at_minus_one():
         return 0.5 - 0.1 * step + 0.02 * step**2
 
     assert simex(level(0), {step: level(step) for step in (0.5, 1.0, 1.5)}) == pytest.approx(0.12)
+    assert simex(0.5, {0.5: 0.51, 1.0: 0.52, 1.5: 0.53}) == 0  # errors make no floor higher: that is chance
 
 
 def test_the_decoder_s_floor_is_what_errors_of_the_label_itself_say(random):

@@ -312,6 +312,13 @@ def test_a_worker_of_another_node_is_told_by_its_heartbeat_and_its_job(tmp_path,
     assert living_workers(tmp_path) == ({worker.name} if expected else set())
 
 
+def test_who_seems_dead_is_asked_for_twice(tmp_path, monkeypatch):
+    """A child that has just been born, or a file that is just being replaced."""
+    worker, answers = WorkerRecord(tmp_path, 10), [False, True]
+    monkeypatch.setattr("spectangle.sweeps.liveness._alive", lambda *_: answers.pop(0))
+    assert living_workers(tmp_path) == {worker.name} and worker.path.exists() and not answers
+
+
 def test_a_record_that_is_being_written_is_a_sign_of_life(tmp_path):
     worker = WorkerRecord(tmp_path, 10)
     worker.path.write_text('{"pl')
