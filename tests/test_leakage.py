@@ -238,6 +238,32 @@ def test_a_latent_that_knows_nothing_has_no_excess_and_none_that_is_negative(ran
     assert found.floor == pytest.approx(0.5, abs=0.05) and found.excess == pytest.approx(0, abs=0.01)
 
 
+def test_what_is_read_of_a_label_is_looked_up_under_that_label(random):
+    """Of the dropped ones the first may be the second of all."""
+    _, labels, _ = population(random, n=1000)
+    labels = np.c_[labels, random.normal(size=1000)]
+    fit = CrossFit({"ridge": Ridge()}, *[stars(random.normal(size=(1000, 2)), labels)] * 2)
+    found = leaks(fit, {"oracle": labels}, [0], [2, 1], 20, 0)
+    assert found[1].floor == pytest.approx(0.5, abs=0.06) and found[1].excess == pytest.approx(0.5, abs=0.06)
+    assert found[2].floor == pytest.approx(0, abs=0.02) and found[2].excess == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_latent_and_kept_labels_are_read_together_and_each_by_itself(random, hidden):
+    """A trace whose sign the kept label tells is no trace to who reads one of them; and a latent of noise hides the
+    kept label from who reads both.
+    """
+    teff, own = random.choice([-1.0, 1.0], size=3000), random.normal(size=3000)
+    labels = np.stack([teff, teff * own if hidden else teff + 0.5 * own], axis=1)
+    z = own[:, None] if hidden else 3 * random.normal(size=(3000, 30))
+    fit = CrossFit(
+        {"neighbours": KNeighborsRegressor(10)}, *(stars(z[p], labels[p]) for p in (slice(99), slice(99, None)))
+    )
+    read = fit.predictions(lambda s: s.z, lambda s: s.labels)
+    found = leaks(fit, read, [0], [1], 20, 0)[1]
+    assert found.excess == pytest.approx(1 if hidden else 0, abs=0.05)
+
+
 def test_the_interval_of_an_excess_holds_95_of_100_resamples(random, monkeypatch):
     def draws(predictions, *_):
         assert len(predictions) == 2

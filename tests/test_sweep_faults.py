@@ -5,6 +5,7 @@ changed minds.
 import errno
 import json
 import os
+import platform
 import signal
 import stat
 import subprocess
@@ -27,7 +28,7 @@ from spectangle.errors import SpectangleError
 from spectangle.files import redacted
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import ConfigurationFolder, sweep_record
-from spectangle.sweeps import jobs, locks
+from spectangle.sweeps import jobs, liveness, locks
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.claims import Outcome
 from spectangle.sweeps.leaderboard import Leaderboard
@@ -310,6 +311,28 @@ def test_a_worker_of_another_node_is_told_by_its_heartbeat_and_its_job(tmp_path,
     os.utime(worker.path, (seen, seen))
     assert alive(worker.path) == expected
     assert living_workers(tmp_path) == ({worker.name} if expected else set())
+
+
+def test_who_does_something_long_is_alive_and_comes_back_only_if_it_may(tmp_path):
+    """Reading stars, waiting for a database: nothing is lost if another took over, and then it goes on."""
+    before, last, mild = threading.active_count(), WorkerRecord(tmp_path, 0.0), WorkerRecord(tmp_path, 0.0)
+    old = last.path.stat().st_mtime - 100
+    os.utime(last.path, (old, old))
+    mild.path.unlink()
+    with last.beating(), mild.beating(), WorkerRecord(tmp_path, 0.0).beating():
+        wait_for(lambda: last.path.stat().st_mtime > old + 50)
+    revived = WorkerRecord(tmp_path, 0.0)
+    with revived.beating(revive=True):
+        revived.path.unlink()
+        wait_for(revived.path.exists)
+    assert not mild.path.exists() and threading.active_count() == before
+
+
+def test_process_numbers_mean_something_in_one_boot_and_namespace_of_a_host(monkeypatch):
+    here = liveness.place()
+    assert here == liveness.place() and here.startswith(platform.node() + "/") and here.count("/") == 2
+    monkeypatch.setattr(os, "readlink", lambda name: "pid:[another container]")
+    assert liveness.place() != here
 
 
 def test_who_seems_dead_is_asked_for_twice(tmp_path, monkeypatch):
