@@ -248,6 +248,17 @@ def test_what_is_read_of_a_label_is_looked_up_under_that_label(random):
     assert found[2].floor == pytest.approx(0, abs=0.02) and found[2].excess == pytest.approx(1, abs=0.02)
 
 
+def test_nothing_is_said_of_a_label_that_a_whole_fold_lacks(random):
+    """What would be read there was chosen nowhere and can be compared with nothing."""
+    z, labels, _ = population(random, n=200)
+    some = stars(z, labels)
+    fit = CrossFit({"ridge": Ridge()}, some, some)
+    labels[fit.fold == 2, 1] = np.nan
+    assert leaks(fit, {"oracle": labels}, [], [1], 5, 0) == {}
+    labels[np.flatnonzero(fit.fold == 2)[:2], 1] = 0.5, 0.7
+    assert leaks(fit, {"oracle": np.nan_to_num(labels)}, [], [1], 5, 0)[1].stars == 162
+
+
 @pytest.mark.parametrize("hidden", [True, False])
 def test_latent_and_kept_labels_are_read_together_and_each_by_itself(random, hidden):
     """A trace whose sign the kept label tells is no trace to who reads one of them; and a latent of noise hides the
@@ -281,6 +292,18 @@ def test_a_missing_error_of_a_kept_label_costs_no_floor(random, part):
     errors[0 if part == "seen" else 3000, 0] = np.nan
     found = excess(z, labels, errors)
     assert found.upper_bound == (part == "scored") and np.isfinite(found.excess)
+
+
+def test_stars_without_an_error_are_left_out_where_errors_are_added(random):
+    """Of those that are only fitted on: noise of no size would be no number."""
+    z, labels, _ = population(random, n=3000, error=0.5)
+    errors = np.full(labels.shape, 0.5)
+    errors[:2000:3, 0] = np.nan
+    seen, spare, scored = (
+        stars(z[p], labels[p], errors[p], first=p.start) for p in (slice(0, 1000), slice(1000, 2000), slice(2000, 3000))
+    )
+    found = leaks(CrossFit({"ridge": Ridge()}, seen, scored, spare, small=True), {}, [0], [1], 5, 0)[1]
+    assert not found.upper_bound and found.floor == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_resample_of_one_star_has_no_r2():

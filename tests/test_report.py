@@ -445,7 +445,7 @@ def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **fact
 
 def test_the_best_come_first_whichever_way_is_better(tmp_path: Path):
     """The front of two objectives before what it beats, ties together; of one objective the largest, if it is to be."""
-    values = {(1, 0): [3.0, 1.0], (2, 0): [2.0, 9.0], (3, 0): [1.0, 5.0], (4, 0): [2.0, 5.0], (5, 0): [1.0, 5.0]}
+    values = {(1, 0): [3.0, 1.0], (2, 0): [2.5, 9.0], (3, 0): [1.0, 5.0], (4, 0): [2.0, 5.0], (5, 0): [1.0, 5.0]}
     board = made_up(tmp_path / "two", values)
     assert [entry.name for entry in board.entries] == ["c2", "c4", "c1", "c3", "c0"]
     assert [entry.front for entry in board.entries] == [True, True, True, False, False]
@@ -486,7 +486,7 @@ def test_metrics_are_means_over_the_seeds_that_have_finished(tmp_path: Path):
     made_up(tmp_path, {(0, 0): [1.0, 1.0]}, seeds=[0, 1, 2, 3])
     for seed, score in enumerate((1.0, 2.0, 6.0)):
         run = Run(tmp_path / "c0" / f"seed={seed}", must_exist=False)
-        run.write_metrics({"score": score} | ({"extra": 1.0} if seed else {}))
+        run.write_metrics({"score": score} | ({"extra": 1.0} if seed < 2 else {}))
     (entry,) = Leaderboard(tmp_path).entries
     assert entry.metrics == {"score": 3.0} and entry.values == [1.0, 1.0]
 
