@@ -329,7 +329,7 @@ def test_who_does_something_long_is_alive_and_comes_back_only_if_it_may(tmp_path
     with revived.beating(revive=True):
         revived.path.unlink()
         wait_for(revived.path.exists)
-    assert not mild.path.exists() and threading.active_count() == before
+    assert not mild.path.exists() and threading.active_count() <= before
 
 
 def test_process_numbers_mean_something_in_one_boot_and_namespace_of_a_host(monkeypatch):
