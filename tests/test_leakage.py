@@ -248,8 +248,8 @@ def test_what_is_read_of_a_label_is_looked_up_under_that_label(random):
     assert found[2].floor == pytest.approx(0, abs=0.02) and found[2].excess == pytest.approx(1, abs=0.02)
 
 
-def test_nothing_is_said_of_a_label_that_a_whole_fold_lacks(random):
-    """What would be read there was chosen nowhere and can be compared with nothing."""
+def test_nothing_is_said_of_a_label_that_a_whole_fold_lacks_or_that_is_constant(random):
+    """What would be read there was chosen nowhere, or can be compared with nothing."""
     z, labels, _ = population(random, n=200)
     some = stars(z, labels)
     fit = CrossFit({"ridge": Ridge()}, some, some)
@@ -257,6 +257,8 @@ def test_nothing_is_said_of_a_label_that_a_whole_fold_lacks(random):
     assert leaks(fit, {"oracle": labels}, [], [1], 5, 0) == {}
     labels[np.flatnonzero(fit.fold == 2)[:2], 1] = 0.5, 0.7
     assert leaks(fit, {"oracle": np.nan_to_num(labels)}, [], [1], 5, 0)[1].stars == 162
+    labels[:, 1] = 2.5
+    assert leaks(fit, {"oracle": labels}, [], [1], 5, 0) == {}
 
 
 @pytest.mark.parametrize("hidden", [True, False])

@@ -215,6 +215,31 @@ def test_a_run_tells_the_limit_beside_what_it_reads(own_cache):
     assert [row[3] for row in rows[:3]] == ["spectra", "latent", "limit"]
 
 
+def test_the_limit_is_that_of_the_test_stars_by_their_places_in_the_survey(data, monkeypatch):
+    """Some of them, against what the catalogue has, each beside its own row."""
+    names, catalogue = data.labels, data.test.labels.numpy()
+    errors = data.test.rows[:, None] * 1e-3 + np.arange(4)
+
+    def told(path, rows, labels):
+        assert labels == names and (np.diff(rows) > 0).all() and set(rows) <= set(data.test.rows)
+        places = np.searchsorted(data.test.rows, rows)
+        found = catalogue[places] + errors[places]
+        found[:, 3] = np.nan  # an emulator that does not know it
+        return found
+
+    monkeypatch.setattr("spectangle.evaluation.at_limit.physical_limit", told)
+    monkeypatch.setattr("spectangle.evaluation.at_limit.MOST_STARS", 50)
+    asked = np.arange(len(data.test))[::-3]
+    residuals = limit_residuals(data, asked)
+    known = np.isfinite(residuals["teff"])
+    assert np.isfinite(limit_residuals(data, np.arange(len(data.test)))["teff"]).sum() == 50 and 0 < known.sum() < 50
+    for i, name in enumerate(names[:3]):
+        np.testing.assert_allclose(residuals[name][known], errors[asked][known, i], atol=1e-3)
+    metrics = limit_metrics(data)
+    assert metrics["limit/logg/mean"] == pytest.approx(metrics["limit/teff/mean"] + 1, abs=1e-3)
+    assert metrics["limit/teff/mean"] > 0 and "limit/alpha_fe/mae" not in metrics
+
+
 def test_the_limit_is_a_line_of_the_figure(random):
     residuals = {"latent": {"teff": random.normal(size=300)}, "spectra": {"teff": random.normal(size=300)}}
     some = np.where(np.arange(300) % 2, 0.5 * random.normal(size=300), np.nan)
