@@ -239,11 +239,13 @@ def test_a_latent_that_knows_nothing_has_no_excess_and_none_that_is_negative(ran
 
 
 def test_what_is_read_of_a_label_is_looked_up_under_that_label(random):
-    """Of the dropped ones the first may be the second of all."""
-    _, labels, _ = population(random, n=1000)
-    labels = np.c_[labels, random.normal(size=1000)]
-    fit = CrossFit({"ridge": Ridge()}, *[stars(random.normal(size=(1000, 2)), labels)] * 2)
-    found = leaks(fit, {"oracle": labels}, [0], [2, 1], 20, 0)
+    """And that star: of the dropped labels the first may be the second of all, and stars may lack a kept one."""
+    _, labels, _ = population(random, n=1500)
+    labels = np.c_[labels, random.normal(size=1500)]
+    oracle = {"oracle": labels.copy()}
+    labels[::3, 0] = np.nan
+    fit = CrossFit({"ridge": Ridge()}, *[stars(random.normal(size=(1500, 2)), labels)] * 2)
+    found = leaks(fit, oracle, [0], [2, 1], 20, 0)
     assert found[1].floor == pytest.approx(0.5, abs=0.06) and found[1].excess == pytest.approx(0.5, abs=0.06)
     assert found[2].floor == pytest.approx(0, abs=0.02) and found[2].excess == pytest.approx(1, abs=0.02)
 

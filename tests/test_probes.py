@@ -17,7 +17,14 @@ from sweep_tools import wait_for
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
 from spectangle.evaluation.cross_fit import CrossFit, Measured
 from spectangle.evaluation.leakage import Leak, floor_predictions
-from spectangle.evaluation.probe_scores import attribute_scores, excess_scores, label_scores, measured, target_columns
+from spectangle.evaluation.probe_scores import (
+    attribute_scores,
+    control_scores,
+    excess_scores,
+    label_scores,
+    measured,
+    target_columns,
+)
 from spectangle.evaluation.probe_table import disagreements, probe_table
 from spectangle.evaluation.probes import Probes
 from spectangle.metrics import r2
@@ -223,6 +230,23 @@ def bare_fit(labels):
     nothing = np.full(labels.shape, np.nan)
     stars = Measured(np.arange(len(labels)) + 2**60, np.zeros((len(labels), 1)), labels, nothing, nothing)
     return CrossFit({}, stars, stars)
+
+
+def test_the_control_is_that_of_the_strongest_probe(random):
+    """A weak one reads nothing of permuted labels whatever goes wrong."""
+    fitted = []
+
+    class Noted(Ridge):
+        def fit(self, X, y, sample_weight=None):
+            fitted.append(self.alpha)
+            return super().fit(X, y, sample_weight)
+
+    labels = random.normal(size=(200, 2))
+    stars = bare_fit(labels).scored
+    fit = CrossFit({"weak": Noted(1e6), "strong": Noted(1.0), "weaker": Noted(1e9)}, stars, stars)
+    read = {"weak": 0.1 * labels, "strong": 0.9 * labels, "weaker": 0 * labels}
+    found = control_scores("val/", LABELS, fit, read, 0)
+    assert set(fitted) == {1.0} and set(found) == {"val/probe/teff/control", "val/probe/m_h/control"}
 
 
 def test_the_scores_of_a_label_by_hand(random, monkeypatch):
