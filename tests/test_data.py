@@ -8,7 +8,16 @@ from conftest import write_toy_survey
 
 from spectangle.data.embedded_survey import EmbeddedSurveyDataModule
 from spectangle.data.module import SpectraDataModule
-from spectangle.data.stars import TEST, VALIDATION, Batches, flux_noise, roles, star_order
+from spectangle.data.stars import (
+    TEST,
+    VALIDATION,
+    Batches,
+    class_codes,
+    fill_masked,
+    flux_noise,
+    roles,
+    star_order,
+)
 from spectangle.errors import SpectangleError
 
 
@@ -87,6 +96,29 @@ def test_masked_pixels_get_the_training_mean_and_mostly_masked_stars_leave(tmp_p
     with h5py.File(path) as file:
         train = [row for row in data.train.rows if row != 5]
         assert float(filled) == pytest.approx(float(file["flux"][:][train, 7].mean()), abs=1e-6)
+
+
+def test_masks_are_filled_with_what_training_stars_have_where_they_are_not_masked():
+    """Test stars have no part in it: else they would be known before they are read."""
+    nan = np.nan
+    flux = np.array([[1, nan], [3, 4], [nan, 6], [100, nan], [nan, 100]], np.float32)
+    fill_masked(flux, np.array([2, 0, 1]))
+    assert flux.tolist() == [[1, 5], [3, 4], [2, 6], [100, 5], [2, 100]]
+
+
+def test_classes_are_those_of_the_stars_that_are_used():
+    """A class of stars that are left out would be asked for by nobody."""
+
+    class Column:
+        def column(self, name):
+            return np.array([b"b", b"a", b"", b"rare", b"b"])
+
+        def __len__(self):
+            return 5
+
+    codes, classes = class_codes(Column(), ["survey"], np.array([0, 1, 2, 4]))  # pyright: ignore
+    np.testing.assert_array_equal(codes[:, 0], [1, 0, np.nan, np.nan, 1])
+    assert classes == {"survey": ["a", "b"]}
 
 
 def test_stars_without_a_required_label_leave(tmp_path):

@@ -294,7 +294,7 @@ def test_excesses_are_told_of_each_label_and_of_the_worst_class(monkeypatch, cap
     assert not [name for name in found if "age" in name]
 
 
-def test_classes_are_columns_behind_the_labels_and_rare_ones_are_read_as_well(random):
+def test_classes_are_columns_behind_the_labels_and_rare_ones_are_read_as_well(random, monkeypatch):
     """Nine stars of ten are of one class; a probe that tells them apart a little tells the rare one from it."""
     code = (np.arange(400) % 10 == 0).astype(np.float32)
     code[:40] = np.nan
@@ -321,6 +321,11 @@ def test_classes_are_columns_behind_the_labels_and_rare_ones_are_read_as_well(ra
         scores = attribute_scores("probe/survey", fit, read, [2, 3], 20, 0)
         assert scores["probe/survey/balanced_accuracy"] == pytest.approx(expected)
         assert scores["probe/survey/chance"] == 0.5 and scores["probe/survey/stars"] == 360
+    draws = iter(np.linspace(0, 1, 1002))
+    monkeypatch.setattr("spectangle.evaluation.probe_scores.balanced_accuracy", lambda *_: next(draws))
+    scores = attribute_scores("probe/survey", fit, hints, [2, 3], 1001, 0)
+    ends = [scores[f"probe/survey/balanced_accuracy_{end}"] for end in ("low", "high")]
+    assert ends == pytest.approx([0.025, 0.975], abs=2e-3)
 
 
 def test_a_warning_says_when_a_label_is_hidden_not_removed():
