@@ -202,6 +202,21 @@ def test_who_holds_a_folder_is_named_at_once_and_gives_it_back(tmp_path):
     assert time.monotonic() - begin < 5
 
 
+def test_a_disk_that_is_full_leaves_no_lock_behind(tmp_path, monkeypatch):
+    """Whoever makes room and starts again in the same process was told that this very process trains there."""
+
+    def full(*_):
+        raise SpectangleError("free some space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("spectangle.runs.ownership.write_beside", full)
+        with pytest.raises(SpectangleError, match="free some space") as kept, owned(tmp_path):
+            pass
+    check_owner(tmp_path)
+    with owned(tmp_path):
+        assert kept.tb and (tmp_path / OWNER).is_file()  # a notebook keeps what was raised, and the lock with it
+
+
 def test_a_process_that_is_about_to_end_is_waited_for(tmp_path, caplog):
     """The study has killed it: it frees its lock in a moment, and nobody is robbed."""
     held = FileLock(tmp_path / ".lock", thread_local=False)
