@@ -73,8 +73,9 @@ def test_a_subset_nests_and_keeps_its_test_stars(tmp_path):
 
 
 def test_every_part_of_a_tiny_survey_has_stars():
-    role = roles(np.arange(20) + 2**60, 0.01, 0.01, 0)
-    assert (role == TEST).sum() == 2 and (role == VALIDATION).sum() == 2
+    for seed in range(20):
+        role = roles(np.arange(20) + 2**60, 0.01, 0.01, seed)
+        assert (role == TEST).sum() == 2 and (role == VALIDATION).sum() == 2
 
 
 def test_errors_and_truth_come_with_the_stars(own_cache):

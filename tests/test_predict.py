@@ -203,8 +203,9 @@ def test_scores_are_in_units_of_what_is_normal():
     assert distance.tolist() == pytest.approx([2, 0.5]) and misfit.tolist() == pytest.approx([4, 0.8])
 
 
-def test_a_star_beyond_all_that_were_seen_is_as_hard_as_the_hardest():
+def test_a_star_beyond_all_that_were_seen_is_as_hard_as_the_hardest(monkeypatch):
     """The guess of a star's difficulty is not carried on beyond the features of the stars that it was fitted to."""
+    monkeypatch.setattr("spectangle.inference.calibration.PIECE", 2)  # of three stars
     known = bare_calibration(
         label_range=[[0], [1]],
         difficulty=[[0, 1, 0, 0, 0]],
