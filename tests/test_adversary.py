@@ -97,7 +97,7 @@ def test_a_joint_discriminator_tells_combinations_apart_and_knows_no_new_ones():
     classes = adversary.classify(grid)[:, 0].view(2, 5, 2)
     assert classes[..., 0].equal(classes[..., 1])  # m_h has no lambda
     assert classes[0, :, 0].tolist() == [0, 1, 2, 3, 4] and classes[1, :, 0].tolist() == [-1, 5, 6, 7, 8]
-    one_missing = torch.tensor([[float("nan"), 0.5, 0.5], [0.1, float("nan"), 0.5]])
+    one_missing = torch.tensor([[float("nan"), 0.5, 0.5], [0.9, float("nan"), 0.5]])
     assert adversary.classify(one_missing).tolist() == [[-1], [-1]]
 
 

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from spectangle.data.module import SpectraDataModule
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.runs.folder import Run
 from spectangle.runs.ownership import OWNER, Superseded, owned
 from spectangle.training.checkpoints import BestCheckpoint, LastCheckpoint
-from spectangle.training.resumption import Continuity, Resumed, resumable
+from spectangle.training.resumption import Continuity, Resumed, measure_last_epoch, resumable
 
 
 def train(survey, run, epochs=2, others=(), **best):
@@ -154,3 +155,21 @@ def test_a_run_that_goes_on_knows_its_last_epoch_and_keeps_its_own_signals(tmp_p
     ended = SimpleNamespace(end_training=lambda: trainer.callback_metrics.clear())
     going_on.on_fit_end(trainer, SimpleNamespace(pack=ended))  # pyright: ignore
     assert not trainer.callback_metrics
+
+
+@pytest.mark.parametrize(
+    ("row", "epoch", "again"),
+    [("1,0.5,0.1", 1, False), ("1,0.5,", 1, True), ("1,,0.1", 1, True), ("0,0.5,0.1", 1, True), ("0,0.5,", 0, False)],
+)
+def test_a_last_epoch_is_measured_again_if_anything_is_missing_that_the_run_is_judged_by(
+    tmp_path, monkeypatch, row, epoch, again
+):
+    """Also where the reconstruction is there and the objective is not; and not before the training is over."""
+    (tmp_path / "metrics.csv").write_text(f"epoch,val/reconstruction,val/x\n{row}\n")
+    cfg = OmegaConf.create({"trainer": {"max_epochs": 2}, "callbacks": {}, "objective": "val/x"})
+    measured, fit_loop = [], SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(completed=0)))
+    trainer = SimpleNamespace(fit_loop=fit_loop, validate=lambda *_, ckpt_path, **__: measured.append(ckpt_path))
+    monkeypatch.setattr("hydra.utils.instantiate", lambda *_, **__: trainer)
+    measure_last_epoch(cfg, Run(tmp_path, must_exist=False), Resumed("last.ckpt", epoch), None, None)  # pyright: ignore
+    assert measured == (["last.ckpt"] if again else [])
+    assert fit_loop.epoch_progress.current.completed == (1 if again else 0)
