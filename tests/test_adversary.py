@@ -63,7 +63,9 @@ def test_residual_classes_are_those_of_what_is_unexplained():
 
 def test_an_ensemble_counts_as_one_discriminator():
     adversary, z, y, classes = build(ensemble=3)
-    asked = adversary.ask(y, classes, torch.arange(900.0).view(300, 3))
+    weights = torch.arange(900.0).view(300, 3)
+    asked = adversary.ask(y, classes, weights)
+    torch.testing.assert_close(asked.shares, (weights / weights.sum(0)).T.repeat(3, 1))
     assert torch.equal(asked.classes, torch.cat([classes.T] * 3)) and torch.equal(asked.shares[:3], asked.shares[6:])
     assert adversary.by_name(torch.arange(9.0)).tolist() == [3, 4, 5]
     assert len(adversary.weights) == 9 and adversary.weights.sum() == pytest.approx(sum(LAMBDAS.values()))
@@ -104,7 +106,9 @@ def test_a_joint_discriminator_tells_combinations_apart_and_knows_no_new_ones():
 @pytest.mark.parametrize("strength", [2e-3, -2e-3])
 def test_the_sign_of_a_joint_discriminator_is_that_of_its_labels(strength):
     adversary, z, y, classes = build({"teff": strength, "logg": strength / 2}, discriminators="joint")
-    asked = adversary.ask(y, classes)
+    assert adversary.n_classes == [len(torch.unique(adversary.bins(y)[:, :2], dim=0))]  # m_h has no lambda
+    asked = adversary.ask(y, classes, torch.arange(900.0).view(300, 3))
+    torch.testing.assert_close(asked.shares[0], torch.arange(1.0, 900, 3) / torch.arange(1.0, 900, 3).sum())
     loss = adversary.cross_entropy(z, asked).item()
     assert adversary.penalty(z, asked).item() == pytest.approx(-strength * loss, rel=1e-4)
 

@@ -203,6 +203,18 @@ def test_scores_are_in_units_of_what_is_normal():
     assert distance.tolist() == pytest.approx([2, 0.5]) and misfit.tolist() == pytest.approx([4, 0.8])
 
 
+def test_the_first_misfit_is_that_of_spectra_with_errors():
+    """As everywhere in a calibration: 0 with errors, 1 without."""
+    both = {
+        "misfit_whitening": np.ones((2, 1, 2)),
+        "misfit_variance": [[1, 1], [2, 2]],
+        "misfit_rest": [[3, 3], [4, 4]],
+    }
+    with_errors, without = bare_calibration(misfit_basis=np.ones((4, 1)), **both).misfits
+    assert (with_errors.variance == 1).all() and (with_errors.rest == 3).all()
+    assert (without.variance == 2).all() and (without.rest == 4).all()
+
+
 def test_a_star_beyond_all_that_were_seen_is_as_hard_as_the_hardest(monkeypatch):
     """The guess of a star's difficulty is not carried on beyond the features of the stars that it was fitted to."""
     monkeypatch.setattr("spectangle.inference.calibration.PIECE", 2)  # of three stars
