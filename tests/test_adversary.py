@@ -195,7 +195,7 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
 
 def test_a_cell_of_kept_labels_rules_out_nothing_that_other_stars_are():
     """Its shares are those of its stars and of one more that is drawn from everyone."""
-    labels, bins = torch.randn(50, 1), torch.tensor([[0, 2]] * 20 + [[0, 1]] * 30)
+    labels, bins = torch.randn(60, 1), torch.tensor([[0, 2]] * 20 + [[0, 1]] * 30 + [[-1, 1]] * 10)  # ten lack it
     everyone = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]])
     shares = BinPriors(everyone, [True, False]).fit(labels, bins)(labels[:7])  # one cell
     assert shares[0].tolist() == [pytest.approx([50.5 / 51, 0.25 / 51, 0.25 / 51])] * 7

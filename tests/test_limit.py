@@ -36,7 +36,8 @@ from spectangle.synthetic.limit import (
     star_likelihood,
     star_nuisances,
 )
-from spectangle.synthetic.population import LIMITS, Mixture, vbroad_prior
+from spectangle.synthetic.observation import LEVEL, TILT
+from spectangle.synthetic.population import LIMITS, VELOCITY_SCATTER, Mixture, vbroad_prior
 from spectangle.tracking.record import downstream_rows
 
 N, P, NOISE = 4000, 6, 0.05
@@ -137,6 +138,16 @@ def test_the_residual_is_what_is_seen_beyond_usual_stars_at_rest(vbroad, velocit
     _, residual = star_nuisances(quiet_stars(vbroad, velocity))
     expected = quiet_stars(vbroad, velocity).flux - quiet_stars(1.0, 0.0).flux
     assert np.linalg.norm(residual - expected) < 0.2 * np.linalg.norm(expected)
+
+
+def test_nuisances_are_changes_of_one_sigma():
+    stars = quiet_stars(1.0, 0.0)
+    nuisance, _ = star_nuisances(stars)
+    moved = [quiet_stars(1.0, sign * VELOCITY_SCATTER).flux for sign in (1, -1)]
+    expected = 0.5 * (moved[0] - moved[1])
+    assert np.linalg.norm(nuisance[..., 1] - expected) < 0.1 * np.linalg.norm(expected)
+    np.testing.assert_allclose(nuisance[..., 2], LEVEL * stars.flux)
+    np.testing.assert_allclose(nuisance[..., 3], TILT * stars.flux * np.linspace(-1, 1, stars.flux.shape[1]))
 
 
 @pytest.mark.parametrize("k", range(4))

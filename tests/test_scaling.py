@@ -29,6 +29,12 @@ def test_global_scaling_divides_every_pixel_by_the_same_number():
     assert scaler.unit**2 == pytest.approx(float(flux.var(0, correction=0).mean()), rel=1e-4)
 
 
+def test_the_unit_of_pixels_with_scales_of_their_own_is_their_root_mean_square():
+    scaler = FluxScaler(2, "pixel")
+    scaler.fit(torch.tensor([[1.0, 7.0], [-1.0, -7.0]]))
+    assert scaler.scale.tolist() == [1, 7] and scaler.unit.item() == pytest.approx(5)
+
+
 def test_a_constant_label_is_refused_by_name():
     with pytest.raises(SpectangleError, match="Label 'logg' is the same"):
         LabelScaler(["teff", "logg"]).fit(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
