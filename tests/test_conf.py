@@ -15,7 +15,7 @@ from spectangle.configs.resolvers import register_resolvers
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
 from spectangle.model.scaling import LabelBins
-from spectangle.training.known_keys import check_keys
+from spectangle.training.known_keys import BY_MODEL, check_keys
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = [
@@ -96,6 +96,14 @@ def test_plain_options_are_arguments_too(override):
     taken = set(inspect.signature(Adversary.__init__).parameters)
     assert set(cfg.adversary) <= taken
     assert set(cfg.bins) - {"entangled_count"} <= set(inspect.signature(LabelBins.__init__).parameters)
+
+
+def test_every_argument_of_the_adversary_has_a_key():
+    keys = set(inspect.signature(Adversary).parameters) - BY_MODEL
+    missing = keys - set(composed("adversary=default").adversary)
+    assert not missing, "write a line with a comment for each of these into conf/adversary/default.yaml"
+    with pytest.raises(SpectangleError, match="There is no key adversary.incomplete: nothing would read it"):
+        check_keys(composed("+adversary.incomplete=[teff]"))
 
 
 def test_the_guard_sees_a_wrong_key():

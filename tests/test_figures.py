@@ -26,6 +26,12 @@ def labels() -> dict[str, np.ndarray]:
     return {name: c + s * random.normal(size=N) for name, c, s in zip(UNITS, centre, spread, strict=True)}
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_label_that_no_star_has_is_drawn_without_a_warning(labels):
+    """A survey of spectra that nobody labelled."""
+    figures.label_figure(labels | {"teff": np.full(N, np.nan)}, UNITS).draw_without_rendering()
+
+
 def every_figure(labels: dict[str, np.ndarray]):
     random = np.random.default_rng(1)
     planes = {"spectra": random.normal(size=(N, 2)), "latent": random.normal(size=(N, 2))}

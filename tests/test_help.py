@@ -1,6 +1,7 @@
 """What a command says of itself: --help with the comments of conf/, and tab completion in a real bash."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from omegaconf import OmegaConf
 from spectangle.commands.help import explained_keys, key_comments
 from spectangle.commands.main import COMMANDS
 from spectangle.configs.nested import flat
+from spectangle.model.adversary import CHOICES
+from spectangle.reports.make import KINDS
 
 CONF = ROOT / "conf"
 
@@ -70,7 +73,17 @@ def test_no_key_is_without_a_word():
     plain = ("lambdas", "experiment", "job_logging")  # labels are their own word; settings of groups, explained there
     files = [path for path in CONF.rglob("*.yaml") if path.parent.name not in plain]
     assert len(files) > 30
-    assert not {path.relative_to(CONF).as_posix(): keys for path in files if (keys := unexplained(path))}
+    bare = {path.relative_to(CONF).as_posix(): keys for path in files if (keys := unexplained(path))}
+    assert not bare, "these keys of conf/ have no comment; --help shows the one behind the value"
+
+
+@pytest.mark.parametrize(
+    ("file", "choices"), [("adversary/default.yaml", CHOICES), ("report.yaml", {"kind": tuple(KINDS)})]
+)
+def test_every_word_that_a_key_can_be_is_in_its_comment(file, choices):
+    said = {key: f"{value} {comment}" for key, value, comment in key_comments(CONF / file)}
+    silent = {key: [w for w in words if not re.search(rf"\b{w}\b", said[key])] for key, words in choices.items()}
+    assert not {key: words for key, words in silent.items() if words}, f"name them in the comment of conf/{file}"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +113,11 @@ def test_what_is_not_there_is_a_sentence(helped):
     )
     assert "There is no sweep 'tabel1'. Did you mean 'table1'?" in helped("train", "sweep=tabel1", code=1)
     assert "model=huge does not exist. The options of model are: paper" in helped("train", "model=huge", code=1)
+
+
+def test_an_option_of_a_group_below_another_that_is_not_there(monkeypatch, capsys):
+    code, _, errors = Command(monkeypatch, capsys)("train", "-m", "hydra/launcher=slrm")
+    assert code == 1 and "hydra/launcher=slrm does not exist. Did you mean 'slurm'? The options of hydra/l" in errors
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
 from spectangle.model.losses import (
@@ -16,6 +17,7 @@ from spectangle.model.losses import (
     star_shares,
     training_progress,
 )
+from spectangle.packs.alone import why_alone
 
 PRIOR = torch.tensor([[0.7, 0.2, 0.1]])
 
@@ -56,6 +58,16 @@ def test_every_objective_punishes_a_discriminator_that_knows(objective):
     assert adversarial_loss(knows, bins, PRIOR, objective) > adversarial_loss(
         logits_of([0.7, 0.2, 0.1]), bins, PRIOR, objective
     )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_objective_that_draws_trains_in_no_pack(objective):
+    """The runs of a pack would draw one after the other from one generator."""
+    before = torch.get_rng_state()
+    adversarial_loss(logits_of([0.7, 0.2, 0.1]), drawn(), PRIOR, objective)
+    draws = not torch.equal(before, torch.get_rng_state())
+    reason = why_alone(OmegaConf.create({"adversary": {"objective": objective}, "trainer": {"precision": "32-true"}}))
+    assert draws == (reason is not None), f"packs/alone.py must name {objective} if, and only if, it draws"
 
 
 def test_only_eq4_rewards_a_confidently_wrong_discriminator():

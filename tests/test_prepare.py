@@ -168,3 +168,9 @@ def test_gandalf_by_command(world, prepare):
         assert len(survey) == 30 and not survey.has_flux_error
         np.testing.assert_allclose(survey.flux(), stars.flux[:, :190])
         np.testing.assert_allclose(survey.wavelength, stars.wavelength[:190])
+
+
+@pytest.mark.parametrize(("word", "key"), [("+archive.foldr=x", "archive.foldr"), ("+cuts.gmin=3", "cuts.gmin")])
+def test_what_nothing_takes_is_a_sentence(monkeypatch, capsys, word, key):
+    code, _, errors = Command(monkeypatch, capsys)("prepare", "spectra=x", word)
+    assert code == 1 and f"error: There is no key {key}: nothing would read it." in errors

@@ -6,7 +6,7 @@ carries a digest of the files (names, sizes, dates), the settings and the wanted
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from spectangle.archives.source import Source
 from spectangle.archives.spectra.chunk import SpectraChunk, drop_bad_rows
 from spectangle.archives.spectra.resample import Pixels
 from spectangle.archives.tables.bad_rows import BadRows
@@ -36,14 +37,14 @@ class Job:
     """What every process must know.
 
     Arguments:
-        source: Where the spectra come from: ``read(path, bad, wanted)`` yields chunks.
+        source: Where the spectra come from.
         pixels: The survey's pixels.
         wanted: Sorted ids [m] int64 of the labelled stars; None: every star.
         folder: Where the parts go.
-        max_bad_rows: See :class:`rows.BadRows`.
+        max_bad_rows: See :class:`~spectangle.archives.tables.bad_rows.BadRows`.
     """
 
-    source: Any
+    source: Source
     pixels: Pixels
     wanted: np.ndarray | None
     folder: Path
@@ -91,7 +92,7 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
     try:
         with hdf5_to_write(beside) as file:
             for number, path in enumerate(paths):
-                for chunk in job.source.read(path, bad, job.wanted):
+                for chunk in _chunks(job, path, bad):
                     good = drop_bad_rows(chunk, bad, job.pixels.nonpositive_error)
                     vacuum.add(good.wavelength, good.flux, str(path))
                     _append(file, job.pixels, number, good)
@@ -111,6 +112,16 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
     finally:
         beside.unlink(missing_ok=True)
     return part
+
+
+def _chunks(job: Job, path: Path, bad: BadRows) -> Iterator[SpectraChunk]:
+    """The spectra of a file; an error of the disk in here is of this file, not of the part."""
+    try:
+        yield from job.source.read(path, bad, job.wanted)
+    except OSError as error:
+        raise SpectangleError(
+            f"{path} cannot be read ({error}); copy or download it again, or take it out of the folder."
+        ) from None
 
 
 def _append(file: Any, pixels: Pixels, number: int, chunk: SpectraChunk) -> None:

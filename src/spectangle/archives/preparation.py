@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -25,6 +24,16 @@ from spectangle.archives.parallel import read_spectra
 from spectangle.archives.prepared import Prepared
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
 from spectangle.archives.sample_report import label_gaps, write_report
+from spectangle.archives.source import (
+    Cited,
+    Downloads,
+    ExplainsLeftOut,
+    FitsPixels,
+    NamesStars,
+    Source,
+    check_source,
+    groups_of,
+)
 from spectangle.archives.spectra.resample import Pixels
 from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.console import console
@@ -104,7 +113,7 @@ class LabelSources:
 
 
 def prepare(
-    archive: Any,
+    archive: Source,
     survey: str | Path,
     labels: LabelSources | None = None,
     cuts: Cuts | None = None,
@@ -117,7 +126,7 @@ def prepare(
     """Make a survey file from an archive's spectra and catalogues of labels.
 
     Arguments:
-        archive: Source of spectra: :class:`GaiaFiles`, :class:`Plain` or :class:`Gandalf`.
+        archive: Source of spectra: :class:`GaiaFiles`, :class:`Plain` ..., or one of your own.
         survey: The file to write.
         labels: Catalogues; not needed where the archive brings its own labels.
         cuts: Of the sample.
@@ -136,7 +145,8 @@ def prepare(
     survey = Path(survey)
     if survey.exists() and not overwrite:
         raise SpectangleError(f"{survey} exists already; choose another name with survey=..., or say overwrite=true.")
-    if labels is not None and not labels.named and hasattr(archive, "download"):
+    check_source(archive)
+    if labels is not None and not labels.named and isinstance(archive, Downloads):
         return _only_download(archive)
     if labels is not None and isinstance(archive, GaiaFiles):
         archive.besides[:] = labels.files
@@ -145,11 +155,11 @@ def prepare(
     catalogue, overlaps = _catalogue(tables, cuts, funnel)
     origin = _origin(archive, catalogue)
     job = _job(archive, pixels or Pixels(), None if cuts.unlabelled else catalogue.source_id, survey, max_bad_rows)
-    parts = read_spectra(job, archive.work(), workers)
+    parts = read_spectra(job, groups_of(archive), workers)
     if cuts.unlabelled:
         named = np.concatenate([table.source_id for table in tables])
         others = np.setdiff1d(ids_in(parts), named)
-        catalogue = catalogue.with_unlabelled(others, getattr(archive, "star_names", {}))
+        catalogue = catalogue.with_unlabelled(others, archive.star_names if isinstance(archive, NamesStars) else {})
         funnel.add("sample", f"and {len(others):,} spectra of stars in no table", len(catalogue.source_id))
     try:
         tally = assemble(parts, catalogue, cuts, funnel, bad, survey, origin, archive.release)
@@ -160,7 +170,7 @@ def prepare(
     return result
 
 
-def _only_download(archive) -> None:
+def _only_download(archive: Downloads) -> None:
     paths = archive.download()
     console.print(
         f"{len(paths)} file(s) in {archive.folder}. Next: spectangle prepare spectra={archive.folder} "
@@ -169,7 +179,7 @@ def _only_download(archive) -> None:
     )
 
 
-def _tables(archive: Any, labels: LabelSources, bad: BadRows) -> list[LabelTable]:
+def _tables(archive: Source, labels: LabelSources, bad: BadRows) -> list[LabelTable]:
     own = archive.labels(bad)
     tables = labels.read(bad) if own is None else [own]
     for note in (note for table in tables for note in table.notes):
@@ -185,21 +195,21 @@ def _catalogue(tables: list[LabelTable], cuts: Cuts, funnel: Funnel) -> tuple[Ca
         raise
 
 
-def _origin(archive: Any, catalogue: Catalogue) -> str:
+def _origin(archive: Source, catalogue: Catalogue) -> str:
     """Where spectra and labels come from, and what to cite."""
     names = " x ".join([archive.origin, *(name for name in catalogue.origins if name != archive.origin)])
-    return names + (f"; cite {archive.cite}" if hasattr(archive, "cite") else "")
+    return names + (f"; cite {archive.cite}" if isinstance(archive, Cited) else "")
 
 
-def _job(archive: Any, pixels: Pixels, wanted: np.ndarray | None, survey: Path, max_bad_rows: int) -> Job:
+def _job(archive: Source, pixels: Pixels, wanted: np.ndarray | None, survey: Path, max_bad_rows: int) -> Job:
     """What the readers of the files need to know: the stars that are wanted, None for all of them."""
-    grid = archive.fit_pixels(pixels, wanted) if hasattr(archive, "fit_pixels") else pixels
+    grid = archive.fit_pixels(pixels, wanted) if isinstance(archive, FitsPixels) else pixels
     return Job(archive, grid, wanted, survey.with_name(survey.name + ".parts"), max_bad_rows)
 
 
-def _left_out(archive, catalogue: Catalogue, survey: Path) -> list[str]:
+def _left_out(archive: Source, catalogue: Catalogue, survey: Path) -> list[str]:
     """A sentence for each file that is not in the survey, where the archive knows them."""
-    if not hasattr(archive, "left_out"):
+    if not isinstance(archive, ExplainsLeftOut):
         return []
     with Survey(survey) as made:
         return archive.left_out(catalogue.source_id, made.source_id)

@@ -160,8 +160,8 @@ def show_help(config_name: str, function: Callable[[DictConfig], object]) -> Non
 def refuse_unknown_keys(config_name: str, overrides: Sequence[str]) -> None:
     """Refuse keys that a plus adds where no config has anything: nobody would read them.
 
-    Below a node that is there a key may be added (+trainer.deterministic=true); what a constructor does not take, it
-    refuses itself.
+    Below a node that is there a key may be added (+trainer.deterministic=true); what a constructor does not take is
+    refused before it is called.
 
     Raises:
         SpectangleError: A key's first part is no key of the command and no group, or its second none of Hydra's.
@@ -204,9 +204,9 @@ def explain(error: Exception, config_name: str) -> str:
     if isinstance(root, SpectangleError):
         return str(root)
     text = str(error)
-    if isinstance(error, MissingConfigException) and (option := re.search(r"'(\w[\w/]*)/([^/']+)'", text)):
+    if isinstance(error, MissingConfigException) and (option := re.search(r"find '(\w[\w/]*)/([^/']+)'", text)):
         group, name = option.groups()
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # those of a folder given with -cd as well
         if options:
             return (
                 f"{group}={name} does not exist.{did_you_mean(name, options)} The options of {group} are: "

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 
 from spectangle.commands.app import hydra_app
+from spectangle.configs.constructors import check_arguments
 from spectangle.errors import SpectangleError
 
 
@@ -18,6 +19,7 @@ def main(cfg: DictConfig) -> None:
         ) from None
     if missing := sorted(OmegaConf.missing_keys(cfg) - {"archive"}, key=len):
         raise SpectangleError(f"'{missing[0]}' is not given; name it: spectangle prepare {missing[0]}=...")
+    check_arguments(cfg)
     prepare(
         archive=instantiate(cfg.archive, _convert_="all"),
         survey=cfg.survey,

@@ -37,8 +37,10 @@ def label_figure(
                 color=COLOURS[i % len(COLOURS)],
                 label=which,
             )
-        axes.set(xlabel=axis_title(name, units), ylabel="stars", yscale="log")
-        plain_log_ticks(axes.yaxis)
+        axes.set(xlabel=axis_title(name, units), ylabel="stars")
+        if known.any():  # a logarithm of no star is a warning
+            axes.set_yscale("log")
+            plain_log_ticks(axes.yaxis)
         if index == 0 and len(catalogues):
             axes.legend(framealpha=0.85, edgecolor="none")
     return figure

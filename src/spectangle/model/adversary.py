@@ -24,7 +24,7 @@ from spectangle.model.networks import DiscriminatorBank
 from spectangle.model.priors import BinPriors
 from spectangle.model.scaling import LabelBins, ResidualLabels
 
-__all__ = ["Adversary", "Questions"]
+__all__ = ["CHOICES", "Adversary", "Questions"]
 
 CHOICES = {
     "objective": OBJECTIVES,

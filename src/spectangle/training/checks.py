@@ -13,9 +13,10 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from spectangle.configs.constructors import GIVEN, built_nodes
 from spectangle.errors import SpectangleError, root_cause
 from spectangle.evaluation.regressors import LabelGroups, check_kept
-from spectangle.training.known_keys import GIVEN, built_nodes, check_keys
+from spectangle.training.known_keys import check_keys
 from spectangle.training.seeds import check_seed
 
 __all__ = ["check_config", "fits"]
@@ -280,7 +281,7 @@ def _check_estimator(path: str, node: Any, kept: bool = False) -> None:
             warnings.simplefilter("ignore")
             estimator.set_params(**few).fit(x, x[:, 0])  # what its own checks let through fails here
         if kept:
-            check_kept(LabelGroups(estimator).fit(x, x[:, :1]))
+            check_kept(LabelGroups(estimator).fit(x, x[:, :2]))
     except Exception as error:
         raise SpectangleError(f"{path} does not work: {_reason(error)}.") from error
 

@@ -26,7 +26,7 @@ class LabelTable:
         g_mag: Gaia G magnitude [n] float32, NaN where unknown.
         flags: {name of a cut: stars [n] that it removes}, in the order in which they are applied.
         preference: Which row of a star to keep, the larger the better [n].
-        units: Unit of each label.
+        units: {label: unit}; default: K and dex where the name says so, else none, see :func:`unit_of_label`.
         columns: Anything else per star that the survey keeps, such as names {name: [n], numbers or text}.
         notes: Sentences for the user: which columns were taken, what was left.
     """
@@ -38,9 +38,12 @@ class LabelTable:
     g_mag: np.ndarray
     flags: dict[str, np.ndarray] = field(default_factory=dict)
     preference: np.ndarray | None = None
-    units: dict[str, str] = field(default_factory=lambda: dict(UNITS))
+    units: dict[str, str] = field(default_factory=dict)
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "units", {name: self.units.get(name, unit_of_label(name)) for name in self.labels})
 
     def __len__(self) -> int:
         return len(self.source_id)

@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from spectangle.archives.tables.bad_rows import BadRows
-from spectangle.survey.given import without_fill
+from spectangle.errors import SpectangleError
+from spectangle.survey.given import as_flux
+from spectangle.survey.source_ids import as_source_ids
+from spectangle.survey.wavelengths import nanometres
 
 __all__ = ["SpectraChunk", "drop_bad_rows"]
 
 
 @dataclass(frozen=True)
 class SpectraChunk:
-    """Spectra of n stars from one file. Fill values among them become NaN, whatever file they come from.
+    """Spectra of n stars from one file. Masked pixels and fill values become NaN, whatever file they come from.
 
     Arguments:
         path: The file, for sentences.
@@ -24,7 +27,10 @@ class SpectraChunk:
         source_id: Gaia ids [n] int64.
         flux: Normalised flux [n, P], NaN where missing.
         flux_error: Its error [n, P], NaN where missing; None where the archive has none.
-        wavelength: Vacuum wavelengths [P] in nm.
+        wavelength: Vacuum wavelengths [P] in nm, increasing.
+
+    Raises:
+        SpectangleError: The arrays do not belong together, ids are floats, or the flux has a unit.
     """
 
     path: Path
@@ -35,9 +41,25 @@ class SpectraChunk:
     wavelength: np.ndarray
 
     def __post_init__(self):
-        object.__setattr__(self, "flux", without_fill(self.flux))
+        where = str(self.path)
+        checked: dict[str, np.ndarray] = {
+            "row": np.atleast_1d(self.row),
+            "source_id": as_source_ids(self.source_id, f"{where}, source_id"),
+            "flux": as_flux(self.flux, f"{where}, flux"),
+            "wavelength": nanometres(self.wavelength, None, where),
+        }
         if self.flux_error is not None:
-            object.__setattr__(self, "flux_error", without_fill(self.flux_error))
+            checked["flux_error"] = as_flux(self.flux_error, f"{where}, flux_error")
+        for name, values in checked.items():
+            object.__setattr__(self, name, values)
+        n, p = len(checked["source_id"]), len(checked["wavelength"])
+        expected = {"row": (n,), "flux": (n, p), "flux_error": (n, p)}
+        for name in checked.keys() & expected.keys():
+            if checked[name].shape != expected[name]:
+                raise SpectangleError(
+                    f"{where}: {name} came with the shape {checked[name].shape}, beside {n} source_id and {p} "
+                    f"wavelengths; {expected[name]} was expected. A single spectrum is flux[None]."
+                )
 
     def __len__(self) -> int:
         return len(self.source_id)
