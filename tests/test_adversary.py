@@ -5,6 +5,7 @@ import torch
 
 from spectangle.errors import SpectangleError
 from spectangle.model.adversary import Adversary
+from spectangle.model.priors import BinPriors
 
 LABELS = ["teff", "logg", "m_h"]
 LAMBDAS = {"teff": -1e-3, "logg": 2e-3, "m_h": 0.0}
@@ -62,6 +63,11 @@ def test_residual_classes_are_those_of_what_is_unexplained():
 
 def test_an_ensemble_counts_as_one_discriminator():
     adversary, z, y, classes = build(ensemble=3)
+    weights = torch.arange(900.0).view(300, 3)
+    asked = adversary.ask(y, classes, weights)
+    torch.testing.assert_close(asked.shares, (weights / weights.sum(0)).T.repeat(3, 1))
+    assert torch.equal(asked.classes, torch.cat([classes.T] * 3)) and torch.equal(asked.shares[:3], asked.shares[6:])
+    assert adversary.by_name(torch.arange(9.0)).tolist() == [3, 4, 5]
     assert len(adversary.weights) == 9 and adversary.weights.sum() == pytest.approx(sum(LAMBDAS.values()))
     assert adversary.by_name(adversary.cross_entropy(z, adversary.ask(y, classes))).shape == (3,)
 
@@ -74,6 +80,76 @@ def test_a_joint_discriminator_has_the_combinations_that_occur():
     assert adversary.classify(torch.tensor([[99.0, -99.0, 0.0]])).item() in range(-1, len(combinations))
 
 
+def test_each_discriminator_sees_the_latent_in_which_its_label_is_fought_or_taught():
+    """A sample and its mean: lost labels are lost from the one, all others belong to the other."""
+    adversary, z, *_ = build(ensemble=2)
+    seen = adversary.views(z, z + 1) - z
+    assert [bool((one > 0.5).all()) for one in seen] == [False, True, False] * 2
+    assert set(seen.round().unique().tolist()) == {0, 1}
+
+
+def test_a_joint_discriminator_tells_combinations_apart_and_knows_no_new_ones():
+    """Labels with different numbers of bins: two combinations of one number would be one class."""
+    adversary = Adversary(
+        LABELS, 6, {"teff": 1e-3, "logg": 1e-3}, {"count": {"teff": 2, "logg": 5, "m_h": 3}}, discriminators="joint"
+    )
+    grid = torch.cartesian_prod(torch.tensor([0.1, 0.9]), torch.linspace(0.1, 0.9, 5), torch.tensor([0.0, 1.0]))
+    known = grid[(grid[:, 0] < 0.5) | (grid[:, 1] > 0.2)]
+    adversary.calibrate(known, known)
+    classes = adversary.classify(grid)[:, 0].view(2, 5, 2)
+    assert classes[..., 0].equal(classes[..., 1])  # m_h has no lambda
+    assert classes[0, :, 0].tolist() == [0, 1, 2, 3, 4] and classes[1, :, 0].tolist() == [-1, 5, 6, 7, 8]
+    one_missing = torch.tensor([[float("nan"), 0.5, 0.5], [0.9, float("nan"), 0.5]])
+    assert adversary.classify(one_missing).tolist() == [[-1], [-1]]
+
+
+@pytest.mark.parametrize("strength", [2e-3, -2e-3])
+def test_the_sign_of_a_joint_discriminator_is_that_of_its_labels(strength):
+    adversary, z, y, classes = build({"teff": strength, "logg": strength / 2}, discriminators="joint")
+    assert adversary.n_classes == [len(torch.unique(adversary.bins(y)[:, :2], dim=0))]  # m_h has no lambda
+    weights = torch.rand(300, 3)
+    asked = adversary.ask(y, classes, weights)
+    torch.testing.assert_close(asked.shares[0], weights.mean(1) / weights.mean(1).sum())
+    loss = adversary.cross_entropy(z, asked).item()
+    assert adversary.penalty(z, asked).item() == pytest.approx(-strength * loss, rel=1e-4)
+
+
+def test_a_star_without_the_label_has_no_share_in_what_is_asked():
+    adversary, z, y, classes = build(entangle_with="regression")
+    classes[::3] = -1
+    asked = adversary.ask(y, classes)
+    assert not asked.shares[:, ::3].any() and asked.shares.sum(1).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_chance_of_a_label_that_is_regressed_is_that_of_all_stars_that_have_it():
+    """The likelihood of the median and mean deviation of the stars; those without the label have a guess that is no
+    label.
+    """
+    torch.manual_seed(0)
+    labels = torch.randn(2000, 3).exp()
+    labels[::4, 0] = float("nan")
+    told = labels.nan_to_num(50.0)
+    adversary = Adversary(LABELS, 6, LAMBDAS, {"count": 4}, entangle_with="regression", incomplete=["teff"])
+    adversary.calibrate(labels, told)
+    known = labels[:, 0][torch.isfinite(labels[:, 0])]
+    scale = (known - known.median()).abs().mean()
+    expected = -torch.distributions.Laplace(known.median(), scale).log_prob(known).mean()
+    assert float(adversary.chance[0]) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("condition_on", ["entangled", "residual"])
+def test_what_a_checkpoint_does_not_keep_is_recalled(condition_on):
+    """Residuals, and what chance knows: a resumed training asks what the uninterrupted one asked."""
+    adversary, z, y, classes = build(condition_on=condition_on, objective="capped")
+    labels = y
+    other = Adversary(LABELS, 6, LAMBDAS, {"count": 4}, condition_on=condition_on, objective="capped")
+    other.load_state_dict(adversary.state_dict())
+    assert not other.calibrated
+    other.recall(labels, labels)
+    assert torch.equal(other.classify(labels), classes) and torch.equal(other.chance, adversary.chance)
+    assert torch.equal(other.penalty(z, other.ask(y, classes)), adversary.penalty(z, adversary.ask(y, classes)))
+
+
 def test_no_lambda_means_that_discriminators_only_watch():
     adversary, z, y, classes = build({}, discriminator_steps=5)
     assert adversary.steps == 1
@@ -83,10 +159,10 @@ def test_no_lambda_means_that_discriminators_only_watch():
 def test_plateau_raises_lambda_only_when_the_loss_stalls():
     adversary, *_ = build(schedule="plateau", plateau_steps=4, plateau_patience=2)
     factors = []
-    for loss in (3.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0):
+    for loss in (3.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, *[1.0] * 9):
         adversary.end_epoch(loss)
         factors.append(float(adversary.factor(0)))
-    assert factors == [0, 0, 0, 0.25, 0.25, 0.25, 0.5]
+    assert factors == [0, 0, 0, 0.25, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75, *[1] * 7]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +191,15 @@ def test_chance_of_a_conditional_discriminator_is_what_the_kept_labels_imply():
     assert torch.allclose(plain.chance, plain.entropy, atol=1e-6)
     assert conditional.chance[1] < 0.4 * plain.chance[1]
     assert torch.allclose(conditional.chance[[0, 2]], plain.chance[[0, 2]])
+
+
+def test_a_cell_of_kept_labels_rules_out_nothing_that_other_stars_are():
+    """Its shares are those of its stars and of one more that is drawn from everyone."""
+    labels, bins = torch.randn(60, 1), torch.tensor([[0, 2]] * 20 + [[0, 1]] * 30 + [[-1, 1]] * 10)  # ten lack it
+    everyone = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]])
+    shares = BinPriors(everyone, [True, False]).fit(labels, bins)(labels[:7])  # one cell
+    assert shares[0].tolist() == [pytest.approx([50.5 / 51, 0.25 / 51, 0.25 / 51])] * 7
+    assert torch.equal(shares[1], everyone[1].expand(7, -1))
 
 
 @pytest.mark.parametrize("objective", ["capped", "uniform", "flipped"])

@@ -8,7 +8,16 @@ from conftest import write_toy_survey
 
 from spectangle.data.embedded_survey import EmbeddedSurveyDataModule
 from spectangle.data.module import SpectraDataModule
-from spectangle.data.stars import TEST, VALIDATION, Batches, flux_noise, roles
+from spectangle.data.stars import (
+    TEST,
+    VALIDATION,
+    Batches,
+    class_codes,
+    fill_masked,
+    flux_noise,
+    roles,
+    star_order,
+)
 from spectangle.errors import SpectangleError
 
 
@@ -39,6 +48,14 @@ def test_a_star_keeps_its_role_whoever_else_is_there():
     assert (roles(IDS, 0.2, 0.1, 4) != roles(IDS, 0.2, 0.1, 3)).mean() > 0.3
 
 
+def test_another_seed_draws_test_and_validation_stars_anew():
+    """Each by itself: with validation stars that no seed changes, repeated splits would choose on the same stars."""
+    one, other = roles(IDS, 0.2, 0.25, 3), roles(IDS, 0.2, 0.25, 4)
+    assert (other[one == TEST] == TEST).mean() == pytest.approx(0.2, abs=0.02)
+    neither = (one != TEST) & (other != TEST)
+    assert (other[neither & (one == VALIDATION)] == VALIDATION).mean() == pytest.approx(0.25, abs=0.02)
+
+
 def test_folds_test_every_star_once_and_validate_on_others():
     role = np.stack([roles(IDS, 0.2, 0.1, 0, folds=5, fold=fold) for fold in range(5)])
     assert ((role == TEST).sum(0) == 1).all()
@@ -56,8 +73,9 @@ def test_a_subset_nests_and_keeps_its_test_stars(tmp_path):
 
 
 def test_every_part_of_a_tiny_survey_has_stars():
-    role = roles(np.arange(20) + 2**60, 0.01, 0.01, 0)
-    assert (role == TEST).sum() == 2 and (role == VALIDATION).sum() == 2
+    for seed in range(20):
+        role = roles(np.arange(20) + 2**60, 0.01, 0.01, seed)
+        assert (role == TEST).sum() == 2 and (role == VALIDATION).sum() == 2
 
 
 def test_errors_and_truth_come_with_the_stars(own_cache):
@@ -79,6 +97,29 @@ def test_masked_pixels_get_the_training_mean_and_mostly_masked_stars_leave(tmp_p
     with h5py.File(path) as file:
         train = [row for row in data.train.rows if row != 5]
         assert float(filled) == pytest.approx(float(file["flux"][:][train, 7].mean()), abs=1e-6)
+
+
+def test_masks_are_filled_with_what_training_stars_have_where_they_are_not_masked():
+    """Test stars have no part in it: else they would be known before they are read."""
+    nan = np.nan
+    flux = np.array([[1, nan], [3, 4], [nan, 6], [100, nan], [nan, 100]], np.float32)
+    fill_masked(flux, np.array([2, 0, 1]))
+    assert flux.tolist() == [[1, 5], [3, 4], [2, 6], [100, 5], [2, 100]]
+
+
+def test_classes_are_those_of_the_stars_that_are_used():
+    """A class of stars that are left out would be asked for by nobody."""
+
+    class Column:
+        def column(self, name):
+            return np.array([b"b", b"a", b"", b"rare", b"b"])
+
+        def __len__(self):
+            return 5
+
+    codes, classes = class_codes(Column(), ["survey"], np.array([0, 1, 2, 4]))  # pyright: ignore
+    np.testing.assert_array_equal(codes[:, 0], [1, 0, np.nan, np.nan, 1])
+    assert classes == {"survey": ["a", "b"]}
 
 
 def test_stars_without_a_required_label_leave(tmp_path):
@@ -122,6 +163,12 @@ def test_every_star_comes_once_in_an_order_of_its_seed(toy_survey):
     assert order(0) == order(0) != order(1)
 
 
+def test_every_epoch_of_every_seed_has_an_order_of_its_own():
+    """Epochs of one seed are not those of the next one, later."""
+    orders = {tuple(star_order(50, seed, epoch).tolist()) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16 and all(sorted(order) == list(range(50)) for order in orders)
+
+
 def test_the_embedded_survey_is_made_once_and_then_read(own_cache):
     first = EmbeddedSurveyDataModule(n_stars=60)
     first.setup()
@@ -139,7 +186,7 @@ def test_noise_is_the_flux_error_or_what_the_spectrum_shows():
     flux = (smooth + true[:, None] * rng.standard_normal((3, 800))).astype(np.float32)
     np.testing.assert_allclose(flux_noise(flux, None), true, rtol=0.15)
     error = np.full_like(flux, 0.03)
-    error[0, :100], error[1] = 10.0, np.nan  # bad pixels; a star without errors
+    error[0, :100], error[1], error[2, :500] = 10.0, np.nan, 0.0  # bad pixels; a star without errors; unusable ones
     noise = flux_noise(flux, error)
     np.testing.assert_allclose(noise[[0, 2]], 0.03, rtol=1e-6)
     assert noise[1] == pytest.approx(0.05, rel=0.15)

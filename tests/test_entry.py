@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import ROOT, Command, run_train
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
@@ -181,6 +183,67 @@ def test_who_was_replaced_writes_nothing_more(tmp_path):
             run.write_metrics({"a": 2.0})
         assert run.metrics == {"a": 1.0}
     check_owner(tmp_path)
+
+
+def test_who_holds_a_folder_is_named_at_once_and_gives_it_back(tmp_path):
+    """Also when its run fails; an owner's file that is just being written says nothing against anybody."""
+    begin = time.monotonic()
+    with pytest.raises(KeyError), owned(tmp_path):
+        with pytest.raises(SpectangleError, match=f"is being trained by process {os.getpid()} on"), owned(tmp_path):
+            pass
+        check_owner(tmp_path)  # who was refused took nothing
+        (tmp_path / OWNER).write_text('{"tok')
+        check_owner(tmp_path)
+        raise KeyError
+    (tmp_path / OWNER).unlink()
+    check_owner(tmp_path)
+    with owned(tmp_path):
+        check_owner(tmp_path)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_disk_that_is_full_leaves_no_lock_behind(tmp_path, monkeypatch):
+    """Whoever makes room and starts again in the same process was told that this very process trains there."""
+
+    def full(*_):
+        raise SpectangleError("free some space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("spectangle.runs.ownership.write_beside", full)
+        with pytest.raises(SpectangleError, match="free some space") as kept, owned(tmp_path):
+            pass
+    check_owner(tmp_path)
+    with owned(tmp_path):
+        assert kept.tb and (tmp_path / OWNER).is_file()  # a notebook keeps what was raised, and the lock with it
+
+
+def test_a_process_that_is_about_to_end_is_waited_for(tmp_path, caplog):
+    """The study has killed it: it frees its lock in a moment, and nobody is robbed."""
+    held = FileLock(tmp_path / ".lock", thread_local=False)
+    held.acquire()
+    ending = threading.Timer(0.3, held.release)
+    ending.start()
+    with owned(tmp_path, replace=True):
+        assert not held.is_locked and "gives no sign of life" not in caplog.text
+    ending.join()
+
+
+def test_a_process_that_gives_no_sign_of_life_is_replaced(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("spectangle.runs.ownership.PATIENCE_S", 0.1)
+    with FileLock(tmp_path / ".lock"):
+        (tmp_path / OWNER).write_text(json.dumps({"token": "old", "pid": 1, "host": "elsewhere", "since": "now"}))
+        with owned(tmp_path, replace=True):
+            assert "taken from process 1 on elsewhere" in caplog.text
+            check_owner(tmp_path)
+
+
+def test_a_folder_has_one_owner_whatever_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with owned(Path("run")):
+        (tmp_path / "run" / OWNER).write_text(json.dumps({"token": "another", "pid": 1, "host": "a", "since": "b"}))
+        for name in ("run", "../" + tmp_path.name + "/run", tmp_path / "run"):
+            with pytest.raises(Superseded):
+                check_owner(Path(name))
 
 
 def test_a_file_system_without_locks_costs_a_word(tmp_path, monkeypatch, caplog):

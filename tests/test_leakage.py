@@ -121,6 +121,63 @@ def test_stacking_chooses_on_other_folds_than_it_is_scored_on(random):
     assert np.allclose(stacked([], truth, fold)[fold == 0], truth[fold != 0].mean())
 
 
+def test_stacking_knows_no_zero_of_a_label(random):
+    """Kelvins: what is about 5000 K whoever is asked knows nothing, and gets no weight for it."""
+    truth, fold = random.normal(size=200), np.arange(200) % 5
+    candidates = [truth + random.normal(size=200), random.normal(size=200)]
+    plain = stacked(candidates, truth, fold)
+    hot = stacked([5000 + 700 * one for one in candidates], 5000 + 700 * truth, fold)
+    np.testing.assert_allclose(hot, 5000 + 700 * plain, rtol=1e-9)
+    assert r2(stacked([700 * candidates[1] + 5000], 5000 + 700 * truth, fold), 5000 + 700 * truth) < 0.05
+
+
+def test_what_points_the_wrong_way_gets_no_weight(random):
+    """A probe that errs on some stars is no knowledge of the others with its sign turned."""
+    truth, fold = random.normal(size=200), np.arange(200) % 5
+    assert stacked([-truth], truth, fold) == pytest.approx([truth[fold != part].mean() for part in fold])
+
+
+def test_folds_and_bootstrap_are_of_stars_and_not_of_their_order(random):
+    """The part that a star is predicted in follows from its id: a survey in another order has the same numbers, and a
+    second look the same interval.
+    """
+    z, labels, _ = population(random, n=60)
+    some, order = stars(z, labels), random.permutation(60)
+    fit, again = CrossFit({}, some, some), CrossFit({}, some, some[order])
+    assert np.array_equal(fit.fold[order], again.fold) and not np.array_equal(fit.fold, np.sort(fit.fold))
+    draws = [bootstrap_r2([z[:, 0]], labels[:, 1], 5, seed) for seed in (0, 0, 1)]
+    assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
+
+
+def test_stars_that_have_a_label_stay_in_their_folds(random):
+    """What was read of them in the latent was fitted without their fold."""
+    z, labels, _ = population(random, n=60)
+    labels[::4, 0] = np.nan
+    fit = CrossFit({"ridge": Ridge()}, stars(z[:9], labels[:9]), stars(z, labels), stars(z[:5], labels[:5]), folds=4)
+    some, rows = fit.having([0])
+    assert np.array_equal(some.fold, fit.fold[np.isfinite(labels[:, 0])]) and np.array_equal(rows, labels[:, 0] > -99)
+    assert [len(part) for part in (some.seen, some.scored, some.spare)] == [6, 45, 3] and some.folds == 4
+    assert fit.having([1]) == (fit, slice(None))
+
+
+def test_what_is_known_of_labels_is_said_of_all_their_stars(random):
+    """One star without a true label, or without an error, and the others' do not count as known."""
+    labels, errors, true = random.normal(size=(3, 5, 2))
+    some = stars(labels, labels, errors, true)
+    assert some.known([1])[1] == "true" and np.array_equal(some.known([1])[0], true[:, [1]])
+    true[3, 1] = np.nan
+    assert some.known([1])[1] == "errors" and np.array_equal(some.known([1])[0], labels[:, [1]])
+    assert some.known([0])[1] == "true"
+    errors[2, 1] = np.nan
+    assert some.known([1])[1] == "catalogue" and some.known([0, 1])[1] == "catalogue"
+
+
+def test_errors_are_added_once_more_as_often_as_simex_asks(random):
+    labels, errors = np.zeros((20000, 2)), np.tile([0.5, 2.0], (20000, 1))
+    blurred = stars(labels, labels, errors).blurred([1], 2.25, random)
+    assert not blurred.labels[:, 0].any() and blurred.labels[:, 1].std() == pytest.approx(1.5 * 2.0, rel=0.03)
+
+
 def population(random, n=4000, leaks_own=False, error=0.0):
     """m_h follows teff; the latent has teff, and m_h's own part if it leaks; the catalogue has errors."""
     teff, own = random.normal(size=(2, n))
@@ -170,6 +227,66 @@ def test_the_floor_is_that_of_the_true_kept_labels(random):
     assert plain.floor < 0.4 and plain.excess > 0.1
     assert known.floor == pytest.approx(0.5, abs=0.03) and known.excess == pytest.approx(0, abs=0.02)
     assert corrected.floor == pytest.approx(0.5, abs=0.06) and abs(corrected.excess) < 0.06
+    assert all(one.low < one.excess < one.high < one.low + 0.1 for one in (plain, corrected, known))
+    assert excess(z, labels, errors, n=4000) == corrected  # the noise that is added is drawn alike
+
+
+def test_a_latent_that_knows_nothing_has_no_excess_and_none_that_is_negative(random):
+    """Whoever reads the latent may read the kept labels beside it."""
+    z, labels, _ = population(random)
+    found = excess(random.normal(size=z.shape), labels)
+    assert found.floor == pytest.approx(0.5, abs=0.05) and found.excess == pytest.approx(0, abs=0.01)
+
+
+def test_what_is_read_of_a_label_is_looked_up_under_that_label(random):
+    """And that star: of the dropped labels the first may be the second of all, and stars may lack a kept one."""
+    _, labels, _ = population(random, n=1500)
+    labels = np.c_[labels, random.normal(size=1500)]
+    oracle = {"oracle": labels.copy()}
+    labels[::3, 0] = np.nan
+    fit = CrossFit({"ridge": Ridge()}, *[stars(random.normal(size=(1500, 2)), labels)] * 2)
+    found = leaks(fit, oracle, [0], [2, 1], 20, 0)
+    assert found[1].floor == pytest.approx(0.5, abs=0.06) and found[1].excess == pytest.approx(0.5, abs=0.06)
+    assert found[2].floor == pytest.approx(0, abs=0.02) and found[2].excess == pytest.approx(1, abs=0.02)
+
+
+def test_nothing_is_said_of_a_label_that_a_whole_fold_lacks_or_that_is_constant(random):
+    """What would be read there was chosen nowhere, or can be compared with nothing."""
+    z, labels, _ = population(random, n=200)
+    some = stars(z, labels)
+    fit = CrossFit({"ridge": Ridge()}, some, some)
+    labels[fit.fold == 2, 1] = np.nan
+    assert leaks(fit, {"oracle": labels}, [], [1], 5, 0) == {}
+    labels[np.flatnonzero(fit.fold == 2)[:2], 1] = 0.5, 0.7
+    assert leaks(fit, {"oracle": np.nan_to_num(labels)}, [], [1], 5, 0)[1].stars == 162
+    labels[:, 1] = 2.5
+    assert leaks(fit, {"oracle": labels}, [], [1], 5, 0) == {}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_latent_and_kept_labels_are_read_together_and_each_by_itself(random, hidden):
+    """A trace whose sign the kept label tells is no trace to who reads one of them; and a latent of noise hides the
+    kept label from who reads both.
+    """
+    teff, own = random.choice([-1.0, 1.0], size=3000), random.normal(size=3000)
+    labels = np.stack([teff, teff * own if hidden else teff + 0.5 * own], axis=1)
+    z = own[:, None] if hidden else 3 * random.normal(size=(3000, 30))
+    fit = CrossFit(
+        {"neighbours": KNeighborsRegressor(10)}, *(stars(z[p], labels[p]) for p in (slice(99), slice(99, None)))
+    )
+    read = fit.predictions(lambda s: s.z, lambda s: s.labels)
+    found = leaks(fit, read, [0], [1], 20, 0)[1]
+    assert found.excess == pytest.approx(1 if hidden else 0, abs=0.05)
+
+
+def test_the_interval_of_an_excess_holds_95_of_100_resamples(random, monkeypatch):
+    def draws(predictions, *_):
+        assert len(predictions) == 2
+        return np.stack([np.linspace(0.3, 1.3, 1001), np.full(1001, 0.3)])
+
+    monkeypatch.setattr("spectangle.evaluation.leakage.bootstrap_r2", draws)
+    found = excess(*population(random)[:2])
+    assert [found.low, found.high] == pytest.approx([0.025, 0.975])
 
 
 @pytest.mark.parametrize("part", ["seen", "scored"])
@@ -179,6 +296,18 @@ def test_a_missing_error_of_a_kept_label_costs_no_floor(random, part):
     errors[0 if part == "seen" else 3000, 0] = np.nan
     found = excess(z, labels, errors)
     assert found.upper_bound == (part == "scored") and np.isfinite(found.excess)
+
+
+def test_stars_without_an_error_are_left_out_where_errors_are_added(random):
+    """Of those that are only fitted on: noise of no size would be no number."""
+    z, labels, _ = population(random, n=3000, error=0.5)
+    errors = np.full(labels.shape, 0.5)
+    errors[:2000:3, 0] = np.nan
+    seen, spare, scored = (
+        stars(z[p], labels[p], errors[p], first=p.start) for p in (slice(0, 1000), slice(1000, 2000), slice(2000, 3000))
+    )
+    found = leaks(CrossFit({"ridge": Ridge()}, seen, scored, spare, small=True), {}, [0], [1], 5, 0)[1]
+    assert not found.upper_bound and found.floor == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_resample_of_one_star_has_no_r2():
@@ -202,11 +331,20 @@ def test_where_nothing_can_be_learnt_the_usual_is_said(random):
     assert found == pytest.approx(np.tile(labels[2:].mean(0), (3, 1)))
 
 
+def test_a_fold_without_stars_to_learn_from_decides_for_all(random):
+    """A probe that learns in some folds and guesses in others would be judged on both at once."""
+    x = [random.normal(size=(n, 2)) for n in (40, 9)]
+    y = [part[:, :1] + 3 for part in x]
+    found = cross_fit.fitted_predictions({"ridge": Ridge()}, x, y, [x[1], x[0]])["ridge"]
+    assert all(np.allclose(part, np.concatenate(y).mean()) for part in found)
+
+
 def test_simex_reads_a_parabola_at_minus_one():
     def level(step):
         return 0.5 - 0.1 * step + 0.02 * step**2
 
     assert simex(level(0), {step: level(step) for step in (0.5, 1.0, 1.5)}) == pytest.approx(0.12)
+    assert simex(0.5, {0.5: 0.51, 1.0: 0.52, 1.5: 0.53}) == 0  # errors make no floor higher: that is chance
 
 
 def test_the_decoder_s_floor_is_what_errors_of_the_label_itself_say(random):

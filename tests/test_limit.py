@@ -28,8 +28,16 @@ from spectangle.survey.file import Survey
 from spectangle.survey.writer import SurveyWriter
 from spectangle.synthetic import LABELS, limit, write_survey
 from spectangle.synthetic.embedded import ORIGIN
-from spectangle.synthetic.limit import likelihood, observed_stars, physical_limit, posterior_medians, star_likelihood
-from spectangle.synthetic.population import Mixture
+from spectangle.synthetic.limit import (
+    likelihood,
+    observed_stars,
+    physical_limit,
+    posterior_medians,
+    star_likelihood,
+    star_nuisances,
+)
+from spectangle.synthetic.observation import LEVEL, TILT
+from spectangle.synthetic.population import LIMITS, VELOCITY_SCATTER, Mixture, vbroad_prior
 from spectangle.tracking.record import downstream_rows
 
 N, P, NOISE = 4000, 6, 0.05
@@ -114,6 +122,59 @@ def test_what_the_spectra_tell_of_the_embedded_survey_is_what_they_are_found_to_
     expected = len(LABELS)  # chi2 of the efficient estimate about the truth: seen through the true noise
     assert pull[bright].mean() == pytest.approx(expected, abs=4 * np.sqrt(2 * expected / bright.sum()))
     assert told.misfit.mean() == pytest.approx(1, abs=0.02)
+
+
+def quiet_stars(vbroad: float, velocity: float) -> limit.ObservedStars:
+    """Stars without noise that are broadened by so many times the usual, and move."""
+    labels = np.array([[6400.0, 4.1, -0.3, 0.1], [4400.0, 2.0, 0.0, 0.2]])  # hot stars turn faster
+    broadening, moving = vbroad_prior(labels)[0] * vbroad, np.full(2, velocity)
+    flux = limit._spectra(labels, broadening, moving)
+    return limit.ObservedStars(flux, np.full(flux.shape, 0.01), labels, broadening, moving)
+
+
+@pytest.mark.parametrize(("vbroad", "velocity"), [(1.1, 0.0), (0.9, 0.0), (1.0, 0.5), (1.0, -0.5)])
+def test_the_residual_is_what_is_seen_beyond_usual_stars_at_rest(vbroad, velocity):
+    """With the signs of both: otherwise a fast rotator would be read as one that is twice as slow."""
+    _, residual = star_nuisances(quiet_stars(vbroad, velocity))
+    expected = quiet_stars(vbroad, velocity).flux - quiet_stars(1.0, 0.0).flux
+    assert np.linalg.norm(residual - expected) < 0.2 * np.linalg.norm(expected)
+
+
+def test_nuisances_are_changes_of_one_sigma():
+    stars = quiet_stars(1.0, 0.0)
+    nuisance, _ = star_nuisances(stars)
+    moved = [quiet_stars(1.0, sign * VELOCITY_SCATTER).flux for sign in (1, -1)]
+    expected = 0.5 * (moved[0] - moved[1])
+    assert np.linalg.norm(nuisance[..., 1] - expected) < 0.1 * np.linalg.norm(expected)
+    np.testing.assert_allclose(nuisance[..., 2], LEVEL * stars.flux)
+    np.testing.assert_allclose(nuisance[..., 3], TILT * stars.flux * np.linspace(-1, 1, stars.flux.shape[1]))
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_a_label_changes_the_spectrum_also_by_the_broadening_that_goes_with_it(k):
+    stars = quiet_stars(1.0, 0.0)
+    by_broadening = star_nuisances(stars)[0][:, :, 0] / vbroad_prior(stars.labels)[1][:, None]
+    found = limit._by_label(stars, by_broadening, k)
+    step = 0.005 * (LIMITS[k][1] - LIMITS[k][0])
+    ends = [stars.labels + sign * step * np.eye(4)[k] for sign in (1, -1)]
+    above, below = (limit._spectra(labels, vbroad_prior(labels)[0], stars.velocity) for labels in ends)
+    expected = (above - below) / (2 * step)
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
+def test_stars_are_read_from_any_piece_of_the_survey_and_cached_by_their_places(survey, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPECTANGLE_CACHE", str(tmp_path))
+    rows = np.array([3, 6, 7, 20, 48])
+    with Survey(survey) as file:
+        flux, error = file.flux(0, 49)[rows], np.asarray(file.flux_error(0, 49))[rows]
+    monkeypatch.setattr(Survey, "chunks", lambda self: [(start, start + 7) for start in range(0, 49, 7)])
+    stars = observed_stars(survey, rows)
+    np.testing.assert_array_equal(stars.flux, flux)
+    np.testing.assert_array_equal(stars.flux_error, error)
+    monkeypatch.setattr(limit, "_limit", lambda path, rows: {name: rows.tolist() for name in LABELS})
+    for some in (rows[:2], rows[2:4], rows[:2]):
+        read = physical_limit(survey, some, LABELS)
+        assert read is not None and read[:, 0].tolist() == some.tolist()
 
 
 @pytest.mark.parametrize(
@@ -213,6 +274,32 @@ def test_a_run_tells_the_limit_beside_what_it_reads(own_cache):
     assert sum(" limit " in line for line in lines) == 4
     _, rows = downstream_rows(metrics, LABELS, data.units, signs)
     assert [row[3] for row in rows[:3]] == ["spectra", "latent", "limit"]
+
+
+def test_the_limit_is_that_of_the_test_stars_by_their_places_in_the_survey(data, monkeypatch):
+    """Some of them, against what the catalogue has, each beside its own row."""
+    names, catalogue = data.labels, data.test.labels.numpy()
+    errors = data.test.rows[:, None] * 1e-3 + np.arange(4)
+
+    def told(path, rows, labels):
+        assert labels == names and (np.diff(rows) > 0).all() and set(rows) <= set(data.test.rows)
+        places = np.searchsorted(data.test.rows, rows)
+        assert places.max() > 100  # drawn from all: a survey may be sorted
+        found = catalogue[places] + errors[places]
+        found[:, 3] = np.nan  # an emulator that does not know it
+        return found
+
+    monkeypatch.setattr("spectangle.evaluation.at_limit.physical_limit", told)
+    monkeypatch.setattr("spectangle.evaluation.at_limit.MOST_STARS", 50)
+    asked = np.arange(len(data.test))[::-3]
+    residuals = limit_residuals(data, asked)
+    known = np.isfinite(residuals["teff"])
+    assert np.isfinite(limit_residuals(data, np.arange(len(data.test)))["teff"]).sum() == 50 and 0 < known.sum() < 50
+    for i, name in enumerate(names[:3]):
+        np.testing.assert_allclose(residuals[name][known], errors[asked][known, i], atol=1e-3)
+    metrics = limit_metrics(data)
+    assert metrics["limit/logg/mean"] == pytest.approx(metrics["limit/teff/mean"] + 1, abs=1e-3)
+    assert metrics["limit/teff/mean"] > 0 and "limit/alpha_fe/mae" not in metrics
 
 
 def test_the_limit_is_a_line_of_the_figure(random):

@@ -7,7 +7,16 @@ import torch
 from omegaconf import OmegaConf
 
 from spectangle.errors import SpectangleError
-from spectangle.model.losses import OBJECTIVES, adversarial_loss, cross_entropy, decay_factor, lambda_factor
+from spectangle.model.losses import (
+    OBJECTIVES,
+    adversarial_loss,
+    cross_entropy,
+    decay_factor,
+    label_likelihood,
+    lambda_factor,
+    star_shares,
+    training_progress,
+)
 from spectangle.packs.alone import why_alone
 
 PRIOR = torch.tensor([[0.7, 0.2, 0.1]])
@@ -80,6 +89,44 @@ def test_uniform_is_least_at_the_prior():
         assert adversarial_loss(logits_of(other), bins, PRIOR, "uniform") > at_prior
 
 
+@pytest.mark.parametrize("kind", ["categorical", "binary"])
+def test_a_uniform_aim_is_the_cross_entropy_of_bins_drawn_from_the_prior(kind):
+    torch.manual_seed(0)
+    logits, bins = torch.randn(1, 6, 3), torch.zeros(1, 6, dtype=torch.int64)
+    expected = sum(share * cross_entropy(logits, bins + c, kind) for c, share in enumerate(PRIOR[0]))
+    torch.testing.assert_close(adversarial_loss(logits, bins, PRIOR, "uniform", kind), expected)
+
+
+def test_the_cap_is_of_the_kind_of_the_loss():
+    """Chance of the binary loss is above the entropy: capped at that, a discriminator that knows would be free."""
+    bins = torch.arange(3).repeat(10)[None]
+    logits, prior = torch.nn.functional.one_hot(bins, 3).float() * 0.5, torch.full((1, 3), 1 / 3)
+    knows = cross_entropy(logits, bins, "binary")
+    assert math.log(3) < knows < cross_entropy(torch.zeros(1, 30, 3), bins, "binary")
+    torch.testing.assert_close(adversarial_loss(logits, bins, prior, "capped", "binary"), -knows)
+
+
+def test_a_flipped_bin_is_never_the_true_one():
+    """Of two bins the wrong one is the other, however seldom it is."""
+    torch.manual_seed(0)
+    bins, logits = torch.randint(0, 2, (1, 200)), torch.randn(1, 200, 2)
+    flipped = adversarial_loss(logits, bins, torch.tensor([[0.9, 0.1]]), "flipped")
+    torch.testing.assert_close(flipped, cross_entropy(logits, 1 - bins))
+
+
+def test_a_star_that_does_not_count_has_no_share_whatever_its_weight():
+    known, weights = torch.tensor([[True, False, True], [False] * 3]), torch.tensor([[3.0, 9.0, 1.0], [1.0] * 3])
+    assert star_shares(known, weights).tolist() == [[0.75, 0, 0.25], [0, 0, 0]]
+    assert star_shares(known).tolist() == [[0.5, 0, 0.5], [0, 0, 0]]
+
+
+def test_a_scale_does_not_shrink_without_end():
+    """Few stars that are learnt by heart: below 0.05 standard deviations, more certainty is worth nothing."""
+    outputs, labels = torch.zeros(1, 5, 2), torch.zeros(1, 5)
+    outputs[..., 1] = -9.0
+    assert label_likelihood(outputs, labels).item() == pytest.approx(math.log(2 * 0.05))
+
+
 @pytest.mark.parametrize(
     ("schedule", "values"),
     [
@@ -90,6 +137,11 @@ def test_uniform_is_least_at_the_prior():
 )
 def test_schedules_by_hand(schedule, values):
     assert tuple(lambda_factor(schedule, p, warmup=0.5) for p in (0, 0.5, 1)) == pytest.approx(values)
+
+
+def test_progress_counts_batches_and_lambda_stays_where_it_has_grown_to():
+    assert training_progress(0, 0, 4, 10) == 0 and training_progress(2, 3, 4, 10) == pytest.approx(0.275)
+    assert lambda_factor("linear", 0.9, warmup=0.3) == 1
 
 
 def test_a_rate_falls_to_its_end_along_a_cosine():

@@ -215,6 +215,31 @@ def test_adamw_of_all_members_at_once_is_torchs(data):
             np.testing.assert_allclose(value, again, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_member_that_has_learnt_goes_on_with_what_adam_remembers(data, together):
+    """A run that is resumed into a pack: means, squares and number of its steps are those of its checkpoint."""
+    model = build(data, optimizer={"lr": 1e-2, "weight_decay": 0.1}).double()
+    optimizer, _ = optimizers = model.configure_optimizers()
+    generator = torch.Generator().manual_seed(0)
+    parameters, names = optimizer.param_groups[0]["params"], {p: name for name, p in model.named_parameters()}
+
+    def step():
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        optimizer.step()
+        return {names[parameter]: parameter.grad for parameter in parameters}
+
+    for _ in range(3):
+        step()
+    stacked = StackedGroup([Member.of(model, optimizers, 0, 1).autoencoder[0]], together)  # copies
+    for _ in range(2):
+        gradients = step()
+        stacked.step([gradients[name][None] for name in stacked.parameters], torch.tensor([1e-2], dtype=torch.float64))
+    for parameter in parameters:
+        torch.testing.assert_close(stacked.parameters[names[parameter]][0], parameter)
+    assert stacked.on_host()[-1][0].tolist() == [5]
+
+
 def test_members_of_one_rate_take_torchs_own_step_together(data, monkeypatch):
     """Also when some have taken more steps than others; with one rate and settings of their own they do not."""
     asked = []
@@ -958,6 +983,14 @@ def test_a_run_that_measures_with_the_pack_lets_the_others_train(data, monkeypat
         ({"bins.count": 5}, {"bins.count": 10}, False),
         ({"model.hidden": "[16]"}, {"model.hidden": "[16]"}, True),
         ({"anything.else": 1}, {"anything.else": 2}, False),
+        ({"data.fold": 0}, {"data.fold": 1}, False),
+        ({"data.batch_size": 64}, {"data.batch_size": 256}, False),
+        ({"adversary.objective": "neg_ce"}, {"adversary.objective": "uniform"}, False),
+        ({"adversary.discriminator_steps": 1}, {"adversary.discriminator_steps": 5}, False),
+        ({"optimizer.new": 1}, {"optimizer.new": 2}, False),
+        ({"seed_of": 1}, {"seed_of": -1}, False),
+        ({"+lambdas.m_h": 0.1}, {"lambdas.m_h": 3}, True),
+        ({"model.latent": 5, "bins.count": 3}, {"bins.count": 3, "model.latent": 5}, True),
         ({"strength": 0.1}, {"strength": 10}, True),
         ({"strength": 0.1, "model": "small"}, {"strength": 10, "model": "paper"}, False),
     ],

@@ -185,6 +185,79 @@ def test_intervals_cover_as_stated():
         known.quantile(0.9999)
 
 
+def bare_calibration(**known) -> Calibration:
+    """A calibration of which only some numbers matter."""
+    fields = dict.fromkeys(Calibration.__dataclass_fields__, np.ones(1, np.float32))
+    return Calibration(**fields | {name: np.asarray(value, np.float32) for name, value in known.items()})
+
+
+def test_the_score_of_a_coverage_is_the_one_that_conformal_prediction_asks_for():
+    """The ceil((n + 1) c)-th of n, of the stars that have each label; and what it is worth is told by test stars."""
+    nan = np.nan
+    scores = np.stack([np.arange(1.0, 10), [*np.arange(10.0, 50, 10), *[nan] * 5]], axis=1)
+    known = bare_calibration(scores=scores, test_scores=[[5, 40], [6, 41], [1, 7], [2, nan]])
+    assert known.quantile(0.5).tolist() == [5, 30] and known.quantile(0.51).tolist() == [6, 30]
+    assert known.quantile(0.8).tolist() == [8, 40] and known.quantile(0.05).tolist() == [1, 10]
+    assert known.quantile(0.81).tolist() == [9, np.inf] and known.quantile(0.9).tolist() == [9, np.inf]
+    assert known.measured_coverage(0.5).tolist() == pytest.approx([3 / 4, 1 / 3])
+    assert known.measured_coverage(0.8).tolist() == pytest.approx([1, 2 / 3])
+    for impossible in (0.0, 0.91, 1.0):
+        with pytest.raises(SpectangleError, match="9 validation stars; choose one between 0 and 0.900"):
+            known.quantile(impossible)
+
+
+def test_scores_are_in_units_of_what_is_normal():
+    """Of stars with and without errors by the limits of each, and the worse of two misfits counts."""
+    limits = np.log([[[2.0, 2.0], [1.0, 1.0], [4.0, 4.0]], [[8.0, 8.0], [10.0, 10.0], [5.0, 5.0]]])
+    known = bare_calibration(
+        limit_knots=[[0, 5], [0, 5]],
+        limits=limits,
+        latent_mean=[1, 1],
+        whitening=[[0.5, 0], [0, 2]],
+        label_sample=[[0, 0], [1, 2]],
+        label_std=[1000, 0.5],
+        label_limit=[0.1],
+        pixel_residual=[0.5, 0.0],
+    )
+    assert known.distance(torch.tensor([[1.0, 1.0], [3.0, 1.0], [1.0, 3.0]])).tolist() == [0, 1, 4]
+    assert known.pixel_weight.tolist() == [2, pytest.approx(1e6)]
+    assert known.label_distance(np.array([[1000.0, 1.0], [1200.0, 1.0]])).tolist() == pytest.approx([0, 2], abs=1e-5)
+    two = np.ones(2)
+    reading = Reading(
+        np.ones((2, 2)), np.ones((2, 2)), np.ones((2, 2)), 4 * two, *[two] * 2, 4 * np.ones((2, 2)), *[two] * 3
+    )
+    distance, misfit = known.quality_scores(reading, np.array([True, False]))
+    assert distance.tolist() == pytest.approx([2, 0.5]) and misfit.tolist() == pytest.approx([4, 0.8])
+
+
+def test_the_first_misfit_is_that_of_spectra_with_errors():
+    """As everywhere in a calibration: 0 with errors, 1 without."""
+    both = {
+        "misfit_whitening": np.ones((2, 1, 2)),
+        "misfit_variance": [[1, 1], [2, 2]],
+        "misfit_rest": [[3, 3], [4, 4]],
+    }
+    with_errors, without = bare_calibration(misfit_basis=np.ones((4, 1)), **both).misfits
+    assert (with_errors.variance == 1).all() and (with_errors.rest == 3).all()
+    assert (without.variance == 2).all() and (without.rest == 4).all()
+
+
+def test_a_star_beyond_all_that_were_seen_is_as_hard_as_the_hardest(monkeypatch):
+    """The guess of a star's difficulty is not carried on beyond the features of the stars that it was fitted to."""
+    monkeypatch.setattr("spectangle.inference.calibration.PIECE", 2)  # of three stars
+    known = bare_calibration(
+        label_range=[[0], [1]],
+        difficulty=[[0, 1, 0, 0, 0]],
+        feature_range=[[1, -5, -99, -1, -1], [1, 0, 99, 1, 1]],  # of 1, log rms, log spread, label and its square
+        scores=[[3], [4], [5]],
+        test_scores=[[1]],
+    )
+    rms, one = np.array([np.exp(-2), 100.0, 1e-5]), np.ones((3, 1))
+    reading = Reading(one / 2, one, one, rms, rms, *[rms] * 5)
+    widths = known.uncertainty(reading, 0.5)[:, 0]
+    np.testing.assert_allclose(widths, 4 * np.exp([-2, 0, -5]), rtol=1e-3)
+
+
 @pytest.mark.parametrize("ending", FORMATS)
 def test_a_label_of_few_validation_stars_has_infinite_intervals_and_leaves_the_others(
     model, toy_survey: Path, tmp_path: Path, ending: str, caplog

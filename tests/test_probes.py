@@ -15,9 +15,19 @@ from sklearn.linear_model import Ridge
 from sweep_tools import wait_for
 
 from spectangle.evaluation.averaged_networks import AveragedMLPRegressor
-from spectangle.evaluation.leakage import floor_predictions
+from spectangle.evaluation.cross_fit import CrossFit, Measured
+from spectangle.evaluation.leakage import Leak, floor_predictions
+from spectangle.evaluation.probe_scores import (
+    attribute_scores,
+    control_scores,
+    excess_scores,
+    label_scores,
+    measured,
+    target_columns,
+)
 from spectangle.evaluation.probe_table import disagreements, probe_table
 from spectangle.evaluation.probes import Probes
+from spectangle.metrics import r2
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_link import link
 
@@ -213,6 +223,109 @@ def test_the_control_is_about_zero_at_any_size(random, n):
     data = data_of(labels)
     found = Probes({}, PROBES, small_below=10**6).score(Latent(z, [0], [1]), data, data.test, spare=data.validation)  # pyright: ignore
     assert all(-0.05 < found[f"probe/{label}/control"] < 0.05 for label in LABELS)
+
+
+def bare_fit(labels):
+    """Stars that nothing is fitted on."""
+    nothing = np.full(labels.shape, np.nan)
+    stars = Measured(np.arange(len(labels)) + 2**60, np.zeros((len(labels), 1)), labels, nothing, nothing)
+    return CrossFit({}, stars, stars)
+
+
+def test_the_control_is_that_of_the_strongest_probe(random):
+    """A weak one reads nothing of permuted labels whatever goes wrong."""
+    fitted = []
+
+    class Noted(Ridge):
+        def fit(self, X, y, sample_weight=None):
+            fitted.append(self.alpha)
+            return super().fit(X, y, sample_weight)
+
+    labels = random.normal(size=(200, 2))
+    stars = bare_fit(labels).scored
+    fit = CrossFit({"weak": Noted(1e6), "strong": Noted(1.0), "weaker": Noted(1e9)}, stars, stars)
+    read = {"weak": 0.1 * labels, "strong": 0.9 * labels, "weaker": 0 * labels}
+    found = control_scores("val/", LABELS, fit, read, 0)
+    assert set(fitted) == {1.0} and set(found) == {"val/probe/teff/control", "val/probe/m_h/control"}
+
+
+def test_the_scores_of_a_label_by_hand(random, monkeypatch):
+    """Also of one that some stars lack; the seen one is the best of those that were fitted on seen stars."""
+    monkeypatch.setattr("spectangle.evaluation.probe_scores.bootstrap_r2", lambda *_: np.linspace(0, 1, 1001)[None])
+    truth = random.normal(size=(200, 1))
+    truth[:20] = np.nan
+    good, poor, none = (truth + scatter * random.normal(size=(200, 1)) for scatter in (0.3, 1.0, 9.0))
+    fit, known = bare_fit(truth), slice(20, None)
+    scores = label_scores("val/", ["m_h"], fit, {"a": np.nan_to_num(poor)}, {"a/seen": none, "b/seen": good}, 5, 0)
+    assert scores["val/probe/m_h/stars"] == 180
+    for name, read in (("a", poor), ("a/seen", none), ("b/seen", good)):
+        assert scores[f"val/probe/m_h/{name}/r2"] == pytest.approx(r2(read[known, 0], truth[known, 0]))
+    assert scores["val/probe/m_h/seen"] == scores["val/probe/m_h/b/seen/r2"] > 0.85
+    assert scores["val/probe/m_h/r2"] > 0.85
+    assert [scores[f"val/probe/m_h/r2_{end}"] for end in ("low", "high")] == pytest.approx([0.025, 0.975])
+
+
+def test_the_run_s_own_regressor_is_printed_if_it_reads_more_and_not_if_it_reads_less(random):
+    """Stacking weighs it about the mean: an offset costs it there what it costs it alone."""
+    truth = random.normal(size=(200, 1))
+    good, poor = (truth + scatter * random.normal(size=(200, 1)) for scatter in (0.5, 5.0))
+    more, less = (
+        label_scores("", ["m_h"], bare_fit(truth), {"ridge": other}, {"regressor/seen": own}, 5, 0)
+        for other, own in ((poor, good), (good, poor))
+    )
+    for scores in (more, less):
+        assert scores["probe/m_h/r2"] >= max(0.6, scores["probe/m_h/regressor/seen/r2"])
+
+
+def test_excesses_are_told_of_each_label_and_of_the_worst_class(monkeypatch, caplog):
+    """An attribute is as bad as its class that leaks most, and one floor with unknown errors makes all upper bounds."""
+    leaks = {
+        1: Leak(0.1, 0.2, 0.15, 0.25, 0.12, False, 50),
+        2: Leak(0.3, 0.01, 0.0, 0.02, 0.31, False, 40),
+        3: Leak(0.4, 0.05, 0.04, 0.06, 0.41, True, 40),
+    }
+    monkeypatch.setattr("spectangle.evaluation.probe_scores.leaks", lambda *_: leaks)
+    found = excess_scores("val/", bare_fit(np.ones((3, 5))), {}, [0], {"m_h": [1], "survey": [2, 3], "age": [4]}, 5, 0)
+    expected = {"excess_stars": 50, "floor": 0.1, "floor_decoder": 0.12, "excess": 0.2, "excess_low": 0.15}
+    expected = {f"val/{name}/m_h": value for name, value in (expected | {"excess_high": 0.25}).items()}
+    assert expected.items() <= found.items() and "no excess of age" in caplog.text
+    assert [found[f"val/{name}/survey"] for name in ("excess", "floor", "excess_high")] == [0.05, 0.4, 0.06]
+    assert found["val/largest_excess"] == 0.2 and found["val/excess_is_upper_bound"] == 1
+    assert not [name for name in found if "age" in name]
+
+
+def test_classes_are_columns_behind_the_labels_and_rare_ones_are_read_as_well(random, monkeypatch):
+    """Nine stars of ten are of one class; a probe that tells them apart a little tells the rare one from it."""
+    code = (np.arange(400) % 10 == 0).astype(np.float32)
+    code[:40] = np.nan
+    data = SimpleNamespace(labels=LABELS, classes={"survey": ["a", "b"]}, attributes=("survey",))
+    stars = data_of(random.normal(size=(400, 2)).astype(np.float32)).train
+    stars.rows, stars.source_id, stars.attributes = (
+        np.arange(400),
+        np.arange(400) + 2**60,
+        torch.from_numpy(code[:, None]),
+    )
+    stars.labels, stars.label_errors = torch.zeros(400, 2), np.full((400, 2), 0.1)
+    stars.true_labels = np.full((400, 2), np.nan)
+    found = measured(stars, np.zeros((400, 1)), data)  # pyright: ignore
+    assert target_columns(data) == {"teff": [0], "m_h": [1], "survey": [2, 3]}  # pyright: ignore
+    np.testing.assert_array_equal(found.labels[:, 3], code)
+    np.testing.assert_array_equal(found.labels[:, 2], 1 - code)
+    np.testing.assert_array_equal(found.true_labels[:, 3], code)
+    assert (found.label_errors[:, :2] == 0.1).all() and not np.nansum(found.label_errors[:, 2:])
+    fit = CrossFit({}, found, found)
+    hint = 0.05 + 0.3 * np.nan_to_num(code)
+    hints = {"ridge": np.stack([hint, hint, 1 - hint, hint], axis=1)}
+    usual = {"ridge": np.zeros((400, 4))}
+    for read, expected in ((hints, 1.0), (usual, 0.5)):
+        scores = attribute_scores("probe/survey", fit, read, [2, 3], 20, 0)
+        assert scores["probe/survey/balanced_accuracy"] == pytest.approx(expected)
+        assert scores["probe/survey/chance"] == 0.5 and scores["probe/survey/stars"] == 360
+    draws = iter(np.linspace(0, 1, 1002))
+    monkeypatch.setattr("spectangle.evaluation.probe_scores.balanced_accuracy", lambda *_: next(draws))
+    scores = attribute_scores("probe/survey", fit, hints, [2, 3], 1001, 0)
+    ends = [scores[f"probe/survey/balanced_accuracy_{end}"] for end in ("low", "high")]
+    assert ends == pytest.approx([0.025, 0.975], abs=2e-3)
 
 
 def test_a_warning_says_when_a_label_is_hidden_not_removed():

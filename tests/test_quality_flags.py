@@ -156,6 +156,24 @@ def test_what_is_not_finite_sets_its_bit():
     assert words.tolist() == [*bits, Quality.NO_DATA | Quality.MASKED]
 
 
+def test_what_is_at_a_limit_is_within_it():
+    """Training left out stars with more than 0.2 of their pixels masked, and 0.2 of 40 pixels are 8; labels may lie on
+    the edge of the training range.
+    """
+    ones, limits = np.ones(2), Limits(min_snr=15, max_masked=0.2, max_ood=1, max_misfit=2)
+    labels = np.array([[0.0, 5.0], [2.0, 7.0]])
+    assert not quality(limits, 15 * ones, 8 / 40 * ones, labels, labels, ones, 2 * ones).any()
+    one_outside = np.array([[1.0, 8.0], [-1.0, 6.0]])
+    unknown = np.array([1.1, np.nan])
+    words = quality(limits, 14.9 * ones, 9 / 40 * ones, one_outside, labels, unknown, 2.1 * ones)
+    assert words.tolist() == [sum(Quality) - Quality.NO_DATA] * 2
+
+
+def test_the_bits_stay_what_they_are_in_tables_that_are_out():
+    names = ["NO_DATA", "LOW_SNR", "MASKED", "OUTSIDE_LABELS", "OUT_OF_DISTRIBUTION", "POOR_RECONSTRUCTION"]
+    assert {bit.name: bit.value for bit in Quality} == {name: 2**i for i, name in enumerate(names)}
+
+
 def test_limits_follow_the_level_and_go_on_beyond_it():
     random = np.random.default_rng(0)
     level = np.exp(random.uniform(np.log(10), np.log(100), 20_000))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import shutil
 import signal
@@ -20,7 +21,8 @@ from spectangle.console import render
 from spectangle.errors import SpectangleError
 from spectangle.files import write_beside
 from spectangle.reports.make import difference_table
-from spectangle.runs.sweep_folder import write_sweep_record
+from spectangle.runs.folder import Run
+from spectangle.runs.sweep_folder import ConfigurationFolder, write_sweep_record
 from spectangle.sweeps.column_words import alike
 from spectangle.sweeps.leaderboard import Leaderboard
 from spectangle.sweeps.leaderboard_page import importance, importance_note, write_report
@@ -439,6 +441,54 @@ def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **fact
         folder, {"objectives": ["one", "two"], "directions": ["minimize", "maximize"], "swept": ["a", "b"]} | facts
     )
     return Leaderboard(folder)
+
+
+def test_the_best_come_first_whichever_way_is_better(tmp_path: Path):
+    """The front of two objectives before what it beats, ties together; of one objective the largest, if it is to be."""
+    values = {(1, 0): [3.0, 1.0], (2, 0): [2.5, 9.0], (3, 0): [1.0, 5.0], (4, 0): [2.0, 5.0], (5, 0): [1.0, 5.0]}
+    board = made_up(tmp_path / "two", values)
+    assert [entry.name for entry in board.entries] == ["c2", "c4", "c1", "c3", "c0"]
+    assert [entry.front for entry in board.entries] == [True, True, True, False, False]
+    largest = made_up(
+        tmp_path / "one", {a: found[1:] for a, found in values.items()}, objectives=["two"], directions=["maximize"]
+    )
+    assert [entry.values for entry in largest.entries] == [[9.0], [5.0], [5.0], [5.0], [1.0]]
+    assert [row[0] for row in largest.rows()] == [1, 2, 3, 4, 5]
+
+
+def test_what_did_not_end_well_is_not_ranked(tmp_path: Path):
+    """Though it has values: not finite, or of a run that was pruned; what has not begun is waiting."""
+    board = made_up(tmp_path, {(1, 0): [math.inf, 1.0], (2, 0): [2.0, 1.0], (3, 0): [1.0, 9.0]}, n_trials=5)
+    ConfigurationFolder(tmp_path / "c2").write_record(state="pruned")
+    board = Leaderboard(tmp_path)
+    assert {entry.name: (entry.values, entry.front) for entry in board.entries} == {
+        "c1": ([2.0, 1.0], True),
+        "c0": (None, False),
+        "c2": ([1.0, 9.0], False),
+    }
+    assert board.counts() == {"complete": 2, "waiting": 2, "pruned": 1} and board.rows()[2][0] is None
+
+
+def test_what_a_dead_worker_was_running_is_lost_unless_it_had_finished(tmp_path: Path):
+    made_up(tmp_path, {(a, 0): [1.0, 1.0] for a in range(3)})
+    worker = WorkerRecord(tmp_path, 5)
+    for name, who in (("c0", worker.name), ("c1", "dead"), ("c2", "dead")):
+        ConfigurationFolder(tmp_path / name).write_record(state="running", worker=who, values=None)
+    Run(tmp_path / "c2", must_exist=False).write_metrics({"one": 0.5, "two": 0.25})
+    found = {entry.name: (entry.state, entry.values) for entry in Leaderboard(tmp_path).entries}
+    assert found == {"c0": ("running", None), "c1": ("lost", None), "c2": ("complete", [0.5, 0.25])}
+    ConfigurationFolder(tmp_path / "c1").write_record(state="interrupted")
+    assert {entry.name: entry.state for entry in Leaderboard(tmp_path).entries}["c1"] == "interrupted"
+
+
+def test_metrics_are_means_over_the_seeds_that_have_finished(tmp_path: Path):
+    """Of what every one of them measured."""
+    made_up(tmp_path, {(0, 0): [1.0, 1.0]}, seeds=[0, 1, 2, 3])
+    for seed, score in enumerate((1.0, 2.0, 6.0)):
+        run = Run(tmp_path / "c0" / f"seed={seed}", must_exist=False)
+        run.write_metrics({"score": score} | ({"extra": 1.0} if seed < 2 else {}))
+    (entry,) = Leaderboard(tmp_path).entries
+    assert entry.metrics == {"score": 3.0} and entry.values == [1.0, 1.0]
 
 
 def test_importance_is_the_share_of_the_variance(tmp_path: Path):

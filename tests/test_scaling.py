@@ -29,6 +29,12 @@ def test_global_scaling_divides_every_pixel_by_the_same_number():
     assert scaler.unit**2 == pytest.approx(float(flux.var(0, correction=0).mean()), rel=1e-4)
 
 
+def test_the_unit_of_pixels_with_scales_of_their_own_is_their_root_mean_square():
+    scaler = FluxScaler(2, "pixel")
+    scaler.fit(torch.tensor([[1.0, 7.0], [-1.0, -7.0]]))
+    assert scaler.scale.tolist() == [1, 7] and scaler.unit.item() == pytest.approx(5)
+
+
 def test_a_constant_label_is_refused_by_name():
     with pytest.raises(SpectangleError, match="Label 'logg' is the same"):
         LabelScaler(["teff", "logg"]).fit(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
@@ -79,3 +85,19 @@ def test_residual_labels_keep_only_what_the_kept_labels_do_not_explain():
     assert np.array_equal(residual[:, 0], labels[:, 0])
     assert abs(np.corrcoef(residual[:, 1], np.sin(2 * kept))[0, 1]) < 0.1
     assert np.corrcoef(residual[:, 1], own)[0, 1] > 0.95
+
+
+def test_residual_labels_do_not_learn_their_stars_by_heart():
+    """Of a label that does not follow from the kept ones nothing is taken, and the same at each start."""
+    labels = np.random.default_rng(0).normal(size=(1000, 2))
+    first, again = (ResidualLabels(entangled=[0], disentangled=[1]).fit(labels)(labels)[:, 1] for _ in range(2))
+    assert first.std() > 0.9 * labels[:, 1].std() and np.array_equal(first, again)
+
+
+def test_residual_labels_are_learnt_from_every_star_that_has_the_label():
+    """Also from those that lack the kept one, which say what is usual there, or a third one."""
+    random = np.random.default_rng(0)
+    labels = random.normal(size=(1000, 3))
+    labels[::2, 0], labels[::2, 1], labels[5:, 2] = np.nan, 8 + random.normal(size=500), np.nan
+    residual = ResidualLabels(entangled=[0], disentangled=[1]).fit(labels)(labels)[:, 1]
+    assert abs(residual[::2].mean()) < 0.3 and abs(residual[1::2].mean()) < 0.3

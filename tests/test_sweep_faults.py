@@ -5,6 +5,7 @@ changed minds.
 import errno
 import json
 import os
+import platform
 import signal
 import stat
 import subprocess
@@ -27,11 +28,11 @@ from spectangle.errors import SpectangleError
 from spectangle.files import redacted
 from spectangle.runs.folder import Run
 from spectangle.runs.sweep_folder import ConfigurationFolder, sweep_record
-from spectangle.sweeps import jobs, locks
+from spectangle.sweeps import jobs, liveness, locks
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.claims import Outcome
 from spectangle.sweeps.leaderboard import Leaderboard
-from spectangle.sweeps.liveness import WorkerRecord
+from spectangle.sweeps.liveness import WorkerRecord, alive, living_workers, process_start
 from spectangle.sweeps.locks import FolderLock, folder_lock
 from spectangle.sweeps.pack import remove_empty_logs
 from spectangle.sweeps.plan import Options, Plan
@@ -261,6 +262,97 @@ def test_a_worker_that_is_just_taking_a_configuration_is_not_taken_for_dead(tmp_
         assert state == ("RUNNING" if taken else "FAIL")  # who died between the two is dead
 
 
+def process(code: str = "import time; time.sleep(60)") -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-S", "-E", "-c", code])
+
+
+def test_a_worker_of_this_machine_lives_while_its_process_or_one_of_its_runs_does(tmp_path):
+    """Whatever its heartbeat says; another process that got its number later is another one, and a zombie none."""
+    worker, run = WorkerRecord(tmp_path, 1e-6), process()
+    try:
+        assert alive(worker.path) and living_workers(tmp_path) == {worker.name}
+        own = {"pid": os.getpid(), "start": "1"}  # the number is taken by somebody who started at another time
+        worker.facts |= own
+        worker.set_children(run.pid)
+        assert alive(worker.path)
+        run.kill()
+        wait_for(lambda: process_start(run.pid) is None)  # nobody has waited for it yet
+        assert not alive(worker.path)
+        assert living_workers(tmp_path) == set() and not worker.path.exists()
+    finally:
+        run.kill()
+        run.wait()
+
+
+def test_a_worker_that_was_taken_for_dead_learns_it_and_does_not_come_back(tmp_path):
+    worker = WorkerRecord(tmp_path, 0.0)
+    assert worker.beat()
+    old = worker.path.stat().st_mtime - 100
+    os.utime(worker.path, (old, old))
+    assert worker.beat() and worker.path.stat().st_mtime > old + 50
+    worker.path.unlink()
+    worker.set_children(os.getpid())
+    assert not worker.beat() and not worker.path.exists() and not alive(worker.path)
+    lazy = WorkerRecord(tmp_path, 60)
+    os.utime(lazy.path, (old, old))
+    assert lazy.beat() and lazy.path.stat().st_mtime < old + 1  # none is due
+
+
+@pytest.mark.parametrize(
+    ("beats", "job", "expected"),
+    [(11, None, True), (14, None, False), (11, "RUNNING", True), (1, "COMPLETED", False), (14, "RUNNING", False)],
+)
+def test_a_worker_of_another_node_is_told_by_its_heartbeat_and_its_job(tmp_path, monkeypatch, beats, job, expected):
+    """Missing a few beats is no death: a file server may hide one. Its process number means nothing here, nor does our
+    own clock.
+    """
+    monkeypatch.setattr("spectangle.sweeps.liveness.job_states", lambda jobs: dict.fromkeys(jobs, job))
+    worker = WorkerRecord(tmp_path, 10)
+    worker.facts |= {"place": "another node", "slurm_job": "7" if job else None}
+    worker.write()
+    seen = worker.path.stat().st_mtime - 10 * beats
+    os.utime(worker.path, (seen, seen))
+    wrong = SimpleNamespace(time=lambda: seen + (-1 if beats > 12 else 1e6), sleep=time.sleep)
+    monkeypatch.setattr(liveness, "time", wrong)
+    assert alive(worker.path) == expected
+    assert living_workers(tmp_path) == ({worker.name} if expected else set())
+
+
+def test_who_does_something_long_is_alive_and_comes_back_only_if_it_may(tmp_path):
+    """Reading stars, waiting for a database: nothing is lost if another took over, and then it goes on."""
+    before, last, mild = threading.active_count(), WorkerRecord(tmp_path, 0.0), WorkerRecord(tmp_path, 0.0)
+    old = last.path.stat().st_mtime - 100
+    os.utime(last.path, (old, old))
+    mild.path.unlink()
+    with last.beating(), mild.beating(), WorkerRecord(tmp_path, 0.0).beating():
+        wait_for(lambda: last.path.stat().st_mtime > old + 50)
+    revived = WorkerRecord(tmp_path, 0.0)
+    with revived.beating(revive=True):
+        revived.path.unlink()
+        wait_for(revived.path.exists)
+    assert not mild.path.exists() and threading.active_count() <= before
+
+
+def test_process_numbers_mean_something_in_one_boot_and_namespace_of_a_host(monkeypatch):
+    here = liveness.place()
+    assert here == liveness.place() and here.startswith(platform.node() + "/") and here.count("/") == 2
+    monkeypatch.setattr(os, "readlink", lambda name: "pid:[another container]")
+    assert liveness.place() != here
+
+
+def test_who_seems_dead_is_asked_for_twice(tmp_path, monkeypatch):
+    """A child that has just been born, or a file that is just being replaced."""
+    worker, answers = WorkerRecord(tmp_path, 10), [False, True]
+    monkeypatch.setattr("spectangle.sweeps.liveness._alive", lambda *_: answers.pop(0))
+    assert living_workers(tmp_path) == {worker.name} and worker.path.exists() and not answers
+
+
+def test_a_record_that_is_being_written_is_a_sign_of_life(tmp_path):
+    worker = WorkerRecord(tmp_path, 10)
+    worker.path.write_text('{"pl')
+    assert alive(worker.path) and living_workers(tmp_path) == {worker.name}
+
+
 def test_a_lock_that_is_held_long_is_not_broken_and_a_dead_one_is(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "GRACE_S", 0.5)
     monkeypatch.setattr(locks, "REFRESH_S", 0.1)
@@ -345,6 +437,100 @@ def test_one_forgotten_job_does_not_hide_the_others(monkeypatch):
     assert jobs.job_states(["8", "9"]) == {"8": "RUNNING", "9": "COMPLETED"}
 
 
+# ---------------------------------------------------------------------- what an attempt counts for
+
+
+def test_a_configuration_fails_for_good_after_its_retries_and_interruptions_are_none(tmp_path):
+    """One retry: two failures end it, whatever was interrupted in between, and not before."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1, max_failure_rate=0))
+    for number, state in enumerate(("interrupted", "failed", "interrupted", "interrupted", "failed")):
+        assert not study.done and not study.failed and not study.too_many_failures
+        claim = study.claim("worker")
+        assert claim and claim.trial.number == number
+        study.tell(claim, Outcome(state, reason=f"a reason {number}"))
+    assert study.done and len(study.failed) == 1 and study.too_many_failures and study.claim("worker") is None
+    assert ConfigurationFolder(tmp_path / study.failed[0]).record["reason"] == "a reason 4"
+
+
+def test_half_of_the_configurations_may_fail_and_a_retry_that_succeeds_is_no_failure(tmp_path):
+    study = Study(make_plan(tmp_path, "x=choice(0.1,0.2)", retries=1, max_failure_rate=0.5))
+    for state in ("failed", "failed", "failed"):  # the first, the second, the first again
+        study.tell(study.claim("worker"), Outcome(state))
+    assert len(study.failed) == 1 and not study.too_many_failures
+    claim = study.claim("worker")
+    finish(study, claim)
+    assert study.done and study.failed != [claim.name] and study.claim("worker") is None
+
+
+def test_an_attempt_that_somebody_has_ended_stays_as_it_ended(tmp_path):
+    """A worker that was taken for dead comes back with what its run found."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=0))
+    claim = study.claim("worker")
+    assert not study.lost(claim)
+    study.tell(claim, Outcome("failed", reason="its worker died"))
+    assert study.lost(claim)
+    study.tell(claim, Outcome("complete", [0.1]))
+    (trial,) = trials(tmp_path)
+    assert trial.state.name == "FAIL" and ConfigurationFolder(tmp_path / claim.name).record["state"] == "failed"
+    again = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1))
+    claim = again.claim("worker")
+    finish(again, claim)
+    assert again.lost(claim)
+
+
+def test_what_a_dead_worker_had_finished_is_kept_and_the_rest_runs_again(tmp_path):
+    """It died between its run's last number and the word to the study, or before."""
+    study, worker = Study(make_plan(tmp_path, retries=1)), WorkerRecord(tmp_path, 10)
+    done, begun = study.claim(worker.name), study.claim(worker.name)
+    Run(tmp_path / done.name, must_exist=False).write_metrics({"score": 0.7})
+    worker.remove()
+    again = study.claim(WorkerRecord(tmp_path, 10).name)
+    first, second, third = trials(tmp_path)
+    assert (first.state.name, first.values, second.state.name) == ("COMPLETE", [0.7], "FAIL")
+    assert ConfigurationFolder(tmp_path / done.name).record["values"] == [0.7]
+    assert (again.name, again.trial.number) == (begun.name, third.number)
+
+
+@pytest.mark.parametrize(("states", "is_dead"), [("CR", False), ("RC", False), ("CC", True), ("C?", True)])
+def test_a_configuration_is_alive_while_one_of_its_slurm_jobs_is(tmp_path, monkeypatch, states, is_dead):
+    study = Study(make_plan(tmp_path))
+    claim = study.claim("a controller that is gone")
+    claim.trial.set_user_attr("jobs", ["1", "2"])
+    known = {"C": "COMPLETED", "R": "RUNNING"}
+    found = {job: known[state] for job, state in zip("12", states, strict=True) if state in known}
+    monkeypatch.setattr("spectangle.sweeps.study.job_states", lambda asked: found if asked == ["1", "2"] else {})
+    assert (claim.trial.number in study._dead()) == is_dead
+
+
+def test_two_workers_draw_no_more_than_was_planned(tmp_path):
+    """One has begun to draw and has no parameters yet."""
+    study = Study(make_plan(tmp_path, "x=interval(0,1)", sampler=TPE, n_trials=1))
+    study.study.ask().set_user_attr("worker", WorkerRecord(tmp_path, 10).name)
+    assert study.claim("another") is None
+
+
+def test_a_proposal_whose_worker_died_before_it_was_drawn_is_drawn_by_the_next(tmp_path):
+    study = Study(make_plan(tmp_path, "x=interval(0,1)", sampler=TPE, n_trials=2))
+    trial = study.study.ask()
+    trial.set_user_attr("worker", "dead")
+    trial.set_user_attr("proposal", 0)
+    assert [study.claim("worker").trial.user_attrs["proposal"] for _ in range(1)] == [0]
+    assert study.storage.get_trial(trial._trial_id).user_attrs["discarded"] and len(study.trials) == 1
+
+
+def test_a_claim_that_fails_leaves_nothing_running(tmp_path, monkeypatch):
+    study = Study(make_plan(tmp_path))
+
+    def broken(*_):
+        raise OSError("the file server hangs")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="hangs"):
+        patched.setattr(study, "_register", broken)
+        study.claim("worker")
+    assert [trial.state.name for trial in trials(tmp_path)] == ["WAITING", "FAIL"][::-1]
+    assert len(run_all(study)) == 2
+
+
 # ---------------------------------------------------------------------- points
 
 
@@ -420,10 +606,65 @@ def test_stale_results_are_named_and_rerun_sets_them_aside(tmp_path, capsys):
     assert changed.done and f"sweep.rerun=[{','.join(names)}]" in capsys.readouterr().out
     changed.plan.options.rerun = names[:1]
     renew_configurations(changed)
+    assert f"are kept: {names[1]}. Run" in capsys.readouterr().out
     assert len(list((tmp_path / ".aside").iterdir())) == 1 and len(run_all(changed)) == 1
+    changed.plan.options.rerun = names[1:]
+    renew_configurations(changed)
+    assert len(run_all(changed)) == 1 and len(changed.trials) == 2  # the first's old attempt stays forgotten
+    capsys.readouterr()
+    changed.plan.options.rerun = []
+    renew_configurations(changed)
+    assert changed.done and not capsys.readouterr().out
     changed.plan.options.rerun = ["c0"]
     with pytest.raises(SpectangleError, match="names c0, which this sweep does not have"):
         renew_configurations(changed)
+
+
+def test_what_runs_just_now_is_not_set_aside(tmp_path):
+    """Also where an earlier attempt at it has ended; its files stay where its worker writes."""
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1))
+    study.tell(study.claim("worker"), Outcome("failed"))
+    claim = study.claim(WorkerRecord(tmp_path, 10).name)
+    study.plan.options.rerun = [claim.name]
+    with pytest.raises(SpectangleError, match=f"names {claim.name}, which a worker is running"):
+        renew_configurations(study)
+    finish(study, claim)
+    assert study.done and (tmp_path / claim.name / "metrics.json").exists()
+
+
+def test_a_configuration_that_took_two_attempts_is_mended_or_run_again_once(tmp_path, capsys):
+    """Its record is damaged: the study knows what was in it. Its numbers are gone, whether it is asked for or not: it
+    is queued once.
+    """
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", retries=1))
+    study.tell(study.claim("worker"), Outcome("failed", reason="it was killed"))
+    claim = study.claim("worker")
+    finish(study, claim, 0.5)
+    folder = ConfigurationFolder(tmp_path / claim.name)
+    (folder.path / "trial.json").write_text('{"na')
+    renew_configurations(study)
+    expected = {"name": claim.name, "state": "complete", "values": [0.5], "params": {"x": 0.1}, "attempts": 2}
+    assert study.done and expected.items() <= folder.record.items() and folder.record["trial"] == claim.trial.number
+    for asked in ([], [claim.name]):
+        (folder.path / "metrics.json").unlink()
+        study.plan.options.rerun = asked
+        renew_configurations(study)
+        assert ("the results are gone" in capsys.readouterr().out) == (not asked)
+        assert [trial.state.name for trial in study.trials] == ["WAITING"]
+        finish(study, study.claim("worker"), 0.5)
+
+
+def test_a_configuration_runs_again_if_one_of_its_seeds_has_lost_its_numbers(tmp_path):
+    study = Study(make_plan(tmp_path, "x=choice(0.1)", trial_seeds=[0, 1]))
+    claim = study.claim("worker")
+    for run in ConfigurationFolder(tmp_path / claim.name).runs([0, 1]):
+        run.write_metrics({"score": 1.0})
+    study.tell(claim, Outcome("complete", [1.0]))
+    renew_configurations(study)
+    assert study.done
+    (tmp_path / claim.name / "seed=1" / "metrics.json").unlink()
+    renew_configurations(study)
+    assert not study.done
 
 
 # ---------------------------------------------------------------------- damaged files

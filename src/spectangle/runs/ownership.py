@@ -49,18 +49,19 @@ def owned(folder: Path, replace: bool = False) -> Iterator[None]:
         )
     if lock is None:
         log.warning("%s is taken from %s, which gives no sign of life.", folder, _owner(folder))
-    _tokens[folder] = uuid.uuid4().hex
+    token = uuid.uuid4().hex
     facts = {
-        "token": _tokens[folder],
+        "token": token,
         "pid": os.getpid(),
         "host": platform.node(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    write_beside(folder / OWNER, json.dumps(facts) + "\n")
     try:
+        write_beside(folder / OWNER, json.dumps(facts) + "\n")  # a full disk keeps no lock
+        _tokens[folder] = token
         yield
     finally:
-        del _tokens[folder]
+        _tokens.pop(folder, None)
         if lock is not None:
             lock.release()
 
