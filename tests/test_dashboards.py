@@ -139,6 +139,17 @@ def test_a_dashboard_needs_an_entity(command):
     assert code == 1 and "entity" in errors
 
 
+def test_a_dashboard_needs_a_server_that_answers(command, monkeypatch):
+    """After half a minute wandb's own words were that a service is busy."""
+    arguments = ("dashboard", "entity=me", "project=stars")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    code, _, err = command(*arguments)
+    assert code == 1 and "127.0.0.1:9 does not answer from here" in err and "save=workspace.json" in err
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.setenv("NETRC", "/nowhere")
+    assert "There is no key" in command(*arguments)[2]
+
+
 def test_tensorboard_gets_the_same_names(survey: Path, tmp_path: Path, command):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

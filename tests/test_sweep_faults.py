@@ -867,6 +867,16 @@ def test_what_was_interrupted_goes_on_before_anything_begins(tmp_path: Path):
     assert names[2] == first.name and len(set(names)) == 3  # what failed waits for its turn
 
 
+def test_the_seconds_of_a_configuration_are_those_of_all_its_attempts(tmp_path: Path):
+    study = Study(make_plan(tmp_path, "x=choice(0.1,0.2)"))
+    for state, values, seconds in (("interrupted", None, 10.0), ("complete", [0.1], 5.5)):
+        claim = study.claim("worker")
+        assert claim is not None
+        study.tell(claim, Outcome(state, values, facts={"seconds": seconds}))
+    assert ConfigurationFolder(tmp_path / claim.name).record["seconds"] == 15.5
+    assert study.claim("worker") is not None and "about 16 s left" in StatusLine(study).text()
+
+
 def test_what_failed_with_another_config_is_tried_with_this_one(tmp_path: Path, capsys):
     """A path was mended, and the sweep said again that it is wrong."""
     plan = make_plan(tmp_path, "x=choice(0.1)", retries=0)

@@ -12,7 +12,7 @@ from spectangle.console import console
 from spectangle.runs.sweep_folder import ConfigurationFolder
 from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.space import identity
-from spectangle.sweeps.study import Study
+from spectangle.sweeps.study import Study, seconds_of
 
 __all__ = ["StatusLine", "describe_plan"]
 
@@ -75,9 +75,9 @@ class StatusLine:
 
     def _left(self, finished: int) -> str:
         seconds = [
-            trial.user_attrs["seconds"]
-            for trial in self.study.trials
-            if trial.state == TrialState.COMPLETE and "seconds" in trial.user_attrs
+            seconds_of(attempts)
+            for attempts in self.study.configurations.values()
+            if attempts[-1].state == TrialState.COMPLETE and "seconds" in attempts[-1].user_attrs
         ]
         workers = sum(trial.state == TrialState.RUNNING for trial in self.study.trials)
         open_ones = self.study.n_trials - finished

@@ -24,7 +24,7 @@ from spectangle.sweeps.plan import Plan
 from spectangle.sweeps.space import identity, override
 from spectangle.sweeps.storage import open_storage
 
-__all__ = ["Study"]
+__all__ = ["Study", "seconds_of"]
 
 log = logging.getLogger(__name__)
 OPEN = (TrialState.RUNNING, TrialState.WAITING)
@@ -285,6 +285,8 @@ class Study:
             "ended": time.time(),
             "traceback": "",
         } | outcome.facts
+        if "seconds" in facts:  # of all attempts: each goes on where the last one stopped
+            facts["seconds"] = round(seconds_of(self.configurations.get(name, ())), 3)
         ConfigurationFolder(self.folder / name).write_record(name=name, state=outcome.state, **facts)
         self.storage.set_trial_state_values(trial_id, STATES[outcome.state], outcome.values)
 
@@ -298,6 +300,11 @@ class Study:
 
     def _enqueue(self, params: dict[str, Any], name: str) -> None:
         self.study.enqueue_trial(params, user_attrs={"configuration": name})
+
+
+def seconds_of(attempts: Sequence[FrozenTrial]) -> float:
+    """Seconds that the attempts at a configuration have taken."""
+    return sum(trial.user_attrs.get("seconds", 0.0) for trial in attempts)
 
 
 def _lost(attempts: Sequence[FrozenTrial]) -> bool:

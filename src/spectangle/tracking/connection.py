@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spectangle.errors import SpectangleError
 
-__all__ = ["MODES", "choose_mode", "has_key", "reachable", "server"]
+__all__ = ["MODES", "check_server", "choose_mode", "has_key", "reachable", "server"]
 
 MODES = ("online", "offline", "auto")
 
@@ -39,6 +39,23 @@ def choose_mode(mode: str, timeout_s: float = 3.0) -> tuple[str, str]:
     if mode == "auto" and not reachable(server(), timeout_s):
         return "offline", f"W&B is offline: {server()} does not answer from here"
     return "online", ""
+
+
+def check_server(remedy: str) -> None:
+    """Refuse what only the server can do where there is no key, or no way to it.
+
+    Arguments:
+        remedy: What to do where the server does not answer, beside going to another machine.
+
+    Raises:
+        SpectangleError: There is no key, or the server does not answer.
+    """
+    if not has_key():
+        raise SpectangleError(f"There is no key for {server()}; run `wandb login` once on this machine.")
+    if not reachable(server(), 10.0):
+        raise SpectangleError(
+            f"{server()} does not answer from here; run the same command on a machine with internet, {remedy}."
+        )
 
 
 def server() -> str:

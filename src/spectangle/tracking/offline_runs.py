@@ -24,7 +24,7 @@ from rich.table import Table
 from spectangle.console import console, progress_bar
 from spectangle.errors import SpectangleError
 from spectangle.files import write_beside
-from spectangle.tracking.connection import has_key, reachable, server
+from spectangle.tracking.connection import check_server
 from spectangle.tracking.wandb_files import merge, read, records, segments
 
 __all__ = ["Unsynced", "find", "note_synced", "sync"]
@@ -82,13 +82,7 @@ def sync(folder: str | Path | None, list_only: bool = False, timeout_s: float = 
     todo = [item for item in found if not item.live]
     if list_only or not todo:
         return 0
-    if not has_key():
-        raise SpectangleError(f"There is no key for {server()}; run `wandb login` once on this machine.")
-    if not reachable(server(), 10.0):
-        raise SpectangleError(
-            f"{server()} does not answer from here; run the same command on a machine with internet, for instance "
-            "the login node."
-        )
+    check_server("for instance the login node")
     failed = [
         message
         for start in range(0, len(todo), BATCH)

@@ -10,6 +10,7 @@ from typing import Any
 
 from spectangle.errors import SpectangleError
 from spectangle.files import write_beside
+from spectangle.tracking.connection import check_server
 
 __all__ = ["Panel", "build", "layout", "publish"]
 
@@ -109,6 +110,7 @@ def publish(
             + "\n",
         )
         return save
+    check_server("or write the dashboard to a file: save=workspace.json")
     try:
         workspace.save()
     except Exception as error:  # of several libraries
