@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
-from commands import ROOT
+from commands import ROOT, Command
 from omegaconf import OmegaConf
 
 from spectangle.configs.targets import OWN, own_packages, targets
@@ -39,13 +39,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def train(folder: Path, survey: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+def quick(*words: str) -> list[str]:
+    """The words with others that make a training quick."""
     other = any(word.startswith("regressor=") for word in words)
-    quick = [word for word in QUICK if not (other and word.startswith("regressor."))]
+    less = [word for word in QUICK if not (other and word.startswith("regressor."))]
     probes = [] if "probes=mine" in words else ["callbacks.probes=null"]
     model = [] if "model=mine" in words else ["model=tiny"]
-    line = [str(ROOT / "train.py"), *words, *quick, *probes, *model, f"data.path={survey}"]
-    return run(folder, *line, **environment)
+    return [*words, *less, *probes, *model]
+
+
+def train(folder: Path, survey: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    return run(folder, str(ROOT / "train.py"), *quick(*words), f"data.path={survey}", **environment)
 
 
 def spectangle(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
@@ -156,27 +160,30 @@ def test_a_sweep_refuses_it_once_and_keeps_no_folder(folder, toy_survey):
     assert not (folder / "refused").exists()
 
 
-def test_a_regressor_that_is_no_network_predicts_and_is_not_exported(folder, toy_survey):
+@pytest.mark.parametrize("name", ["forest", "squares"])
+def test_a_regressor_that_is_no_network_predicts_and_is_not_exported(name, folder, toy_survey, monkeypatch, capsys):
     (folder / "myconf/regressor/forest.yaml").write_text(
         "_target_: sklearn.ensemble.RandomForestRegressor\nn_estimators: 5\n"
     )
-    for name in ("forest", "squares"):
-        words = ["-cd", "myconf", f"regressor={name}", f"hydra.run.dir={name}"]
-        done = train(folder, toy_survey, *words)
-        assert done.returncode == 0, done.stderr
-        answers = [
-            spectangle(folder, word, f"run={name}", *rest)
-            for word, *rest in (
-                ("predict", f"spectra={toy_survey}", f"out={name}.ecsv"),
-                ("export", f"out={name}-exported"),
-                ("explore", f"save={name}.html"),
-            )
-        ]
-        assert [answer.returncode for answer in answers] == [0, 1, 1], [answer.stderr for answer in answers]
-        assert len(Table.read(folder / f"{name}.ecsv")) == 400
-        for answer, word in zip(answers[1:], ("not be exported", "reads labels in the browser"), strict=True):
-            assert word in answer.stderr and "can be copied into the model" in answer.stderr
-        assert not (folder / f"{name}-exported").exists() and not (folder / f"{name}.html").exists()
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "mylib", raising=False)
+    monkeypatch.setenv(OWN, "mylib")
+    call = Command(monkeypatch, capsys)
+    code, _, err = call(
+        "train", *quick("-cd", "myconf", f"regressor={name}", f"hydra.run.dir={name}"), f"data.path={toy_survey}"
+    )
+    assert code == 0, err
+    code, _, err = call("predict", f"run={name}", f"spectra={toy_survey}", f"out={name}.ecsv")
+    assert code == 0 and len(Table.read(f"{name}.ecsv")) == 400, err
+    for words, what in (
+        (("export", f"out={name}-exported"), "not be exported"),
+        (("explore", f"save={name}.html"), "reads labels in the browser"),
+    ):
+        code, _, err = call(*words, f"run={name}")
+        assert code == 1 and what in err and "can be copied into the model" in err
+    assert not Path(f"{name}-exported").exists() and not Path(f"{name}.html").exists()
+    monkeypatch.delitem(sys.modules, "mylib", raising=False)
 
 
 def test_named_packages_join_those_of_the_project(monkeypatch):
