@@ -68,7 +68,9 @@ def of_another_kind(path, *arguments, **options):
     labels = np.column_stack([5100 + 700 * z[:, 0], 3 + z[:, 1], np.sin(z[:, 2]), z[:, 3] * z[:, 0]])
     labels[:20, 1] = np.nan
     fitted = LabelGroups(small_survey_regressor((8,), members=2, max_iter=20)).fit(z, labels)
-    return replace(model, network=network.eval(), readout=Readout.from_regressor(fitted))
+    told = {"probe/instrument/balanced_accuracy": 0.4, "probe/instrument/chance": 0.33, "excess/instrument": 0.02}
+    metrics = {**model.metrics, **told}
+    return replace(model, network=network.eval(), readout=Readout.from_regressor(fitted), metrics=metrics)
 
 
 @pytest.fixture(scope="module")
@@ -359,6 +361,12 @@ def test_labels_that_the_catalogue_lacks_begin_with_what_the_model_reads(gappy, 
     assert np.isfinite(_unpacked(stars["labels"])).all() and stars["name"][0] == f"HD{rows[0]:06d}"
 
 
+def test_what_the_latent_knows_of_attributes_is_told(gappy):
+    [one] = gappy.payload["runs"][0]["attributes"]
+    assert (one["name"], one["lambda"]) == ("instrument", gappy.models[0].network.adversary.lambdas[-1])
+    assert (one["accuracy"], one["chance"], one["excess"], one["spectra"]) == (0.4, 0.33, 0.02, None)
+
+
 def test_a_slider_spans_all_but_the_outermost_stars(gappy):
     assert gappy.payload["labels"][1]["high"] < 10
 
@@ -518,7 +526,7 @@ def test_ids_and_numbers_survive_json(bundle):
 def test_what_the_population_tells_is_no_leak(page):
     """A disentangled label read as well as from the kept labels alone is lost; above that it is not."""
     code = """const [excess, r2] = arguments;
-      const run = {lambdas: [-1, 1], knows: [{r2: 0.9}, {r2, excess, floor: 0.3, spectra: 0.4}]};
+      const run = {lambdas: [-1, 1], attributes: [], knows: [{r2: 0.9}, {r2, excess, floor: 0.3, spectra: 0.4}]};
         return Spectangle.verdict(run).textContent"""
     assert page.run(code, 0.01, 0.3) == ""
     assert "log g was to be lost" in page.run(code, 0.2, 0.5)
@@ -526,6 +534,21 @@ def test_what_the_population_tells_is_no_leak(page):
         "log g was to be lost" in page.run(code, None, 0.3) and page.run(code, None, 0.1) == ""
     )  # without probes: against the spectra
     assert "may still be read" in page.run(code.replace("{r2: 0.9}", "{r2: 0.9, atMost: true}"), 0.2, 0.5)
+
+
+@browser
+@needs_chromium
+def test_attributes_stand_beside_the_labels(page):
+    """A latent that told the instrument of a star looked as if nobody had asked."""
+    code = """const [excess] = arguments;
+      const one = {name: "instrument", lambda: 1, accuracy: 0.71, spectra: 0.95, chance: 0.5, excess, atMost: false};
+      const run = {lambdas: [-1, 1], attributes: [one], knows: [{r2: 0.9}, {r2: 0.1, excess: 0}]};
+      const row = Spectangle.attributeRow(one), ticks = [...row.querySelectorAll(".tick")].map((tick) => tick.title);
+      return [row.className, row.querySelector(".r2").textContent, ...ticks, Spectangle.verdict(run).textContent]"""
+    kind, value, spectra, chance, verdict = page.run(code, 0.2)
+    assert (kind, value) == ("knows disentangled long", "0.71") and verdict.startswith("instrument was to be lost")
+    assert spectra.endswith("balanced accuracy 0.95") and chance == "by chance: balanced accuracy 0.50"
+    assert page.run(code, 0.02)[-1] == ""
 
 
 def test_batch_normalisation_is_folded_into_the_decoder():

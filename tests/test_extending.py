@@ -145,6 +145,15 @@ def test_what_nobody_named_is_refused_before_anything_is_made(named, target, sen
     assert "Traceback" not in done.stderr and not done.stdout and not list(folder.glob("runs/**/manifest.json"))
 
 
+def test_a_sweep_refuses_it_once_and_keeps_no_folder(folder, toy_survey):
+    """Each run of it failed, one after the other."""
+    words = ["-m", "hydra/sweeper=spectangle", "hydra/sweeper/sampler=grid", "seed=choice(0,1,2)", "sweep.dir=refused"]
+    words += ["+callbacks.mine={_target_: mylib.LatentSize}"]
+    done = train(folder, toy_survey, *words, **{OWN: ""})
+    assert done.returncode == 1 and done.stderr.count("SPECTANGLE_TARGETS=mylib") == 1, done.stderr
+    assert not (folder / "refused").exists()
+
+
 def test_a_regressor_that_is_no_network_predicts_and_is_not_exported(folder, toy_survey):
     (folder / "myconf/regressor/forest.yaml").write_text(
         "_target_: sklearn.ensemble.RandomForestRegressor\nn_estimators: 5\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.compose import TransformedTargetRegressor
-from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 from sklearn.linear_model import Ridge
@@ -16,6 +16,7 @@ from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, QuantileTransformer, StandardScaler
+from sklearn.svm import SVR
 
 from spectangle.errors import SpectangleError
 from spectangle.evaluation.regressors import (
@@ -86,6 +87,8 @@ OTHERS = {
     "forest": RandomForestRegressor(3),
     "neighbours": KNeighborsRegressor(5),
     "boosted": MultiOutputRegressor(HistGradientBoostingRegressor(max_iter=5)),
+    "boosted, one label at a time": GradientBoostingRegressor(n_estimators=5),
+    "support vectors, one label at a time": in_steps(StandardScaler(), SVR()),
     "Gaussian process": in_steps(StandardScaler(), GaussianProcessRegressor(RBF() + WhiteKernel())),
     "a step between": in_steps(StandardScaler(), PolynomialFeatures(2), Ridge()),
     "a step of the same size": in_steps(StandardScaler(), QuantileTransformer(n_quantiles=50), Ridge()),

@@ -130,7 +130,8 @@ def small_survey_regressor(
 
 
 class LabelGroups(RegressorMixin, BaseEstimator):
-    """Fit one regressor to each group of labels that the same stars have with the same weights.
+    """Fit one regressor to each group of labels that the same stars have with the same weights; to each label, if it
+    reads one at a time.
 
     Arguments:
         regressor: Unfitted; it must take ``sample_weight`` if labels are weighed.
@@ -147,8 +148,18 @@ class LabelGroups(RegressorMixin, BaseEstimator):
         for columns in label_groups(y, weights):
             known = np.isfinite(y[:, columns[0]])
             own = None if weights is None else weights[known, columns[0]]
-            self.groups_.append((columns, _fit(clone(self.regressor), X[known], y[known][:, columns], own)))
+            self.groups_ += self._fitted(columns, X[known], y[known], own)
         return self
+
+    def _fitted(
+        self, columns: list[int], X: np.ndarray, y: np.ndarray, weights: np.ndarray | None
+    ) -> list[tuple[list[int], Any]]:
+        try:
+            return [(columns, _fit(clone(self.regressor), X, y[:, columns], weights))]
+        except ValueError:  # support vector machines, boosting ... want one; scikit-learn's tags say so of networks too
+            if len(columns) == 1:
+                raise
+            return [([k], _fit(clone(self.regressor), X, y[:, k], weights)) for k in columns]
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Predict labels [N, K] of X [N, F]."""

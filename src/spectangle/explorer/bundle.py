@@ -177,6 +177,7 @@ def _run(run: Run, model: TrainedModel, data: SpectraDataModule, rows: np.ndarra
     return {
         "lambdas": list(model.lambdas.values()),
         "knows": [_knows(model, name) for name in model.labels],
+        "attributes": [_knows_of_attribute(model, i) for i in range(len(model.labels), len(model.network.targets))],
         "latent": pack_steps(latent),
         "maps": {name: pack_steps(values) for name, values in maps.items()},
         "decoder": pack_network(model.network.decoder.layers),
@@ -211,6 +212,22 @@ def _knows(model: TrainedModel, name: str) -> dict[str, Any]:
         "excess": metrics.get(f"excess/{name}"),
         "atMost": bool(metrics.get("excess_is_upper_bound")),
         "by": "probe" if probe else "regressor",
+    }
+
+
+def _knows_of_attribute(model: TrainedModel, i: int) -> dict[str, Any]:
+    """Balanced accuracy of the classes of a target by the probes, from the latent and from the raw spectra, and that of
+    chance; the excess is an R2, as that of a label.
+    """
+    metrics, name = model.metrics, model.network.targets[i]
+    return {
+        "name": name,
+        "lambda": model.network.adversary.lambdas[i],
+        "accuracy": metrics.get(f"probe/{name}/balanced_accuracy"),
+        "spectra": metrics.get(f"reference/{name}/balanced_accuracy"),
+        "chance": metrics.get(f"probe/{name}/chance"),
+        "excess": metrics.get(f"excess/{name}"),
+        "atMost": bool(metrics.get("excess_is_upper_bound")),
     }
 
 

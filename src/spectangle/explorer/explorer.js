@@ -373,7 +373,7 @@ const Spectangle = (() => {
   function describe() {
     D.runs.forEach((run, r) => {
       text(`run-${r}`, run.name);
-      document.querySelectorAll(`[data-knows="${r}"]`).forEach((box) => { box.replaceChildren(...D.labels.map((label, k) => knowsRow(run, label, k, box.dataset.read === "yes")), verdict(run)); });
+      document.querySelectorAll(`[data-knows="${r}"]`).forEach((box) => { box.replaceChildren(...D.labels.map((label, k) => knowsRow(run, label, k, box.dataset.read === "yes")), ...run.attributes.map(attributeRow), verdict(run)); });
     });
     text("survey", `${D.survey.stars.toLocaleString("en")} stars (${D.survey.origin}); ${D.n} test stars here`);
     const deaf = D.runs.filter((run) => !isTold(run)), names = deaf.map((run) => run.name).join(" and ");
@@ -416,13 +416,11 @@ const Spectangle = (() => {
   }
 
   function knowsRow(run, label, k, read) {
-    const knows = run.knows[k], aim = AIMS[String(Math.sign(run.lambdas[k]))];
-    const row = element("div", `knows ${aim[0]}${label.symbol.length > 9 ? " long" : ""}`), bar = element("div", "bar"), fill = element("div", "fill");
-    fill.style.width = percent(knows.r2 ?? 0);
-    bar.append(fill, mark("tick", knows.spectra, `from the raw spectra, by the same ${knows.by === "probe" ? "probes" : "regressor"}`), mark("tick floor", knows.floor, "from the kept labels alone, without the latent"));
-    const excess = Number.isFinite(knows.excess) ? `; ${knows.atMost ? "at most " : ""}${shown(knows.excess)} beyond the kept labels` : "";
-    bar.title = `R² of ${label.symbol} read from the latent by ${knows.by === "probe" ? "all independent probes together, on stars that the encoder never saw" : "the downstream regressor"}${excess}`;
-    row.append(named("span", "name", label), element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(knows.r2)));
+    const {r2, spectra, floor, excess, atMost, by} = run.knows[k], probed = by === "probe";
+    const how = probed ? "all independent probes together, on stars that the encoder never saw" : "the downstream regressor";
+    const bar = measure(r2, "R²", [spectra, `from the raw spectra, by the same ${probed ? "probes" : "regressor"}`], [floor, "from the kept labels alone, without the latent"]);
+    bar.title = `R² of ${label.symbol} read from the latent by ${how}${beyond(excess, atMost)}`;
+    const row = aimed(run.lambdas[k], named("span", "name", label), bar, r2, label.symbol.length > 9);
     if (read) {
       const cell = element("span", "reading");
       cell.id = `reading-${k}`;
@@ -431,18 +429,40 @@ const Spectangle = (() => {
     return row;
   }
 
-  const percent = (r2) => `${100 * Math.max(0, Math.min(1, r2))}%`;
+  function attributeRow({name, lambda, accuracy, spectra, chance, excess, atMost}) {
+    const bar = measure(accuracy, "balanced accuracy", [spectra, "from the raw spectra, by the same probes"], [chance, "by chance"]);
+    bar.title = `Balanced accuracy of ${name} told from the latent by all independent probes together, on stars that the encoder never saw${beyond(excess, atMost)}`;
+    return aimed(lambda, element("span", "name", name, "attribute: balanced accuracy, dotted tick: chance"), bar, accuracy, name.length > 9);
+  }
 
-  function mark(name, r2, what) {
-    const tick = element("div", name, "", `${what}: R² ${shown(r2)}`);
-    tick.style.left = percent(r2 ?? 0);
-    tick.hidden = !Number.isFinite(r2);
+  const beyond = (excess, atMost) => (Number.isFinite(excess) ? `; ${atMost ? "at most " : ""}R² ${shown(excess)} beyond the kept labels` : "");
+
+  function aimed(lambda, name, bar, value, long) {  // a row: whose, what lambda asks for, how much is read, in numbers
+    const aim = AIMS[String(Math.sign(lambda))], row = element("div", `knows ${aim[0]}${long ? " long" : ""}`);
+    row.append(name, element("span", "aim", aim[0], aim[1]), bar, element("span", "r2", shown(value)));
+    return row;
+  }
+
+  function measure(value, what, ...ticks) {
+    const bar = element("div", "bar"), fill = element("div", "fill");
+    fill.style.width = percent(value ?? 0);
+    bar.append(fill, ...ticks.map(([at, from], i) => mark(i ? "tick floor" : "tick", at, `${from}: ${what} ${shown(at)}`)));
+    return bar;
+  }
+
+  const percent = (share) => `${100 * Math.max(0, Math.min(1, share))}%`;
+
+  function mark(name, at, title) {
+    const tick = element("div", name, "", title);
+    tick.style.left = percent(at ?? 0);
+    tick.hidden = !Number.isFinite(at);
     return tick;
   }
 
-  function verdict(run) {  // a disentangled label that can still be read must not look so; what the kept labels tell of it is no leak
+  function verdict(run) {  // what was to be lost and can still be read must not look so; what the kept labels tell of it is no leak
     const leaks = ({r2, excess, spectra}) => (Number.isFinite(excess) ? excess > 0.1 : r2 > 0.5 * (spectra ?? 1));
-    const left = D.labels.filter((_, k) => run.lambdas[k] > 0 && leaks(run.knows[k])).map((label) => label.symbol);
+    const labels = D.labels.filter((_, k) => run.lambdas[k] > 0 && leaks(run.knows[k])).map((label) => label.symbol);
+    const left = [...labels, ...run.attributes.filter(({lambda, excess}) => lambda > 0 && excess > 0.1).map(({name}) => name)];
     const can = run.knows[0].atMost ? "may still be read (the errors of the kept labels are not known, so that this is an upper bound)" : "can still be read";
     return element("p", "verdict", left.length ? `${left.join(" and ")} ${left.length > 1 ? "were" : "was"} to be lost and ${can}.` : "");
   }
@@ -517,6 +537,6 @@ const Spectangle = (() => {
     window.dispatchEvent(new Event("resize"));
   }
 
-  return {start, startSaved, labelsMoved, picked, search, answered, dragged, pressed, drawMap, fit, openTab, verdict, state, csv, caption, savedPlot, decode: (r, z, labels) => decode(D.runs[r], z, labels), readLabels: (r, z) => readLabels(D.runs[r], z)};
+  return {start, startSaved, labelsMoved, picked, search, answered, dragged, pressed, drawMap, fit, openTab, verdict, attributeRow, state, csv, caption, savedPlot, decode: (r, z, labels) => decode(D.runs[r], z, labels), readLabels: (r, z) => readLabels(D.runs[r], z)};
 })();
 window.Spectangle = Spectangle;

@@ -54,6 +54,7 @@ def fill_document(document: Document, bundle: Bundle, mode: str) -> dict[str, An
     document.template_variables.update(
         mode=mode,
         two=two,
+        attributes=any(run["attributes"] for run in bundle.payload["runs"]),
         names=names,
         sliders=sliders,
         css=read("explorer.css"),

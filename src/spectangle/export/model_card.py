@@ -7,6 +7,7 @@ import numpy as np
 
 from spectangle.configs.label_lambdas import fate
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.results_table import SOURCES
 from spectangle.inference.quality import Quality
 from spectangle.metrics import number
 from spectangle.runs.folder import Run
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from spectangle.inference.trained import TrainedModel
 
 __all__ = ["model_card"]
-
-SOURCES = {
-    "test/latent": "latent",
-    "test/spectra": "raw spectra (baseline)",
-    "limit": "limit (best possible reader)",
-}
 
 
 def model_card(model: "TrainedModel", run: Run) -> str:
@@ -129,9 +124,11 @@ def _numbers(model: "TrainedModel") -> str:
                 rows.append(
                     (f"{name} [{unit}]", words, *(number(value, unit) for value in values[:3]), number(values[3]))
                 )
+    limit = "\n\nThe limit is what the best possible reader of these spectra would have."
+    known = any(row[1] == SOURCES["limit"] for row in rows)
     return f"""## Labels read from test stars (predicted - catalogue)
 
-{_table(("label", "read from", "MAE", "mean", "sigma", "R2"), rows)}"""
+{_table(("label", "read from", "MAE", "mean", "sigma", "R2"), rows)}{limit if known else ""}"""
 
 
 def _latent(model: "TrainedModel") -> str:

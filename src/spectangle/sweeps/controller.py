@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from spectangle.configs.targets import check_targets
 from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.runs.sweep_folder import sweep_record
@@ -41,6 +42,7 @@ def run_sweep(plan: Plan, app: App) -> None:
         SpectangleError: Something failed in the end, or the folder holds another sweep.
         KeyboardInterrupt: The user stopped it; the same command goes on.
     """
+    check_targets(app.config)  # each run would refuse it, one after the other
     if plan.options.dry_run:
         refuse_change(plan)
         return console.print(describe_plan(plan), soft_wrap=True)

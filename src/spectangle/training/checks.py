@@ -281,7 +281,7 @@ def _check_estimator(path: str, node: Any, kept: bool = False) -> None:
             warnings.simplefilter("ignore")
             estimator.set_params(**few).fit(x, x[:, 0])  # what its own checks let through fails here
         if kept:
-            check_kept(LabelGroups(estimator).fit(x, x[:, :1]))
+            check_kept(LabelGroups(estimator).fit(x, x[:, :2]))
     except Exception as error:
         raise SpectangleError(f"{path} does not work: {_reason(error)}.") from error
 
