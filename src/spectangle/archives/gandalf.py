@@ -47,6 +47,11 @@ class Gandalf:
     def origin(self) -> str:
         return f"GANDALF {Path(self.folder).name}"
 
+    @property
+    def label_keys(self) -> dict[str, str]:
+        """What is written instead of options of ``labels``."""
+        return {"columns": "archive.label_names=[...]", "units": "archive.units=..."}
+
     def work(self) -> list[list[Path]]:
         """The one array."""
         return [[Path(self.folder) / "X.npy"]]
