@@ -26,6 +26,7 @@ __all__ = [
     "ExplainsLeftOut",
     "FitsPixels",
     "NamesStars",
+    "ScalesToMedian",
     "Source",
     "check_source",
     "groups_of",
@@ -152,6 +153,18 @@ class NamesStars(Protocol):
     @property
     def star_names(self) -> Mapping[int, str]:
         """Names by id."""
+        ...
+
+
+@runtime_checkable
+class ScalesToMedian(Protocol):
+    """A source some of whose spectra are scaled to their median instead of a continuum, and do not say so, as Gaia's:
+    the survey says which seem to be. Of other spectra a median of 1 says nothing.
+    """
+
+    @property
+    def scales_to_median(self) -> bool:
+        """Whether it does."""
         ...
 
 
