@@ -301,7 +301,9 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
         if gaps := label_gaps(survey):
             console.print(f"Labels are missing: {gaps}; cuts.require says which a star must have.", markup=False)
         words = [f"data.path={result.survey}"]
-        if {"teff", "logg"} < set(survey.labels):  # else nothing is kept or lost
+        if set(survey.labels) == {"teff", "logg", "fe_h"}:  # of few stars first_pair leaves a tenth of fe_h
+            words.append("lambdas=entangle_teff_logg")
+        elif {"teff", "logg"} < set(survey.labels):  # else nothing is kept or lost
             words.append("lambdas=first_pair")
         if result.tally.after_snr < FEW:
             words.append("experiment=small_survey")
