@@ -10,13 +10,23 @@ import numpy as np
 import pytest
 
 from spectangle import archives
-from spectangle.archives import BadRows, Cuts, LabelTable, Pixels, Source, SpectraChunk, prepare
-from spectangle.archives.source import Cited, Downloads, ExplainsLeftOut, FitsPixels, NamesStars, groups_of
+from spectangle.archives import BadRows, Cuts, LabelSources, LabelTable, Pixels, Source, SpectraChunk, prepare
+from spectangle.archives.source import (
+    BringsLabels,
+    Cited,
+    Downloads,
+    ExplainsLeftOut,
+    FitsPixels,
+    NamesStars,
+    ScalesToMedian,
+    groups_of,
+)
 from spectangle.errors import SpectangleError
 from spectangle.survey.file import Survey
 
 IDS = np.arange(11, 19)
 OWN_CUTS = Cuts(g_min=None, g_max=None, max_errors={"teff": np.inf}, require=[], max_masked=0.5)
+MORE = (BringsLabels, Cited, Downloads, ExplainsLeftOut, FitsPixels, NamesStars, ScalesToMedian)
 SOURCES = [archives.GaiaDataLink, archives.GaiaFiles, archives.Gandalf, archives.Miles, archives.Plain]
 
 
@@ -63,6 +73,8 @@ class Rich(Own):
 
     folder: str = "x"
     cite = "Somebody 2026"
+    scales_to_median = True
+    label_keys = {"table": "labels.table", "units": "archive.path=..."}
     star_names = {18: "unlabelled star"}
     calls: list = field(default_factory=list, repr=False)
 
@@ -93,8 +105,8 @@ def test_the_least_that_a_source_has(tmp_path):
 
 def test_what_a_source_may_have_is_asked_for(tmp_path):
     source = Rich(tmp_path / "a")
-    assert all(isinstance(source, kind) for kind in (Cited, Downloads, ExplainsLeftOut, FitsPixels, NamesStars))
-    assert not isinstance(Own(tmp_path), (Cited, Downloads, ExplainsLeftOut, FitsPixels, NamesStars))
+    assert all(isinstance(source, kind) for kind in MORE)
+    assert not isinstance(Own(tmp_path), MORE)
     cuts = Cuts(g_min=None, g_max=None, max_errors={"teff": np.inf}, require=[], max_masked=0.5, unlabelled=True)
     made = made_of(source, tmp_path, cuts=cuts)
     assert made is not None and made.left_out == ["8 chosen, 8 made"]
@@ -102,7 +114,35 @@ def test_what_a_source_may_have_is_asked_for(tmp_path):
         assert survey.attributes["origin"] == "own; cite Somebody 2026"
         np.testing.assert_allclose(survey.wavelength, [502, 504, 506, 508, 510])
         assert survey.column("name")[-1].decode() == "unlabelled star"
+        assert survey.column("median_normalised").tolist() == [0] * 8
     assert prepare(source, tmp_path / "other.h5", archives.LabelSources()) is None and source.calls == ["download"]
+
+
+def test_only_sources_that_scale_to_the_median_are_asked_how_many_they_scaled(tmp_path):
+    def scaled(path: Path, bad: BadRows) -> SpectraChunk:
+        return chunk(path, flux=np.tile(np.where(np.isin(np.arange(20), [9, 10, 11]), 1.5, 1.0), (8, 1)))
+
+    for source, counted in ((Own(tmp_path / "a", scaled), None), (Rich(tmp_path / "a", scaled), 7)):
+        made = made_of(source, tmp_path, pixels=Pixels("none"), overwrite=True, report=True)
+        assert made is not None and made.tally.median_normalised == counted
+        with Survey(tmp_path / "my.h5") as survey:
+            assert ("median_normalised" in survey.columns) == (counted is not None)
+        assert ("scaled to a median of 1" in (tmp_path / "my.html").read_text()) == (counted is not None)
+
+
+def test_options_of_labels_are_for_sources_without_labels(tmp_path):
+    def refused(source: Source, **options: Any) -> str:
+        with pytest.raises(SpectangleError) as error:
+            made_of(source, tmp_path, labels=LabelSources(**options))
+        assert not list(tmp_path.iterdir())
+        return str(error.value)
+
+    own, rich = Own(tmp_path / "a"), Rich(tmp_path / "a")
+    said = "labels.units={teff: kK, logg: dex} came, and the archive Own brings its own labels: it would not be read. "
+    assert refused(own, units={"teff": "kK", "logg": "dex"}) == said + "Leave it out."
+    assert refused(own, priority=["apogee"]).startswith("labels.priority=[apogee] came")
+    assert refused(rich, table="a", units={"teff": "K"}).endswith("would not be read. Write archive.path=... instead.")
+    made_of(rich, tmp_path, labels=LabelSources(table="a", apogee_columns={}))
 
 
 @pytest.mark.parametrize("source", [*SOURCES, archives.Spectra1D, Own])

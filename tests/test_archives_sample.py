@@ -327,6 +327,7 @@ def test_report_page_stands_alone(world):
     page = (folder / "my.html").read_text()
     for words in ("Funnel", "Fig. 3", "Kiel", "Signal to noise", "spectra", "64,305", "APOGEE DR17 - GALAH DR3"):
         assert words in page
+    assert "scaled to a median of 1" in page
     assert page.count("data:image/png;base64,") == 5
     assert not re.search(r"""(src|href)=['"]?(http|/)""", page)
     assert "name=viewport" in page and "prefers-color-scheme:dark" in page

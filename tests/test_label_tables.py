@@ -25,7 +25,7 @@ def stars():
     return Stars(12, n_pixels=301, edge=0)
 
 
-def prepared(folder: Path, stars: Stars, table: Table, max_bad_rows: int = 0, ending: str = "ecsv", **options):
+def prepared(folder: Path, stars: Stars, table: Table, ending: str = "ecsv", cuts: Cuts = TAKEN, **options):
     """What archive=plain makes of a table of labels."""
     np.save(folder / "flux.npy", stars.flux)
     table.write(folder / f"labels.{ending}", overwrite=True)
@@ -33,9 +33,8 @@ def prepared(folder: Path, stars: Stars, table: Table, max_bad_rows: int = 0, en
     made = prepare(
         plain,
         folder / "my.h5",
-        cuts=TAKEN,
+        cuts=cuts,
         pixels=Pixels(method="none"),
-        max_bad_rows=max_bad_rows,
         overwrite=True,
         report=False,
     )
@@ -140,6 +139,33 @@ def test_a_sentinel_is_no_value_and_is_said(tmp_path, stars, name, value, capsys
     assert made.tally.after_snr == 11
     with Survey(tmp_path / "my.h5") as survey:
         assert stars.ids[4] not in survey.source_id and np.isfinite(survey.label(name)).all()
+
+
+def test_a_label_in_a_unit_that_nobody_said_is_refused(tmp_path, stars):
+    table = stars.table()
+    table["teff"] /= 1000
+    table["teff"][0] = -9999  # is missing in any unit
+    first = table["teff"][1]
+    with pytest.raises(SpectangleError) as error:
+        prepared(tmp_path, stars, table, ending="csv")
+    said = (
+        f"labels.csv, row 2, star {stars.ids[1]}: teff is {first:g}, and all 11 values of teff would be taken for miss"
+    )
+    assert said in str(error.value) and "archive.units='{teff: kK}'" in str(error.value)
+    assert not (tmp_path / "my.h5").exists()
+    prepared(tmp_path, stars, table, ending="csv", units={"teff": "kK"})
+    with Survey(tmp_path / "my.h5") as survey:
+        assert survey.unit("teff") == "kK"
+        np.testing.assert_allclose(survey.label("teff"), table["teff"][1:], rtol=1e-6)
+
+
+def test_a_label_that_only_has_fill_values_is_a_missing_one(tmp_path, stars, capsys):
+    labels = {"teff": stars.labels["teff"], "logg": np.full(12, -9999.0), "a_h": np.full(12, 8.5)}
+    cuts = Cuts(g_min=None, g_max=None, max_errors={}, require=[])
+    prepared(tmp_path, stars, Table({"source_id": stars.ids} | labels), cuts=cuts)
+    with Survey(tmp_path / "my.h5") as survey:
+        assert survey.labels == ("teff", "logg") and np.isnan(survey.label("logg")).all()
+    assert "a_h (no value from -8 to 3)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_value_among_others_is_no_sentinel():

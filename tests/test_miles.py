@@ -115,9 +115,14 @@ def test_every_form_gives_the_same(library, tmp_path):
         assert all(np.array_equal(a, b) for a, b in zip(surveys[0], other, strict=True))
 
 
-def test_cuts_and_stars_are_keys(library, tmp_path):
+def test_cuts_and_stars_are_keys(library, tmp_path, capsys):
     result = made(tmp_path, f"folder='{library}'", "cuts.label_ranges.teff=null", "archive.exclude=[hd044691a]")
     assert result.tally.after_snr == 3 and result.funnel.steps[2]["step"] == "not excluded by name"
+    said = " ".join(capsys.readouterr().out.split())
+    asked = re.search(r"pip download.*\n.*\n *python train.py (.*)", (ROOT / "docs" / "archives.md").read_text())
+    assert asked is not None  # the documentation proposes what the command does
+    for word in asked[1].split():
+        assert word in said or word.startswith("data.path="), word
 
 
 @pytest.mark.parametrize(

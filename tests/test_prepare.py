@@ -174,3 +174,28 @@ def test_gandalf_by_command(world, prepare):
 def test_what_nothing_takes_is_a_sentence(monkeypatch, capsys, word, key):
     code, _, errors = Command(monkeypatch, capsys)("prepare", "spectra=x", word)
     assert code == 1 and f"error: There is no key {key}: nothing would read it." in errors
+
+
+@pytest.mark.parametrize(
+    ("archive", "word", "sentence"),
+    [
+        ("miles", "labels.table=doesnotexist.csv", "the archive Miles brings .* Write archive=spectra1d .* instead"),
+        ("miles", "labels.keep_columns=[sptype]", ".sptype. came, .* Write archive=spectra1d"),
+        ("plain", "labels.table=t.csv", "the archive Plain brings .* Write labels_table=... instead"),
+        ("plain", "labels.columns={teff: T}", "{teff: T} came, .* Write archive.columns=... instead"),
+        ("plain", "labels.units={teff: kK}", "Write archive.units=... instead"),
+        ("plain", "labels.keep_columns=[a, b]", "[[]a, b. came, .* Write archive.keep_columns=..."),
+        ("gandalf", "labels.units={teff: kK}", "the archive Gandalf brings .* Write archive.units=... instead"),
+        ("gandalf", "labels.table=t.csv", "it would not be read. Leave it out"),
+        ("spectra1d", "labels.apogee=a.fits", "the archive Spectra1D brings .* Leave it out"),
+        ("spectra1d", "labels.id_column=star", "Write archive.id_column=... instead"),
+        ("gaia_rvs", "labels.apogee_release=DR16", "came without labels.apogee, .* Give labels.apogee=..., or leave"),
+        ("gaia_rvs", "labels.units={teff: kK}", "came without labels.table, .* Give labels.table=..., or leave"),
+        ("gaia_datalink", "labels.columns={teff: T}", "came without labels.table"),
+    ],
+)
+def test_options_of_labels_that_nothing_reads_are_refused(archive, word, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # where there is none of the files: nothing is read before
+    code, _, errors = Command(monkeypatch, capsys)("prepare", f"archive={archive}", *ARCHIVES[archive], word)
+    said = " ".join(errors.split())
+    assert code == 1 and re.search(f"error: {word.split('=')[0]}=.*{sentence}", said), errors

@@ -213,6 +213,17 @@ def test_every_file_is_used_or_named(world):
     assert "HD 9.fits: star HD 9 has no row" in (world / "my.html").read_text() and result.tally.after_snr == 1
 
 
+def test_values_that_are_taken_for_missing_are_said_as_of_other_archives(world, capsys):
+    fe_h = [0.1, -9.99, -0.2, 99.9]
+    write_labels(world / "labels.csv", ["no file", "hd1", "HD2", "HD  3"], fe_h=fe_h, vsini=[1.0, 2, 3, 4])
+    made(world, label_columns={"fe_h": "fe_h", "vsini": "vsini"})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "labels.csv: 2 value(s) of fe_h are taken for missing; in row 2 that of star HD 1 is -9.99, and lies" in said
+    write_labels(world / "labels.csv", ["hd1", "HD2", "HD  3"], fe_h=[7.5, 7.4, 7.6])
+    with pytest.raises(SpectangleError, match=r"star HD 1: fe_h is 7.5, and all 3 .*: labels.units='{fe_h: UNIT}'"):
+        made(world, label_columns={"fe_h": "fe_h"})
+
+
 def test_a_file_without_a_row_is_kept_where_labels_may_lack(world):
     """Its id is that of its name, as that of a star whose row has none."""
     write_image(world / "s" / "HD 9.fits", line(WAVELENGTH), **AIR_AXIS)

@@ -29,7 +29,7 @@ class Tally:
         found: Labelled stars with a spectrum.
         after_masked, after_snr: Stars left after the two cuts on spectra.
         by_origin: Stars in the survey by catalogue [number of origins].
-        median_normalised: Stars in the survey that seem scaled to their median.
+        median_normalised: Stars in the survey that seem scaled to their median; None: of such a source nobody asks.
         empty_pixels: Pixels that no star has; they are left out of the survey.
     """
 
@@ -38,7 +38,7 @@ class Tally:
     after_masked: int = 0
     after_snr: int = 0
     by_origin: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
-    median_normalised: int = 0
+    median_normalised: int | None = None
     empty_pixels: int = 0
 
 
@@ -150,13 +150,15 @@ def _append(
     if not keep.any():
         return
     star = position[keep]
-    columns = {name: file[name][rows][keep] for name in ("masked_fraction", "median_normalised", "rvs_snr")}
+    measured = [name for name in ("masked_fraction", "median_normalised", "rvs_snr") if name in file]
+    columns = {name: file[name][rows][keep] for name in measured}
     columns |= {
         "phot_g_mean_mag": catalogue.g_mag[star],
         "label_origin": np.array([name.replace(UNLABELLED, "") for name in catalogue.origins])[catalogue.origin[star]],
     }
     columns |= {name: values[star] for name, values in catalogue.columns.items()}
-    tally.median_normalised += int(columns["median_normalised"].sum())
+    if "median_normalised" in columns:
+        tally.median_normalised = (tally.median_normalised or 0) + int(columns["median_normalised"].sum())
     tally.by_origin += np.bincount(catalogue.origin[star], minlength=len(tally.by_origin))
     writer.append(
         source_id=ids[keep],

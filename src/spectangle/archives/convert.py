@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from spectangle.archives.source import Source
+from spectangle.archives.source import ScalesToMedian, Source
 from spectangle.archives.spectra.chunk import SpectraChunk, drop_bad_rows
 from spectangle.archives.spectra.resample import Pixels
 from spectangle.archives.tables.bad_rows import BadRows
@@ -25,7 +25,7 @@ from spectangle.survey.wavelengths import VacuumCheck
 
 __all__ = ["Job", "convert", "open_part", "part_path", "words_in"]
 
-FORMAT = 4  # of the part files
+FORMAT = 5  # of the part files
 COOL_MARGIN = 0.02
 OTHER_GRID = (
     "has another wavelength grid than the spectra before it; prepare them apart, or use pixels.method=resample."
@@ -95,7 +95,7 @@ def convert(job: Job, paths: Sequence[Path], part: Path) -> Path:
                 for chunk in _chunks(job, path, bad):
                     good = drop_bad_rows(chunk, bad, job.pixels.nonpositive_error)
                     vacuum.add(good.wavelength, good.flux, str(path))
-                    _append(file, job.pixels, number, good)
+                    _append(file, job, number, good)
             vacuum.finish()
             _drop_partial_errors(file)
             for name, words in (
@@ -124,9 +124,10 @@ def _chunks(job: Job, path: Path, bad: BadRows) -> Iterator[SpectraChunk]:
         ) from None
 
 
-def _append(file: Any, pixels: Pixels, number: int, chunk: SpectraChunk) -> None:
+def _append(file: Any, job: Job, number: int, chunk: SpectraChunk) -> None:
     if len(chunk) == 0:
         return
+    pixels, source = job.pixels, job.source
     grid = pixels.grid(chunk.wavelength)
     if "wavelength" not in file:
         file["wavelength"] = grid
@@ -142,10 +143,11 @@ def _append(file: Any, pixels: Pixels, number: int, chunk: SpectraChunk) -> None
         "row": chunk.row,
         "file": np.full(len(chunk), number),
         "masked_fraction": masked.mean(axis=1, dtype=np.float32),
-        "median_normalised": median_normalised(flux, error),
         "flux": filled,
         "rvs_snr": signal_to_noise(chunk.flux, chunk.flux_error),
     }
+    if isinstance(source, ScalesToMedian) and source.scales_to_median:
+        values["median_normalised"] = median_normalised(flux, error)
     if error is not None:
         values["flux_error"] = error
     for name, array in values.items():

@@ -47,6 +47,11 @@ class Gandalf:
     def origin(self) -> str:
         return f"GANDALF {Path(self.folder).name}"
 
+    @property
+    def label_keys(self) -> dict[str, str]:
+        """What is written instead of options of ``labels``."""
+        return {"columns": "archive.label_names=[...]", "units": "archive.units=..."}
+
     def work(self) -> list[list[Path]]:
         """The one array."""
         return [[Path(self.folder) / "X.npy"]]
@@ -87,7 +92,7 @@ class Gandalf:
             g_mag=np.full(len(ids), np.nan, dtype=np.float32),
             units={name: (self.units or {}).get(name) or unit_of_label(name) for name in self.label_names},
         )
-        return with_ids(table, path)
+        return with_ids(table, path, "archive")
 
     def _ids(self) -> np.ndarray:
         """Ids [N] int64; names that are no integers, such as APOGEE's 2M..., are numbered from 1 in the file's

@@ -60,6 +60,12 @@ class Plain:
     def origin(self) -> str:
         return Path(self.spectra).name
 
+    @property
+    def label_keys(self) -> dict[str, str]:
+        """What is written instead of options of ``labels``."""
+        own = {key: f"archive.{key}=..." for key in ("columns", "units", "id_column", "keep_columns")}
+        return {"table": "labels_table=..."} | own
+
     def work(self) -> list[list[Path]]:
         """The one array."""
         return [[Path(self.spectra)]]

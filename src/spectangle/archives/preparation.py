@@ -5,8 +5,8 @@ goes on where it stopped; the folder is removed when the survey stands.
 """
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from spectangle.archives.prepared import Prepared
 from spectangle.archives.sample import Cuts, Funnel, apply_cuts
 from spectangle.archives.sample_report import label_gaps, write_report
 from spectangle.archives.source import (
+    BringsLabels,
     Cited,
     Downloads,
     ExplainsLeftOut,
@@ -43,6 +44,16 @@ from spectangle.survey.file import Survey
 __all__ = ["LabelSources", "prepare"]
 
 SHOWN = 8  # files that are not used; the report has all
+OF_CATALOGUE = {  # options of `labels` that are said of one file
+    "apogee_release": "apogee",
+    "apogee_columns": "apogee",
+    "galah_release": "galah",
+    "galah_columns": "galah",
+    "galah_gaia": "galah",
+    "columns": "table",
+    "units": "table",
+    "keep_columns": "table",
+}
 FEW = 5000  # stars: with fewer, experiment=small_survey is the preset
 
 
@@ -89,8 +100,52 @@ class LabelSources:
         """All files that are given."""
         return [str(path) for path in (self.apogee, self.galah, self.galah_gaia, self.table) if path is not None]
 
+    @property
+    def options(self) -> dict[str, object]:
+        """{option: value} of those that are not at their default."""
+
+        def plain(value: object) -> object:
+            return (list(value) if isinstance(value, tuple) else value) or None  # a config has {} and lists
+
+        given = {field.name: (plain(getattr(self, field.name)), plain(field.default)) for field in fields(self)}
+        return {name: value for name, (value, default) in given.items() if value != default}
+
+    def refuse_unread(self, archive: str, keys: Mapping[str, str]) -> None:
+        """Refuse what an archive that brings its own labels would not read.
+
+        Arguments:
+            archive: Its name.
+            keys: See :attr:`~spectangle.archives.source.BringsLabels.label_keys`.
+
+        Raises:
+            SpectangleError: Names an option, and what to write instead.
+        """
+        for name, value in self.options.items():
+            instead = keys.get(name)
+            if instead != f"labels.{name}":
+                advice = f"Write {instead} instead." if instead else "Leave it out."
+                raise SpectangleError(
+                    f"labels.{name}={_as_typed(value)} came, and the archive {archive} brings its own labels: it "
+                    f"would not be read. {advice}"
+                )
+
+    def refuse_homeless(self) -> None:
+        """Refuse what is said of a catalogue that is not given; `id_column` may come with an archive's config.
+
+        Raises:
+            SpectangleError: Names the option and the catalogue.
+        """
+        for name, value in self.options.items():
+            catalogue = OF_CATALOGUE.get(name)
+            if catalogue and catalogue not in self.named:
+                raise SpectangleError(
+                    f"labels.{name}={_as_typed(value)} came without labels.{catalogue}, and would not be read: it "
+                    f"is said of that file. Give labels.{catalogue}=..., or leave it out."
+                )
+
     def read(self, bad: BadRows) -> list[LabelTable]:
         """Read those that are named, in the order of priority."""
+        self.refuse_homeless()
         readers = {
             "apogee": lambda path: read_apogee(path, self.apogee_release, self.apogee_columns),
             "galah": lambda path: read_galah(path, self.galah_gaia, self.galah_release, self.galah_columns),
@@ -110,6 +165,13 @@ class LabelSources:
                 shared, "the other catalogues do not have them; labels.columns names what to take"
             )
         return list(tables.values())
+
+
+def _as_typed(value: object) -> str:
+    """A value as it is written on a command line."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {inner}' for key, inner in value.items())}}}"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def prepare(
@@ -147,6 +209,7 @@ def prepare(
         raise SpectangleError(f"{survey} exists already; choose another name with survey=..., or say overwrite=true.")
     check_source(archive)
     if labels is not None and not labels.named and isinstance(archive, Downloads):
+        labels.refuse_homeless()
         return _only_download(archive)
     if labels is not None and isinstance(archive, GaiaFiles):
         archive.besides[:] = labels.files
@@ -180,7 +243,12 @@ def _only_download(archive: Downloads) -> None:
 
 
 def _tables(archive: Source, labels: LabelSources, bad: BadRows) -> list[LabelTable]:
+    name = type(archive).__name__
+    if isinstance(archive, BringsLabels):
+        labels.refuse_unread(name, archive.label_keys)
     own = archive.labels(bad)
+    if own is not None and not isinstance(archive, BringsLabels):
+        labels.refuse_unread(name, {})
     tables = labels.read(bad) if own is None else [own]
     for note in (note for table in tables for note in table.notes):
         console.print(note, markup=False)
@@ -233,7 +301,9 @@ def _finish(result: Prepared, parts: Path, report: bool) -> None:
         if gaps := label_gaps(survey):
             console.print(f"Labels are missing: {gaps}; cuts.require says which a star must have.", markup=False)
         words = [f"data.path={result.survey}"]
-        if {"teff", "logg"} < set(survey.labels):  # else nothing is kept or lost
+        if set(survey.labels) == {"teff", "logg", "fe_h"}:  # of few stars first_pair leaves a tenth of fe_h
+            words.append("lambdas=entangle_teff_logg")
+        elif {"teff", "logg"} < set(survey.labels):  # else nothing is kept or lost
             words.append("lambdas=first_pair")
         if result.tally.after_snr < FEW:
             words.append("experiment=small_survey")

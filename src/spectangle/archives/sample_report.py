@@ -114,10 +114,11 @@ def _counts(result: "Prepared") -> str:
         ("spectra in the files", tally.rows),
         ("labelled stars with a spectrum", tally.found),
         ("stars in the survey", tally.after_snr),
-        ("of these, scaled to a median of 1, as Gaia does with cool stars", tally.median_normalised),
         ("pixels that no star has, left out", tally.empty_pixels),
         ("bad rows skipped", result.bad.count),
     ]
+    if tally.median_normalised is not None:
+        rows.insert(3, ("of these, scaled to a median of 1, as Gaia does with cool stars", tally.median_normalised))
     return (
         "<div class=scroll><table>"
         + "".join(f"<tr><td>{name}</td><td class=n>{number:,}</td></tr>" for name, number in rows)

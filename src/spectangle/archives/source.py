@@ -19,7 +19,18 @@ from spectangle.archives.spectra.resample import Pixels
 from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.errors import SpectangleError
 
-__all__ = ["Cited", "Downloads", "ExplainsLeftOut", "FitsPixels", "NamesStars", "Source", "check_source", "groups_of"]
+__all__ = [
+    "BringsLabels",
+    "Cited",
+    "Downloads",
+    "ExplainsLeftOut",
+    "FitsPixels",
+    "NamesStars",
+    "ScalesToMedian",
+    "Source",
+    "check_source",
+    "groups_of",
+]
 
 NEEDED = ("work", "read", "labels", "origin", "release")
 ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")  # in the text of an object that says nothing of its settings
@@ -85,6 +96,20 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class BringsLabels(Protocol):
+    """A source that always brings its own labels: an option of ``labels`` that it does not take is refused before
+    anything is read. One without this member, whose :meth:`Source.labels` gives a table, takes none.
+    """
+
+    @property
+    def label_keys(self) -> Mapping[str, str]:
+        """{option of ``labels``: what to write instead, ``archive.columns=...``}; ``{"table": "labels.table"}``
+        where the config of the archive takes the option from there.
+        """
+        ...
+
+
+@runtime_checkable
 class Cited(Protocol):
     """A source whose papers are named in the survey's origin."""
 
@@ -128,6 +153,18 @@ class NamesStars(Protocol):
     @property
     def star_names(self) -> Mapping[int, str]:
         """Names by id."""
+        ...
+
+
+@runtime_checkable
+class ScalesToMedian(Protocol):
+    """A source some of whose spectra are scaled to their median instead of a continuum, and do not say so, as Gaia's:
+    the survey says which seem to be. Of other spectra a median of 1 says nothing.
+    """
+
+    @property
+    def scales_to_median(self) -> bool:
+        """Whether it does."""
         ...
 
 

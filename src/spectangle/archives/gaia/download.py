@@ -74,6 +74,10 @@ class GaiaDataLink:
             raise SpectangleError(f"archive.chunk={self.chunk}: DataLink takes 1 to {LIMIT - 1} sources a request.")
 
     @property
+    def scales_to_median(self) -> bool:
+        return True
+
+    @property
     def origin(self) -> str:
         return self._files().origin
 

@@ -43,6 +43,10 @@ class GaiaFiles:
     besides: list[str] = field(default_factory=list, init=False, repr=False)  # tables of labels that may lie among them
 
     @property
+    def scales_to_median(self) -> bool:
+        return True
+
+    @property
     def origin(self) -> str:
         return f"{self.release} RVS"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from spectangle.archives.labels.label_table import UNITS
 from spectangle.archives.tables.columns import find_column
-from spectangle.archives.tables.missing import is_missing
+from spectangle.archives.tables.missing import is_fill, is_missing, plausible
 from spectangle.errors import SpectangleError
 
 __all__ = ["LabelColumns", "check_label_names", "choose_labels", "error_column", "label_name"]
@@ -139,12 +139,11 @@ def _no_label(column: Any, name: str) -> str | None:
         return None
     if kind := next((kind for kind, pattern in KINDS if re.fullmatch(pattern, name)), None):
         return kind
-    if (missing := _missing(column, name)) > MOST:
+    values, unit = np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan), str(column.unit or "")
+    missing = float(is_missing(values, name, unit).mean()) if len(values) else 1.0
+    if missing == 1 and not is_fill(values).all():
+        low, high = plausible(name, unit)
+        return f"no value from {low:g} to {high:g} {unit}".rstrip()
+    if missing > MOST:
         return "no value" if missing == 1 else f"missing in {missing:.0%} of the rows"
     return None
-
-
-def _missing(column: Any, name: str) -> float:
-    """The part of the rows without a value."""
-    values = np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
-    return float(is_missing(values, name, str(column.unit or "")).mean()) if len(values) else 1.0

@@ -13,7 +13,7 @@ from spectangle.archives.labels.label_columns import LabelColumns, check_label_n
 from spectangle.archives.labels.label_table import UNITS, LabelTable, as_text, unit_of_label, with_gaps
 from spectangle.archives.tables.bad_rows import BadRows
 from spectangle.archives.tables.columns import find_column, numbers, require_columns
-from spectangle.archives.tables.missing import error_or_nan, is_missing, why_missing
+from spectangle.archives.tables.missing import error_or_nan, is_fill, is_missing, plausible, why_missing
 from spectangle.archives.tables.table_file import read_table
 from spectangle.errors import SpectangleError
 from spectangle.survey.label_units import in_unit
@@ -57,7 +57,7 @@ def read_label_table(
     _refuse_duplicates(path, ids)
     besides = {id_column: "the id"}
     labels = labels_of(table, path, ids, columns, units, magnitude, origin, keys, besides, keep_columns)
-    return with_ids(labels, path)
+    return with_ids(labels, path, keys)
 
 
 def ids_of(table: Any, path: str | Path, id_column: str, keys: str) -> np.ndarray:
@@ -118,18 +118,53 @@ def _filled(column: Any) -> np.ndarray:
     return as_text(known) if known.dtype.kind == "S" and (known.view(np.uint8) > 127).any() else known
 
 
-def with_ids(labels: LabelTable, path: str | Path) -> LabelTable:
-    """The rows of a user's own table that have an id; a note says which values the sample takes for missing."""
+def with_ids(
+    labels: LabelTable,
+    path: str | Path,
+    keys: str,
+    rows: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> LabelTable:
+    """The rows of a user's own table that have an id; a note says which values the sample takes for missing.
+
+    Arguments:
+        labels: The table.
+        path: Its file, for sentences.
+        keys: Where the config has the units, for sentences.
+        rows: Where in the file its rows [n] are, from 0; None: they are all of the file.
+        names: Names of its stars [n]; None: they are called by their ids.
+
+    Raises:
+        SpectangleError: No star can have any of the values that a label has.
+    """
     notes = []
     for name, values in labels.labels.items():
-        if len(rows := np.flatnonzero(is_missing(values, name, labels.units[name]) & ~np.isnan(values))):
-            why = why_missing(float(values[rows[0]]), name, labels.units[name])
-            star = labels.source_id[rows[0]]
-            notes.append(
-                f"{path}: {len(rows)} value(s) of {name} are taken for missing; in row {rows[0] + 1} that of star "
-                f"{star} {why}."
-            )
+        unit, missing = labels.units[name], is_missing(values, name, labels.units[name])
+        given = np.flatnonzero(missing & ~np.isnan(values))
+        real = np.flatnonzero(~is_fill(values))
+        if not len(given):
+            continue
+        first = real[0] if len(real) and missing.all() else given[0]
+        row = first + 1 if rows is None else rows[first] + 1
+        star = labels.source_id[first] if names is None else names[first]
+        if len(real) and missing.all():
+            raise _implausible(f"{path}, row {row}, star {star}", name, values[real], unit, keys)
+        notes.append(
+            f"{path}: {len(given)} value(s) of {name} are taken for missing; in row {row} that of star {star} "
+            f"{why_missing(float(values[first]), name, unit)}."
+        )
     return replace(labels, notes=(*labels.notes, *notes)).keep(labels.source_id != NO_ID)
+
+
+def _implausible(where: str, name: str, values: np.ndarray, unit: str, keys: str) -> SpectangleError:
+    """Of a label all of whose values [n] would be taken for missing ones: most often their unit is another."""
+    low, high = plausible(name, unit)
+    other = "kK" if name == "teff" else "UNIT"
+    return SpectangleError(
+        f"{where}: {name} is {values[0]:g}, and all {len(values)} values of {name} would be taken for missing ones: "
+        f"{low:g} to {high:g} {unit} were expected. If they are in another unit, say in which, and the survey keeps "
+        f"it: {keys}.units='{{{name}: {other}}}'; else correct the values, or leave the label out."
+    )
 
 
 def _label_columns(

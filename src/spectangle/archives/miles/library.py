@@ -24,6 +24,7 @@ from spectangle.survey.source_ids import positions_in
 
 __all__ = ["Miles"]
 
+OTHER_LABELS = "archive=spectra1d archive.form.medium=air with the library's FITS files"
 PAPERS = "Sanchez-Blazquez et al. 2006; Falcon-Barroso et al. 2011; labels: Cenarro et al. 2007"
 
 
@@ -54,6 +55,11 @@ class Miles:
     @property
     def cite(self) -> str:
         return PAPERS
+
+    @property
+    def label_keys(self) -> dict[str, str]:
+        """What is written instead of options of ``labels``: the library's own table is of fixed columns."""
+        return dict.fromkeys(("table", "columns", "units", "id_column", "keep_columns"), OTHER_LABELS)
 
     @cached_property
     def files(self) -> MilesFiles:

@@ -9,7 +9,7 @@ import numpy as np
 
 from spectangle.archives.labels.label_table import LabelTable, as_text, with_gaps
 from spectangle.archives.labels.names import name_id, name_key, refuse_duplicates
-from spectangle.archives.labels.plain_labels import ids_of, labels_of
+from spectangle.archives.labels.plain_labels import ids_of, labels_of, with_ids
 from spectangle.archives.spectra.star_files import FITS_ENDINGS
 from spectangle.archives.spectra.table_spectrum import TEXT_ENDINGS
 from spectangle.archives.tables.columns import NoNumber, find_column, require_columns
@@ -77,6 +77,7 @@ def join_by_name(
         labels = labels_of(table[rows], where, ids, keys.label_columns, keys.units, besides=besides, keep_columns=kept)
     except NoNumber as error:
         raise error.in_row(rows[error.row]) from None
+    labels = with_ids(labels, where, "labels", rows, stars)
     columns = {"name": np.array(stars)} | labels.columns
     in_table = {files[row_keys[row]]: int(number) for row, number in zip(rows, ids, strict=True)}
     numbers = {path: in_table[path] if path in in_table else name_id(name) for path, name in names.items()}

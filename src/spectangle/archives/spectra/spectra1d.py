@@ -88,6 +88,12 @@ class Spectra1D:
     def origin(self) -> str:
         return self.title or (Path(self.spectra).name if isinstance(self.spectra, str) else "spectra1d")
 
+    @property
+    def label_keys(self) -> dict[str, str]:
+        """The options of ``labels`` that its config takes, and what is written instead of another."""
+        taken = {key: f"labels.{key}" for key in ("table", "columns", "units", "keep_columns")}
+        return taken | {"id_column": "archive.id_column=..."}
+
     @cached_property
     def _found(self) -> tuple[list[Path], list[str]]:
         return find_spectra(self.spectra, [self.labels_table])

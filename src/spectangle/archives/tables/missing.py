@@ -8,7 +8,7 @@ import re
 import astropy.units as u
 import numpy as np
 
-__all__ = ["error_or_nan", "is_missing", "plausible", "why_missing"]
+__all__ = ["error_or_nan", "is_fill", "is_missing", "plausible", "why_missing"]
 
 HUGE = 1e15  # fill values of FITS, VOTable and HDF5 writers: 1e20, 9.97e36, 1.8e308
 NEVER = -9000.0  # -9999, -9999.99 and their like are never a label
@@ -51,6 +51,13 @@ def is_missing(values: np.ndarray, name: str = "", unit: str | None = None) -> n
     with np.errstate(invalid="ignore"):
         wrong = ~np.isfinite(values) | (np.abs(values) > HUGE) | (values <= NEVER) | (values < low) | (values > high)
         return wrong | _lone_sentinels(values, wrong)
+
+
+def is_fill(values: np.ndarray) -> np.ndarray:
+    """Whether values [n] are what tables are filled with, in any unit: not finite, huge, -999, 99.99, -9999 ..."""
+    size = np.abs(np.asarray(values, dtype=np.float64))
+    with np.errstate(invalid="ignore"):
+        return ~np.isfinite(size) | (size > HUGE) | (values <= NEVER) | np.isclose(size[:, None], NINES).any(axis=1)
 
 
 def why_missing(value: float, name: str, unit: str | None = None) -> str:
