@@ -121,6 +121,20 @@ def test_the_layout_is_the_papers(sweep):
     assert any("0.87" in row for row in ratio_grid(collect(sweep)[0]).rows)
 
 
+def test_what_the_spectra_do_not_hold_has_a_blank_for_what_is_lost(sweep):
+    for path in sweep.glob("first-*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        kept = {key: value for key, value in metrics.items() if key not in ("disentanglement/m_h", "retention/m_h")}
+        path.write_text(json.dumps(kept | {"reference/m_h/r2": -0.04}))
+    grid = leakage_grid(table := collect(sweep)[0])
+    lost = {row[1]: row[8:10] for row in grid.rows if row[0] == "First pair"}
+    assert lost["[M/H]"] == ["", ""] and all(lost["T_eff"]) and "R2 below 0.05" in grid.note
+    columns, rows = long_rows(table)
+    [row] = [dict(zip(columns, row, strict=True)) for row in rows if (row[0], row[2]) == ("first", "m_h")]
+    assert row["disentanglement"] is None and row["reference"] == pytest.approx(-0.04)
+    assert "nan" not in table_text(number_table(table, "x"), "ascii.csv")
+
+
 @pytest.mark.parametrize("width", [80, 120, 300])
 def test_tables_are_cut_into_pieces_that_fit_the_terminal(sweep, width):
     table, _ = collect(sweep)

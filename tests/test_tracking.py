@@ -416,3 +416,4 @@ def test_the_table_of_probes_says_what_its_excess_is(bound, word):
     metrics = {"probe/teff/r2": 0.9, "probe/fe_h/r2": 0.2, "excess/fe_h": 0.03, "excess_is_upper_bound": bound}
     columns, rows = probe_rows(metrics, ["teff", "fe_h"], {"teff": "entangled", "fe_h": "disentangled"})
     assert [row[columns.index("excess is")] for row in rows] == [None, word]
+    assert [row[columns.index("lost")] for row in rows] == [None, None]  # nothing to lose in the spectra

@@ -72,7 +72,8 @@ class Probes(L.Callback):
     ``probe/<label>/seen``, the best that
     is fitted on training stars, where the adversary has been at work; ``probe/<label>/control``, the strongest probe on
     permuted labels (about 0); ``disentanglement/<label>`` and ``retention/<label>`` against the same probes on raw
-    spectra (cached). For each disentangled
+    spectra (cached), left out where these do not hold the label (see
+    :func:`~spectangle.evaluation.leakage.share_lost`). For each disentangled
     label (see :func:`~spectangle.evaluation.leakage.leaks`): ``floor/<label>``, ``excess/<label>`` with ``excess_low``,
     ``excess_high``, and ``floor_decoder/<label>``. ``probe/left_out`` counts the probes that were not asked
     (``gpu_packs_without``). The largest excess is ``largest_excess``; ``excess_is_upper_bound``
@@ -230,12 +231,10 @@ class Probes(L.Callback):
         reference = self._reference(data)
         found = {f"reference/{name}/balanced_accuracy": reference[name] for name in data.attributes}
         for label in data.labels:
+            found[f"reference/{label}/r2"] = reference[label]
             lost = share_lost(scores[f"probe/{label}/r2"], reference[label])
-            found |= {
-                f"reference/{label}/r2": reference[label],
-                f"disentanglement/{label}": lost,
-                f"retention/{label}": 1 - lost,
-            }
+            if lost is not None:
+                found |= {f"disentanglement/{label}": lost, f"retention/{label}": 1 - lost}
         return found
 
     def _reference(self, data: "SpectraDataModule") -> dict[str, float]:
