@@ -120,6 +120,21 @@ def test_every_label_has_a_panel_whatever_it_is_called_and_however_many_there_ar
     assert sum(1 for axes in coloured.axes if "neighbours" in axes.get_title()) == len(names)
 
 
+def test_stars_beyond_a_panel_are_counted_and_stand_at_its_edge():
+    """The worst fell out of the panel without a mark, and the MAE above counted them."""
+    random = np.random.default_rng(0)
+    truth = random.normal(5000, 500, 600)
+    found = truth + random.normal(0, 50, 600)
+    found[:2] += (3000, -4000)
+    for axes in figures.prediction_figure({"teff": found}, {"teff": truth}, UNITS).axes:
+        low, high = axes.get_ylim()
+        marks = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() in "^v<>"}
+        assert axes.get_title(loc="right") == "2 outside"
+        assert marks == {"^": [[truth[0], high]], "v": [[truth[1], low]]}
+    close = figures.prediction_figure({"teff": truth}, {"teff": truth}, UNITS).axes[1]
+    assert not close.get_title(loc="right")
+
+
 def test_neighbours_read_a_gradient_and_no_confetti():
     random = np.random.default_rng(0)
     points = random.uniform(size=(800, 2))
