@@ -626,6 +626,8 @@ def test_folds_are_drawn_with_each_star_as_a_test_star(toy_survey, tmp_path, mon
     )
     code, printed, errors = Command(monkeypatch, capsys)("report", "kind=folds", f"sweep={tmp_path}")
     assert code == 0 and "2 of 2 folds" in printed, errors
+    assert "errors in the figures are of all stars together" in " ".join(printed.split())
+    assert "errors of all together" in drawn[0][3]
     written = sorted(path.name for path in (tmp_path / "figures").glob("*.png"))
     begins = "entangled-teff-logg-disentangled-m_h-alpha_fe"
     assert written == [f"{begins}-{name}.png" for name in ("kiel_chemical", "predicted", "tsne")]

@@ -42,10 +42,8 @@ def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     folds = [read_test_stars(run, model, data, len(data.test)) for run, model, data in loaded]
     catalogue, predicted, spectra = (_joined(folds, name) for name in ("catalogue", "predicted", "spectra_predicted"))
     stars = len(next(iter(catalogue.values())))
-    yield (
-        "predicted",
-        prediction_figure(predicted, catalogue, folds[0].units, f"{title}: each of {stars} stars as a test star"),
-    )
+    words = f"{title}: each of {stars} stars as a test star\nerrors of all together (in the table: mean over folds)"
+    yield "predicted", prediction_figure(predicted, catalogue, folds[0].units, words)
     if diagrams := len(diagram_axes(catalogue)):
         columns = {"from the spectra": [spectra] * diagrams} if spectra else {}
         yield (

@@ -160,6 +160,12 @@ def print_folds(cfg: DictConfig) -> None:
         if cfg.figures:
             written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures")
             console.print(f"written: {', '.join(map(str, written))}", markup=False)
+    if cfg.figures:
+        console.print(
+            "note: errors in the figures are of all stars together, those in the tables the mean over folds (and "
+            "seeds; a figure has the first seed of each fold).",
+            markup=False,
+        )
 
 
 def draw_figures(cfg: DictConfig) -> None:
