@@ -166,7 +166,10 @@ def test_the_limit_is_a_row_and_a_ratio_where_runs_know_it(sweep):
     grid = paper_grids(table)[0]
     assert [row[0] for row in grid.rows].count("limit") == 1 and len(paper_grids(table)) == 1
     assert grid.rows[2] == ["limit", "65", "1", "90", *[""] * 9] and "best possible reader" in grid.note
-    ratios = ratio_grid(table)
+    make_run(sweep / "lost", (1, 1, 1, 1), 0)
+    ratios = ratio_grid(table := collect(sweep)[0])
+    order = list(dict.fromkeys(row[0] for row in ratios.rows))
+    assert order == ["Pure latent", "First pair", "Second pair", "All labels lost", "Physical limit"]
     place = ratios.headings.index("over limit")
     rows = {tuple(row[:2]): row[place] for row in ratios.rows}
     assert rows["First pair", "T_eff (K)"] == "1.60" and rows["First pair", "log g (dex)"] == ""
@@ -379,6 +382,22 @@ def test_a_sweep_without_a_frontier_says_what_to_measure(tmp_path):
     make_run(tmp_path / "pure", SIGNS["none"], 0)
     with pytest.raises(SpectangleError, match="every_n_epochs"):
         print_frontier(OmegaConf.create({"sweep": str(tmp_path), "output": None}))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not AVAILABLE, reason="needs Chromium and chromedriver")
+def test_tables_of_the_page_fit_it(sweep, tmp_path):
+    """Four representations over three seeds, with a limit: the last column was beyond the edge."""
+    make_run(sweep / "lost", (1, 1, 1, 1), 0)
+    for path in sweep.glob("*/metrics.json"):
+        limit = {f"limit/{label}/{name}": 0.06 for label in LABELS for name in ("mae", "mean", "sigma")}
+        path.write_text(json.dumps(json.loads(path.read_text()) | limit))
+    page = report(sweep, tmp_path / "report", figures=False) / "report.html"
+    with Browser() as browser:
+        browser.open(f"file://{page}")
+        browser.emulate(False, 1200)
+        wider = "return [...document.querySelectorAll('.scroll')].map(box => box.scrollWidth - box.clientWidth)"
+        assert browser.run(wider) == [0] * 4
 
 
 @pytest.mark.browser

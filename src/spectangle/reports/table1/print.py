@@ -48,7 +48,7 @@ h1{font-size:22px;margin:0}h2{font-size:17px;margin:34px 0 8px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
 th,td{padding:3px 9px;text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
 th{border-bottom:1px solid var(--ink)}
-.texts :is(th,td):nth-child(-n+3){text-align:left}
+.texts th{white-space:normal;vertical-align:bottom}.texts :is(th,td):nth-child(-n+3){text-align:left}
 th.group{text-align:center;border-bottom:1px solid var(--line)}tr.first td{border-top:1px solid var(--line)}
 tr.spread td{color:var(--soft);font-size:12px;padding-top:0}tr.paper td{color:var(--soft);font-style:italic}
 tr.limit td{color:var(--soft)}
