@@ -279,6 +279,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_noted(sweep):
 
 def report(sweep: Path, folder: Path, **options) -> Path:
     choices = {"sweep": str(sweep), "output": str(folder), "baselines": False, "figures": True, "tsne_stars": 60}
+    choices |= {"survey": None}
     print_table1(OmegaConf.create(choices | options))
     return folder
 

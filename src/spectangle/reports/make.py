@@ -158,7 +158,7 @@ def print_folds(cfg: DictConfig) -> None:
         if (attributes := attribute_fold_table(runs, narrow)) is not None:
             print_table(attributes)
         if cfg.figures:
-            written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures")
+            written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures", cfg.survey)
             console.print(f"written: {', '.join(map(str, written))}", markup=False)
     if cfg.figures:
         console.print(
@@ -177,7 +177,7 @@ def draw_figures(cfg: DictConfig) -> None:
             "kind=figures draws the figures of runs; give one or more: spectangle report kind=figures runs=[RUN]."
         )
     for path in cfg.runs:
-        for written in draw_run(Run(path)):
+        for written in draw_run(Run(path), survey=cfg.survey):
             console.print(f"written: {written}", markup=False)
 
 

@@ -66,7 +66,7 @@ def print_table1(cfg: DictConfig) -> None:
         )
     table, runs = collect(cfg.sweep)
     if cfg.baselines:
-        add_baselines(table, runs, cache_folder())
+        add_baselines(table, runs, cache_folder(), survey=cfg.survey)
     folder = Path(cfg.output or Path(cfg.sweep) / "table1")
     grids = [*paper_grids(table), leakage_grid(table), ratio_grid(table)]
     if attributes := attribute_grid(table):
@@ -76,7 +76,7 @@ def print_table1(cfg: DictConfig) -> None:
             console.print(render(piece), markup=False, soft_wrap=True, highlight=False)
     for note in table.notes:
         console.print(f"note: {note}", markup=False)
-    figures = list(report_figures(table, runs, cfg.tsne_stars)) if cfg.figures else []
+    figures = list(report_figures(table, runs, cfg.tsne_stars, cfg.survey)) if cfg.figures else []
     write_tables(table, grids, folder, str(cfg.sweep))
     pictures = [(one, save(one.figure, folder / "figures" / one.name)[1]) for one in figures]
     write_beside(folder / "report.html", _page(table, grids, pictures, str(cfg.sweep)))
