@@ -428,6 +428,23 @@ def test_a_change_from_nothing_is_a_difference():
     assert "+0.1 " in text and "-50.0 %" in text
 
 
+def test_percentages_are_of_what_is_not_about_zero():
+    """Means of residuals, R2 of permuted labels and whatever changes its sign were said to change by -340 %."""
+    old = {"test/latent/teff/mean": 1.0, "probe/teff/control": -0.001, "excess/m_h": 0.01, "lambdas.teff": -1.0}
+    new = {"test/latent/teff/mean": 4.5, "probe/teff/control": -0.004, "excess/m_h": 0.03, "lambdas.teff": 1.0}
+    text = render(difference_table("t", ["a", "b"], [old, new]), width=120)
+    assert "%" not in text and all(change in text for change in (" +3.5 ", " -0.003 ", " +0.02 ", " +2 "))
+    maes = [{"test/latent/teff/mae": 80.0}, {"test/latent/teff/mae": 60.0}]
+    assert "-25.0 %" in render(difference_table("t", ["a", "b"], maes), width=120)
+
+
+def test_the_difference_begins_with_what_a_run_is_judged_by():
+    first = ["test/latent/teff/mae", "test/spectra/m_h/mae", "excess/m_h", "probe/m_h/r2", "probe/teff/r2"]
+    rest = ["adversary/classes", "epoch/best", "excess_low/m_h", "probe/m_h/ridge/r2", "val/loss"]
+    table = difference_table("t", ["a", "b"], [dict.fromkeys([*rest, *first], value) for value in (1.0, 2.0)])
+    assert list(table.columns[0].cells) == [*first, *rest]
+
+
 def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **facts) -> Leaderboard:
     """The leaderboard of a sweep over a and b that exists on paper only."""
     for number, ((a, b), found) in enumerate(values.items()):
