@@ -19,9 +19,7 @@ from spectangle.runs.folder import Run
 __all__ = ["draw_folds"]
 
 
-def draw_folds(
-    title: str, runs: Sequence[Run], folder: Path, survey: str | Path | None = None
-) -> list[Path]:
+def draw_folds(title: str, runs: Sequence[Run], folder: Path, survey: str | Path | None = None) -> list[Path]:
     """Draw one experiment's folds as PDF and PNG into ``folder``: labels read against the catalogue's, Kiel diagram,
     t-SNE of one fold.
 

@@ -101,8 +101,8 @@ def _given(key: str, written: Mapping[str, Any]) -> bool:
 
 
 def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
-    """Keys whose values differ, with the values side by side: first those that a run is judged by. Where two numbers are
-    compared their change, in percent, or where that says nothing (see :func:`_change`) as the difference.
+    """Keys whose values differ, with the values side by side: first those that a run is judged by. Where two numbers
+    are compared their change, in percent, or where that says nothing (see :func:`_change`) as the difference.
     """
     found, keys = sorted(differing(columns), key=_rank), {key for column in columns for key in column}
     table = Table(title=f"{title}: {len(found)} of {len(keys)} differ", title_justify="left")
@@ -114,7 +114,9 @@ def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping
     for key in found:
         values = [column.get(key) for column in columns]
         table.add_row(
-            escape(key), *(escape(_word(value)) for value in values), *([_change(key, *values)] if len(columns) == 2 else [])
+            escape(key),
+            *(escape(_word(value)) for value in values),
+            *([_change(key, *values)] if len(columns) == 2 else []),
         )
     return table
 
@@ -129,6 +131,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "survey hash": manifest.get("survey", {}).get("content_hash"),
         "commit": manifest.get("git", {}).get("commit"),
         "host": manifest.get("host"),
+        "threads used": manifest.get("threads"),
     }
 
 
