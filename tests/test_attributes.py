@@ -278,6 +278,6 @@ def test_such_a_run_predicts_and_is_exported(runs, survey, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_its_table_1_is_drawn(runs, tmp_path):
-    choices = {"sweep": str(runs[1.0].parent), "output": str(tmp_path), "baselines": False}
+    choices = {"sweep": str(runs[1.0].parent), "output": str(tmp_path), "baselines": False, "survey": None}
     print_table1(OmegaConf.create(choices | {"figures": True, "tsne_stars": 30}))
     assert any(path.stem.startswith("tsne_") for path in (tmp_path / "figures").glob("*.png"))

@@ -132,6 +132,13 @@ def test_the_card_tells_the_limit_where_the_run_knows_it(toy_runs):
     assert "| latent, paper's network |" in card or "paper/latent/teff/mae" not in model.metrics
 
 
+def test_the_card_has_a_dash_for_what_is_lost_of_a_label_that_the_spectra_do_not_hold(toy_runs):
+    model, run = load(toy_runs[0]), Run(toy_runs[0])
+    metrics = {key: value for key, value in model.metrics.items() if key != "disentanglement/m_h"}
+    card = model_card(replace(model, metrics=metrics | {"probe/m_h/r2": 0.01, "excess/m_h": 0.002}), run)
+    assert "| m_h | +1 | disentangled | 0.010 | - | 0.002 |" in card and "R2 below 0.05" in card
+
+
 def test_the_card_tells_labels_that_few_validation_stars_have(toy_runs):
     model, run = load(toy_runs[0]), Run(toy_runs[0])
     assert "stars that have the label" not in model_card(model, run)

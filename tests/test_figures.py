@@ -1,11 +1,13 @@
 """Figures: they show the numbers that they are given, in the orientation that astronomers expect."""
 
+import json
 import logging
 import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import Command
 from matplotlib.figure import Figure
 
 from spectangle import figures
@@ -13,6 +15,8 @@ from spectangle.data.load import load_stars
 from spectangle.evaluation.run_figures import RunFigures, draw_run
 from spectangle.figures.latent import mutual_information
 from spectangle.model.load import load_autoencoder
+from spectangle.reports.table1.collect import collect
+from spectangle.reports.table1.figures import report_figures
 from spectangle.runs.folder import Run
 
 UNITS = {"teff": "K", "logg": "dex", "m_h": "dex", "alpha_fe": "dex"}
@@ -126,6 +130,21 @@ def test_every_label_has_a_panel_whatever_it_is_called_and_however_many_there_ar
     assert sum(1 for axes in coloured.axes if "neighbours" in axes.get_title()) == len(names)
 
 
+def test_stars_beyond_a_panel_are_counted_and_stand_at_its_edge():
+    """The worst fell out of the panel without a mark, and the MAE above counted them."""
+    random = np.random.default_rng(0)
+    truth = random.normal(5000, 500, 600)
+    found = truth + random.normal(0, 50, 600)
+    found[:2] += (3000, -4000)
+    for axes in figures.prediction_figure({"teff": found}, {"teff": truth}, UNITS).axes:
+        low, high = axes.get_ylim()
+        marks = {line.get_marker(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() in "^v<>"}
+        assert axes.get_title(loc="right") == "2 outside"
+        assert marks == {"^": [[truth[0], high]], "v": [[truth[1], low]]}
+    close = figures.prediction_figure({"teff": truth}, {"teff": truth}, UNITS).axes[1]
+    assert not close.get_title(loc="right")
+
+
 def test_neighbours_read_a_gradient_and_no_confetti():
     random = np.random.default_rng(0)
     points = random.uniform(size=(800, 2))
@@ -181,6 +200,23 @@ def test_figures_can_be_drawn_again(toy_runs, monkeypatch):
     always = {"predicted", "kiel_chemical", "information", "reconstruction"}
     assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40)} == always | {"tsne"}
     assert {path.name for path in draw_run(Run(toy_runs[0]), max_stars=40, tsne_stars=0)} == always
+
+
+def test_figures_of_runs_whose_survey_was_moved(toy_runs, toy_survey, tmp_path, monkeypatch, capsys):
+    """The sentence asked for a key that the command did not have."""
+    run, moved = tmp_path / "sweep" / "run", tmp_path / "moved.h5"
+    shutil.copytree(toy_runs[0], run, ignore=shutil.ignore_patterns("figures"))
+    shutil.copyfile(toy_survey, moved)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["survey"]["path"] = str(tmp_path / "gone.h5")
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    command = Command(monkeypatch, capsys)
+    code, _, errors = command("report", "kind=figures", f"runs=[{run}]")
+    assert code == 1 and "say where it is: survey=FILE" in errors
+    code, printed, errors = command("report", "kind=figures", f"runs=[{run}]", f"survey={moved}")
+    assert code == 0 and (run / "figures" / "predicted.png").is_file(), errors
+    drawn = [one.name for one in report_figures(*collect(run.parent), tsne_stars=30, survey=moved)]
+    assert "residual_snr" in drawn and "survey_labels" in drawn
 
 
 def test_a_figure_that_fails_costs_a_sentence_not_the_run(tmp_path, caplog):

@@ -363,6 +363,12 @@ def test_the_share_that_is_lost_by_hand():
     assert share_lost(1.2, 1.0) == 0 and share_lost(-0.3, 0.9) == 1
 
 
+@pytest.mark.parametrize("reference", [-0.04, 0.0, 0.049, float("nan")])
+def test_nothing_is_lost_of_what_the_spectra_do_not_hold(reference):
+    """One run said that all of it was lost, the next that none was."""
+    assert share_lost(-0.05, reference) is None and share_lost(-0.03, reference) is None
+
+
 def test_bootstrap_covers_the_r2_and_is_paired(random):
     truth = random.normal(size=2000)
     close, closer = truth + 0.5 * random.normal(size=2000), truth + 0.49 * random.normal(size=2000)

@@ -105,6 +105,19 @@ def test_what_is_measured_of_a_kept_and_a_lost_label(random, leak, tmp_path):
     assert table.columns[9].header == "excess\nat most"
 
 
+def test_nothing_is_said_to_be_lost_of_what_the_spectra_do_not_hold(random, tmp_path):
+    """A share of a reference at 0 was 0 in one run and 1 in the next."""
+    z, labels = population(random)
+    data = data_of(labels)
+    for stars in (data.train, data.validation, data.test):
+        stars.flux = torch.from_numpy(random.normal(size=(len(stars), 2)).astype(np.float32))
+    probes = Probes(PROBES, small_below=0, cache=str(tmp_path), bootstrap=50)
+    found = probes.score(Latent(z), data, data.test, spare=data.validation)  # pyright: ignore
+    assert abs(found["reference/m_h/r2"]) < 0.05 and found["probe/m_h/r2"] > 0.45
+    assert not any(key.startswith(("disentanglement/", "retention/")) for key in found)
+    assert list(probe_table(found, LABELS, {"teff": 1.0, "m_h": 0.0}).columns[7].cells) == ["", ""]
+
+
 def test_the_floor_of_the_same_stars_is_measured_once(random, tmp_path, monkeypatch):
     """Whatever the latent is; other kept labels, another seed, other stars have floors of their own."""
     z, labels = population(random)

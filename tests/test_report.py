@@ -430,6 +430,23 @@ def test_a_change_from_nothing_is_a_difference():
     assert "+0.1 " in text and "-50.0 %" in text
 
 
+def test_percentages_are_of_what_is_not_about_zero():
+    """Means of residuals, R2 of permuted labels and whatever changes its sign were said to change by -340 %."""
+    old = {"test/latent/teff/mean": 1.0, "probe/teff/control": -0.001, "excess/m_h": 0.01, "lambdas.teff": -1.0}
+    new = {"test/latent/teff/mean": 4.5, "probe/teff/control": -0.004, "excess/m_h": 0.03, "lambdas.teff": 1.0}
+    text = render(difference_table("t", ["a", "b"], [old, new]), width=120)
+    assert "%" not in text and all(change in text for change in (" +3.5 ", " -0.003 ", " +0.02 ", " +2 "))
+    maes = [{"test/latent/teff/mae": 80.0}, {"test/latent/teff/mae": 60.0}]
+    assert "-25.0 %" in render(difference_table("t", ["a", "b"], maes), width=120)
+
+
+def test_the_difference_begins_with_what_a_run_is_judged_by():
+    first = ["test/latent/teff/mae", "test/spectra/m_h/mae", "excess/m_h", "probe/m_h/r2", "probe/teff/r2"]
+    rest = ["adversary/classes", "epoch/best", "excess_low/m_h", "probe/m_h/ridge/r2", "val/loss"]
+    table = difference_table("t", ["a", "b"], [dict.fromkeys([*rest, *first], value) for value in (1.0, 2.0)])
+    assert list(table.columns[0].cells) == [*first, *rest]
+
+
 def made_up(folder: Path, values: dict[tuple[float, float], list[float]], **facts) -> Leaderboard:
     """The leaderboard of a sweep over a and b that exists on paper only."""
     for number, ((a, b), found) in enumerate(values.items()):
@@ -676,6 +693,8 @@ def test_folds_are_drawn_with_each_star_as_a_test_star(toy_survey, tmp_path, mon
     )
     code, printed, errors = Command(monkeypatch, capsys)("report", "kind=folds", f"sweep={tmp_path}")
     assert code == 0 and "2 of 2 folds" in printed, errors
+    assert "errors in the figures are of all stars together" in " ".join(printed.split())
+    assert "errors of all together" in drawn[0][3]
     written = sorted(path.name for path in (tmp_path / "figures").glob("*.png"))
     begins = "entangled-teff-logg-disentangled-m_h-alpha_fe"
     assert written == [f"{begins}-{name}.png" for name in ("kiel_chemical", "predicted", "tsne")]

@@ -121,6 +121,20 @@ def test_the_layout_is_the_papers(sweep):
     assert any("0.87" in row for row in ratio_grid(collect(sweep)[0]).rows)
 
 
+def test_what_the_spectra_do_not_hold_has_a_blank_for_what_is_lost(sweep):
+    for path in sweep.glob("first-*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        kept = {key: value for key, value in metrics.items() if key not in ("disentanglement/m_h", "retention/m_h")}
+        path.write_text(json.dumps(kept | {"reference/m_h/r2": -0.04}))
+    grid = leakage_grid(table := collect(sweep)[0])
+    lost = {row[1]: row[8:10] for row in grid.rows if row[0] == "First pair"}
+    assert lost["[M/H]"] == ["", ""] and all(lost["T_eff"]) and "R2 below 0.05" in grid.note
+    columns, rows = long_rows(table)
+    [row] = [dict(zip(columns, row, strict=True)) for row in rows if (row[0], row[2]) == ("first", "m_h")]
+    assert row["disentanglement"] is None and row["reference"] == pytest.approx(-0.04)
+    assert "nan" not in table_text(number_table(table, "x"), "ascii.csv")
+
+
 @pytest.mark.parametrize("width", [80, 120, 300])
 def test_tables_are_cut_into_pieces_that_fit_the_terminal(sweep, width):
     table, _ = collect(sweep)
@@ -152,7 +166,10 @@ def test_the_limit_is_a_row_and_a_ratio_where_runs_know_it(sweep):
     grid = paper_grids(table)[0]
     assert [row[0] for row in grid.rows].count("limit") == 1 and len(paper_grids(table)) == 1
     assert grid.rows[2] == ["limit", "65", "1", "90", *[""] * 9] and "best possible reader" in grid.note
-    ratios = ratio_grid(table)
+    make_run(sweep / "lost", (1, 1, 1, 1), 0)
+    ratios = ratio_grid(table := collect(sweep)[0])
+    order = list(dict.fromkeys(row[0] for row in ratios.rows))
+    assert order == ["Pure latent", "First pair", "Second pair", "All labels lost", "Physical limit"]
     place = ratios.headings.index("over limit")
     rows = {tuple(row[:2]): row[place] for row in ratios.rows}
     assert rows["First pair", "T_eff (K)"] == "1.60" and rows["First pair", "log g (dex)"] == ""
@@ -262,6 +279,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_noted(sweep):
 
 def report(sweep: Path, folder: Path, **options) -> Path:
     choices = {"sweep": str(sweep), "output": str(folder), "baselines": False, "figures": True, "tsne_stars": 60}
+    choices |= {"survey": None}
     print_table1(OmegaConf.create(choices | options))
     return folder
 
@@ -365,6 +383,22 @@ def test_a_sweep_without_a_frontier_says_what_to_measure(tmp_path):
     make_run(tmp_path / "pure", SIGNS["none"], 0)
     with pytest.raises(SpectangleError, match="every_n_epochs"):
         print_frontier(OmegaConf.create({"sweep": str(tmp_path), "output": None}))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not AVAILABLE, reason="needs Chromium and chromedriver")
+def test_tables_of_the_page_fit_it(sweep, tmp_path):
+    """Four representations over three seeds, with a limit: the last column was beyond the edge."""
+    make_run(sweep / "lost", (1, 1, 1, 1), 0)
+    for path in sweep.glob("*/metrics.json"):
+        limit = {f"limit/{label}/{name}": 0.06 for label in LABELS for name in ("mae", "mean", "sigma")}
+        path.write_text(json.dumps(json.loads(path.read_text()) | limit))
+    page = report(sweep, tmp_path / "report", figures=False) / "report.html"
+    with Browser() as browser:
+        browser.open(f"file://{page}")
+        browser.emulate(False, 1200)
+        wider = "return [...document.querySelectorAll('.scroll')].map(box => box.scrollWidth - box.clientWidth)"
+        assert browser.run(wider) == [0] * 4
 
 
 @pytest.mark.browser

@@ -272,6 +272,10 @@ def test_sync_sends_all_once_and_in_order(offline: Path, server, command):
         assert code == 1 and words in errors
     code, out, _ = command("sync", f"sweep={offline}", "list=true")
     assert code == 0 and "3 runs that W&B does not have" in out and not server.runs
+    assert "note" not in out  # all of them ended
+    code, out, _ = command("sync", f"run={offline / '1'}", "list=true")
+    cells = [cell.strip() for cell in out.splitlines()[-2].strip("│").split("│")]
+    assert code == 0 and "1 run that W&B does not have" in " ".join(out.split()) and cells[0] == "1" and all(cells)
     code, out, _ = command("sync", f"sweep={offline}")
     assert code == 0 and out.count("sent ") == 3
     ids = [read(segments(offline / name))["run"]["id"] for name in "012"]
@@ -416,3 +420,4 @@ def test_the_table_of_probes_says_what_its_excess_is(bound, word):
     metrics = {"probe/teff/r2": 0.9, "probe/fe_h/r2": 0.2, "excess/fe_h": 0.03, "excess_is_upper_bound": bound}
     columns, rows = probe_rows(metrics, ["teff", "fe_h"], {"teff": "entangled", "fe_h": "disentangled"})
     assert [row[columns.index("excess is")] for row in rows] == [None, word]
+    assert [row[columns.index("lost")] for row in rows] == [None, None]  # nothing to lose in the spectra

@@ -106,6 +106,17 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(finished, toy_survey, tm
     assert [row["epoch"] for row in Run(tmp_path).history] == list(range(30))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_that_goes_on_with_other_threads_says_so(finished, train, tmp_path, threads):
+    run = Run(shutil.copytree(finished, tmp_path / "run"))
+    (run.path / "metrics.json").unlink()
+    assert run.manifest["threads"] == 1 and run.manifest["starts"][-1]["threads"] == 1
+    code, out, err = train(EPOCHS, f"hydra.run.dir={run.path}", f"threads={threads}")
+    assert code == 0 and run.manifest["threads"] == threads, err
+    words = " ".join((out + err).split())
+    assert ("trained with threads=1 and goes on with threads=2" in words) == (threads == 2)
+
+
 def wait_for(condition, process, seconds=90):
     end = time.monotonic() + seconds
     while not condition():

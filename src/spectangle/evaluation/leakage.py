@@ -16,6 +16,7 @@ from spectangle.evaluation.cross_fit import FEWEST_STARS, CrossFit, Measured, Pr
 from spectangle.metrics import r2
 
 __all__ = [
+    "LEAST_REFERENCE",
     "Floor",
     "FloorOf",
     "bootstrap_r2",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 SIMEX_STEPS = (0.5, 1.0, 1.5)
+LEAST_REFERENCE = 0.05  # R2 from the raw spectra of which a share can be lost
 
 
 def simex(floor: Any, measured: Mapping[float, float]) -> float:
@@ -62,9 +64,16 @@ def bootstrap_r2(predictions: Sequence[np.ndarray], truth: np.ndarray, draws: in
     return np.where(varied, 1 - errors / np.where(varied, variance, 1.0), np.nan)
 
 
-def share_lost(r2_latent: float, r2_reference: float) -> float:
-    """Fraction of what the reference knows that the latent has lost, (R2_reference - R2_z) / R2_reference in [0, 1]."""
-    return float(np.clip((r2_reference - r2_latent) / max(r2_reference, 1e-9), 0, 1))
+def share_lost(r2_latent: float, r2_reference: float) -> float | None:
+    """Fraction of what the reference knows that the latent has lost, (R2_reference - R2_z) / R2_reference in [0, 1].
+
+    None where the reference is below :data:`LEAST_REFERENCE` (0.05), or unknown: what is not there cannot be lost. R2
+    of some hundreds of stars scatters by some hundredths from seed to seed, so that a share of less than that would be
+    0 in one run and 1 in the next.
+    """
+    if not r2_reference >= LEAST_REFERENCE:  # nan too
+        return None
+    return float(np.clip((r2_reference - r2_latent) / r2_reference, 0, 1))
 
 
 @dataclass(frozen=True)

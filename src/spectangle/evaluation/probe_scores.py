@@ -68,7 +68,8 @@ def label_scores(
         prefix: Of the metrics.
         labels: Those of the first columns; attributes come behind.
         fit: The stars and their folds.
-        candidates, trained: What probes read of the scored stars, fitted on unseen and on seen stars.
+        candidates, trained: What probes read of the scored stars, fitted on unseen and on seen stars; the run's
+            regressor is one of the latter. All are stacked: none was fitted on the stars that it reads here.
         bootstrap, seed: Resamples of the scored stars.
     """
     scores: dict[str, float] = {}

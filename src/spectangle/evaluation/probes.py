@@ -2,7 +2,7 @@ r"""Probes: independent regressors that measure what is left in the latent, what
 
 A discriminator at chance does not mean that a label is gone: the encoder may hide it from that discriminator. Probes
 are fitted on the frozen latents of stars that the encoder never saw, and scored on others of them; leakage is what they
-find together.
+find together, with probes and the run's regressor that were fitted on training stars and are scored on the same stars.
 
 Shapes: N stars, Z latent, K labels.
 """
@@ -67,17 +67,16 @@ class Probes(L.Callback):
     :class:`~spectangle.evaluation.cross_fit.CrossFit`): five folds of the test stars, with the validation stars among
     those that are fitted on; for every choice, five folds of the validation stars alone.
 
-    For each label: ``probe/<label>/<probe>/r2``; ``probe/<label>/r2``, all of them stacked, the downstream regressor
-    among them, and never less than that regressor alone, with its 95 % bootstrap interval ``r2_low``, ``r2_high``;
-    ``probe/<label>/seen``, the best that
-    is fitted on training stars, where the adversary has been at work; ``probe/<label>/control``, the strongest probe on
-    permuted labels (about 0); ``disentanglement/<label>`` and ``retention/<label>`` against the same probes on raw
-    spectra (cached). For each disentangled
+    For each label: ``probe/<label>/<probe>/r2``; ``probe/<label>/r2``, all of them stacked, the same probes fitted on
+    training stars and the downstream regressor among them, and never less than that regressor alone, with its 95 %
+    bootstrap interval ``r2_low``, ``r2_high``; ``probe/<label>/seen``, the best that is fitted on training stars, where
+    the adversary has been at work; ``probe/<label>/control``, the strongest probe on permuted labels (about 0);
+    ``disentanglement/<label>`` and ``retention/<label>`` against the same probes on raw spectra (cached), left out
+    where these do not hold the label (see :func:`~spectangle.evaluation.leakage.share_lost`). For each disentangled
     label (see :func:`~spectangle.evaluation.leakage.leaks`): ``floor/<label>``, ``excess/<label>`` with ``excess_low``,
     ``excess_high``, and ``floor_decoder/<label>``. ``probe/left_out`` counts the probes that were not asked
-    (``gpu_packs_without``). The largest excess is ``largest_excess``; ``excess_is_upper_bound``
-    is 1 where the kept labels have errors that
-    the survey does not know.
+    (``gpu_packs_without``). The largest excess is ``largest_excess``; ``excess_is_upper_bound`` is 1 where the kept
+    labels have errors that the survey does not know.
 
     Of an attribute, the same probes are asked for each of its C classes (1 or 0), and the star is given the class whose
     prediction is largest in units of its share: ``probe/<attribute>/balanced_accuracy`` with its interval, beside
@@ -230,12 +229,10 @@ class Probes(L.Callback):
         reference = self._reference(data)
         found = {f"reference/{name}/balanced_accuracy": reference[name] for name in data.attributes}
         for label in data.labels:
+            found[f"reference/{label}/r2"] = reference[label]
             lost = share_lost(scores[f"probe/{label}/r2"], reference[label])
-            found |= {
-                f"reference/{label}/r2": reference[label],
-                f"disentanglement/{label}": lost,
-                f"retention/{label}": 1 - lost,
-            }
+            if lost is not None:
+                found |= {f"disentanglement/{label}": lost, f"retention/{label}": 1 - lost}
         return found
 
     def _reference(self, data: "SpectraDataModule") -> dict[str, float]:

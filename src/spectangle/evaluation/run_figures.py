@@ -111,6 +111,7 @@ def draw_run(
     data: "SpectraDataModule | None" = None,
     max_stars: int = 13000,
     tsne_stars: int = 1000,
+    survey: str | Path | None = None,
 ) -> list[Path]:
     """Draw the figures of a run as PDF and PNG; return their paths.
 
@@ -119,8 +120,9 @@ def draw_run(
         model, data: Its model and stars; read from the folder if they are not at hand.
         max_stars: Draw at most this many test stars.
         tsne_stars: Test stars in the t-SNE; 0 = none.
+        survey: Where the survey file lies now, if it was moved.
     """
-    model, data = model or load_autoencoder(run), data or load_stars(run)
+    model, data = model or load_autoencoder(run), data or load_stars(run, survey)
     seen = read_test_stars(run, model, data, max_stars)
     written = []
     for name, figure in _figures(model, data, seen, tsne_stars):

@@ -7,6 +7,7 @@ import numpy as np
 
 from spectangle.configs.label_lambdas import fate
 from spectangle.errors import SpectangleError
+from spectangle.evaluation.leakage import LEAST_REFERENCE
 from spectangle.evaluation.results_table import SOURCES
 from spectangle.inference.quality import Quality
 from spectangle.metrics import number
@@ -142,7 +143,8 @@ def _latent(model: "TrainedModel") -> str:
 
 {_sample(model)}Independent regressors on the frozen latent, put together (R2): each test star is read by probes
 that were fitted on other stars; neither they nor the encoder had seen it. Lost is the share that they miss of what the
-spectra hold. Excess is what the latent tells about a disentangled label beyond what the entangled ones
+spectra hold (-: the spectra do not hold the label, R2 below {LEAST_REFERENCE}).
+Excess is what the latent tells about a disentangled label beyond what the entangled ones
 tell about it anyway{_bound(bound)}.
 
 {_table(("label", "lambda", "aim", "probe R2", "lost", "excess (at most)" if bound else "excess"), rows)}"""

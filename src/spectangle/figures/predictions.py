@@ -148,6 +148,7 @@ def _draw_predictions(axes: Axes, truth: np.ndarray, found: np.ndarray, dots: di
     axes.plot(truth, found, ".", **dots)
     axes.plot(limits, limits, color=INK, lw=0.9)
     axes.set(xlim=limits, ylim=quantile_limits(truth, found, tail=0.001))
+    _mark_outside(axes, truth, found, dots)
 
 
 def _draw_residuals(axes: Axes, truth: np.ndarray, residual: np.ndarray, dots: dict) -> None:
@@ -155,6 +156,27 @@ def _draw_residuals(axes: Axes, truth: np.ndarray, residual: np.ndarray, dots: d
     axes.axhline(0, color=INK, lw=0.9)
     _running(axes, truth, residual)
     axes.set_ylim(quantile_limits(residual, -residual, tail=0.002))
+    _mark_outside(axes, truth, residual, dots)
+
+
+def _mark_outside(axes: Axes, x: np.ndarray, y: np.ndarray, dots: dict) -> None:
+    """Stars beyond the limits of a panel as triangles at its edge, and how many there are: the errors above the panel
+    count them.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    sides = {"^": y > high, "v": y < low, ">": x > right, "<": x < left}
+    outside = np.logical_or.reduce(list(sides.values()))
+    if not (count := outside.sum()):
+        return
+    at_edge = np.clip(x, left, right), np.clip(y, low, high)
+    triangles = dots | {"ms": 5.0, "alpha": 1.0, "ls": "none", "clip_on": False, "zorder": 3}
+    for marker, beyond in sides.items():
+        here = beyond & outside
+        outside = outside & ~here  # a star in a corner is drawn once
+        if here.any():
+            [drawn] = axes.plot(at_edge[0][here], at_edge[1][here], marker=marker, **triangles)
+            drawn.set_in_layout(False)  # it may stand out of the axes by half of its size: no panel moves for that
+    axes.set_title(f"{count:,} outside", loc="right", fontsize=8, pad=4, color=INK)
 
 
 def _error_words(metrics: Mapping[str, float], unit: str) -> str:

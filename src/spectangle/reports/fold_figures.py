@@ -19,12 +19,12 @@ from spectangle.runs.folder import Run
 __all__ = ["draw_folds"]
 
 
-def draw_folds(title: str, runs: Sequence[Run], folder: Path) -> list[Path]:
+def draw_folds(title: str, runs: Sequence[Run], folder: Path, survey: str | Path | None = None) -> list[Path]:
     """Draw one experiment's folds as PDF and PNG into ``folder``: labels read against the catalogue's, Kiel diagram,
     t-SNE of one fold.
 
     The first seed of each fold is drawn. Names begin with the title, so that no experiment replaces the figures of
-    another.
+    another. ``survey`` says where the survey file lies now, if it was moved.
     """
     first = {
         int(run.config["data"]["fold"]): run
@@ -32,20 +32,18 @@ def draw_folds(title: str, runs: Sequence[Run], folder: Path) -> list[Path]:
     }
     begins = re.sub(r"\W+", "-", title).strip("-")
     written = []
-    for name, figure in _figures(title, [first[fold] for fold in sorted(first)]):
+    for name, figure in _figures(title, [first[fold] for fold in sorted(first)], survey):
         written += save(figure, folder / f"{begins}-{name}")
     return written
 
 
-def _figures(title: str, runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
-    loaded = [(run, load_autoencoder(run), load_stars(run)) for run in runs]
+def _figures(title: str, runs: Sequence[Run], survey: str | Path | None) -> Iterator[tuple[str, Figure]]:
+    loaded = [(run, load_autoencoder(run), load_stars(run, survey)) for run in runs]
     folds = [read_test_stars(run, model, data, len(data.test)) for run, model, data in loaded]
     catalogue, predicted, spectra = (_joined(folds, name) for name in ("catalogue", "predicted", "spectra_predicted"))
     stars = len(next(iter(catalogue.values())))
-    yield (
-        "predicted",
-        prediction_figure(predicted, catalogue, folds[0].units, f"{title}: each of {stars} stars as a test star"),
-    )
+    words = f"{title}: each of {stars} stars as a test star\nerrors of all together (in the table: mean over folds)"
+    yield "predicted", prediction_figure(predicted, catalogue, folds[0].units, words)
     if diagrams := len(diagram_axes(catalogue)):
         columns = {"from the spectra": [spectra] * diagrams} if spectra else {}
         yield (

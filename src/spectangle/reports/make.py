@@ -31,6 +31,19 @@ __all__ = [
 
 FOLD_COLUMNS = 136  # of a terminal that shows a table over folds with each cell in one line
 QUIET = ("time/", "memory/")  # differs between any two runs
+# beginnings of parts of metric paths: numbers that scatter about 0, or whose scale is 1
+ABOUT_ZERO = (
+    "mean",
+    "r2",
+    "control",
+    "seen",
+    "excess",
+    "largest_excess",
+    "floor",
+    "discriminator_gain",
+    "disentanglement",
+    "retention",
+)
 
 
 def print_leaderboard(cfg: DictConfig) -> None:
@@ -88,10 +101,10 @@ def _given(key: str, written: Mapping[str, Any]) -> bool:
 
 
 def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping[str, Any]]) -> Table:
-    """Keys whose values differ, with the values side by side; where two numbers are compared their change, in percent
-    or, from 0, as the difference.
+    """Keys whose values differ, with the values side by side: first those that a run is judged by. Where two numbers
+    are compared their change, in percent, or where that says nothing (see :func:`_change`) as the difference.
     """
-    found, keys = sorted(differing(columns)), {key for column in columns for key in column}
+    found, keys = sorted(differing(columns), key=_rank), {key for column in columns for key in column}
     table = Table(title=f"{title}: {len(found)} of {len(keys)} differ", title_justify="left")
     table.add_column("key", overflow="fold")
     for name in names:
@@ -101,7 +114,9 @@ def difference_table(title: str, names: Sequence[str], columns: Sequence[Mapping
     for key in found:
         values = [column.get(key) for column in columns]
         table.add_row(
-            escape(key), *(escape(_word(value)) for value in values), *([_change(*values)] if len(columns) == 2 else [])
+            escape(key),
+            *(escape(_word(value)) for value in values),
+            *([_change(key, *values)] if len(columns) == 2 else []),
         )
     return table
 
@@ -116,6 +131,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "survey hash": manifest.get("survey", {}).get("content_hash"),
         "commit": manifest.get("git", {}).get("commit"),
         "host": manifest.get("host"),
+        "threads used": manifest.get("threads"),
     }
 
 
@@ -123,10 +139,21 @@ def _word(value: Any) -> str:
     return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _change(a: Any, b: Any) -> str:
+def _change(key: str, a: Any, b: Any) -> str:
+    """How much one number is another one: in percent of the first, but as the difference where that is 0, has another
+    sign, or may by chance be next to 0, as R2 and means of residuals.
+    """
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (a, b)):
         return ""
-    return f"{100 * (b - a) / abs(a):+.1f} %" if a else f"{b - a:+.4g}"
+    if a * b <= 0 or any(part.startswith(ABOUT_ZERO) for part in key.split("/")):
+        return f"{b - a:+.4g}"
+    return f"{100 * (b - a) / abs(a):+.1f} %"
+
+
+def _rank(key: str) -> tuple[int, str]:
+    """Place of a key: what the regressor finds on test stars, excess, R2 of all probes together, then the others."""
+    first, last = key.split("/")[0], key.split("/")[2:]
+    return (0 if first == "test" else 1 if first == "excess" else 2 if first == "probe" and last == ["r2"] else 3, key)
 
 
 def print_table1(cfg: DictConfig) -> None:
@@ -158,8 +185,14 @@ def print_folds(cfg: DictConfig) -> None:
         if (attributes := attribute_fold_table(runs, narrow)) is not None:
             print_table(attributes)
         if cfg.figures:
-            written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures")
+            written = draw_folds(title, runs, Path(cfg.output or cfg.sweep) / "figures", cfg.survey)
             console.print(f"written: {', '.join(map(str, written))}", markup=False)
+    if cfg.figures:
+        console.print(
+            "note: errors in the figures are of all stars together, those in the tables the mean over folds (and "
+            "seeds; a figure has the first seed of each fold).",
+            markup=False,
+        )
 
 
 def draw_figures(cfg: DictConfig) -> None:
@@ -171,7 +204,7 @@ def draw_figures(cfg: DictConfig) -> None:
             "kind=figures draws the figures of runs; give one or more: spectangle report kind=figures runs=[RUN]."
         )
     for path in cfg.runs:
-        for written in draw_run(Run(path)):
+        for written in draw_run(Run(path), survey=cfg.survey):
             console.print(f"written: {written}", markup=False)
 
 

@@ -20,7 +20,7 @@ __all__ = ["CHANGES_NOTHING", "MAY_CHANGE", "entered", "named", "refuse_change"]
 
 log = logging.getLogger(__name__)
 
-# what changes no number of a run
+# what changes no number of a run; another number of threads changes its rounding, which a run that goes on warns of
 CHANGES_NOTHING = (
     "threads",
     "logger",

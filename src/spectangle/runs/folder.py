@@ -167,7 +167,7 @@ class Run:
             starts = []
         now = environment() | facts
         start = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "commit": now["git"]["commit"]} | {
-            key: now[key] for key in ("command", "host", "pack") if key in now
+            key: now[key] for key in ("command", "host", "threads", "pack") if key in now
         }
         self._write("manifest.json", json.dumps(now | {"starts": [*starts, start]}, indent=2) + "\n")
 

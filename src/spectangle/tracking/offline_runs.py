@@ -119,31 +119,33 @@ def note_synced(folder: Path, sizes: dict[str, int] | None = None) -> None:
 
 
 def listing(found: Sequence[Unsynced], folder: Path) -> Table:
-    """What is to be sent."""
-    table = Table(title=escape(f"{folder}: {len(found)} runs that W&B does not have"), title_justify="left")
-    for name in ("run", "W&B id", "started", "segments", "kB", ""):
+    """What is to be sent; the last column says of some why they are not whole."""
+    notes = [_note(item) for item in found]
+    runs = "1 run" if len(found) == 1 else f"{len(found)} runs"
+    table = Table(title=escape(f"{folder}: {runs} that W&B does not have"), title_justify="left")
+    for name in ("run", "W&B id", "started", "segments", "kB", *(["note"] if any(notes) else [])):
         table.add_column(name, no_wrap=True, justify="right" if name in ("segments", "kB") else "left")
-    for item in found:
-        note = (
-            "is sending itself"
-            if item.live
-            else ""
-            if read(item.files[-1])["exit"] is not None
-            else "goes on, or was cut off"
-        )
+    for item, note in zip(found, notes, strict=True):
         started = time.strftime(
             "%Y-%m-%d %H:%M", time.strptime(item.files[0].parent.name.removeprefix("offline-")[4:19], "%Y%m%d_%H%M%S")
         )
+        below = os.path.relpath(item.folder, folder)
         row = [
-            os.path.relpath(item.folder, folder),
+            item.folder.resolve().name if below == os.curdir else below,
             item.name,
             started,
             str(len(item.files)),
             f"{sum(item.sizes.values()) / 1000:.0f}",
-            note,
+            *([note] if any(notes) else []),
         ]
         table.add_row(*map(escape, row))
     return table
+
+
+def _note(item: Unsynced) -> str:
+    if item.live:
+        return "is sending itself"
+    return "" if read(item.files[-1])["exit"] is not None else "goes on, or was cut off"
 
 
 def _send(items: Sequence[Unsynced], timeout_s: float, before: int, total: int) -> list[str]:

@@ -34,7 +34,7 @@ from spectangle.training.checks import check_config
 from spectangle.training.measured import MeasuredNames, objectives
 from spectangle.training.progress import History
 from spectangle.training.pruning import sweep_callbacks
-from spectangle.training.resumption import Continuity, measure_last_epoch, resumable
+from spectangle.training.resumption import Continuity, measure_last_epoch, resumable, threads_before
 
 __all__ = ["objectives", "train"]
 
@@ -82,9 +82,17 @@ def train_from(cfg: DictConfig, run: Run, session: Session) -> dict[str, float]:
     model = build_model(cfg, data, like=model_for(data))
     survey = {"path": str(data.path), "content_hash": data.content_hash, "origin": data.origin, "units": data.units}
     facts = ({"pack": link.pack_name} if packed else {}) | ({"gpu_packs": True} if link.gpu_packs else {})
-    run.write_manifest(seed=cfg.seed, survey=survey, **facts)
+    threads, before = torch.get_num_threads(), threads_before(run)
+    run.write_manifest(seed=cfg.seed, survey=survey, threads=threads, **facts)
     announce(run, data, model)
-    resumed = resumable(run)
+    if (resumed := resumable(run)) and before not in (None, threads):
+        log.warning(
+            "warning: this run was trained with threads=%d and goes on with threads=%d: its numbers differ in "
+            "rounding from those of an uninterrupted one (threads=%d keeps them the same).",
+            before,
+            threads,
+            before,
+        )
     measure_last_epoch(cfg, run, resumed, model, data)
     loggers = [History(str(run.path)), *session.loggers]
     try:

@@ -12,12 +12,13 @@ import torch
 from omegaconf import DictConfig
 
 from spectangle.data.module import SpectraDataModule
+from spectangle.errors import SpectangleError
 from spectangle.model.autoencoder import DisentanglingAutoencoder
 from spectangle.runs.folder import Run, metric_value
 from spectangle.training.measured import objective_names
 from spectangle.training.progress import History
 
-__all__ = ["Continuity", "Resumed", "measure_last_epoch", "resumable"]
+__all__ = ["Continuity", "Resumed", "measure_last_epoch", "resumable", "threads_before"]
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,16 @@ def resumable(run: Run) -> Resumed | None:
         return None
     log.info("resumed from %s", path)
     return Resumed(str(path), epoch)
+
+
+def threads_before(run: Run) -> int | None:
+    """CPU threads of the last start of a run: sums of another number of threads are rounded in another way. None where
+    nobody wrote it down.
+    """
+    try:
+        return run.manifest.get("threads")
+    except SpectangleError:  # the first start
+        return None
 
 
 def measure_last_epoch(

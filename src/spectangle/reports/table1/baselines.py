@@ -176,7 +176,11 @@ def score(
 
 
 def add_baselines(
-    table: Table1, runs: Mapping[Representation, Sequence[Run]], cache: str | Path, workers: int | None = None
+    table: Table1,
+    runs: Mapping[Representation, Sequence[Run]],
+    cache: str | Path,
+    workers: int | None = None,
+    survey: str | Path | None = None,
 ) -> None:
     """Add the baselines to a table, for each seed that has a pure latent; what was computed once is read from the
     cache. They are those of the paper's pairs, or where a survey has other labels, of the pairs among the runs.
@@ -187,6 +191,7 @@ def add_baselines(
         cache: Folder of what was computed.
         workers: Processes, each with a copy of the stars; None = one for each core, up to eight and as memory
             allows, or one where there is a GPU.
+        survey: Where the survey file lies now, if it was moved.
     """
     if PURE not in runs:
         raise SpectangleError(
@@ -194,7 +199,7 @@ def add_baselines(
         )
     of_the_paper = set(table.labels) == {*FIRST.entangled, *FIRST.disentangled}
     pairs = [FIRST, SECOND] if of_the_paper else [one.of_labels(table.labels) for one in runs if is_pair(one)]
-    fitted = [_Fitted(run, cache) for run in runs[PURE]]
+    fitted = [_Fitted(run, cache, survey) for run in runs[PURE]]
     wanted = [(i, one) for i in range(len(fitted)) for one in baselines_of(pairs).values()]
     missing = [(i, one) for i, one in wanted if not fitted[i].has(one)]
     computed = _compute(fitted, missing, workers or _most_workers())
@@ -211,11 +216,13 @@ def add_baselines(
         )
 
 
-def read_by_baseline(run: Run, key: str, rows: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def read_by_baseline(
+    run: Run, key: str, rows: np.ndarray, survey: str | Path | None = None
+) -> dict[str, dict[str, np.ndarray]]:
     """By the title of a baseline that the spectra alone make, ``pca`` or ``pls``: labels [n] by name of some test stars
     of a pure run, as its regressor reads them.
     """
-    fitted, representation = _Fitted(run, cache_folder()), baselines_of([])[key]
+    fitted, representation = _Fitted(run, cache_folder(), survey), baselines_of([])[key]
     baseline = fitted.baseline(representation)
     downstream = DownstreamRegressor(fitted.parts["regressor"])
     downstream.score(baseline, fitted.data)  # pyright: ignore
@@ -226,15 +233,15 @@ def read_by_baseline(run: Run, key: str, rows: np.ndarray) -> dict[str, dict[str
 class _Fitted:
     """The baselines of one pure run: its stars, regressor and probes, made only when something is not cached yet."""
 
-    def __init__(self, run: Run, cache: str | Path):
-        self.run, self.cache, self.config = run, Path(cache), _resolved(run)
+    def __init__(self, run: Run, cache: str | Path, survey: str | Path | None = None):
+        self.run, self.cache, self.config, self.survey = run, Path(cache), _resolved(run), survey
         self.seed = self.config["seed"]
         self._data: SpectraDataModule | None = None
 
     @property
     def data(self) -> "SpectraDataModule":
         if self._data is None:
-            self._data = load_stars(self.run)
+            self._data = load_stars(self.run, self.survey)
         return self._data
 
     @cached_property

@@ -99,9 +99,10 @@ class Table1:
 
     @property
     def representations(self) -> list[Representation]:
-        """The paper's four in its order, then the others as they were found."""
+        """The paper's four in its order, then the others as they were found, and the limit."""
         paper = [one for one in (SPECTRA, PURE, FIRST, SECOND) if one in self.values]
-        return paper + [one for one in self.values if not one.of_the_paper]
+        others = [one for one in self.values if not one.of_the_paper and one != LIMIT]
+        return paper + others + [LIMIT] * (LIMIT in self.values)
 
     def cell(self, representation: Representation, path: str) -> Cell | None:
         """A number over seeds, or None if no seed measured it."""

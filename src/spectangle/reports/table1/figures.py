@@ -5,6 +5,7 @@ the captions say which seed that is: the tables have means over seeds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -37,10 +38,14 @@ class ReportFigure(NamedTuple):
 
 
 def report_figures(
-    table: Table1, runs: Mapping[Representation, Sequence[Run]], tsne_stars: int = 3000
+    table: Table1,
+    runs: Mapping[Representation, Sequence[Run]],
+    tsne_stars: int = 3000,
+    survey: str | Path | None = None,
 ) -> Iterator[ReportFigure]:
     """Figures 8-10 of the paper and those that prove the rest, from the first seed of each representation: the paper's
     three, or where a survey has other labels, the pure latent and those that keep some labels and lose others.
+    ``survey`` says where the survey file lies now, if it was moved.
     """
     others = [one for one in runs if one != PURE]
     paper = [one for one in (FIRST, SECOND) if one in runs]
@@ -49,7 +54,7 @@ def report_figures(
     chosen = {one: run for one in wanted if (run := _readable(table, one, runs[one])) is not None}
     if chosen:
         try:
-            data = load_stars(next(iter(chosen.values())))
+            data = load_stars(next(iter(chosen.values())), survey)
         except SpectangleError as error:
             table.notes.append(f"Without the survey there are only the figures of the numbers: {error}")
         else:
@@ -177,7 +182,7 @@ def _labels_read(
         sources = {"spectra": first.spectra_predicted} if first.spectra_predicted else {}
         sources |= {one.title: look_.predicted for one, look_ in seen.items()}
         if components_of is not None:
-            sources |= read_by_baseline(components_of, "pca", first.rows)
+            sources |= read_by_baseline(components_of, "pca", first.rows, data.path)
         residuals = {
             word: {name: found[name] - first.catalogue[name] for name in found} for word, found in sources.items()
         }

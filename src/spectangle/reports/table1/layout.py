@@ -7,6 +7,7 @@ over seeds, the physical limit of what can be read from the spectra where it is 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spectangle.evaluation.leakage import LEAST_REFERENCE
 from spectangle.metrics import number
 from spectangle.reports.table1.collect import (
     ATTRIBUTE,
@@ -141,7 +142,8 @@ def leakage_grid(table: Table1) -> Grid:
     note = (
         "Floor: R2 from the kept labels alone. Excess: R2 from (z, kept labels) minus the floor, on stars never seen. "
         "Lost: the share of what the same probes read from the raw spectra (R2) that they do not find in the latent; "
-        "retention: the share that they do. "
+        "retention: the share that they do; blank where the spectra do not hold the label (R2 below "
+        f"{LEAST_REFERENCE}). "
         "Test stars; \N{PLUS-MINUS SIGN} is the standard deviation over seeds."
     )
     return Grid("probes", "What each latent keeps and what it has lost", [], headings, rows, kinds, note)

@@ -48,7 +48,7 @@ h1{font-size:22px;margin:0}h2{font-size:17px;margin:34px 0 8px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
 th,td{padding:3px 9px;text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}
 th{border-bottom:1px solid var(--ink)}
-.texts :is(th,td):nth-child(-n+3){text-align:left}
+.texts th{white-space:normal;vertical-align:bottom}.texts :is(th,td):nth-child(-n+3){text-align:left}
 th.group{text-align:center;border-bottom:1px solid var(--line)}tr.first td{border-top:1px solid var(--line)}
 tr.spread td{color:var(--soft);font-size:12px;padding-top:0}tr.paper td{color:var(--soft);font-style:italic}
 tr.limit td{color:var(--soft)}
@@ -66,7 +66,7 @@ def print_table1(cfg: DictConfig) -> None:
         )
     table, runs = collect(cfg.sweep)
     if cfg.baselines:
-        add_baselines(table, runs, cache_folder())
+        add_baselines(table, runs, cache_folder(), survey=cfg.survey)
     folder = Path(cfg.output or Path(cfg.sweep) / "table1")
     grids = [*paper_grids(table), leakage_grid(table), ratio_grid(table)]
     if attributes := attribute_grid(table):
@@ -76,7 +76,7 @@ def print_table1(cfg: DictConfig) -> None:
             console.print(render(piece), markup=False, soft_wrap=True, highlight=False)
     for note in table.notes:
         console.print(f"note: {note}", markup=False)
-    figures = list(report_figures(table, runs, cfg.tsne_stars)) if cfg.figures else []
+    figures = list(report_figures(table, runs, cfg.tsne_stars, cfg.survey)) if cfg.figures else []
     write_tables(table, grids, folder, str(cfg.sweep))
     pictures = [(one, save(one.figure, folder / "figures" / one.name)[1]) for one in figures]
     write_beside(folder / "report.html", _page(table, grids, pictures, str(cfg.sweep)))
