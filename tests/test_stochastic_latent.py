@@ -21,7 +21,7 @@ from spectangle.evaluation.downstream import DownstreamRegressor
 from spectangle.explorer import make_bundle
 from spectangle.export.package import export
 from spectangle.generation.generate import generate
-from spectangle.generation.parents import parents_of
+from spectangle.generation.parents import parent_blocks, together
 from spectangle.inference.predict import predict
 from spectangle.inference.read import read_spectra
 from spectangle.model.load import load_autoencoder
@@ -134,7 +134,7 @@ def test_calibration_is_of_what_predictions_do(model, stochastic_run):
 def test_generated_spectra_start_from_the_draws_of_their_parents(
     model, stars, latent, stochastic_run, toy_survey, tmp_path
 ):
-    parents = parents_of(model, str(stochastic_run), None, n_stars=12)
+    parents = together(parent_blocks(model, str(stochastic_run), None, n_stars=12))
     np.testing.assert_allclose(parents.latent, latent[:12], **TOLERANCE)
     wanted = stars.source_id[[7, 3]].tolist()
     out = generate(

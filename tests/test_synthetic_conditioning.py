@@ -60,14 +60,16 @@ def test_generate_starts_from_test_stars_with_all_labels(run: Path, monkeypatch,
     data = load_stars(Run(run))
     data.test.labels[:3, 0] = np.nan
     monkeypatch.setattr(parents, "load_stars", lambda *_: data)
-    found, n = parents.parents_of(spectangle.load(run), str(run), None, n_stars=4), len(data.test)
+    found, n = parents.together(parents.parent_blocks(spectangle.load(run), str(run), None, n_stars=4)), len(data.test)
     assert found.source_id.tolist() == data.test.source_id[3:7].tolist() and np.isfinite(found.labels).all()
     assert f"3 of {n} test stars lack labels" in caplog.text
     with pytest.raises(SpectangleError, match="needs the labels of every star"):
-        parents.parents_of(spectangle.load(run), str(run), None, source_id=[int(data.test.source_id[0])])
+        parents.together(
+            parents.parent_blocks(spectangle.load(run), str(run), None, source_id=[int(data.test.source_id[0])])
+        )
     data.test.labels[:, 0] = np.nan
     with pytest.raises(SpectangleError, match=f"None of the run's {n} test stars has all labels"):
-        parents.parents_of(spectangle.load(run), str(run), None)
+        parents.together(parents.parent_blocks(spectangle.load(run), str(run), None))
 
 
 def test_generate_encodes_with_the_labels_of_the_stars(run: Path, tmp_path: Path, command):

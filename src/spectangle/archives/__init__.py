@@ -6,7 +6,7 @@ from spectangle.archives.gaia.download import GaiaDataLink
 from spectangle.archives.gaia.gaia_files import GaiaFiles
 from spectangle.archives.gandalf import Gandalf
 from spectangle.archives.labels.label_table import LabelTable
-from spectangle.archives.miles.library import Miles
+from spectangle.archives.miles.miles_source import Miles
 from spectangle.archives.plain import Plain
 from spectangle.archives.preparation import LabelSources, prepare
 from spectangle.archives.prepared import Prepared

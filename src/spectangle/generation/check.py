@@ -26,7 +26,7 @@ from spectangle.errors import SpectangleError
 from spectangle.evaluation.regressors import load_run_regressor
 from spectangle.files import write_beside
 from spectangle.generation.check_report import draw_check, emulator_table, reread_table
-from spectangle.generation.parents import Parents, parents_of
+from spectangle.generation.parents import Parents, parent_blocks, together
 from spectangle.generation.swaps import (
     Swap,
     Truth,
@@ -63,7 +63,7 @@ def check_generation(
     if model.calibration is None:
         raise SpectangleError("The check needs a run with model.conditioning=observed.")
     data = load_stars(folder, survey)
-    parents = parents_of(model, run, None, survey, n_stars=n_stars)
+    parents = together(parent_blocks(model, run, None, survey, n_stars=n_stars))
     truth = emulator_truth(data.path or "", data.test.rows[: len(parents)], model.labels)
     swaps = [swap_labels(parents.labels, i, model) for i in range(len(model.labels))]
     if far := [model.labels[swap.label] for swap in swaps if not swap.near.any()]:

@@ -6,7 +6,7 @@ Shapes: n stars, P pixels, K labels, Z latent.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from spectangle.inference.spectra_input import open_spectra
 from spectangle.inference.trained import TrainedModel
 from spectangle.runs.folder import Run
 
-__all__ = ["Parents", "parent_blocks", "parents_of"]
+__all__ = ["Parents", "parent_blocks", "together"]
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class Parents:
         return len(self.source_id)
 
 
-def parents_of(model: TrainedModel, run: str, spectra: str | None, *args: Any, **kwargs: Any) -> Parents:
-    """All stars of :func:`parent_blocks`, whose arguments these are, together."""
-    blocks = list(parent_blocks(model, run, spectra, *args, **kwargs))
-    return Parents(*(np.concatenate([getattr(block, field.name) for block in blocks]) for field in fields(Parents)))
+def together(blocks: Iterable[Parents]) -> Parents:
+    """All stars of :func:`parent_blocks` at once."""
+    every = list(blocks)
+    return Parents(*(np.concatenate([getattr(block, field.name) for block in every]) for field in fields(Parents)))
 
 
 def parent_blocks(

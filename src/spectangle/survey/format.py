@@ -17,6 +17,7 @@ from spectangle.errors import SpectangleError
 __all__ = [
     "ContentHasher",
     "check_names",
+    "check_there",
     "is_synthetic",
     "locked",
     "open_survey",
@@ -92,9 +93,18 @@ def check_names(names: Iterable[str], what: str) -> None:
             )
 
 
-def open_survey(path: Path) -> Any:  # h5py's own types cannot tell a group from a dataset
+def check_there(path: Path) -> None:
+    """Refuse a survey that is not there.
+
+    Raises:
+        SpectangleError: There is no such file.
+    """
     if not path.is_file():
         raise SpectangleError(f"There is no survey file {path}; check the path, or make one with spectangle prepare.")
+
+
+def open_survey(path: Path) -> Any:  # h5py's own types cannot tell a group from a dataset
+    check_there(path)
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -16,6 +16,7 @@ from spectangle.console import console, print_table
 from spectangle.errors import SpectangleError
 from spectangle.runs.sweep_folder import sweep_record
 from spectangle.signals import ending_signals
+from spectangle.survey.format import check_there
 from spectangle.sweeps.adoption import refuse_change
 from spectangle.sweeps.again import renew_configurations
 from spectangle.sweeps.children import Parcel, begin, hear_signals, start_method
@@ -45,7 +46,8 @@ def run_sweep(plan: Plan, app: App) -> None:
         KeyboardInterrupt: The user stopped it; the same command goes on.
     """
     check_targets(app.config)  # each run would refuse it, one after the other, as a survey that is not there
-    _check_survey(OmegaConf.select(app.config, "data.path"))
+    if isinstance(path := OmegaConf.select(app.config, "data.path"), str):
+        check_there(Path(path).absolute())
     if plan.options.dry_run:
         refuse_change(plan)
         return console.print(describe_plan(plan), soft_wrap=True)
@@ -72,14 +74,6 @@ def run_sweep(plan: Plan, app: App) -> None:
                 check_submission(plan.folder, app.config.hydra.launcher, plan.n_runs)
             run_batches(plan, app, study)
     conclude(plan, study)
-
-
-def _check_survey(path: Any) -> None:
-    if isinstance(path, str) and not Path(path).is_file():
-        raise SpectangleError(
-            f"There is no survey file {Path(path).absolute()} (data.path), which every run of the sweep would read; "
-            "correct the path, or make the survey first: spectangle prepare."
-        )
 
 
 def submit(plan: Plan, app: App) -> None:
